@@ -1,0 +1,47 @@
+SHELL := /bin/bash
+PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11 python,$(shell $(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
+PY := .venv/bin/python
+WORKERS ?= auto
+LOCK := uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test lint format types bench constraints wheel clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/\1|\2/' | column -t -s '|'
+
+setup: .venv/.ready ## virtual environment in .venv with the pinned dependencies and the package
+
+.venv/.ready: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer found; install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+train: setup ## train the published V4 on FER2013 where it is found, else on synthetic faces
+	$(PY) -m emotion.train model=v4_attention $(ARGS)
+
+test: setup ## all tests; those on FER2013 run where EMOTION_DATA holds it
+	$(PY) -m pytest -n $(WORKERS) $(ARGS)
+
+lint: setup ## ruff, without changing anything
+	$(PY) -m ruff check . && $(PY) -m ruff format --check .
+
+format: setup ## ruff, mending what it can
+	$(PY) -m ruff check --fix . && $(PY) -m ruff format .
+
+types: setup ## mypy, strict
+	$(PY) -m mypy
+
+bench: setup ## speed of the real training path against the textbook loop
+	$(PY) -m emotion.bench $(ARGS)
+
+constraints: setup ## resolve constraints.txt anew from pyproject.toml
+	$(PY) -m $(LOCK) --upgrade -o constraints.txt
+
+wheel: setup ## dist/*.whl, carrying conf/
+	$(PY) -m build --wheel
+
+clean: ## remove the environment, build products and caches; runs and data stay
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find emotion tests -name __pycache__ -prune -exec rm -rf {} +

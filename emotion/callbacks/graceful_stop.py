@@ -1,0 +1,75 @@
+"""Ctrl-C and SIGTERM end a run cleanly: finish the batch, write a checkpoint to resume from, say how."""
+
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+
+
+class Stopped(Exception):
+    """A signal ended the run, which left a checkpoint behind."""
+
+    def __init__(self, signum: int, checkpoint: Path) -> None:
+        super().__init__(f"{signal.Signals(signum).name}: stopped, everything so far is in {checkpoint}.")
+        self.signum = signum
+
+
+class GracefulStop(L.Callback):
+    """Raises `Stopped` after the batch during which the signal came; a second signal does what it always did.
+
+    The checkpoint resumes exactly there. In validation, where nothing is learnt, it resumes at validation's first batch.
+    """
+
+    def __init__(self, checkpoint: str) -> None:
+        self.checkpoint = Path(checkpoint)
+        self.received: int | None = None
+        self.former: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Listen from here on; Lightning has set its own handlers by now, and on SIGTERM would exit with status 0."""
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            self.former[signum] = signal.signal(signum, self._receive)
+
+    def _receive(self, signum: int, frame: FrameType | None) -> None:
+        self.received = signum
+        self._restore()
+
+    def _restore(self) -> None:
+        for signum, handler in self.former.items():
+            signal.signal(signum, handler)
+        self.former = {}
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
+    ) -> None:
+        """Stop here, unless the epoch's last batch was taken: validation or the next epoch's first batch will."""
+        if batch_idx + 1 < trainer.num_training_batches:
+            self._stop_if_asked(trainer)
+
+    def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object) -> None:
+        """Stop here; what was validated so far is done again."""
+        if not trainer.sanity_checking:
+            self._stop_if_asked(trainer)
+
+    def _stop_if_asked(self, trainer: L.Trainer) -> None:
+        if self.received is not None:
+            trainer.save_checkpoint(self.checkpoint)
+            raise Stopped(self.received, self.checkpoint)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """In validation: have Lightning's counters say that its first batch is about to be taken."""
+        if trainer.validating:
+            first = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+            progress = {"total": dict(first), "current": dict(first), "is_last_batch": False}
+            checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"] = progress
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Give the signals back."""
+        self._restore()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Give the signals back."""
+        self._restore()

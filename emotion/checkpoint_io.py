@@ -1,0 +1,18 @@
+"""Checkpoints that are whole or not there."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+
+from emotion.files import write_atomically
+
+
+class WholeFileIO(TorchCheckpointIO):
+    """Writes beside the target, syncs and renames; Lightning's own passes through the temporary directory, unsynced."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
+        """Replace `path` by the checkpoint, or leave what was there."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda temporary: torch.save(checkpoint, temporary))

@@ -1,0 +1,70 @@
+"""From a checkpoint on disk to a classifier, and to what is known of its training."""
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from emotion.classifier import EmotionClassifier
+from emotion.errors import UserError
+
+BEST, LAST = Path("checkpoints/best.ckpt"), Path("checkpoints/last.ckpt")
+
+
+class Loaded(NamedTuple):
+    """A checkpoint's classifier, ready to evaluate, and the data settings that it was trained with."""
+
+    path: Path
+    classifier: EmotionClassifier
+    data: dict[str, Any]  # what EmotionDataModule was built with
+    epoch: int
+
+
+def load(source: str | Path) -> Loaded:
+    """The best checkpoint of a run folder, or a .ckpt file.
+
+    Raises:
+        UserError: there is none, or it is not one of ours.
+    """
+    path = _located(Path(source))
+    content = read(path)
+    try:
+        classifier = EmotionClassifier(**content["hyper_parameters"])
+        classifier.load_state_dict(content["state_dict"])
+        return Loaded(path, classifier.eval(), content["datamodule_hyper_parameters"], content["epoch"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise UserError(
+            f"{path} is not a checkpoint of this package: {str(error).splitlines()[0]}. "
+            f"Give a run folder or a .ckpt file that python -m emotion.train wrote."
+        ) from error
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A checkpoint's content, read as data: nothing in it can run.
+
+    Raises:
+        UserError: it cannot be read, or is something else.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path} cannot be read as a checkpoint ({str(error).splitlines()[0] if str(error) else type(error).__name__}); "
+            f"expected a .ckpt file that python -m emotion.train wrote. Is it whole?"
+        ) from error
+    if not isinstance(content, dict) or "state_dict" not in content:
+        raise UserError(f"{path} holds no network; expected a .ckpt file that python -m emotion.train wrote.")
+    return content
+
+
+def _located(source: Path) -> Path:
+    if source.is_dir():
+        for name in (BEST, LAST):
+            if (source / name).is_file():
+                return source / name
+        raise UserError(f"{source} holds no {BEST}; expected the folder of a run that saved at least once.")
+    if not source.is_file():
+        raise UserError(f"{source} is not there; give a run folder (outputs/NAME/TIME) or a .ckpt file.")
+    return source

@@ -1,0 +1,144 @@
+"""EmotionClassifier: a network, its loss and its optimiser, described by plain config."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from emotion.building import build
+from emotion.metrics import EpochScores
+from emotion.preprocess import Preprocess
+from emotion.views import averaged
+
+Config = Mapping[str, Any]
+Batch = tuple[Tensor, Tensor]
+
+NEVER = 2**62
+
+
+class EmotionClassifier(L.LightningModule):
+    """A network that trains, validates and tests, and that its checkpoint rebuilds without any other file.
+
+    Args:
+        model: the network; it is given num_classes, in_channels and input_size besides.
+        input: what it takes: size, channels, mean, std (see `Preprocess`).
+        classes: names in the order of the network's outputs.
+        class_counts: training faces of each class, for the losses that weigh them.
+        loss: given class_counts besides.
+        optimizer: given the parameters besides.
+        scheduler: given the optimizer, and total_steps where its `interval` is step; empty for a constant rate.
+        monitor: the metric that a plateau schedule watches.
+    """
+
+    def __init__(
+        self,
+        model: Config,
+        input: Config,  # noqa: A002 - the name of the config group
+        classes: Sequence[str],
+        class_counts: Sequence[int],
+        loss: Config,
+        optimizer: Config,
+        scheduler: Config,
+        monitor: str = "val/acc",
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.classes = tuple(classes)
+        self.preprocess = Preprocess(**input)
+        self.net = build(
+            model, num_classes=len(classes), in_channels=input["channels"], input_size=input["size"]
+        )
+        self.criterion = build(loss, class_counts=class_counts)
+        self.train_scores, self.val_scores, self.test_scores = (EpochScores(len(classes)) for _ in range(3))
+        self.memory_format = torch.contiguous_format
+
+    def tune(self, *, channels_last: bool, compile_net: bool) -> None:
+        """Fit the network to the machine; neither changes what a checkpoint holds."""
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.net.to(memory_format=self.memory_format)
+        if compile_net:
+            self.net.compile()
+
+    def forward(self, faces: Tensor) -> Tensor:
+        """Normalised faces (B, C, S, S) to logits (B, K)."""
+        run = self.net if self.training else self.net.forward  # compiling for evaluation gains nothing
+        return run(faces.contiguous(memory_format=self.memory_format))
+
+    @torch.inference_mode()
+    def probabilities(self, pixels: Tensor, views: str = "none") -> Tensor:
+        """Raw uint8 faces (B, H, W) or (B, H, W, 3) to probabilities (B, K), averaged over the test-time views."""
+        return averaged(self, self.preprocess(pixels), views)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The mean loss of a batch of faces and targets."""
+        return self._step(batch, self.train_scores)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Adds to the epoch's scores."""
+        self._step(batch, self.val_scores)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Adds to the epoch's scores."""
+        self._step(batch, self.test_scores)
+
+    def _step(self, batch: Batch, scores: EpochScores) -> Tensor:
+        faces, targets = batch
+        logits = self(faces)
+        loss: Tensor = self.criterion(logits, targets)
+        scores.update(loss, logits.detach(), targets)
+        return loss
+
+    def on_train_epoch_start(self) -> None:
+        """A new epoch adds up from nothing."""
+        self.train_scores.reset()
+
+    def on_validation_epoch_start(self) -> None:
+        """A new pass adds up from nothing."""
+        self.val_scores.reset()
+
+    def on_test_epoch_start(self) -> None:
+        """A new pass adds up from nothing."""
+        self.test_scores.reset()
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch, then step a plateau schedule: now, so that the epoch's checkpoint holds its new state."""
+        self._log_epoch("train", self.train_scores)
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, ReduceLROnPlateau):
+                config.scheduler.step(self.trainer.callback_metrics[self.hparams["monitor"]])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the pass."""
+        self._log_epoch("val", self.val_scores)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the pass."""
+        self._log_epoch("test", self.test_scores)
+
+    def _log_epoch(self, stage: str, scores: EpochScores) -> None:
+        self.log_dict({f"{stage}/{name}": value.float() for name, value in scores.compute().items()})
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimiser over all parameters; Lightning steps its schedule but for a plateau's (see above)."""
+        optimizer = build(self.hparams["optimizer"], self.net.parameters())
+        if not self.hparams["scheduler"]:
+            return optimizer
+        settings = dict(self.hparams["scheduler"])
+        interval = settings.pop("interval")
+        told = {"total_steps": int(self.trainer.estimated_stepping_batches)} if interval == "step" else {}
+        scheduler = build(settings, optimizer, **told)
+        by_lightning = NEVER if isinstance(scheduler, ReduceLROnPlateau) else 1
+        config = {"scheduler": scheduler, "interval": interval, "frequency": by_lightning, "monitor": self.hparams["monitor"]}
+        return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[typeddict-item]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the sums of the epoch under way, so that a run stopped in its middle reports the whole of it."""
+        checkpoint["train_sums"] = self.train_scores.sums()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the sums of the epoch under way."""
+        self.train_scores.restore(checkpoint["train_sums"])

@@ -1,0 +1,82 @@
+"""How a verb meets the command line: Hydra composes its config, a user's mistake ends in one message."""
+
+import functools
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn, TypeVar
+
+import hydra
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from emotion.errors import UserError
+
+Result = TypeVar("Result")
+
+CONF = next(folder for folder in (Path(__file__).parent / "conf", Path(__file__).parent.parent / "conf") if folder.is_dir())
+"""conf/ lies inside an installed package, and beside it in a clone."""
+
+
+def verb(name: str) -> Callable[[Callable[[DictConfig], Result]], Callable[[], None]]:
+    """Makes a function of a config the entry point `python -m emotion.<name>`, composed from conf/<name>.yaml.
+
+    Exit status: 0 done, 2 the input is at fault (one message, no traceback), 130 Ctrl-C, 143 SIGTERM.
+    """
+
+    def decorate(task: Callable[[DictConfig], Result]) -> Callable[[], None]:
+        @functools.wraps(task)
+        def guarded(cfg: DictConfig) -> Result:
+            _quieten()
+            signal.signal(signal.SIGTERM, _terminate)
+            try:
+                return task(cfg)
+            except UserError as error:
+                _fail(str(error), 2)
+            except OmegaConfBaseException as error:
+                _fail(f"config: {str(error).splitlines()[0]}", 2)
+            except KeyboardInterrupt:
+                _fail("stopped by Ctrl-C.", 128 + signal.SIGINT)
+
+        entry: Callable[[], None] = hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(guarded)
+        return entry
+
+    return decorate
+
+
+def near(path: Path) -> Path:
+    """`path` as a person in the working directory would write it: relative where it lies below."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def resume_in_place() -> None:
+    """Make `resume=RUN` on the command line compose RUN's own stored config, run in RUN; further overrides apply to it."""
+    folders = [argument.removeprefix("resume=") for argument in sys.argv[1:] if argument.startswith("resume=")]
+    if not folders or "--config-path" in sys.argv:
+        return
+    run = Path(folders[-1].strip("'\"")).absolute()
+    if not (run / ".hydra" / "config.yaml").is_file():
+        _fail(f"{folders[-1]} is not the folder of a run: it has no .hydra/config.yaml. Give outputs/NAME/TIME.", 2)
+    given = [argument for argument in sys.argv[1:] if not argument.startswith("resume=")]
+    place = f"hydra.run.dir='{run}'"
+    sys.argv[1:] = ["--config-path", str(run / ".hydra"), "--config-name", "config", *given, place, f"resume='{run}'"]
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    sys.stdout.flush()
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    sys.exit(128 + signum)
+
+
+def _quieten() -> None:
+    """Libraries' advice to programmers is not for the people who run a verb."""
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"lightning\.")
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", category=FutureWarning)

@@ -1,0 +1,132 @@
+"""EmotionDataModule: any source x labels x split x input x augment, fetched and changed on the device, a batch at once."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+
+from emotion.augment import augmentation
+from emotion.building import build
+from emotion.data.faces import TRAINING, USAGES, Faces
+from emotion.data.loader import RowBatch, RowLoader
+from emotion.data.prepared import prepare
+from emotion.data.splits import Split
+from emotion.errors import UserError
+from emotion.files import write_atomically
+from emotion.labels import relabel
+from emotion.preprocess import Preprocess
+
+Config = Mapping[str, Any]
+Batch = tuple[Tensor, Tensor]
+"""Faces (B, C, S, S), normalised, and targets (B,), both on the network's device."""
+
+
+class EmotionDataModule(L.LightningDataModule):
+    """Faces in batches, described by plain config so that a checkpoint can say what it was trained on.
+
+    Args:
+        source: the reader: {_target_: a read function, path: ..., ...}.
+        labels: the label scheme: class name -> the source's classes it takes in.
+        split: a function of emotion.data.splits and its settings.
+        input: size, channels, mean, std; see `Preprocess`.
+        augment: the random parts of training batches by name, in order.
+        batch_size: faces a step and process.
+        seed: of the order of faces and of everything random that happens to a batch.
+        cache_dir: where prepared sources live.
+        overfit: so many training rows, without augmentation, are the training and the validation set; 0 for all.
+
+    Raises (from `setup`):
+        UserError: from the reader, the label scheme or the split; or a part or class of the split is empty.
+    """
+
+    def __init__(
+        self,
+        source: Config,
+        labels: Mapping[str, Sequence[str]],
+        split: Config,
+        input: Config,  # noqa: A002 - the name of the config group
+        augment: Mapping[str, Config],
+        batch_size: int,
+        seed: int,
+        cache_dir: str,
+        overfit: int = 0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.classes = tuple(labels)
+        self.preprocess = Preprocess(**input)
+        self.augment = augmentation({} if overfit else augment)
+        self._pixels = self._targets = torch.empty(0)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read (or map) the source, relabel it, split it; a second call does nothing."""
+        if hasattr(self, "faces"):
+            return
+        faces = prepare(self.hparams["source"], self.hparams["cache_dir"])
+        labels = relabel(faces.labels, faces.classes, self.hparams["labels"])
+        self.split = self._checked(build(self.hparams["split"], faces.usage, labels), faces, labels)
+        self.class_counts = np.bincount(labels[(faces.usage == TRAINING) & (labels >= 0)], minlength=len(self.classes))
+        if overfit := self.hparams["overfit"]:
+            some = np.random.default_rng(self.hparams["seed"]).permutation(self.split.train)[:overfit]
+            self.split = Split(some, some, self.split.test)
+        self.faces, self.labels = faces, labels
+        self._pixels, self._targets = torch.from_numpy(faces.images), torch.from_numpy(labels)
+
+    def _checked(self, split: Split, faces: Faces, labels: np.ndarray) -> Split:
+        for part, rows in split._asdict().items():
+            if len(rows) == 0:
+                present = [u for u, n in zip(USAGES, faces.counts().sum(1), strict=True) if n]
+                raise UserError(f"{faces.source}: no {part} rows; the data has {', '.join(present)}. Choose split=NAME.")
+        counts = np.bincount(labels[split.train], minlength=len(self.classes))
+        if missing := [name for name, n in zip(self.classes, counts, strict=True) if n == 0]:
+            raise UserError(
+                f"{faces.source}: no training face of {', '.join(missing)} among {counts.sum()}; expected at least one "
+                f"of each class. Choose labels=NAME without it, or data that has it."
+            )
+        return split
+
+    def train_dataloader(self) -> RowLoader:
+        """Shuffled anew each epoch, whole batches only."""
+        return self._loader(self.split.train, shuffle=True)
+
+    def val_dataloader(self) -> RowLoader:
+        """In order, every row once."""
+        return self._loader(self.split.val)
+
+    def test_dataloader(self) -> RowLoader:
+        """In order, every row once."""
+        return self._loader(self.split.test)
+
+    def _loader(self, rows: np.ndarray, *, shuffle: bool = False) -> RowLoader:
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        size = self.hparams["batch_size"] * (1 if shuffle else 4)  # without gradients there is room for more
+        return RowLoader(torch.from_numpy(rows), size, self.hparams["seed"], shuffle=shuffle, rank=rank, world=world)
+
+    def on_after_batch_transfer(self, batch: RowBatch, dataloader_idx: int) -> Batch:
+        """Rows to faces and targets. The training batch's seed rules its augmentation and the step's dropout after it."""
+        return self.fetch(batch)
+
+    def save_rows(self, path: Path) -> None:
+        """The row numbers of every part, as an .npz of train, val and test."""
+        write_atomically(path, lambda temporary: np.savez_compressed(temporary, **self.split._asdict()))
+
+    def fetch(self, batch: RowBatch) -> Batch:
+        """Gather, scale, augment where training, normalise: on the device of `batch.rows`."""
+        device = batch.rows.device
+        if self._targets.device != device:
+            self._move(device)
+        faces = self.preprocess.scale(self._pixels[batch.rows])
+        if batch.training:
+            torch.manual_seed(batch.seed)
+            faces = self.augment(faces)
+        return self.preprocess.normalise(faces), self._targets[batch.rows]
+
+    def _move(self, device: torch.device) -> None:
+        """All pixels to the device, once: FER2013 is 83 MB, and a batch then costs no copy."""
+        self.preprocess.to(device)
+        self.augment.to(device)
+        self._pixels, self._targets = self._pixels.to(device), self._targets.to(device)

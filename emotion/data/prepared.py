@@ -1,0 +1,135 @@
+"""Sources read once into memory-mapped arrays, so that the second start is instant.
+
+    <cache>/<key>/images.u8 labels.u8 usage.u8 origin.bytes meta.json     one prepared source
+    <cache>/stamps/<name>.json                                            sizes and times of a source's files -> its key
+
+The key is a digest of the source's bytes, its reader and the reader's settings. A folder appears under its key by one
+rename, after everything in it was written and synced: a preparation that is killed leaves only a folder whose name
+ends in `.partial`, which the next one removes; two preparations at once wait for each other.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+
+from emotion.building import build
+from emotion.data.faces import Faces, Reading
+from emotion.errors import UserError
+from emotion.files import sync_folder, write_text
+
+FORMAT = 1  # of the folder's contents; another number makes every source be prepared anew
+FILES = ("images.u8", "labels.u8", "usage.u8", "origin.bytes")
+ORIGIN_BYTES = 96  # of a path, its end counts
+
+Config = Mapping[str, Any]
+Progress = Callable[[int, int | None], None]
+
+
+def prepare(reader: Config, cache_dir: str | Path, progress: Progress = lambda done, expected: None) -> Faces:
+    """The source that `reader` ({_target_: a read function, path: ...}) describes, prepared if it is not yet.
+
+    `progress` is told the rows read so far and the rows expected (None where unknown).
+
+    Raises:
+        UserError: from the reader; or the cache folder cannot be written.
+    """
+    reading: Reading = build(reader)  # says what is missing before anything is made
+    cache = Path(cache_dir)
+    stamp_file = cache / "stamps" / f"{_md5(_settings(reader) + str(Path(reader.get('path', '')).absolute()))}.json"
+    stamp = _stamp(reading.files)
+    if (key := _remembered(stamp_file, stamp)) and (cache / key).is_dir():
+        return _open(cache / key)
+    try:
+        stamp_file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache / ".lock"):
+            digest = _digest(reading.files) or _md5(_settings(reader))
+            key = _md5(f"{FORMAT} {digest} {_settings(reader)}")
+            if not (cache / key).is_dir():
+                for leftover in cache.glob("*.partial"):
+                    shutil.rmtree(leftover)
+                partial = cache / f"{key}.partial"
+                try:
+                    _write(reading, partial, {"digest": digest, "source": reading.name}, progress)
+                except BaseException:
+                    shutil.rmtree(partial, ignore_errors=True)
+                    raise
+                partial.rename(cache / key)
+                sync_folder(cache)
+            write_text(stamp_file, json.dumps({"stamp": stamp, "key": key}))
+    except OSError as error:
+        raise UserError(
+            f"Prepared faces cannot be written to {cache}: {error.strerror or error}. "
+            f"Make room, or name another folder: cache_dir=FOLDER."
+        ) from error
+    return _open(cache / key)
+
+
+def _write(reading: Reading, folder: Path, meta: dict[str, Any], progress: Progress) -> None:
+    folder.mkdir()
+    done, shape = 0, ()
+    with ExitStack() as stack:
+        images, labels, usage, origin = (stack.enter_context((folder / name).open("wb")) for name in FILES)
+        for rows in reading.rows:
+            images.write(np.ascontiguousarray(rows.images).data)
+            labels.write(np.ascontiguousarray(rows.labels).data)
+            usage.write(np.ascontiguousarray(rows.usage).data)
+            origin.write(np.array([text.encode()[-ORIGIN_BYTES:] for text in rows.origin], f"S{ORIGIN_BYTES}").data)
+            done, shape = done + len(rows.labels), rows.images.shape[1:]
+            progress(done, reading.expected)
+        for file in (images, labels, usage, origin):
+            file.flush()
+            os.fsync(file.fileno())
+    write_text(folder / "meta.json", json.dumps({**meta, "rows": done, "shape": shape, "classes": list(reading.classes)}))
+
+
+def _open(folder: Path) -> Faces:
+    meta = json.loads((folder / "meta.json").read_text())
+    shapes = (meta["shape"], (), (), ())
+    types = (np.uint8, np.uint8, np.uint8, f"S{ORIGIN_BYTES}")
+    images, labels, usage, origin = (
+        # copy on write: the files cannot change, and torch.from_numpy takes the arrays without a warning
+        np.memmap(folder / name, dtype, "c", shape=(meta["rows"], *shape))
+        for name, dtype, shape in zip(FILES, types, shapes, strict=True)
+    )
+    return Faces(images, labels, usage, origin, tuple(meta["classes"]), meta["digest"], meta["source"])
+
+
+def _settings(reader: Config) -> str:
+    """The reader and its settings but for the path: of the source, only the content counts."""
+    return json.dumps({key: value for key, value in reader.items() if key != "path"}, sort_keys=True)
+
+
+def _stamp(files: Sequence[Path]) -> str:
+    """Changes when the files do, and is had without reading them."""
+    return _md5("\n".join(f"{file} {(s := file.stat()).st_size} {s.st_mtime_ns}" for file in files))
+
+
+def _digest(files: Sequence[Path]) -> str:
+    """MD5 of one file's bytes, or of several files' last two name parts and bytes; empty where there are none."""
+    if len(files) == 1:
+        with files[0].open("rb") as file:
+            return hashlib.file_digest(file, "md5").hexdigest()
+    digest = hashlib.md5()
+    for file in files:
+        digest.update("/".join(file.parts[-3:]).encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest() if files else ""
+
+
+def _remembered(stamp_file: Path, stamp: str) -> str | None:
+    try:
+        found = json.loads(stamp_file.read_text())
+        return str(found["key"]) if found["stamp"] == stamp else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _md5(text: str) -> str:
+    return hashlib.md5(text.encode()).hexdigest()

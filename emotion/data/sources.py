@@ -1,0 +1,33 @@
+"""Which source a run takes."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+Config = Mapping[str, Any]
+
+
+class Source(NamedTuple):
+    """The reader that was decided on, and whether it is a stand-in for data that was not found."""
+
+    reader: dict[str, Any]
+    stand_in: bool
+
+
+def locate(data: Config) -> Source:
+    """`data` itself where it names a reader; of data=auto the first form of FER2013 that is there, else drawn faces."""
+    if "first_of" not in data:
+        return Source(dict(data), stand_in=False)
+    for name, reader in data["first_of"].items():
+        if Path(data["known_by"][name]).exists():
+            return Source(dict(reader), stand_in=False)
+    return Source(dict(data["otherwise"]), stand_in=True)
+
+
+def not_found(data: Config) -> str:
+    """What to say of a stand-in."""
+    places = ", ".join(str(place) for place in data["known_by"].values())
+    return (
+        f"FER2013 was not found ({places}): this run uses SYNTHETIC faces, drawn by the package. Its figures say nothing "
+        f"about real ones. With FER2013 elsewhere: data_dir=FOLDER or EMOTION_DATA=FOLDER."
+    )

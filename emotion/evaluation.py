@@ -1,0 +1,116 @@
+"""The one way in which a checkpoint is scored: after training, by evaluate, and wherever figures are compared."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from emotion.classifier import EmotionClassifier
+from emotion.metrics import class_scores, confusion_matrix
+
+CONFIDENCE_Z = 1.959964  # 95 %, two-sided
+RESAMPLES = 2000
+BATCH = 256
+
+
+
+def probabilities(
+    classifier: EmotionClassifier,
+    images: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    views: str = "none",
+    precision: str | int = "32-true",
+) -> Tensor:
+    """Probabilities (n, K) in float32 on the CPU of the faces `images[rows]`, computed where the classifier is."""
+    classifier.eval()
+    pixels, device = torch.from_numpy(images), classifier.device
+    parts = []
+    with torch.autocast(device.type, torch.bfloat16, enabled=str(precision).startswith("bf16")):
+        for start in range(0, len(rows), BATCH):
+            batch = pixels[torch.from_numpy(rows[start : start + BATCH])].to(device)
+            parts.append(classifier.probabilities(batch, views).float().cpu())
+    return torch.cat(parts)
+
+
+def score(probabilities: Tensor, labels: NDArray[np.int64], classes: tuple[str, ...]) -> dict[str, Any]:
+    """Accuracy, macro F1 and each class's precision, recall, F1 as [figure, lower, upper], a 95 % interval.
+
+    Accuracy, precision and recall are proportions: Wilson's interval (1927). The F1s have none of that kind: percentile
+    bootstrap, drawing confusion matrices of as many faces from the one that was seen.
+    """
+    confusion = confusion_matrix(torch.from_numpy(labels), probabilities.argmax(-1), len(classes))
+    scores = class_scores(confusion)
+    resampled = class_scores(_resampled(confusion))
+    true, predicted = confusion.sum(1), confusion.sum(0)
+    return {
+        "n": len(labels),
+        "accuracy": _wilson(scores.accuracy, confusion.sum()),
+        "macro_f1": _percentile(scores.macro_f1, resampled.macro_f1),
+        "classes": {
+            name: {
+                "n": int(true[i]),
+                "precision": _wilson(scores.precision[i], predicted[i]),
+                "recall": _wilson(scores.recall[i], true[i]),
+                "f1": _percentile(scores.f1[i], resampled.f1[:, i]),
+            }
+            for i, name in enumerate(classes)
+        },
+        "confusion": confusion.tolist(),
+    }
+
+
+def score_rows(
+    classifier: EmotionClassifier,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    training_rows: NDArray[np.int64],
+    views: str = "none",
+    precision: str | int = "32-true",
+) -> dict[str, Any]:
+    """Scores of `rows`: of all, and of the clean ones, whose pixels do not stand in training; and what was asked."""
+    found = probabilities(classifier, images, rows, views, precision)
+    clean = ~stand_in(images, rows, training_rows)
+    return {
+        "views": views,
+        "precision": str(precision),
+        "all": score(found, labels[rows], classifier.classes),
+        "clean": score(found[clean], labels[rows[clean]], classifier.classes),
+    }
+
+
+def stand_in(
+    images: NDArray[np.uint8], rows: NDArray[np.int64], others: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """For each of `rows`, whether its very pixels stand among `others`."""
+    seen = {_fingerprint(image) for image in images[others]}
+    return np.array([_fingerprint(image) in seen for image in images[rows]], bool)
+
+
+def _fingerprint(image: NDArray[np.uint8]) -> bytes:
+    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+
+
+def _resampled(confusion: Tensor) -> Tensor:
+    total = int(confusion.sum())
+    if total == 0:
+        return confusion.expand(RESAMPLES, -1, -1)
+    draws = np.random.default_rng(0).multinomial(total, confusion.flatten().numpy() / total, RESAMPLES)
+    return torch.from_numpy(draws).view(RESAMPLES, *confusion.shape)
+
+
+def _wilson(share: Tensor, count: Tensor) -> list[float]:
+    p, n, z = float(share), int(count), CONFIDENCE_Z
+    if n == 0:
+        return [0.0, 0.0, 1.0]
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5 / (1 + z * z / n)
+    return [p, max(0.0, middle - half), min(1.0, middle + half)]
+
+
+def _percentile(figure: Tensor, resampled: Tensor) -> list[float]:
+    lower, upper = np.quantile(resampled.numpy(), [0.025, 0.975])
+    return [float(figure), float(lower), float(upper)]

@@ -1,0 +1,45 @@
+"""What the machine at hand does best: precision, memory format, compilation, and its name for the record."""
+
+import os
+import platform
+import shutil
+from pathlib import Path
+
+import torch
+
+
+def precision(choice: str | int, accelerator: str) -> str | int:
+    """`choice`, or for "auto" bf16-mixed where the processor computes in bfloat16 and 32-true elsewhere."""
+    if choice != "auto":
+        return choice
+    if on_gpu(accelerator):
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "32-true"
+
+
+def on_gpu(accelerator: str) -> bool:
+    """Whether a trainer with this `accelerator` computes on a CUDA device."""
+    return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+
+
+def can_compile(accelerator: str) -> bool:
+    """Whether torch.compile has the compiler it needs: Triton on an accelerator, a C++ compiler on a processor."""
+    if on_gpu(accelerator):
+        return True
+    return any(shutil.which(compiler) for compiler in (os.environ.get("CXX", "g++"), "clang++"))
+
+
+def description(accelerator: str) -> str:
+    """The accelerator's or processor's name and the number of threads."""
+    if on_gpu(accelerator):
+        return torch.cuda.get_device_name()
+    return f"{_processor()}, {torch.get_num_threads()} threads"
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

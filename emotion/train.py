@@ -1,0 +1,227 @@
+"""Train a classifier, score its best epoch once on test, write the run record: python -m emotion.train model=NAME."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from emotion.cli import near, resume_in_place, verb
+from emotion.errors import UserError
+
+if TYPE_CHECKING:  # what a verb needs is imported when it runs: --help and a mistyped override are answered at once
+    from lightning.pytorch import Trainer
+
+    from emotion.classifier import EmotionClassifier
+    from emotion.data.datamodule import EmotionDataModule
+
+Settings = dict[str, Any]
+
+
+def train(cfg: DictConfig, run_dir: Path) -> float:
+    """Fit, score the best epoch on test, write the run record; the best monitored score (sweeps maximise it).
+
+    Raises:
+        UserError: something given is missing or wrong.
+        Stopped: Ctrl-C or SIGTERM; a checkpoint to resume from is written.
+    """
+    import lightning as L
+
+    from emotion import runs
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips and device list
+    settings = _settings(cfg, run_dir)
+    former = runs.read_record(run_dir)
+    fitted = former is not None and former["config"]["trainer"]["max_epochs"] >= settings["trainer"]["max_epochs"]
+    if former and fitted and former["scores"]:
+        raise UserError(f"{run_dir} is finished after {former['epochs']} epochs; to train on, raise trainer.max_epochs.")
+    L.seed_everything(settings["seed"], verbose=False)
+    data, source = _data(settings)
+    classifier = _classifier(settings, data)
+    compiled = _tune(classifier, settings, short=source["stand_in"])
+    trainer = _trainer(settings, limited=source["stand_in"])
+    record = {
+        "command": runs.command(),
+        "commit": runs.commit(),
+        "versions": runs.versions(),
+        "machine": _machine(settings, compiled=compiled),
+        "config": settings,
+        "data": source,
+        "split": {part: len(rows) for part, rows in data.split._asdict().items()},
+        "parameters": sum(parameter.numel() for parameter in classifier.net.parameters()),
+    }
+    if trainer.is_global_zero:
+        _announce(record)
+        data.save_rows(run_dir / "rows.npz")
+    if former and fitted:
+        record |= {key: former[key] for key in ("epochs", "fit_seconds", "best")}
+    else:
+        record |= _fit(trainer, classifier, data, settings)
+    if trainer.is_global_zero:
+        runs.write_record(run_dir, record | {"scores": None})  # a run stopped while it is scored resumes from here
+        runs.write_record(run_dir, record | {"scores": _score(record, data, trainer)})
+    return float(record["best"]["score"])
+
+
+def _settings(cfg: DictConfig, run_dir: Path) -> Settings:
+    """The config as plain values, with what depends on the machine decided."""
+    from emotion import machine
+
+    cfg = cfg.copy()
+    cfg.run_dir = str(run_dir)
+    settings: Settings = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    trainer = settings["trainer"]
+    trainer["precision"] = machine.precision(trainer["precision"], trainer["accelerator"])
+    return settings
+
+
+def _data(settings: Settings) -> tuple["EmotionDataModule", Settings]:
+    from emotion.data.datamodule import EmotionDataModule
+    from emotion.data.sources import locate, not_found
+
+    source = locate(settings["data"])
+    if source.stand_in:
+        print(f"*** {not_found(settings['data'])} ***\n", flush=True)
+    described = ("labels", "split", "input", "augment", "batch_size", "seed", "cache_dir", "overfit")
+    data = EmotionDataModule(source=source.reader, **{name: settings[name] for name in described})
+    data.setup()
+    return data, {"source": data.faces.source, "digest": data.faces.digest, "stand_in": source.stand_in}
+
+
+def _classifier(settings: Settings, data: "EmotionDataModule") -> "EmotionClassifier":
+    from emotion.classifier import EmotionClassifier
+
+    return EmotionClassifier(
+        classes=data.classes,
+        class_counts=data.class_counts.tolist(),
+        monitor=settings["monitor"]["metric"],
+        **{name: settings[name] for name in ("model", "input", "loss", "optimizer", "scheduler")},
+    )
+
+
+def _tune(classifier: "EmotionClassifier", settings: Settings, *, short: bool) -> bool:
+    """Memory format and compilation as configured; whether the network is compiled, which a short run is not."""
+    from emotion import machine
+
+    accelerator = settings["trainer"]["accelerator"]
+    wanted = settings["compile"]["gpu" if machine.on_gpu(accelerator) else "cpu"]
+    compiled = bool(wanted) and not short and machine.can_compile(accelerator)
+    classifier.tune(channels_last=settings["channels_last"], compile_net=compiled)
+    return compiled
+
+
+def _trainer(settings: Settings, *, limited: bool) -> "Trainer":
+    from lightning.pytorch.callbacks import Timer
+
+    from emotion.building import build
+    from emotion.checkpoint_io import WholeFileIO
+
+    parts = settings["callbacks"]
+    if not sys.stdout.isatty():  # in a log file the epoch table says it all
+        parts = {name: part for name, part in parts.items() if name != "progress_bar"}
+    timer = Timer({"minutes": settings["demo_minutes"]} if limited else None, interval="epoch", verbose=False)
+    trainer: Trainer = build(
+        settings["trainer"],
+        callbacks=[*(build(part) for part in parts.values()), timer],
+        logger=[build(part) for part in settings["logger"].values()],
+        plugins=[WholeFileIO()],
+        enable_progress_bar="progress_bar" in parts,
+        enable_model_summary="model_summary" in parts,
+        enable_checkpointing=any("checkpoint" in name for name in parts),
+    )
+    return trainer
+
+
+def _machine(settings: Settings, *, compiled: bool) -> Settings:
+    from emotion import machine
+
+    return {
+        "device": machine.description(settings["trainer"]["accelerator"]),
+        "precision": settings["trainer"]["precision"],
+        "channels_last": settings["channels_last"],
+        "compiled": compiled,
+    }
+
+
+def _announce(record: Settings) -> None:
+    settings, split, size = record["config"], record["split"], record["config"]["input"]["size"]
+    name = settings["model"]["_target_"].rsplit(".", 1)[-1]
+    compiled = ", compiled (the first batches wait for it)" if record["machine"]["compiled"] else ""
+    print(
+        f"{name}, {record['parameters']:,} parameters; {len(settings['labels'])} classes; faces {size}x{size}"
+        f"x{settings['input']['channels']}\n"
+        f"{record['data']['source']}: {split['train']:,} train, {split['val']:,} validate, {split['test']:,} test\n"
+        f"{record['machine']['device']}; {record['machine']['precision']}{compiled}\n"
+        f"run: {settings['run_dir']}",
+        flush=True,
+    )
+
+
+def _fit(
+    trainer: "Trainer", classifier: "EmotionClassifier", data: "EmotionDataModule", settings: Settings
+) -> Settings:
+    """Train from the start or from the run's last checkpoint; epochs, seconds and the best epoch, for the record."""
+    from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+
+    from emotion import checkpoints
+
+    run_dir = Path(settings["run_dir"])
+    last = run_dir / checkpoints.LAST
+    if settings["resume"] and not last.is_file():
+        raise UserError(f"{run_dir} has no {checkpoints.LAST}: it stopped before its first checkpoint. Start it anew.")
+    if settings["resume"]:
+        checkpoints.read(last)
+    trainer.fit(classifier, datamodule=data, ckpt_path=last if settings["resume"] else None, weights_only=True)
+    timer = next(callback for callback in trainer.callbacks if isinstance(callback, Timer))
+    fitted: Settings = {"epochs": trainer.current_epoch, "fit_seconds": round(timer.time_elapsed("train"), 1)}
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_score is not None:
+            epoch = checkpoints.read(Path(callback.best_model_path))["epoch"]
+            return fitted | {
+                "best": {"epoch": epoch, "score": float(callback.best_model_score), **settings["monitor"]}
+            }
+    score = trainer.callback_metrics.get(settings["monitor"]["metric"], float("nan"))
+    return fitted | {"best": {"epoch": trainer.current_epoch - 1, "score": float(score), **settings["monitor"]}}
+
+
+def _score(record: Settings, data: "EmotionDataModule", trainer: "Trainer") -> Settings:
+    """Score the best epoch on test, plainly and with the configured views; print and draw what there is to see."""
+    from emotion import checkpoints, evaluation, report
+
+    settings = record["config"]
+    run_dir, best = Path(settings["run_dir"]), record["best"]
+    classifier = checkpoints.load(run_dir).classifier.to(trainer.strategy.root_device)
+    scores = {
+        views: evaluation.score_rows(
+            classifier, data.faces.images, data.labels, data.split.test, data.split.train, views, trainer.precision
+        )
+        for views in dict.fromkeys(("none", settings["views"]))
+    }
+    stand_in = " (SYNTHETIC faces)" if record["data"]["stand_in"] else ""
+    title = f"test{stand_in}: epoch {best['epoch'] + 1}, chosen by {best['metric']} {best['score']:.4f}"
+    report.print_scores(title, scores)
+    written = report.save_scores(run_dir, "test", scores["none"], data.classes, title)
+    written += [*report.save_history(run_dir, best["epoch"]), report.save_label_map(run_dir, data.classes)]
+    report.log_hyperparameters(trainer.loggers, settings, scores)
+    print("\n".join(f"wrote {path}" for path in [*written, run_dir / "record.json"]))
+    return {"test": scores}
+
+
+@verb("train")
+def main(cfg: DictConfig) -> float:
+    """Train in the folder that Hydra made for this run."""
+    from emotion.callbacks.graceful_stop import Stopped
+
+    run_dir = near(Path(HydraConfig.get().runtime.output_dir))
+    try:
+        return train(cfg, run_dir)
+    except Stopped as stopped:
+        print(f"{stopped}\nGo on with: python -m emotion.train resume={run_dir}", file=sys.stderr)
+        sys.exit(128 + stopped.signum)
+
+
+if __name__ == "__main__":
+    resume_in_place()
+    main()

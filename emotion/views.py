@@ -1,0 +1,40 @@
+"""Test-time views: the same faces seen several ways, whose probabilities are averaged."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+CROP = 11 / 12  # of the side: 44 of 48, as FER2013's ten-crop figures are made
+
+
+def none(faces: Tensor) -> list[Tensor]:
+    """The faces (B, C, H, W) as they are."""
+    return [faces]
+
+
+def flip(faces: Tensor) -> list[Tensor]:
+    """The faces and their mirror images."""
+    return [faces, faces.flip(-1)]
+
+
+def ten_crop(faces: Tensor) -> list[Tensor]:
+    """Four corners and the centre, enlarged to the full side again, and their mirror images."""
+    side = faces.shape[-1]
+    crop = round(side * CROP)
+    far, middle = side - crop, (side - crop) // 2
+    places = [(0, 0), (0, far), (far, 0), (far, far), (middle, middle)]
+    crops = [
+        interpolate(faces[..., top : top + crop, left : left + crop], (side, side), mode="bilinear")
+        for top, left in places
+    ]
+    return [view for crop in crops for view in flip(crop)]
+
+
+VIEWS: dict[str, Callable[[Tensor], list[Tensor]]] = {"none": none, "flip": flip, "ten_crop": ten_crop}
+
+
+def averaged(net: Callable[[Tensor], Tensor], faces: Tensor, views: str) -> Tensor:
+    """Probabilities (B, K), the mean over the views' own."""
+    return torch.stack([net(view).float().softmax(-1) for view in VIEWS[views](faces)]).mean(0)
