@@ -1,5 +1,6 @@
 """EmotionClassifier: a network, its loss and its optimiser, described by plain config."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,7 +38,7 @@ class EmotionClassifier(L.LightningModule):
     def __init__(
         self,
         model: Config,
-        input: Config,  # noqa: A002 - the name of the config group
+        input: Config,
         classes: Sequence[str],
         class_counts: Sequence[int],
         loss: Config,
@@ -49,9 +50,7 @@ class EmotionClassifier(L.LightningModule):
         self.save_hyperparameters()
         self.classes = tuple(classes)
         self.preprocess = Preprocess(**input)
-        self.net = build(
-            model, num_classes=len(classes), in_channels=input["channels"], input_size=input["size"]
-        )
+        self.net = build(model, num_classes=len(classes), in_channels=input["channels"], input_size=input["size"])
         self.criterion = build(loss, class_counts=class_counts)
         self.train_scores, self.val_scores, self.test_scores = (EpochScores(len(classes)) for _ in range(3))
         self.memory_format = torch.contiguous_format
@@ -129,11 +128,28 @@ class EmotionClassifier(L.LightningModule):
             return optimizer
         settings = dict(self.hparams["scheduler"])
         interval = settings.pop("interval")
-        told = {"total_steps": int(self.trainer.estimated_stepping_batches)} if interval == "step" else {}
+        told = {"total_steps": self._total_steps()} if interval == "step" else {}
         scheduler = build(settings, optimizer, **told)
         by_lightning = NEVER if isinstance(scheduler, ReduceLROnPlateau) else 1
-        config = {"scheduler": scheduler, "interval": interval, "frequency": by_lightning, "monitor": self.hparams["monitor"]}
+        config = {
+            "scheduler": scheduler,
+            "interval": interval,
+            "frequency": by_lightning,
+            "monitor": self.hparams["monitor"],
+        }
         return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[typeddict-item]
+
+    def _total_steps(self) -> int:
+        """Optimiser steps of the whole run.
+
+        Lightning's `estimated_stepping_batches` sets the loader up before a checkpoint is read, which then cannot tell
+        it where in the epoch to go on.
+        """
+        trainer = self.trainer
+        assert trainer.datamodule is not None, "a schedule by step needs trainer.fit(classifier, datamodule=...)"  # type: ignore[attr-defined]
+        batches, limit = len(trainer.datamodule.train_dataloader()), trainer.limit_train_batches  # type: ignore[attr-defined]
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        return math.ceil(batches / trainer.accumulate_grad_batches) * (trainer.max_epochs or 1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the sums of the epoch under way, so that a run stopped in its middle reports the whole of it."""

@@ -17,7 +17,9 @@ from emotion.errors import UserError
 
 Result = TypeVar("Result")
 
-CONF = next(folder for folder in (Path(__file__).parent / "conf", Path(__file__).parent.parent / "conf") if folder.is_dir())
+CONF = next(
+    folder for folder in (Path(__file__).parent / "conf", Path(__file__).parent.parent / "conf") if folder.is_dir()
+)
 """conf/ lies inside an installed package, and beside it in a clone."""
 
 

@@ -16,7 +16,6 @@ RESAMPLES = 2000
 BATCH = 256
 
 
-
 def probabilities(
     classifier: EmotionClassifier,
     images: NDArray[np.uint8],
@@ -82,9 +81,7 @@ def score_rows(
     }
 
 
-def stand_in(
-    images: NDArray[np.uint8], rows: NDArray[np.int64], others: NDArray[np.int64]
-) -> NDArray[np.bool_]:
+def stand_in(images: NDArray[np.uint8], rows: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.bool_]:
     """For each of `rows`, whether its very pixels stand among `others`."""
     seen = {_fingerprint(image) for image in images[others]}
     return np.array([_fingerprint(image) in seen for image in images[rows]], bool)

@@ -36,7 +36,9 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
     former = runs.read_record(run_dir)
     fitted = former is not None and former["config"]["trainer"]["max_epochs"] >= settings["trainer"]["max_epochs"]
     if former and fitted and former["scores"]:
-        raise UserError(f"{run_dir} is finished after {former['epochs']} epochs; to train on, raise trainer.max_epochs.")
+        raise UserError(
+            f"{run_dir} is finished after {former['epochs']} epochs; to train on, raise trainer.max_epochs."
+        )
     L.seed_everything(settings["seed"], verbose=False)
     data, source = _data(settings)
     classifier = _classifier(settings, data)
@@ -54,6 +56,7 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
     }
     if trainer.is_global_zero:
         _announce(record)
+        run_dir.mkdir(parents=True, exist_ok=True)
         data.save_rows(run_dir / "rows.npz")
     if former and fitted:
         record |= {key: former[key] for key in ("epochs", "fit_seconds", "best")}
@@ -179,9 +182,7 @@ def _fit(
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_score is not None:
             epoch = checkpoints.read(Path(callback.best_model_path))["epoch"]
-            return fitted | {
-                "best": {"epoch": epoch, "score": float(callback.best_model_score), **settings["monitor"]}
-            }
+            return fitted | {"best": {"epoch": epoch, "score": float(callback.best_model_score), **settings["monitor"]}}
     score = trainer.callback_metrics.get(settings["monitor"]["metric"], float("nan"))
     return fitted | {"best": {"epoch": trainer.current_epoch - 1, "score": float(score), **settings["monitor"]}}
 

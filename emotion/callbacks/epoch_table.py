@@ -43,7 +43,9 @@ class EpochTable(L.Callback):
         now = {name: float(value) for name, value in trainer.callback_metrics.items()}
         now |= {f"train/{name}": float(value) for name, value in pl_module.train_scores.compute().items()}
         score = now.get(self.metric)
-        better = score is not None and (self.best is None or (score > self.best if self.mode == "max" else score < self.best))
+        better = score is not None and (
+            self.best is None or (score > self.best if self.mode == "max" else score < self.best)
+        )
         self.best = score if better else self.best
         values = (
             f"{trainer.current_epoch + 1}/{trainer.max_epochs}",

@@ -49,6 +49,12 @@ class GracefulStop(L.Callback):
         if batch_idx + 1 < trainer.num_training_batches:
             self._stop_if_asked(trainer)
 
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """In a validation that is done again: have Lightning count its batches from nothing."""
+        loop = trainer.fit_loop.epoch_loop.val_loop
+        if loop.restarted_mid_evaluation:
+            loop.batch_progress.total.reset()
+
     def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object) -> None:
         """Stop here; what was validated so far is done again."""
         if not trainer.sanity_checking:

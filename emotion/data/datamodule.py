@@ -48,7 +48,7 @@ class EmotionDataModule(L.LightningDataModule):
         source: Config,
         labels: Mapping[str, Sequence[str]],
         split: Config,
-        input: Config,  # noqa: A002 - the name of the config group
+        input: Config,
         augment: Mapping[str, Config],
         batch_size: int,
         seed: int,
@@ -80,7 +80,9 @@ class EmotionDataModule(L.LightningDataModule):
         for part, rows in split._asdict().items():
             if len(rows) == 0:
                 present = [u for u, n in zip(USAGES, faces.counts().sum(1), strict=True) if n]
-                raise UserError(f"{faces.source}: no {part} rows; the data has {', '.join(present)}. Choose split=NAME.")
+                raise UserError(
+                    f"{faces.source}: no {part} rows; the data has {', '.join(present)}. Choose split=NAME."
+                )
         counts = np.bincount(labels[split.train], minlength=len(self.classes))
         if missing := [name for name, n in zip(self.classes, counts, strict=True) if n == 0]:
             raise UserError(

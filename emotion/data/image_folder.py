@@ -73,7 +73,9 @@ def _rows(root: Path, files: list[Path], size: int, *, told_apart: bool) -> Iter
             yield Rows(images, labels, np.array(usage, np.uint8), [str(file.relative_to(root)) for file in chunk])
     if unreadable:
         listed = "\n  ".join(unreadable[:20]) + (f"\n  and {len(unreadable) - 20} more" if len(unreadable) > 20 else "")
-        raise UserError(f"{len(unreadable)} of {len(files)} images in {root} cannot be read; mend or remove:\n  {listed}")
+        raise UserError(
+            f"{len(unreadable)} of {len(files)} images in {root} cannot be read; mend or remove:\n  {listed}"
+        )
 
 
 def _grey(file: Path, size: int) -> Image.Image:

@@ -25,7 +25,9 @@ class RowLoader:
 
     batch_sampler = None  # Lightning looks for both of a DataLoader's samplers
 
-    def __init__(self, rows: Tensor, batch_size: int, seed: int, *, shuffle: bool, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, rows: Tensor, batch_size: int, seed: int, *, shuffle: bool, rank: int = 0, world: int = 1
+    ) -> None:
         self.rows, self.batch_size, self.seed, self.shuffle = rows, batch_size, seed, shuffle
         self.rank, self.world = rank, world
         self.epoch = self.next_batch = 0

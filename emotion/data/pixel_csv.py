@@ -40,7 +40,7 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterator[Rows]:
     images = np.empty((CHUNK, SIDE * SIDE), np.uint8)
     labels, uses, origin = np.empty(CHUNK, np.uint8), np.empty(CHUNK, np.uint8), [""] * CHUNK
     filled = total = 0
-    with path.open("rb") as file, warnings.catch_warnings():
+    with path.open("rb", buffering=1 << 20) as file, warnings.catch_warnings():
         warnings.simplefilter("error", DeprecationWarning)  # NumPy before 2.3 only warns of text that is no number
         _check_header(path, file.readline(), columns)
         for row, line in enumerate(file):
@@ -78,14 +78,14 @@ def _pixels(path: Path, row: int, text: bytes) -> NDArray[np.int64]:
         _refuse(path, row, f"{_shown(token)} among the pixels", "whole numbers from 0 to 255")
     if len(values) != SIDE * SIDE:
         _refuse(path, row, f"{len(values)} pixels", f"{SIDE * SIDE} ({SIDE} x {SIDE})")
-    if values.min() < 0 or values.max() > 255:
+    if values.view(np.uint64).max() > 255:  # a negative number is a large one there
         wrong = values[(values < 0) | (values > 255)][0]
         _refuse(path, row, f"pixel value {wrong}", "0 to 255")
     return values
 
 
 def _refuse(path: Path, row: int, found: str, expected: str, fields: Sequence[bytes] = ()) -> NoReturn:
-    cut = " (is the file cut short?)" if fields and not fields[-1] or 0 < len(fields) < 3 else ""
+    cut = " (is the file cut short?)" if (fields and not fields[-1]) or 0 < len(fields) < 3 else ""
     raise UserError(
         f"{path}, row {row} (line {row + 2}): found {found}, expected {expected}{cut}. "
         f"Mend or delete the line, or fetch the file again."

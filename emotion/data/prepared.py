@@ -87,7 +87,9 @@ def _write(reading: Reading, folder: Path, meta: dict[str, Any], progress: Progr
         for file in (images, labels, usage, origin):
             file.flush()
             os.fsync(file.fileno())
-    write_text(folder / "meta.json", json.dumps({**meta, "rows": done, "shape": shape, "classes": list(reading.classes)}))
+    write_text(
+        folder / "meta.json", json.dumps({**meta, "rows": done, "shape": shape, "classes": list(reading.classes)})
+    )
 
 
 def _open(folder: Path) -> Faces:

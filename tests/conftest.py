@@ -1,0 +1,118 @@
+"""Small real parts for the tests: drawn faces in every source's format, a network small enough to train in a second."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from PIL import Image
+
+from emotion.cli import CONF
+from emotion.data.faces import EMOTIONS, USAGES, Rows
+from emotion.data.synthetic import read
+
+SMALL = (
+    "model.widths=[8,16]",
+    "model.convs=[1,1]",
+    "model.reduction=4",
+    "model.hidden=8",
+    "input=grey48",
+    "compile.cpu=false",
+    "trainer.accelerator=cpu",
+)
+"""Overrides that leave V4's recipe as it is but for its size."""
+
+
+def options(group: str) -> list[str]:
+    """The choices of a config group: the files of its folder."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def compose_config(name: str, *overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(name, overrides=list(overrides))
+
+
+@pytest.fixture(autouse=True)
+def two_threads() -> Iterator[None]:
+    """Tests run side by side: one thread each, and the former number afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test works in an empty folder and finds no data but what it makes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EMOTION_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("EMOTION_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def small_config(tmp_path: Path) -> Callable[..., DictConfig]:
+    """A train config of the small network on a few drawn faces; further overrides may follow."""
+
+    def make(*overrides: str) -> DictConfig:
+        data = ("data=synthetic", "data.training=16", "data.public_test=4", "data.private_test=4", "batch_size=16")
+        return compose_config("train", *SMALL, *data, "trainer.max_epochs=2", *overrides)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def few_faces() -> Rows:
+    """Three drawn faces of each class in each usage."""
+    rows = list(read(training=3, public_test=3, private_test=3).rows)
+    return Rows(
+        np.concatenate([r.images for r in rows]),
+        np.concatenate([r.labels for r in rows]),
+        np.concatenate([r.usage for r in rows]),
+        [origin for r in rows for origin in r.origin],
+    )
+
+
+def csv_lines(faces: Rows, layout: str = "emotion,pixels,Usage") -> list[str]:
+    """The faces as lines of fer2013.csv or icml_face_data.csv, header first."""
+    lines = [layout]
+    for image, label, usage, _ in zip(*faces, strict=True):
+        cell = {"emotion": str(label), "pixels": " ".join(map(str, image.ravel())), "Usage": USAGES[usage]}
+        lines.append(",".join(cell[column.strip()] for column in layout.split(",")))
+    return lines
+
+
+@pytest.fixture
+def fer_csv(tmp_path: Path, few_faces: Rows) -> Path:
+    """A small fer2013.csv in the data folder."""
+    path = tmp_path / "data" / "fer2013.csv"
+    path.parent.mkdir()
+    path.write_text("\n".join(csv_lines(few_faces)) + "\n")
+    return path
+
+
+@pytest.fixture
+def fer_folder(tmp_path: Path, few_faces: Rows) -> Path:
+    """The same faces as Kaggle's image folder."""
+    root = tmp_path / "data"
+    for index, (image, label, usage, _) in enumerate(zip(*few_faces, strict=True)):
+        place = root / ("train" if usage == 0 else "test") / EMOTIONS[label]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place / f"{USAGES[usage]}_{index:08d}.png")
+    return root
+
+
+REAL_DATA = os.environ.get("EMOTION_DATA", "")
+
+
+@pytest.fixture
+def fer2013() -> Path:
+    """The real fer2013.csv; a test that asks for it is skipped where EMOTION_DATA does not lead to it."""
+    path = Path(REAL_DATA) / "fer2013.csv"
+    if not REAL_DATA or not path.is_file():
+        pytest.skip("needs the real fer2013.csv: set EMOTION_DATA to its folder")
+    return path.absolute()

@@ -1,0 +1,83 @@
+"""A run that was stopped and resumed is the run that was never stopped."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from emotion.callbacks.graceful_stop import Stopped
+from emotion.classifier import EmotionClassifier
+from emotion.train import train
+
+Config = Callable[..., DictConfig]
+
+
+def signal_at(monkeypatch: pytest.MonkeyPatch, step: str, number: int, signum: int = signal.SIGINT) -> None:
+    """Send ourselves a signal in the `number`-th call of a step."""
+    original, calls = getattr(EmotionClassifier, step), [0]
+
+    def counted(*args: object) -> object:
+        calls[0] += 1
+        if calls[0] == number:
+            os.kill(os.getpid(), signum)
+        return original(*args)
+
+    monkeypatch.setattr(EmotionClassifier, step, counted)
+
+
+def content(run: Path) -> dict[str, object]:
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    for state in checkpoint["callbacks"].values():
+        for name in ("dirpath", "best_model_path", "best_k_models", "kth_best_model_path", "last_model_path",
+                     "time_elapsed"):  # fmt: skip
+            state.pop(name, None)  # where it lies and how long it took
+    return checkpoint
+
+
+def differences(left: object, right: object, path: str = "") -> list[str]:
+    """Places at which two checkpoints differ, tensors compared bit by bit."""
+    if isinstance(left, dict) and isinstance(right, dict):
+        keys = sorted({*left, *right}, key=str)
+        return [d for k in keys for d in differences(left.get(k), right.get(k), f"{path}/{k}")]
+    if isinstance(left, list | tuple) and isinstance(right, list | tuple) and len(left) == len(right):
+        return [d for i, (a, b) in enumerate(zip(left, right, strict=True)) for d in differences(a, b, f"{path}/{i}")]
+    if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor):
+        return [] if torch.equal(left, right) else [path]
+    return [] if left == right else [f"{path}: {left} != {right}"]
+
+
+RECIPES = {
+    "plateau": ["scheduler=plateau", "scheduler.patience=0", "callbacks.early_stopping.patience=1"],
+    "one_cycle": ["scheduler=one_cycle", "optimizer=sgd"],
+}
+MOMENTS = {
+    "first batch": ("training_step", 1),
+    "middle of an epoch": ("training_step", 8),
+    "last batch of an epoch": ("training_step", 10),
+    "inside validation": ("validation_step", 2),
+    "second epoch's validation": ("validation_step", 4),
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_resumed_run_equals_uninterrupted_run(
+    recipe: str, moment: str, small_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = small_config("trainer.max_epochs=4", "data.training=20", *RECIPES[recipe])  # 6 batches, validation in 1
+    cfg.batch_size = 16 if "validation" not in moment else 4
+    straight, stopped = Path("straight"), Path("stopped")
+    train(cfg, straight)
+    with monkeypatch.context() as patch:
+        signal_at(patch, *MOMENTS[moment])
+        with pytest.raises(Stopped):
+            train(cfg, stopped)
+    resumed = cfg.copy()
+    resumed.resume = str(stopped)
+    train(resumed, stopped)
+    assert differences(content(straight), content(stopped)) == []
+    assert (stopped / "metrics.csv").read_text() == (straight / "metrics.csv").read_text()
