@@ -74,6 +74,8 @@ def _settings(cfg: DictConfig, run_dir: Path) -> Settings:
 
     cfg = cfg.copy()
     cfg.run_dir = str(run_dir)
+    if OmegaConf.is_missing(cfg, "name"):
+        cfg.name = cfg.model._target_.split(".")[-2]
     settings: Settings = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     trainer = settings["trainer"]
     trainer["precision"] = machine.precision(trainer["precision"], trainer["accelerator"])
