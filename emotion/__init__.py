@@ -1,1 +1,1 @@
-__version__ = "0.1.0"
+"""Train, judge, explain and ship facial-expression classifiers; every verb is `python -m emotion.<verb>`."""

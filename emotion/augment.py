@@ -1,24 +1,76 @@
-"""Random changes to a batch of training faces, each face its own, on the device that the batch is on.
+"""Random changes to a batch of training faces (B, C, S, S) from 0 to 1, each face its own, on the batch's device.
 
-Most parts are kornia's, whose parameters are drawn per face; torchvision's share one draw per batch. What stands here
-is what kornia lacks. All draw from torch's global generator, which the data module seeds for every batch.
+These four take a few tensor operations a batch whatever is drawn, and never wait for the device. In batches of 32 they
+are two to four times as fast as kornia's, which conf/augment may name as well, as it may torchvision's v2 (whose
+parts share one draw a batch). All draw from torch's global generator, which the data module seeds for every batch.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import grid_sample, pad
 
 from emotion.building import build
 
 Config = Mapping[str, Any]
 
 
-class ColorJitter(nn.Module):
-    """Brightness, contrast, saturation of faces (B, C, H, W) from 0 to 1, factors drawn from [1 - x, 1 + x] per face.
+def augmentation(parts: Mapping[str, Config]) -> nn.Module:
+    """The parts of conf/augment in their order; a part that was taken away (`~augment.blur`) is not there."""
+    return nn.Sequential(*(build(part) for part in parts.values()))
 
-    The arithmetic is torchvision's ColorJitter's. Unlike kornia's it takes grey faces, whose saturation cannot change.
+
+def _between(faces: Tensor, low: float, high: float) -> Tensor:
+    """A number for each face, (B, 1, 1, 1)."""
+    return torch.empty(len(faces), 1, 1, 1, device=faces.device).uniform_(low, high)
+
+
+class Flip(nn.Module):
+    """Mirrors a face with probability p."""
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, faces: Tensor) -> Tensor:
+        """(B, C, S, S) to the same."""
+        return torch.where(_between(faces, 0, 1) < self.p, faces.flip(-1), faces)
+
+
+class Affine(nn.Module):
+    """Turns by up to `degrees`, shifts by up to `translate` of the side, zooms by a factor from [1 - x, 1 + x].
+
+    Bilinear; black where the face does not reach.
+    """
+
+    def __init__(self, degrees: float = 0.0, translate: float = 0.0, zoom: float = 0.0) -> None:
+        super().__init__()
+        self.degrees, self.translate, self.zoom = degrees, translate, zoom
+
+    def forward(self, faces: Tensor) -> Tensor:
+        """(B, C, S, S) to the same."""
+        radians, shift = math.radians(self.degrees), 2 * self.translate  # a side is 2 long, from -1 to 1
+        angle, zoom, right, down = (
+            _between(faces, low, high).view(-1, 1, 1)
+            for low, high in ((-radians, radians), (1 - self.zoom, 1 + self.zoom), (-shift, shift), (-shift, shift))
+        )
+        cos, sin = angle.cos() / zoom, angle.sin() / zoom
+        side = faces.shape[-1]
+        place = (torch.arange(side, device=faces.device) * 2 + 1) / side - 1
+        x, y = place[None, None, :], place[None, :, None]
+        grid = torch.stack(
+            [cos * x + sin * y + right, cos * y - sin * x + down], -1
+        )  # affine_grid is three times as slow
+        return grid_sample(faces, grid, align_corners=False)
+
+
+class ColorJitter(nn.Module):
+    """Brightness, contrast, saturation, each by a factor from [1 - x, 1 + x]; torchvision's arithmetic, in this order.
+
+    Grey faces are taken too; their saturation cannot change.
     """
 
     def __init__(self, brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0) -> None:
@@ -26,7 +78,7 @@ class ColorJitter(nn.Module):
         self.brightness, self.contrast, self.saturation = brightness, contrast, saturation
 
     def forward(self, faces: Tensor) -> Tensor:
-        """Brightness first, then contrast about each face's mean, then saturation."""
+        """(B, C, S, S) to the same."""
         faces = (faces * self._factor(faces, self.brightness)).clamp_(0, 1)
         mean = faces.mean((1, 2, 3), keepdim=True)
         faces = mean.lerp(faces, self._factor(faces, self.contrast)).clamp_(0, 1)
@@ -35,9 +87,51 @@ class ColorJitter(nn.Module):
         return faces
 
     def _factor(self, faces: Tensor, spread: float) -> Tensor:
-        return torch.empty(len(faces), 1, 1, 1, device=faces.device).uniform_(1 - spread, 1 + spread)
+        return _between(faces, 1 - spread, 1 + spread)
 
 
-def augmentation(parts: Mapping[str, Config]) -> nn.Module:
-    """The parts of conf/augment in their order; a part that was taken away (`~augment.blur`) is not there."""
-    return nn.Sequential(*(build(part) for part in parts.values()))
+class Blur(nn.Module):
+    """Gaussian blur of 3x3 pixels with probability p, its deviation from `sigma` pixels."""
+
+    def __init__(self, p: float = 0.1, sigma: tuple[float, float] = (0.1, 2.0)) -> None:
+        super().__init__()
+        self.p, self.sigma = p, sigma
+
+    def forward(self, faces: Tensor) -> Tensor:
+        """(B, C, S, S) to the same; a face that is not chosen comes out bit-equal."""
+        neighbour = (-0.5 / _between(faces, *self.sigma) ** 2).exp()  # beside a centre of 1
+        neighbour = torch.where(_between(faces, 0, 1) < self.p, neighbour / (1 + 2 * neighbour), 0)
+        centre = 1 - 2 * neighbour
+        wide = pad(faces, (1, 1, 0, 0), mode="reflect")
+        faces = centre * faces + neighbour * (wide[..., :-2] + wide[..., 2:])
+        tall = pad(faces, (0, 0, 1, 1), mode="reflect")
+        return centre * faces + neighbour * (tall[..., :-2, :] + tall[..., 2:, :])
+
+
+class Erasing(nn.Module):
+    """Covers a rectangle with `value` with probability p: Zhong et al. 2020, https://arxiv.org/abs/1708.04896.
+
+    Its area is from `scale` of the face's, its height over its width from `ratio`.
+    """
+
+    def __init__(
+        self,
+        p: float = 0.1,
+        scale: tuple[float, float] = (0.02, 0.1),
+        ratio: tuple[float, float] = (0.3, 3.3),
+        value: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.p, self.scale, self.ratio, self.value = p, scale, ratio, value
+
+    def forward(self, faces: Tensor) -> Tensor:
+        """(B, C, S, S) to the same."""
+        area = _between(faces, *self.scale)
+        ratio = _between(faces, math.log(self.ratio[0]), math.log(self.ratio[1])).exp()
+        height, width = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
+        top, left = _between(faces, 0, 1) * (1 - height), _between(faces, 0, 1) * (1 - width)
+        top = torch.where(_between(faces, 0, 1) < self.p, top, 2)  # below the face
+        place = (torch.arange(faces.shape[-1], device=faces.device) + 0.5) / faces.shape[-1]
+        down, across = place[:, None], place[None, :]
+        inside = (down >= top) & (down < top + height) & (across >= left) & (across < left + width)
+        return torch.where(inside, self.value, faces)

@@ -50,8 +50,9 @@ def read(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"{path} cannot be read as a checkpoint ({str(error).splitlines()[0] if str(error) else type(error).__name__}); "
+            f"{path} cannot be read as a checkpoint ({reason}); "
             f"expected a .ckpt file that python -m emotion.train wrote. Is it whole?"
         ) from error
     if not isinstance(content, dict) or "state_dict" not in content:

@@ -8,9 +8,11 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from emotion.building import build
+from emotion.errors import UserError
 from emotion.metrics import EpochScores
 from emotion.preprocess import Preprocess
 from emotion.views import averaged
@@ -65,7 +67,8 @@ class EmotionClassifier(L.LightningModule):
     def forward(self, faces: Tensor) -> Tensor:
         """Normalised faces (B, C, S, S) to logits (B, K)."""
         run = self.net if self.training else self.net.forward  # compiling for evaluation gains nothing
-        return run(faces.contiguous(memory_format=self.memory_format))
+        logits: Tensor = run(faces.contiguous(memory_format=self.memory_format))
+        return logits
 
     @torch.inference_mode()
     def probabilities(self, pixels: Tensor, views: str = "none") -> Tensor:
@@ -108,7 +111,13 @@ class EmotionClassifier(L.LightningModule):
         self._log_epoch("train", self.train_scores)
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, ReduceLROnPlateau):
-                config.scheduler.step(self.trainer.callback_metrics[self.hparams["monitor"]])
+                config.scheduler.step(self._monitored())
+
+    def _monitored(self) -> Tensor:
+        name, logged = self.hparams["monitor"], self.trainer.callback_metrics
+        if name not in logged:
+            raise UserError(f"monitor.metric={name} is not logged; expected one of {', '.join(sorted(logged))}.")
+        return logged[name]
 
     def on_validation_epoch_end(self) -> None:
         """Log the pass."""
@@ -123,7 +132,7 @@ class EmotionClassifier(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser over all parameters; Lightning steps its schedule but for a plateau's (see above)."""
-        optimizer = build(self.hparams["optimizer"], self.net.parameters())
+        optimizer: Optimizer = build(self.hparams["optimizer"], self.net.parameters())
         if not self.hparams["scheduler"]:
             return optimizer
         settings = dict(self.hparams["scheduler"])
@@ -131,13 +140,15 @@ class EmotionClassifier(L.LightningModule):
         told = {"total_steps": self._total_steps()} if interval == "step" else {}
         scheduler = build(settings, optimizer, **told)
         by_lightning = NEVER if isinstance(scheduler, ReduceLROnPlateau) else 1
-        config = {
-            "scheduler": scheduler,
-            "interval": interval,
-            "frequency": by_lightning,
-            "monitor": self.hparams["monitor"],
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {
+                "scheduler": scheduler,
+                "interval": interval,
+                "frequency": by_lightning,
+                "monitor": self.hparams["monitor"],
+            },
         }
-        return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[typeddict-item]
 
     def _total_steps(self) -> int:
         """Optimiser steps of the whole run.

@@ -55,7 +55,7 @@ def near(path: Path) -> Path:
 
 
 def resume_in_place() -> None:
-    """Make `resume=RUN` on the command line compose RUN's own stored config, run in RUN; further overrides apply to it."""
+    """Make `resume=RUN` on the command line compose RUN's own stored config and work in RUN; other overrides apply."""
     folders = [argument.removeprefix("resume=") for argument in sys.argv[1:] if argument.startswith("resume=")]
     if not folders or "--config-path" in sys.argv:
         return

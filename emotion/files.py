@@ -29,7 +29,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the folder's entries survive a power cut; where folders cannot be opened (Windows) there is nothing to do."""
+    """Make the folder's entries survive a power cut (nothing to do where folders cannot be opened)."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from emotion.files import write_atomically
@@ -40,7 +42,7 @@ def history(rows: Mapping[int, Mapping[str, float]], best_epoch: int | None = No
     losses, scores, rates = figure.subplots(1, 3)
     epochs = sorted(rows)
     names = sorted({name for row in rows.values() for name in row})
-    lines = [
+    lines: list[tuple[Axes, str, list[str], float]] = [
         (losses, "loss", [n for n in ("train/loss", "val/loss") if n in names], 1.0),
         (scores, "%", [n for n in ("train/acc", "val/acc", "train/macro_f1", "val/macro_f1") if n in names], 100.0),
         (rates, "learning rate", [n for n in names if n == "lr" or n.startswith("lr/")], 1.0),
@@ -54,7 +56,7 @@ def history(rows: Mapping[int, Mapping[str, float]], best_epoch: int | None = No
         if best_epoch is not None:
             axes.axvline(best_epoch + 1, color="grey", linewidth=0.8, linestyle=":", label="best")
         axes.set(xlabel="epoch", ylabel=label)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         if shown:
             axes.legend(fontsize=7)

@@ -12,7 +12,8 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's convert("L")
 class Preprocess(nn.Module):
     """uint8 faces (B, H, W) or (B, H, W, 3) to float (B, channels, size, size), on the device that they are on.
 
-    `scale` and `normalise` are apart because random augmentation stands between them, on values from 0 to 1.
+    In two halves, between which random augmentation stands: `unpack` shrinks, `finish` enlarges and adds channels, so
+    that what stands between them works on as few numbers as there are.
     """
 
     mean: Tensor
@@ -26,20 +27,25 @@ class Preprocess(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
-    def scale(self, pixels: Tensor) -> Tensor:
-        """uint8 pixels to values from 0 to 1 in the network's size and channels."""
+    def unpack(self, pixels: Tensor) -> Tensor:
+        """uint8 pixels to values from 0 to 1, (B, 1 or 3, S, S) with S at most the network's size."""
         faces = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
         faces = faces.float().div_(255)
         if faces.shape[1] == 3 and self.channels == 1:
             faces = (faces * faces.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
-        if faces.shape[-2:] != (self.size, self.size):
+        if max(faces.shape[-2:]) > self.size:
             faces = interpolate(faces, (self.size, self.size), mode="bilinear", antialias=True)
-        return faces.expand(-1, self.channels, -1, -1)
+        return faces
 
-    def normalise(self, faces: Tensor) -> Tensor:
-        """Values from 0 to 1 to mean 0 and deviation 1 by the input's own figures."""
-        return (faces - self.mean) / self.std
+    def finish(self, faces: Tensor) -> Tensor:
+        """Values from 0 to 1 to the network's size, channels, mean and deviation."""
+        if faces.shape[-2:] != (self.size, self.size):
+            planes = faces.flatten(0, 1)[None]  # one image of many planes: a third faster on a processor
+            faces = interpolate(planes, (self.size, self.size), mode="bilinear").view(
+                *faces.shape[:2], self.size, self.size
+            )
+        return ((faces - self.mean) / self.std).expand(-1, self.channels, -1, -1)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """`scale`, then `normalise`."""
-        return self.normalise(self.scale(pixels))
+        """`unpack`, then `finish`."""
+        return self.finish(self.unpack(pixels))

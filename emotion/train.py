@@ -32,7 +32,7 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
     from emotion import runs
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips and device list
-    settings = _settings(cfg, run_dir)
+    settings = resolve(cfg, run_dir)
     former = runs.read_record(run_dir)
     fitted = former is not None and former["config"]["trainer"]["max_epochs"] >= settings["trainer"]["max_epochs"]
     if former and fitted and former["scores"]:
@@ -40,10 +40,10 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
             f"{run_dir} is finished after {former['epochs']} epochs; to train on, raise trainer.max_epochs."
         )
     L.seed_everything(settings["seed"], verbose=False)
-    data, source = _data(settings)
-    classifier = _classifier(settings, data)
-    compiled = _tune(classifier, settings, short=source["stand_in"])
-    trainer = _trainer(settings, limited=source["stand_in"])
+    data, source = make_data(settings)
+    classifier = make_classifier(settings, data)
+    compiled = tune(classifier, settings, short=source["stand_in"])
+    trainer = make_trainer(settings, limited=source["stand_in"])
     record = {
         "command": runs.command(),
         "commit": runs.commit(),
@@ -68,7 +68,7 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
     return float(record["best"]["score"])
 
 
-def _settings(cfg: DictConfig, run_dir: Path) -> Settings:
+def resolve(cfg: DictConfig, run_dir: Path) -> Settings:
     """The config as plain values, with what depends on the machine decided."""
     from emotion import machine
 
@@ -82,7 +82,8 @@ def _settings(cfg: DictConfig, run_dir: Path) -> Settings:
     return settings
 
 
-def _data(settings: Settings) -> tuple["EmotionDataModule", Settings]:
+def make_data(settings: Settings) -> tuple["EmotionDataModule", Settings]:
+    """The data module, set up, and what its source is; says so where that is only a stand-in."""
     from emotion.data.datamodule import EmotionDataModule
     from emotion.data.sources import locate, not_found
 
@@ -95,7 +96,8 @@ def _data(settings: Settings) -> tuple["EmotionDataModule", Settings]:
     return data, {"source": data.faces.source, "digest": data.faces.digest, "stand_in": source.stand_in}
 
 
-def _classifier(settings: Settings, data: "EmotionDataModule") -> "EmotionClassifier":
+def make_classifier(settings: Settings, data: "EmotionDataModule") -> "EmotionClassifier":
+    """The classifier for the data's classes."""
     from emotion.classifier import EmotionClassifier
 
     return EmotionClassifier(
@@ -106,7 +108,7 @@ def _classifier(settings: Settings, data: "EmotionDataModule") -> "EmotionClassi
     )
 
 
-def _tune(classifier: "EmotionClassifier", settings: Settings, *, short: bool) -> bool:
+def tune(classifier: "EmotionClassifier", settings: Settings, *, short: bool) -> bool:
     """Memory format and compilation as configured; whether the network is compiled, which a short run is not."""
     from emotion import machine
 
@@ -117,7 +119,8 @@ def _tune(classifier: "EmotionClassifier", settings: Settings, *, short: bool) -
     return compiled
 
 
-def _trainer(settings: Settings, *, limited: bool) -> "Trainer":
+def make_trainer(settings: Settings, *, limited: bool) -> "Trainer":
+    """The trainer with its callbacks and loggers; `limited` to `demo_minutes` of training."""
     from lightning.pytorch.callbacks import Timer
 
     from emotion.building import build
@@ -179,7 +182,7 @@ def _fit(
     if settings["resume"]:
         checkpoints.read(last)
     trainer.fit(classifier, datamodule=data, ckpt_path=last if settings["resume"] else None, weights_only=True)
-    timer = next(callback for callback in trainer.callbacks if isinstance(callback, Timer))
+    timer = next(callback for callback in trainer.callbacks if isinstance(callback, Timer))  # type: ignore[attr-defined]
     fitted: Settings = {"epochs": trainer.current_epoch, "fit_seconds": round(timer.time_elapsed("train"), 1)}
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_score is not None:

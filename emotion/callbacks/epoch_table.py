@@ -6,16 +6,15 @@ import lightning as L
 
 from emotion.classifier import EmotionClassifier
 
-COLUMNS = (
-    ("Epoch", 9), ("Train loss", 10), ("acc", 6), ("Val loss", 8), ("acc", 6), ("F1", 6), ("LR", 8), ("Time", 6), ("", 4),
-)  # fmt: skip
+COLUMNS = {"Epoch": 9, "Train loss": 10, "acc %": 6, "Val loss": 8, "Val acc %": 9, "F1 %": 6, "LR": 8, "Time": 6}
+STATUS_WIDTH = 4
 
 
 class EpochTable(L.Callback):
     """Prints losses, accuracies, macro F1, learning rate and seconds of each epoch; marks the best so far."""
 
     def __init__(self, metric: str, mode: str) -> None:
-        self.metric, self.mode = metric, mode
+        self.metric, self.sign = metric, 1 if mode == "max" else -1
         self.best: float | None = None
         self.started = 0.0
 
@@ -31,7 +30,7 @@ class EpochTable(L.Callback):
         """Print the head; an epoch resumed in its middle is timed from here."""
         self.started = time.monotonic()
         if trainer.is_global_zero:
-            print("  ".join(f"{name:>{width}}" for name, width in COLUMNS).rstrip(), flush=True)
+            print("  ".join(f"{name:>{width}}" for name, width in COLUMNS.items()), flush=True)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
@@ -43,24 +42,24 @@ class EpochTable(L.Callback):
         now = {name: float(value) for name, value in trainer.callback_metrics.items()}
         now |= {f"train/{name}": float(value) for name, value in pl_module.train_scores.compute().items()}
         score = now.get(self.metric)
-        better = score is not None and (
-            self.best is None or (score > self.best if self.mode == "max" else score < self.best)
-        )
+        better = score is not None and (self.best is None or self.sign * score > self.sign * self.best)
         self.best = score if better else self.best
-        values = (
+        unknown = float("nan")  # without validation
+        cells = (
             f"{trainer.current_epoch + 1}/{trainer.max_epochs}",
             f"{now['train/loss']:.4f}",
             f"{100 * now['train/acc']:.2f}",
-            f"{now.get('val/loss', float('nan')):.4f}",
-            f"{100 * now.get('val/acc', float('nan')):.2f}",
-            f"{100 * now.get('val/macro_f1', float('nan')):.2f}",
+            f"{now.get('val/loss', unknown):.4f}",
+            f"{100 * now.get('val/acc', unknown):.2f}",
+            f"{100 * now.get('val/macro_f1', unknown):.2f}",
             f"{trainer.optimizers[0].param_groups[0]['lr']:.2e}",
             _duration(time.monotonic() - self.started),
             "best" if better else "",
         )
         if trainer.is_global_zero:
-            cells = (f"{value:>{width}}" for value, (_, width) in zip(values, COLUMNS, strict=True))
-            print("  ".join(cells).rstrip(), flush=True)
+            widths = [*COLUMNS.values(), STATUS_WIDTH]
+            row = "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+            print(row.rstrip(), flush=True)
 
 
 def _duration(seconds: float) -> str:

@@ -20,7 +20,7 @@ class Stopped(Exception):
 class GracefulStop(L.Callback):
     """Raises `Stopped` after the batch during which the signal came; a second signal does what it always did.
 
-    The checkpoint resumes exactly there. In validation, where nothing is learnt, it resumes at validation's first batch.
+    The checkpoint resumes exactly there; in validation, where nothing is learnt, at validation's first batch.
     """
 
     def __init__(self, checkpoint: str) -> None:

@@ -3,6 +3,7 @@
 import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
 
 from emotion import plots
 from emotion.classifier import EmotionClassifier
@@ -31,7 +32,7 @@ class TensorBoardPictures(L.Callback):
             for name, figure in pictures.items():
                 board.add_figure(name, figure, trainer.global_step)
 
-    def _predictions(self, data: EmotionDataModule, classifier: EmotionClassifier) -> plots.Figure:
+    def _predictions(self, data: EmotionDataModule, classifier: EmotionClassifier) -> Figure:
         rows = data.split.val[:: max(1, len(data.split.val) // self.faces)][: self.faces]
         pixels = torch.from_numpy(data.faces.images[rows]).to(classifier.device)
         with torch.autocast(classifier.device.type, enabled=False):

@@ -1,4 +1,4 @@
-"""EmotionDataModule: any source x labels x split x input x augment, fetched and changed on the device, a batch at once."""
+"""EmotionDataModule: any source x labels x split x input x augment, a batch at a time, on the network's device."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -109,7 +109,7 @@ class EmotionDataModule(L.LightningDataModule):
         return RowLoader(torch.from_numpy(rows), size, self.hparams["seed"], shuffle=shuffle, rank=rank, world=world)
 
     def on_after_batch_transfer(self, batch: RowBatch, dataloader_idx: int) -> Batch:
-        """Rows to faces and targets. The training batch's seed rules its augmentation and the step's dropout after it."""
+        """Rows to faces and targets; a training batch's seed rules its augmentation and the dropout that follows."""
         return self.fetch(batch)
 
     def save_rows(self, path: Path) -> None:
@@ -117,15 +117,15 @@ class EmotionDataModule(L.LightningDataModule):
         write_atomically(path, lambda temporary: np.savez_compressed(temporary, **self.split._asdict()))
 
     def fetch(self, batch: RowBatch) -> Batch:
-        """Gather, scale, augment where training, normalise: on the device of `batch.rows`."""
+        """Gather, unpack, augment where training, finish: on the device of `batch.rows`."""
         device = batch.rows.device
         if self._targets.device != device:
             self._move(device)
-        faces = self.preprocess.scale(self._pixels[batch.rows])
+        faces = self.preprocess.unpack(self._pixels[batch.rows])
         if batch.training:
             torch.manual_seed(batch.seed)
             faces = self.augment(faces)
-        return self.preprocess.normalise(faces), self._targets[batch.rows]
+        return self.preprocess.finish(faces), self._targets[batch.rows]
 
     def _move(self, device: torch.device) -> None:
         """All pixels to the device, once: FER2013 is 83 MB, and a batch then costs no copy."""

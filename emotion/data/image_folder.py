@@ -63,7 +63,7 @@ def _rows(root: Path, files: list[Path], size: int, *, told_apart: bool) -> Iter
         images = np.empty((len(chunk), size, size), np.uint8)
         for image, file in zip(images, chunk, strict=True):
             try:
-                image[:] = _grey(file, size)
+                image[:] = np.asarray(_grey(file, size))
             except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
                 unreadable.append(f"{file.relative_to(root)}: {error}")
         labels = np.array([EMOTIONS.index(file.parent.name) for file in chunk], np.uint8)

@@ -72,7 +72,7 @@ def _check_header(path: Path, line: bytes, columns: Sequence[str]) -> None:
 
 def _pixels(path: Path, row: int, text: bytes) -> NDArray[np.int64]:
     try:
-        values = np.fromstring(text, dtype=np.int64, sep=" ")  # type: ignore[call-overload]
+        values = np.fromstring(text, dtype=np.int64, sep=" ")
     except (ValueError, DeprecationWarning):
         token = next((t for t in text.split() if not t.isdigit()), text)
         _refuse(path, row, f"{_shown(token)} among the pixels", "whole numbers from 0 to 255")

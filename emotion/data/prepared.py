@@ -87,15 +87,14 @@ def _write(reading: Reading, folder: Path, meta: dict[str, Any], progress: Progr
         for file in (images, labels, usage, origin):
             file.flush()
             os.fsync(file.fileno())
-    write_text(
-        folder / "meta.json", json.dumps({**meta, "rows": done, "shape": shape, "classes": list(reading.classes)})
-    )
+    meta |= {"rows": done, "shape": shape, "classes": list(reading.classes)}
+    write_text(folder / "meta.json", json.dumps(meta))
 
 
 def _open(folder: Path) -> Faces:
     meta = json.loads((folder / "meta.json").read_text())
     shapes = (meta["shape"], (), (), ())
-    types = (np.uint8, np.uint8, np.uint8, f"S{ORIGIN_BYTES}")
+    types = (np.dtype(np.uint8), np.dtype(np.uint8), np.dtype(np.uint8), np.dtype(f"S{ORIGIN_BYTES}"))
     images, labels, usage, origin = (
         # copy on write: the files cannot change, and torch.from_numpy takes the arrays without a warning
         np.memmap(folder / name, dtype, "c", shape=(meta["rows"], *shape))
@@ -115,10 +114,10 @@ def _stamp(files: Sequence[Path]) -> str:
 
 
 def _digest(files: Sequence[Path]) -> str:
-    """MD5 of one file's bytes, or of several files' last two name parts and bytes; empty where there are none."""
+    """MD5 of one file's bytes, or of several files' names (part/class/name) and bytes; empty where there are none."""
     if len(files) == 1:
-        with files[0].open("rb") as file:
-            return hashlib.file_digest(file, "md5").hexdigest()
+        with files[0].open("rb") as content:
+            return hashlib.file_digest(content, "md5").hexdigest()
     digest = hashlib.md5()
     for file in files:
         digest.update("/".join(file.parts[-3:]).encode() + b"\0" + file.read_bytes())

@@ -28,6 +28,6 @@ def not_found(data: Config) -> str:
     """What to say of a stand-in."""
     places = ", ".join(str(place) for place in data["known_by"].values())
     return (
-        f"FER2013 was not found ({places}): this run uses SYNTHETIC faces, drawn by the package. Its figures say nothing "
-        f"about real ones. With FER2013 elsewhere: data_dir=FOLDER or EMOTION_DATA=FOLDER."
+        f"FER2013 was not found ({places}): this run uses SYNTHETIC faces, drawn by the package. Its figures say "
+        f"nothing about real ones. With FER2013 elsewhere: data_dir=FOLDER or EMOTION_DATA=FOLDER."
     )

@@ -250,8 +250,9 @@ def _glasses(image: Field, x: Field, y: Field, who: _Identity, rng: Generator) -
 
 
 def _fringe(image: Field, x: Field, y: Field, who: _Identity, rng: Generator) -> None:
-    edge = rng.uniform(-0.75, -0.4, (len(image), 1, 1)).astype(np.float32)
-    _paint(image, who.hair, (edge + 0.1 * np.sin(9 * x) - y) * 12)
+    edge: Field = rng.uniform(-0.75, -0.4, (len(image), 1, 1)).astype(np.float32)
+    waves: Field = np.sin(9 * x)
+    _paint(image, who.hair, (edge + 0.1 * waves - y) * 12)
 
 
 def _block(image: Field, x: Field, y: Field, who: _Identity, rng: Generator) -> None:

@@ -18,7 +18,8 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) to the same."""
-        return maps * self.weights(maps.mean((2, 3)))[:, :, None, None]
+        weights: Tensor = self.weights(maps.mean((2, 3)))
+        return maps * weights[:, :, None, None]
 
 
 class SpatialAttention(nn.Module):
@@ -35,4 +36,5 @@ class SpatialAttention(nn.Module):
     def attention(self, maps: Tensor) -> Tensor:
         """Where it looks: (B, 1, H, W), 0 to 1."""
         summary = torch.cat([maps.mean(1, keepdim=True), maps.amax(1, keepdim=True)], 1)
-        return self.conv(summary).sigmoid()
+        where: Tensor = self.conv(summary).sigmoid()
+        return where

@@ -13,7 +13,7 @@ from emotion.models.blocks import SpatialAttention, SqueezeExcitation
 
 
 class AttentionBlock(nn.Module):
-    """`convs` 3x3 convolutions beside a 1x1 skip, ReLU, SE, spatial attention, halved: (B, i, H, W) -> (B, o, H/2, W/2)."""
+    """`convs` 3x3 convolutions beside a 1x1 skip, then ReLU, SE, spatial attention, max pool: the side is halved."""
 
     def __init__(self, in_channels: int, out_channels: int, convs: int, reduction: int) -> None:
         super().__init__()
@@ -29,7 +29,8 @@ class AttentionBlock(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """(B, i, H, W) to (B, o, H/2, W/2)."""
         maps = relu(self.body(maps) + self.skip(maps))
-        return self.pool(self.spatial_attention(self.channel_attention(maps)))
+        pooled: Tensor = self.pool(self.spatial_attention(self.channel_attention(maps)))
+        return pooled
 
 
 class V4Attention(nn.Module):
@@ -64,4 +65,5 @@ class V4Attention(nn.Module):
 
     def forward(self, faces: Tensor) -> Tensor:
         """(B, in_channels, S, S) to (B, num_classes)."""
-        return self.head(self.features(faces))
+        logits: Tensor = self.head(self.features(faces))
+        return logits
