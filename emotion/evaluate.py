@@ -55,11 +55,11 @@ def _data(settings: dict[str, Any], loaded: Any) -> tuple[Any, Any]:  # noqa: AN
     from emotion.data.sources import locate
 
     asked = dict(loaded.data) | {"cache_dir": settings["cache_dir"], "overfit": 0}
-    if settings["data"]:
+    if "data" in settings:
         asked["source"] = locate(settings["data"]).reader
     trained = EmotionDataModule(**asked)
     trained.setup()
-    if settings["split"] is None:
+    if "split" not in settings:
         return trained, trained.split.train
     data = EmotionDataModule(**asked | {"split": settings["split"]})
     data.setup()

@@ -1,0 +1,116 @@
+"""What every network keeps to; the parameters are the files of conf/model, so a new one is tested the day it comes."""
+
+import importlib
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from emotion.building import build
+from emotion.errors import UserError
+from tests.conftest import compose_config, options
+
+MODELS = options("model")
+PARAMETERS = {"v4_attention": 5_566_542}
+"""As the documents count them, with each model's own labels and input."""
+
+
+def recipe(model: str) -> tuple[dict[str, object], int, int]:
+    cfg = compose_config("train", f"model={model}", "run_dir=x")
+    return OmegaConf.to_container(cfg.model, resolve=True), cfg.input.channels, cfg.input.size  # type: ignore[return-value]
+
+
+def make(model: str, num_classes: int = 6) -> nn.Module:
+    config, channels, size = recipe(model)
+    torch.manual_seed(0)
+    net: nn.Module = build(config, num_classes=num_classes, in_channels=channels, input_size=size)
+    return net
+
+
+def faces(model: str, count: int = 3) -> Tensor:
+    _, channels, size = recipe(model)
+    return torch.randn(count, channels, size, size, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_names_agree(model: str) -> None:
+    module, name = recipe(model)[0]["_target_"].rsplit(".", 1)  # type: ignore[attr-defined]
+    assert module == f"emotion.models.{model}"
+    assert name.lower() == model.replace("_", "")
+    assert issubclass(getattr(importlib.import_module(module), name), nn.Module)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_parameters_are_as_published(model: str) -> None:
+    classes = len(compose_config("train", f"model={model}").labels)
+    assert sum(parameter.numel() for parameter in make(model, classes).parameters()) == PARAMETERS[model]
+
+
+@pytest.mark.parametrize("classes", [4, 6, 7])
+@pytest.mark.parametrize("model", MODELS)
+def test_features_are_maps_and_logits_one_a_class(model: str, classes: int) -> None:
+    net = make(model, classes).eval()
+    maps = net.features(faces(model))
+    assert maps.ndim == 4
+    assert net.head(maps).equal(net(faces(model)))
+    assert net(faces(model)).shape == (3, classes)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_parameter_learns(model: str) -> None:
+    net = make(model)
+    nn.functional.cross_entropy(net(faces(model)), torch.tensor([0, 1, 2])).backward()
+    assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_evaluation_of_a_face_does_not_depend_on_the_others(model: str) -> None:
+    net = make(model).eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(net(faces(model))[1:2], net(faces(model)[1:2]), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_state_dict_makes_an_equal_network(model: str) -> None:
+    one, other = make(model).eval(), make(model).eval()
+    nn.init.normal_(next(other.parameters()))
+    other.load_state_dict(one.state_dict())
+    with torch.inference_mode():
+        assert one(faces(model)).equal(other(faces(model)))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_channels_last_and_bf16_agree_with_fp32(model: str) -> None:
+    net, batch = make(model).eval(), faces(model)
+    with torch.inference_mode():
+        expected = net(batch)
+        net.to(memory_format=torch.channels_last)
+        torch.testing.assert_close(
+            net(batch.contiguous(memory_format=torch.channels_last)), expected, atol=1e-4, rtol=1e-4
+        )
+        with torch.autocast("cpu", torch.bfloat16):
+            half = net(batch).float()
+    assert (half - expected).norm() <= 0.02 * expected.norm()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_one_batch_is_learnt_by_heart(model: str) -> None:
+    net, batch, targets = make(model), faces(model, 8), torch.arange(8) % 6
+    for module in net.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+    for _ in range(25):
+        loss = nn.functional.cross_entropy(net(batch), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.1
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_face_too_small_is_refused(model: str) -> None:
+    config, channels, _ = recipe(model)
+    with pytest.raises(UserError, match="8 pixels are too few"):
+        build(config, num_classes=6, in_channels=channels, input_size=8)

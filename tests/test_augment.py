@@ -1,0 +1,106 @@
+"""Random parts of a batch: each face its own draw, bounds kept, identity where nothing is asked."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+from torchvision.transforms.v2 import functional as reference
+
+from emotion.augment import Affine, Blur, ColorJitter, Erasing, Flip
+
+
+def smooth(batch: int, channels: int = 1, side: int = 32) -> Tensor:
+    torch.manual_seed(1)
+    return interpolate(torch.rand(batch, channels, 6, 6), (side, side), mode="bicubic").clamp(0, 1)
+
+
+PARTS = {
+    "flip": Flip(),
+    "affine": Affine(15, 0.1, 0.1),
+    "jitter": ColorJitter(0.2, 0.2, 0.1),
+    "blur": Blur(p=0.5),
+    "erasing": Erasing(p=0.5),
+}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("part", PARTS)
+def test_form_and_range_are_kept(part: str, channels: int) -> None:
+    faces = smooth(64, channels)
+    changed = PARTS[part](faces.clone())
+    assert changed.shape == faces.shape
+    assert changed.min() >= 0
+    assert changed.max() <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_equal_faces_are_changed_differently(part: str) -> None:
+    changed = PARTS[part](smooth(1).expand(64, -1, -1, -1).clone())
+    assert len(changed.flatten(1).unique(dim=0)) > 1
+
+
+@pytest.mark.parametrize(
+    "part", [Flip(p=0), Affine(), ColorJitter(), Blur(p=0), Erasing(p=0)], ids=lambda part: type(part).__name__
+)
+def test_nothing_asked_changes_nothing(part: nn.Module) -> None:
+    faces = smooth(8)
+    torch.testing.assert_close(part(faces.clone()), faces, atol=2e-6, rtol=0)
+
+
+def test_flip_mirrors_about_half() -> None:
+    faces = smooth(1).expand(1000, -1, -1, -1)
+    mirrored = (Flip(0.5)(faces) == faces.flip(-1)).all(-1).all(-1).all(-1)
+    assert 430 < mirrored.sum() < 570
+
+
+def turned(angle: float, monkeypatch: pytest.MonkeyPatch, **others: float) -> Affine:
+    """An Affine whose draws are their upper bounds."""
+    monkeypatch.setattr("emotion.augment._between", lambda faces, low, high: torch.full((len(faces), 1, 1, 1), high))
+    return Affine(angle, **others)
+
+
+def test_rotation_is_torchvisions(monkeypatch: pytest.MonkeyPatch) -> None:
+    faces = smooth(2)
+    mine = turned(15, monkeypatch)(faces)
+    theirs = reference.rotate(faces, -15, interpolation=reference.InterpolationMode.BILINEAR)
+    assert (mine - theirs)[..., 6:-6, 6:-6].abs().max() < 0.01
+
+
+def test_shift_moves_by_the_share_of_the_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    faces = smooth(2)
+    mine = turned(0, monkeypatch, translate=0.125)(faces)  # 4 of 32 pixels, to the left and up
+    torch.testing.assert_close(mine[..., :-4, :-4], faces[..., 4:, 4:], atol=1e-5, rtol=0)
+    assert mine[..., -4:, :].abs().max() == 0
+
+
+def test_zoom_enlarges_about_the_centre(monkeypatch: pytest.MonkeyPatch) -> None:
+    faces = smooth(2)
+    mine = turned(0, monkeypatch, zoom=1.0)(faces)
+    theirs = interpolate(faces[..., 8:24, 8:24], (32, 32), mode="bilinear")
+    assert (mine - theirs)[..., 2:-2, 2:-2].abs().max() < 1e-5
+
+
+def test_blur_is_torchvisions() -> None:
+    faces = smooth(4)
+    mine = Blur(p=1.0, sigma=(0.8, 0.8))(faces)
+    torch.testing.assert_close(mine, reference.gaussian_blur(faces, [3, 3], [0.8, 0.8]), atol=1e-6, rtol=0)
+
+
+def test_jitter_is_torchvisions(monkeypatch: pytest.MonkeyPatch) -> None:
+    faces = smooth(4, 3)
+    monkeypatch.setattr(ColorJitter, "_factor", lambda self, faces, spread: torch.full((len(faces), 1, 1, 1), 1 + spread))
+    theirs = reference.adjust_contrast(reference.adjust_brightness(faces, 1.2), 1.3)
+    mine = ColorJitter(brightness=0.2, contrast=0.3)(faces)
+    assert (mine - theirs).abs().max() < 0.02  # theirs takes the mean of the luma, mine of the channels
+
+
+def test_erasing_covers_its_share() -> None:
+    faces = torch.zeros(400, 1, 40, 40)
+    covered = Erasing(p=1.0, scale=(0.05, 0.05), value=1.0)(faces).mean((1, 2, 3))
+    assert abs(covered.mean() - 0.05) < 0.005
+    assert covered.min() > 0.03
+
+
+def test_erasing_leaves_the_others_alone() -> None:
+    erased = Erasing(p=0.1, value=1.0)(torch.zeros(2000, 1, 16, 16)).amax((1, 2, 3)) > 0
+    assert 140 < erased.sum() < 260

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from emotion.preprocess import Preprocess
+from emotion.views import VIEWS, averaged, flip, ten_crop
+
+GREY = torch.randint(0, 256, (5, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+COLOUR = torch.randint(0, 256, (5, 40, 40, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_grey48_maps_bytes_to_minus_one_to_one() -> None:
+    found = Preprocess(48, 1, [0.5], [0.5])(GREY)
+    torch.testing.assert_close(found[:, 0], GREY / 127.5 - 1)
+
+
+@pytest.mark.parametrize("pixels", [GREY, COLOUR], ids=["grey", "colour"])
+@pytest.mark.parametrize(("size", "channels"), [(48, 1), (48, 3), (64, 3), (32, 1), (224, 3)])
+def test_any_pixels_reach_any_input(pixels: torch.Tensor, size: int, channels: int) -> None:
+    found = Preprocess(size, channels, [0.5] * channels, [0.25] * channels)(pixels)
+    assert found.shape == (5, channels, size, size)
+
+
+def test_grey_faces_have_three_equal_channels_before_their_own_means() -> None:
+    found = Preprocess(64, 3, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])(GREY)
+    back = found * torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1) + torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    torch.testing.assert_close(back[:, 0], back[:, 2])
+
+
+def test_colour_becomes_grey_as_pillow_does() -> None:
+    found = Preprocess(40, 1, [0.0], [1.0])(COLOUR)[:, 0] * 255
+    theirs = np.stack([np.asarray(Image.fromarray(image.numpy()).convert("L")) for image in COLOUR])
+    assert (found - torch.from_numpy(theirs)).abs().max() <= 1
+
+
+def test_enlarging_is_bilinear() -> None:
+    found = Preprocess(64, 1, [0.0], [1.0])(GREY)
+    theirs = torch.nn.functional.interpolate(GREY[:, None] / 255, (64, 64), mode="bilinear")
+    torch.testing.assert_close(found, theirs)
+
+
+def test_two_channels_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected 1 or 3 channels"):
+        Preprocess(48, 2, [0.5], [0.5])
+
+
+def test_flip_views_are_the_face_and_its_mirror_image() -> None:
+    faces = torch.rand(2, 1, 12, 12)
+    one, other = flip(faces)
+    assert one.equal(faces)
+    assert other.flip(-1).equal(faces)
+
+
+def test_ten_crop_sees_corners_and_centre_and_their_mirrors() -> None:
+    views = ten_crop(torch.rand(2, 1, 48, 48))
+    assert len(views) == 10
+    assert all(view.shape == (2, 1, 48, 48) for view in views)
+    assert views[1].equal(views[0].flip(-1))
+
+
+@pytest.mark.parametrize("views", VIEWS)
+def test_views_average_probabilities(views: str) -> None:
+    faces = torch.rand(3, 1, 48, 48)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48 * 48, 4))
+    expected = sum(net(view).softmax(1) for view in VIEWS[views](faces)) / len(VIEWS[views](faces))
+    torch.testing.assert_close(averaged(net, faces, views), expected)
