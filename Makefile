@@ -40,7 +40,7 @@ constraints: setup ## resolve constraints.txt anew from pyproject.toml
 	$(PY) -m $(LOCK) --upgrade -o constraints.txt
 
 wheel: setup ## dist/*.whl, carrying conf/
-	$(PY) -m build --wheel
+	$(PY) -m pip wheel --quiet --no-deps --no-build-isolation -w dist .
 
 clean: ## remove the environment, build products and caches; runs and data stay
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

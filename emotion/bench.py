@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from emotion.cli import near, verb
+from emotion.cli import console, near, verb
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -221,7 +221,6 @@ def _start_up() -> dict[str, float]:
 
 
 def _print(result: Settings, rate: dict[str, float]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     net = result["model"].rsplit(".", 1)[-1]
@@ -231,7 +230,7 @@ def _print(result: Settings, rate: dict[str, float]) -> None:
     for name in ("training", "loader"):
         ratio = result[f"{name}_over_textbook"]
         table.add_row(name, f"{rate[name]:,.1f}", f"{rate[f'{name}, textbook']:,.1f}", f"{ratio:.2f} x")
-    Console().print(table)
+    console().print(table)
     print(
         f"Lightning over a bare loop of the same parts: {100 * result['lightning_overhead']:+.1f} % time\n"
         f"peak memory {result['peak_memory_mb']:,.0f} MB; start-up "

@@ -10,8 +10,11 @@ from types import FrameType
 from typing import NoReturn, TypeVar
 
 import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
 
 from emotion.errors import UserError
 
@@ -49,6 +52,11 @@ def verb(name: str) -> Callable[[Callable[[DictConfig], Result]], Callable[[], N
     return decorate
 
 
+def console() -> Console:
+    """For tables: as wide as the terminal, and where there is none wide enough for ours."""
+    return Console(width=None if sys.stdout.isatty() else 110)
+
+
 def near(path: Path) -> Path:
     """`path` as a person in the working directory would write it: relative where it lies below."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
@@ -65,6 +73,18 @@ def resume_in_place() -> None:
     given = [argument for argument in sys.argv[1:] if not argument.startswith("resume=")]
     place = f"hydra.run.dir='{run}'"
     sys.argv[1:] = ["--config-path", str(run / ".hydra"), "--config-name", "config", *given, place, f"resume='{run}'"]
+
+
+def name_jobs_by_difference() -> None:
+    """In a sweep (-m), leave what all jobs share out of their folders' names."""
+    if not {"-m", "--multirun"} & set(sys.argv):
+        return
+    try:
+        given = OverridesParser.create().parse_overrides([a for a in sys.argv[1:] if "=" in a and a[0] != "-"])
+    except HydraException:
+        return  # Hydra says what is wrong with them
+    shared = [override.key_or_group for override in given if not override.is_sweep_override()]
+    sys.argv.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(shared)}]")
 
 
 def _fail(message: str, status: int) -> NoReturn:

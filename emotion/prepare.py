@@ -3,11 +3,10 @@
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from emotion.cli import verb
+from emotion.cli import console, verb
 from emotion.data.faces import USAGES, Faces
 from emotion.data.fer2013_csv import PUBLISHED_MD5
 from emotion.data.prepared import prepare
@@ -24,11 +23,11 @@ def run(cfg: DictConfig) -> Faces:
     source = locate(settings["data"])
     if source.stand_in:
         print(f"*** {not_found(settings['data'])} ***\n")
-    console = Console()
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    out = console()
+    with Progress(console=out, transient=True, disable=not out.is_terminal) as bar:
         task = bar.add_task("reading faces", total=None)
         faces = prepare(source.reader, settings["cache_dir"], lambda n, all_: bar.update(task, completed=n, total=all_))
-    console.print(_counts(faces))
+    out.print(_counts(faces))
     print(f"{faces.source}: {_provenance(faces)}\nprepared in {settings['cache_dir']}")
     return faces
 

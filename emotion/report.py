@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from rich.console import Console
 from rich.table import Table
 
 from emotion import plots
+from emotion.cli import console
 from emotion.files import write_text
 from emotion.loggers import read_metrics
 
@@ -19,7 +19,7 @@ Scores = Mapping[str, Any]
 
 def print_scores(title: str, by_views: Mapping[str, Scores]) -> None:
     """A line for each kind of view and rows, then the classes of the last of them, each figure with its interval."""
-    console = Console()
+    out = console()
     overall = Table(title=title, title_justify="left")
     for column in ("views", "rows", "faces", "accuracy %", "macro F1 %"):
         overall.add_column(column, justify="left" if column in ("views", "rows") else "right")
@@ -27,14 +27,14 @@ def print_scores(title: str, by_views: Mapping[str, Scores]) -> None:
         for rows, name in (("all", "all"), ("clean", "not in training")):
             found = scores[rows]
             overall.add_row(views, name, f"{found['n']:,}", spread(found["accuracy"]), spread(found["macro_f1"]))
-    console.print(overall)
+    out.print(overall)
     views, scores = list(by_views.items())[-1]
     classes = Table(title=f"by class, all rows, views={views}", title_justify="left")
     for column in ("class", "faces", "precision %", "recall %", "F1 %"):
         classes.add_column(column, justify="left" if column == "class" else "right")
     for name, found in scores["all"]["classes"].items():
         classes.add_row(name, f"{found['n']:,}", *(spread(found[key]) for key in ("precision", "recall", "f1")))
-    console.print(classes)
+    out.print(classes)
 
 
 def spread(figure: list[float]) -> str:

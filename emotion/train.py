@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from emotion.cli import near, resume_in_place, verb
+from emotion.cli import name_jobs_by_difference, near, resume_in_place, verb
 from emotion.errors import UserError
 
 if TYPE_CHECKING:  # what a verb needs is imported when it runs: --help and a mistyped override are answered at once
@@ -230,4 +230,5 @@ def main(cfg: DictConfig) -> float:
 
 if __name__ == "__main__":
     resume_in_place()
+    name_jobs_by_difference()
     main()

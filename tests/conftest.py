@@ -116,3 +116,9 @@ def fer2013() -> Path:
     if not REAL_DATA or not path.is_file():
         pytest.skip("needs the real fer2013.csv: set EMOTION_DATA to its folder")
     return path.absolute()
+
+
+@pytest.fixture
+def project() -> Path:
+    """The clone that the tests stand in."""
+    return Path(__file__).parent.parent

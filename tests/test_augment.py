@@ -88,7 +88,9 @@ def test_blur_is_torchvisions() -> None:
 
 def test_jitter_is_torchvisions(monkeypatch: pytest.MonkeyPatch) -> None:
     faces = smooth(4, 3)
-    monkeypatch.setattr(ColorJitter, "_factor", lambda self, faces, spread: torch.full((len(faces), 1, 1, 1), 1 + spread))
+    monkeypatch.setattr(
+        ColorJitter, "_factor", lambda self, faces, spread: torch.full((len(faces), 1, 1, 1), 1 + spread)
+    )
     theirs = reference.adjust_contrast(reference.adjust_brightness(faces, 1.2), 1.3)
     mine = ColorJitter(brightness=0.2, contrast=0.3)(faces)
     assert (mine - theirs).abs().max() < 0.02  # theirs takes the mean of the luma, mine of the channels

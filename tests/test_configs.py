@@ -50,7 +50,9 @@ def test_targets_exist_and_take_every_key(group: str, choice: str) -> None:
 
 
 def test_recipe_gives_way_to_the_command_line() -> None:
-    cfg = compose_config("train", "model=v4_attention", "labels=seven", "optimizer=sgd", "batch_size=8", "split=official")
+    cfg = compose_config(
+        "train", "model=v4_attention", "labels=seven", "optimizer=sgd", "batch_size=8", "split=official"
+    )
     assert len(cfg.labels) == 7
     assert cfg.optimizer._target_ == "torch.optim.SGD"
     assert cfg.batch_size == 8
@@ -69,8 +71,16 @@ def test_v4_alone_is_the_published_recipe() -> None:
     assert (schedule.mode, schedule.factor, schedule.patience, schedule.min_lr) == ("max", 0.5, 5, 1e-6)
     assert cfg.monitor.metric == "val/acc"
     assert list(cfg.augment) == ["flip", "affine", "jitter", "blur", "erasing"]
-    assert (cfg.augment.affine.degrees, cfg.augment.affine.translate, cfg.augment.erasing.scale) == (15, 0.1, [0.02, 0.1])
-    assert (cfg.augment.jitter.brightness, cfg.augment.jitter.contrast, cfg.augment.jitter.saturation) == (0.2, 0.2, 0.1)
+    assert (cfg.augment.affine.degrees, cfg.augment.affine.translate, cfg.augment.erasing.scale) == (
+        15,
+        0.1,
+        [0.02, 0.1],
+    )
+    assert (cfg.augment.jitter.brightness, cfg.augment.jitter.contrast, cfg.augment.jitter.saturation) == (
+        0.2,
+        0.2,
+        0.1,
+    )
     assert (cfg.split._target_, cfg.split.fraction) == ("emotion.data.splits.random", 0.2)
 
 

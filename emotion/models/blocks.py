@@ -9,6 +9,8 @@ class SqueezeExcitation(nn.Module):
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
+        if channels < reduction:
+            raise ValueError(f"{channels} channels cannot be reduced by {reduction}; expected at least as many.")
         self.weights = nn.Sequential(
             nn.Linear(channels, channels // reduction),
             nn.ReLU(inplace=True),

@@ -95,9 +95,7 @@ def _prepare(path: str, cache: str, out: str) -> None:
 def test_concurrent_preparations_agree(fer_csv: Path, few_faces: Rows, tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     outs = [str(tmp_path / f"out{i}") for i in range(3)]
-    children = [
-        context.Process(target=_prepare, args=(str(fer_csv), str(tmp_path / "cache"), out)) for out in outs
-    ]
+    children = [context.Process(target=_prepare, args=(str(fer_csv), str(tmp_path / "cache"), out)) for out in outs]
     for child in children:
         child.start()
     for child in children:

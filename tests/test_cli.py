@@ -1,0 +1,118 @@
+"""The verbs as people type them: their messages, exit statuses and folders, in processes of their own."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from emotion.checkpoints import BEST, LAST
+
+SMALL = [
+    "model.widths=[8,16]", "model.convs=[1,1]", "model.reduction=4", "model.hidden=8", "input=grey48",
+    "compile.cpu=false", "data=synthetic", "data.training=16", "data.public_test=2", "data.private_test=2",
+    "batch_size=16", "trainer.max_epochs=1", "trainer.accelerator=cpu",
+]  # fmt: skip
+
+
+def emotion(verb: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", f"emotion.{verb}", *arguments], capture_output=True, text=True, env=environment
+    )
+
+
+MISTAKES = {
+    "a mistyped key": (["train", "optimizer.learning_rate=1"], "Key 'learning_rate' is not in struct"),
+    "a mistyped group": (["train", "optimiser=adam"], "Could not override 'optimiser'"),
+    "an unknown model": (["train", "model=v5"], r"(?s)Could not find 'model/v5'.*Available options.*v4_attention"),
+    "a missing source": (["train", "data=fer2013_csv"], r"fer2013.csv is not there.*data_dir=FOLDER"),
+    "a folder that is no run": (["train", "resume=nowhere"], "nowhere is not the folder of a run"),
+    "no checkpoint given": (["evaluate"], "Missing mandatory value: checkpoint"),
+    "a checkpoint that is not there": (["evaluate", "checkpoint=nowhere"], "nowhere is not there; give a run folder"),
+    "a source to prepare that is not there": (["prepare", "data=icml_csv"], "icml_face_data.csv is not there"),
+    "a size the network cannot take": (["train", *SMALL, "input.size=2"], "2 pixels are too few"),
+    "a setting nobody takes": (["train", *SMALL, "+optimizer.nesterov=true"], "was refused its settings"),
+    "a target that is no part": (["train", *SMALL, "loss._target_=os.system"], "is not among what a config may build"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_message(mistake: str) -> None:
+    (verb, *arguments), message = MISTAKES[mistake]
+    done = emotion(verb, *arguments)
+    assert done.returncode != 0
+    assert re.search(message, done.stderr), done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) < 15
+    assert not list(Path.cwd().rglob("*.ckpt"))
+
+
+def test_the_whole_way_from_prepare_to_evaluate(fer_csv: Path) -> None:
+    prepared = emotion("prepare")
+    assert "NOT the published file" in prepared.stdout
+    trained = emotion("train", *[o for o in SMALL if not o.startswith("data")], "data=auto", "split=official")
+    assert trained.returncode == 0, trained.stderr
+    assert trained.stderr == ""
+    (run,) = Path("outputs/v4_attention").iterdir()
+    assert f"run: {run}" in trained.stdout
+    evaluated = emotion("evaluate", f"checkpoint={run}", "views=flip")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert (run / "evaluation" / "official_test_flip.json").is_file()
+
+
+def test_a_sweep_names_its_runs_by_what_differs() -> None:
+    done = emotion("train", "-m", *SMALL, "seed=1,2", "name=pair")
+    assert done.returncode == 0, done.stderr
+    (sweep,) = Path("outputs/pair").iterdir()
+    runs = sorted(path.parent.name for path in sweep.glob("*/record.json"))
+    assert runs == ["seed=1", "seed=2"]
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_cleanly_and_the_run_resumes(signum: int, status: int) -> None:
+    settings = [*SMALL, "data.training=60", "trainer.max_epochs=40"]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "emotion.train", *settings],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    while not list(Path.cwd().rglob(str(LAST))):
+        time.sleep(0.05)
+        assert child.poll() is None
+    child.send_signal(signum)
+    _, said = child.communicate()
+    assert child.returncode == status, said
+    (run,) = Path("outputs/v4_attention").iterdir()
+    assert f"python -m emotion.train resume={run}" in said
+    resumed = emotion("train", f"resume={run}", "trainer.max_epochs=12")
+    assert resumed.returncode == 0, resumed.stderr
+    assert (run / BEST).is_file()
+    assert (run / "record.json").is_file()
+    assert list(Path("outputs/v4_attention").iterdir()) == [run]
+
+
+def test_wheel_carries_conf_and_runs_from_any_folder(tmp_path: Path, project: Path) -> None:
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
+    subprocess.run([*build, str(project)], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path / "site")]
+    subprocess.run([*install, str(wheel)], check=True, capture_output=True)
+    where = "import emotion.cli; print(emotion.cli.__file__, emotion.cli.CONF)"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run([sys.executable, "-c", where], capture_output=True, text=True, env=environment, check=True)
+    assert all(part.startswith(str(tmp_path / "site")) for part in done.stdout.split())
+    ran = subprocess.run(
+        [sys.executable, "-m", "emotion.prepare", "data.otherwise.training=1"],
+        capture_output=True, text=True, env=environment,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert "SYNTHETIC" in ran.stdout
+
+
+def test_help_lists_the_groups() -> None:
+    said = emotion("train", "--help").stdout
+    assert "model: " in said
