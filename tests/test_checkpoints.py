@@ -70,14 +70,14 @@ def test_a_pickle_that_would_run_is_not_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [{"weights": 1}, {"state_dict": {}, "hyper_parameters": {"lr": 1}}, [1, 2]])
 def test_another_programs_checkpoint_is_refused(content: object, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "x.ckpt")
-    with pytest.raises(UserError, match="expected a .ckpt file|not a checkpoint of this package"):
+    with pytest.raises(UserError, match=r"expected a .ckpt file|not a checkpoint of this package"):
         checkpoints.load(tmp_path / "x.ckpt")
 
 
 def test_a_missing_checkpoint_says_what_to_give(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not there; give a run folder"):
         checkpoints.load(tmp_path / "nothing")
-    with pytest.raises(UserError, match="holds no checkpoints/best.ckpt"):
+    with pytest.raises(UserError, match=r"holds no checkpoints/best.ckpt"):
         checkpoints.load(tmp_path)
 
 
@@ -103,7 +103,10 @@ def test_evaluate_on_another_split_and_source(run: Path, fer_csv: Path) -> None:
     assert found["all"]["n"] == 18  # three faces of six classes in PublicTest
 
 
-@pytest.mark.parametrize(("override", "message"), [("subset=dev", "expected train, val or test"), ("views=many", "expected none, flip, ten_crop")])  # fmt: skip
+REFUSED = {"subset=dev": "expected train, val or test", "views=many": "expected none, flip, ten_crop"}
+
+
+@pytest.mark.parametrize(("override", "message"), REFUSED.items())
 def test_evaluate_refuses_what_it_does_not_know(override: str, message: str, run: Path) -> None:
     with pytest.raises(UserError, match=message):
         evaluate(compose_config("evaluate", f"checkpoint={run}", override))

@@ -139,7 +139,8 @@ def test_a_moved_run_resumes_and_keeps_its_best_epoch(small_config: Config) -> N
 def test_drawn_faces_are_learnt(small_config: Config) -> None:
     """Well above chance (1 in 6), and not so easy that nothing is left to learn."""
     cfg = small_config(
-        "model.widths=[16,32,64]", "model.convs=[1,1,1]", "model.hidden=32", "data.training=250", "data.private_test=30",
+        "model.widths=[16,32,64]", "model.convs=[1,1,1]", "model.hidden=32", "data.training=250",
+        "data.private_test=30",
         "batch_size=32", "optimizer.lr=3e-3", "scheduler=cosine", "trainer.max_epochs=9", "model.dropout=[0,0]",
         "loss.label_smoothing=0", "augment=none",
     )  # fmt: skip
