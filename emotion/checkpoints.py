@@ -2,6 +2,7 @@
 
 import pickle
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,6 +59,19 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or "state_dict" not in content:
         raise UserError(f"{path} holds no network; expected a .ckpt file that python -m emotion.train wrote.")
     return content
+
+
+def check_classes(path: Path, own: Sequence[str], data: Sequence[str]) -> None:
+    """Refuse data whose classes are not a checkpoint's own, in its order.
+
+    Raises:
+        UserError: naming both.
+    """
+    if tuple(own) != tuple(data):
+        raise UserError(
+            f"{path} tells apart {', '.join(own)}; the data has {', '.join(data)}. "
+            f"Choose the labels= that it was trained with, or another checkpoint."
+        )
 
 
 def _located(source: Path) -> Path:

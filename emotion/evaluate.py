@@ -51,13 +51,17 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 
 def _data(settings: dict[str, Any], loaded: Any) -> tuple[Any, Any]:  # noqa: ANN401
     """The data to score, and the rows of it that the checkpoint was trained on."""
+    from emotion import checkpoints
     from emotion.data.datamodule import EmotionDataModule
     from emotion.data.sources import locate
 
     asked = dict(loaded.data) | {"cache_dir": settings["cache_dir"], "overfit": 0}
+    if "labels" in settings:
+        asked["labels"] = settings["labels"]
     if "data" in settings:
         asked["source"] = locate(settings["data"]).reader
     trained = EmotionDataModule(**asked)
+    checkpoints.check_classes(loaded.path, loaded.classifier.classes, trained.classes)
     trained.setup()
     if "split" not in settings:
         return trained, trained.split.train

@@ -180,7 +180,7 @@ def _fit(
     if settings["resume"] and not last.is_file():
         raise UserError(f"{run_dir} has no {checkpoints.LAST}: it stopped before its first checkpoint. Start it anew.")
     if settings["resume"]:
-        checkpoints.read(last)
+        checkpoints.check_classes(last, checkpoints.read(last)["hyper_parameters"]["classes"], data.classes)
     trainer.fit(classifier, datamodule=data, ckpt_path=last if settings["resume"] else None, weights_only=True)
     timer = next(callback for callback in trainer.callbacks if isinstance(callback, Timer))  # type: ignore[attr-defined]
     fitted: Settings = {"epochs": trainer.current_epoch, "fit_seconds": round(timer.time_elapsed("train"), 1)}

@@ -110,3 +110,10 @@ REFUSED = {"subset=dev": "expected train, val or test", "views=many": "expected 
 def test_evaluate_refuses_what_it_does_not_know(override: str, message: str, run: Path) -> None:
     with pytest.raises(UserError, match=message):
         evaluate(compose_config("evaluate", f"checkpoint={run}", override))
+
+
+def test_data_of_other_classes_is_refused(run: Path, small_config: Config) -> None:
+    with pytest.raises(UserError, match=r"tells apart happiness, .*; the data has happy, neutral, sad, surprise"):
+        evaluate(compose_config("evaluate", f"checkpoint={run}", "labels=four"))
+    with pytest.raises(UserError, match=r"last.ckpt tells apart happiness, .*; the data has angry, "):
+        train(small_config("labels=seven", "trainer.max_epochs=2", f"resume={run}"), run)

@@ -180,11 +180,12 @@ def test_without_fer2013_drawn_faces_stand_in_and_everything_says_so(
     assert json.loads((RUN / "record.json").read_text())["data"]["stand_in"] is True
 
 
-def test_the_stand_in_stops_after_its_minutes(small_config: Config) -> None:
+def test_the_stand_in_stops_after_its_minutes(small_config: Config, capsys: pytest.CaptureFixture[str]) -> None:
     cfg = small_config("trainer.max_epochs=50", "demo_minutes=0.001")
     cfg.data = compose_config("train", "data=auto", "data.otherwise.training=10").data
     train(cfg, RUN)
     assert json.loads((RUN / "record.json").read_text())["epochs"] < 5
+    assert "training ends with the epoch under way" in capsys.readouterr().out
 
 
 def test_a_metric_that_is_not_logged_is_refused(small_config: Config) -> None:

@@ -3,6 +3,7 @@
 import time
 
 import lightning as L
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 FORWARD_SHARE = 0.3  # of a training step's time: what a face costs in validation
@@ -35,9 +36,13 @@ class TimeEstimate(L.Callback):
         if trainer.val_dataloaders is not None:
             epoch += FORWARD_SHARE * per_face * len(trainer.val_dataloaders.rows)
         left = (trainer.max_epochs or 0) - trainer.current_epoch
+        whole = f"{left} epochs at most {spoken(epoch * left)}"
+        for timer in (callback for callback in trainer.callbacks if isinstance(callback, Timer)):  # type: ignore[attr-defined]
+            remaining = timer.time_remaining("train")
+            if remaining is not None and remaining < epoch * left:
+                whole = f"training ends with the epoch under way in {spoken(remaining)}"
         print(
-            f"{1 / per_face:,.0f} faces/s: an epoch takes about {spoken(epoch)}, {left} epochs at most "
-            f"{spoken(epoch * left)}.\n"
+            f"{1 / per_face:,.0f} faces/s: an epoch takes about {spoken(epoch)}, {whole}.\n"
             f"Ctrl-C stops with a checkpoint; python -m emotion.train resume={self.run_dir} goes on from it.",
             flush=True,
         )
