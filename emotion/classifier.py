@@ -128,7 +128,7 @@ class EmotionClassifier(L.LightningModule):
         self._log_epoch("test", self.test_scores)
 
     def _log_epoch(self, stage: str, scores: EpochScores) -> None:
-        self.log_dict({f"{stage}/{name}": value.float() for name, value in scores.compute().items()})
+        self.log_dict({f"{stage}/{name}": value for name, value in scores.compute().items()})
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser over all parameters; Lightning steps its schedule but for a plateau's (see above)."""

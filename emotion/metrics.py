@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+EPOCH_METRICS = ("loss", "acc", "macro_f1")
+"""What is logged of every epoch, as train/loss, val/acc and so on."""
+
 
 class ClassScores(NamedTuple):
     """What confusion matrices (..., K, K) say; rows are true classes, columns predicted ones."""
@@ -19,7 +22,7 @@ class ClassScores(NamedTuple):
 
 def class_scores(confusion: Tensor) -> ClassScores:
     """Scores of one confusion matrix or of many at once."""
-    confusion = confusion.double()
+    confusion = confusion.cpu().double()  # not every accelerator computes in 64 bits
     hits = confusion.diagonal(dim1=-2, dim2=-1)
     true, predicted = confusion.sum(-1), confusion.sum(-2)
     f1 = 2 * hits / (true + predicted).clamp(min=1)
@@ -50,7 +53,7 @@ class EpochScores(Metric):
         super().__init__()
         self.classes = classes
         self.add_state("confusion", torch.zeros(classes, classes, dtype=torch.long), "sum")
-        self.add_state("loss", torch.zeros((), dtype=torch.double), "sum")
+        self.add_state("loss", torch.zeros(()), "sum")
         self.add_state("faces", torch.zeros((), dtype=torch.long), "sum")
 
     def update(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
@@ -62,7 +65,8 @@ class EpochScores(Metric):
     def compute(self) -> dict[str, Tensor]:
         """The epoch's figures so far."""
         scores = class_scores(self.confusion)
-        return {"loss": self.loss / self.faces, "acc": scores.accuracy, "macro_f1": scores.macro_f1}
+        figures = (self.loss.cpu() / self.faces.cpu(), scores.accuracy.float(), scores.macro_f1.float())
+        return dict(zip(EPOCH_METRICS, figures, strict=True))
 
     def sums(self) -> dict[str, Tensor]:
         """What has been added up, for a checkpoint in the middle of an epoch."""

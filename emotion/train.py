@@ -69,14 +69,24 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
 
 
 def resolve(cfg: DictConfig, run_dir: Path) -> Settings:
-    """The config as plain values, with what depends on the machine decided."""
+    """The config as plain values, with what depends on the machine decided.
+
+    Raises:
+        UserError: the run is to be judged by a metric that it does not log.
+    """
     from emotion import machine
+    from emotion.metrics import EPOCH_METRICS
 
     cfg = cfg.copy()
     cfg.run_dir = str(run_dir)
     if OmegaConf.is_missing(cfg, "name"):
         cfg.name = cfg.model._target_.split(".")[-2]
     settings: Settings = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    logged = [f"{stage}/{metric}" for stage in ("val", "train") for metric in EPOCH_METRICS]
+    if settings["monitor"]["metric"] not in logged or settings["monitor"]["mode"] not in ("min", "max"):
+        raise UserError(
+            f"monitor={settings['monitor']}: expected a metric of {', '.join(logged)}, and mode max or min."
+        )
     trainer = settings["trainer"]
     trainer["precision"] = machine.precision(trainer["precision"], trainer["accelerator"])
     return settings
@@ -218,11 +228,15 @@ def _score(record: Settings, data: "EmotionDataModule", trainer: "Trainer") -> S
 @verb("train")
 def main(cfg: DictConfig) -> float:
     """Train in the folder that Hydra made for this run."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
     from emotion.callbacks.graceful_stop import Stopped
 
     run_dir = near(Path(HydraConfig.get().runtime.output_dir))
     try:
         return train(cfg, run_dir)
+    except MisconfigurationException as error:
+        raise UserError(f"trainer: {error}") from error
     except Stopped as stopped:
         print(f"{stopped}\nGo on with: python -m emotion.train resume={run_dir}", file=sys.stderr)
         sys.exit(128 + stopped.signum)

@@ -37,6 +37,7 @@ MISTAKES = {
     "a source to prepare that is not there": (["prepare", "data=icml_csv"], "icml_face_data.csv is not there"),
     "a size the network cannot take": (["train", *SMALL, "input.size=2"], "2 pixels are too few"),
     "a setting nobody takes": (["train", *SMALL, "+optimizer.nesterov=true"], "was refused its settings"),
+    "an accelerator that is not there": (["train", *SMALL, "trainer.accelerator=abacus"], "abacus"),
     "a target that is no part": (["train", *SMALL, "loss._target_=os.system"], "is not among what a config may build"),
 }
 

@@ -188,9 +188,15 @@ def test_the_stand_in_stops_after_its_minutes(small_config: Config, capsys: pyte
     assert "training ends with the epoch under way" in capsys.readouterr().out
 
 
-def test_a_metric_that_is_not_logged_is_refused(small_config: Config) -> None:
-    with pytest.raises(UserError, match=r"monitor.metric=val/auc is not logged; expected one of .*val/acc"):
-        train(small_config("monitor.metric=val/auc", "~callbacks.early_stopping", "~callbacks.best_checkpoint"), RUN)
+@pytest.mark.parametrize("wrong", ["monitor.metric=val/auc", "monitor.mode=most"])
+def test_a_run_cannot_be_judged_by_what_it_does_not_log(wrong: str, small_config: Config) -> None:
+    with pytest.raises(UserError, match=r"expected a metric of val/loss, val/acc, .* and mode max or min"):
+        train(small_config(wrong), RUN)
+
+
+def test_a_plateau_without_validation_is_refused(small_config: Config) -> None:
+    with pytest.raises(UserError, match=r"monitor.metric=val/acc is not logged; expected one of"):
+        train(small_config("trainer.limit_val_batches=0", "~callbacks.early_stopping"), RUN)
 
 
 def test_callbacks_and_loggers_can_be_left_out(small_config: Config) -> None:
