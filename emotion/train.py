@@ -31,7 +31,6 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
 
     from emotion import runs
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips and device list
     settings = resolve(cfg, run_dir)
     former = runs.read_record(run_dir)
     fitted = former is not None and former["config"]["trainer"]["max_epochs"] >= settings["trainer"]["max_epochs"]
@@ -136,6 +135,7 @@ def make_trainer(settings: Settings, *, limited: bool) -> "Trainer":
     from emotion.building import build
     from emotion.checkpoint_io import WholeFileIO
 
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips and its list of devices
     parts = settings["callbacks"]
     if not sys.stdout.isatty():  # in a log file the epoch table says it all
         parts = {name: part for name, part in parts.items() if name != "progress_bar"}
