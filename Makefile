@@ -19,7 +19,7 @@ setup: .venv/.ready ## virtual environment in .venv with the pinned dependencies
 	@touch $@
 
 train: setup ## train the published V4 on FER2013 where it is found, else on synthetic faces
-	$(PY) -m emotion.train model=v4_attention $(ARGS)
+	$(PY) -m emotion.train $(if $(findstring resume=,$(ARGS)),,model=v4_attention) $(ARGS)
 
 test: setup ## all tests; those on FER2013 run where EMOTION_DATA holds it
 	$(PY) -m pytest -n $(WORKERS) $(ARGS)

@@ -22,10 +22,11 @@ from omegaconf import DictConfig
 from emotion.cli import console, near, verb
 
 if TYPE_CHECKING:
+    import torch
     from torch.utils.data import DataLoader
 
     from emotion.classifier import EmotionClassifier
-    from emotion.data.datamodule import EmotionDataModule
+    from emotion.data.datamodule import Batch, EmotionDataModule
 
 Settings = dict[str, Any]
 WARM_UP = 3  # steps before the clock starts
@@ -46,11 +47,12 @@ def bench(cfg: DictConfig, run_dir: Path) -> Settings:
     with tempfile.TemporaryDirectory() as folder:
         textbook = _textbook_loader(settings, data, Path(folder))
         plain_net = train.make_classifier(settings, data)
+        device = "cuda" if machine.on_gpu(settings["trainer"]["accelerator"]) else "cpu"
         paths: dict[str, Callable[[], float]] = {
             "training": lambda: _lightning(settings, data, classifier, seconds),
-            "training, bare loop": lambda: _timed(_bare(settings, data, classifier), size, seconds),
-            "training, textbook": lambda: _timed(_textbook(plain_net, textbook), size, seconds),
-            "loader": lambda: _timed(_endless(lambda: map(data.fetch, data.train_dataloader())), size, seconds / 2),
+            "training, bare loop": lambda: _timed(_bare(settings, data, classifier.to(device)), size, seconds),
+            "training, textbook": lambda: _timed(_textbook(plain_net.to(device), textbook), size, seconds),
+            "loader": lambda: _timed(_endless(lambda: _fetched(data, device)), size, seconds / 2),
             "loader, textbook": lambda: _timed(_endless(lambda: textbook), size, seconds / 2),
         }
         rounds: dict[str, list[float]] = {name: [] for name in paths}
@@ -128,8 +130,13 @@ def _endless(batches: Callable[[], Any]) -> Iterator[object]:
         yield from batches()
 
 
+def _fetched(data: "EmotionDataModule", device: "str | torch.device") -> Iterator["Batch"]:
+    """An epoch of training batches on the device."""
+    return (data.fetch(rows._replace(rows=rows.rows.to(device))) for rows in data.train_dataloader())
+
+
 def _bare(settings: Settings, data: "EmotionDataModule", classifier: "EmotionClassifier") -> Iterator[None]:
-    """The same parts (loader, network, loss, optimiser, precision) in eight lines without Lightning."""
+    """The same parts (loader, network, loss, optimiser, precision) without Lightning."""
     import torch
 
     from emotion.building import build
@@ -138,8 +145,7 @@ def _bare(settings: Settings, data: "EmotionDataModule", classifier: "EmotionCla
     bf16 = str(settings["trainer"]["precision"]).startswith("bf16")
     classifier.train()
     while True:
-        for rows in data.train_dataloader():
-            faces, targets = data.fetch(rows._replace(rows=rows.rows.to(classifier.device)))
+        for faces, targets in _fetched(data, classifier.device):
             with torch.autocast(classifier.device.type, torch.bfloat16, enabled=bf16):
                 loss = classifier.criterion(classifier(faces), targets)
             optimizer.zero_grad()
@@ -153,8 +159,7 @@ def _textbook(classifier: "EmotionClassifier", loader: "DataLoader[Any]") -> Ite
     """What a tutorial does: fp32, NCHW, Adam, a DataLoader with two workers."""
     import torch
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    net, criterion = classifier.net.train().to(device), classifier.criterion.to(device)
+    net, criterion, device = classifier.net.train(), classifier.criterion, classifier.device
     optimizer = torch.optim.Adam(net.parameters(), lr=3e-4)
     while True:
         for faces, targets in loader:

@@ -20,6 +20,7 @@ class Loaded(NamedTuple):
     path: Path
     classifier: EmotionClassifier
     data: dict[str, Any]  # what EmotionDataModule was built with
+    digest: str  # of the source that it was trained on
     epoch: int
 
 
@@ -34,7 +35,8 @@ def load(source: str | Path) -> Loaded:
     try:
         classifier = EmotionClassifier(**content["hyper_parameters"])
         classifier.load_state_dict(content["state_dict"])
-        return Loaded(path, classifier.eval(), content["datamodule_hyper_parameters"], content["epoch"])
+        data, digest = content["datamodule_hyper_parameters"], content["EmotionDataModule"]["source"]
+        return Loaded(path, classifier.eval(), data, digest, content["epoch"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise UserError(
             f"{path} is not a checkpoint of this package: {str(error).splitlines()[0]}. "

@@ -164,8 +164,10 @@ class EmotionClassifier(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the sums of the epoch under way, so that a run stopped in its middle reports the whole of it."""
-        checkpoint["train_sums"] = self.train_scores.sums()
+        sums = self.train_scores.sums()
+        checkpoint["train_sums"] = {name: self.trainer.strategy.reduce(s, reduce_op="sum") for name, s in sums.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the sums of the epoch under way."""
-        self.train_scores.restore(checkpoint["train_sums"])
+        """Go on with the sums of the epoch under way, which are all processes' and go on in the first."""
+        if self._trainer is None or self.trainer.is_global_zero:
+            self.train_scores.restore(checkpoint["train_sums"])

@@ -26,6 +26,9 @@ CONF = next(
 """conf/ lies inside an installed package, and beside it in a clone."""
 
 
+CHANGED_ON_RESUMING = ("trainer.", "callbacks.", "compile.", "views=", "demo_minutes=")
+
+
 def verb(name: str) -> Callable[[Callable[[DictConfig], Result]], Callable[[], None]]:
     """Makes a function of a config the entry point `python -m emotion.<name>`, composed from conf/<name>.yaml.
 
@@ -63,7 +66,10 @@ def near(path: Path) -> Path:
 
 
 def resume_in_place() -> None:
-    """Make `resume=RUN` on the command line compose RUN's own stored config and work in RUN; other overrides apply."""
+    """Make `resume=RUN` on the command line compose RUN's own stored config and work in RUN.
+
+    Besides, only what does not change the run itself can be given: the rest is in the checkpoint and would be ignored.
+    """
     folders = [argument.removeprefix("resume=") for argument in sys.argv[1:] if argument.startswith("resume=")]
     if not folders or "--config-path" in sys.argv:
         return
@@ -71,8 +77,14 @@ def resume_in_place() -> None:
     if not (run / ".hydra" / "config.yaml").is_file():
         _fail(f"{folders[-1]} is not the folder of a run: it has no .hydra/config.yaml. Give outputs/NAME/TIME.", 2)
     given = [argument for argument in sys.argv[1:] if not argument.startswith("resume=")]
-    place = f"hydra.run.dir='{run}'"
-    sys.argv[1:] = ["--config-path", str(run / ".hydra"), "--config-name", "config", *given, place, f"resume='{run}'"]
+    if refused := [argument for argument in given if not argument.lstrip("+~").startswith(CHANGED_ON_RESUMING)]:
+        _fail(
+            f"resume={folders[-1]} goes on as the run began and cannot take {' '.join(refused)}; "
+            f"expected nothing else, or settings that begin with {' '.join(CHANGED_ON_RESUMING)}.",
+            2,
+        )
+    place = [f"hydra.run.dir='{run}'", "hydra/job_logging=none", f"resume='{run}'"]
+    sys.argv[1:] = ["--config-path", str(run / ".hydra"), "--config-name", "config", *given, *place]
 
 
 def name_jobs_by_difference() -> None:

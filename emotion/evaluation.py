@@ -75,7 +75,7 @@ def score_rows(
     clean = ~stand_in(images, rows, training_rows)
     return {
         "views": views,
-        "precision": str(precision),
+        "precision": "bf16-mixed" if str(precision).startswith("bf16") else "32-true",
         "all": score(found, labels[rows], classifier.classes),
         "clean": score(found[clean], labels[rows[clean]], classifier.classes),
     }

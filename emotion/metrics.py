@@ -38,11 +38,12 @@ def class_scores(confusion: Tensor) -> ClassScores:
 
 def confusion_matrix(targets: Tensor, predictions: Tensor, classes: int) -> Tensor:
     """Counts (K, K) of targets (N,) as predictions (N,)."""
-    return torch.bincount(targets * classes + predictions, minlength=classes**2).view(classes, classes)
+    flat = torch.zeros(classes**2, dtype=torch.long, device=targets.device)  # bincount would wait for an accelerator
+    return flat.scatter_add_(0, targets * classes + predictions, torch.ones_like(targets)).view(classes, classes)
 
 
 class EpochScores(Metric):
-    """Loss, accuracy and macro F1 of an epoch. A step costs one bincount, and nothing waits for the device."""
+    """Loss, accuracy and macro F1 of an epoch. A step costs a few small operations and waits for no device."""
 
     full_state_update = False
     confusion: Tensor

@@ -60,7 +60,8 @@ def history(rows: Mapping[int, Mapping[str, float]], best_epoch: int | None = No
         axes.grid(alpha=0.3)
         if shown:
             axes.legend(fontsize=7)
-    rates.set_yscale("log")
+    if any(row.get(name, 0) > 0 for row in rows.values() for name in lines[-1][2]):
+        rates.set_yscale("log")
     return figure
 
 

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from emotion.errors import UserError
+
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's convert("L")
 
 
@@ -22,7 +24,7 @@ class Preprocess(nn.Module):
     def __init__(self, size: int, channels: int, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         if channels not in (1, 3) or len(mean) not in (1, channels) or len(std) not in (1, channels):
-            raise ValueError(f"input: {channels} channels, mean {mean}, std {std}; expected 1 or 3 channels, one each.")
+            raise UserError(f"input: {channels} channels, mean {mean}, std {std}; expected 1 or 3 channels, one each.")
         self.size, self.channels = size, channels
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)

@@ -38,6 +38,10 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
         raise UserError(
             f"{run_dir} is finished after {former['epochs']} epochs; to train on, raise trainer.max_epochs."
         )
+    if former and settings["scheduler"].get("interval") == "step":
+        raise UserError(
+            f"{run_dir}: its learning rates are laid out for {former['epochs']} epochs; start a longer run."
+        )
     L.seed_everything(settings["seed"], verbose=False)
     data, source = make_data(settings)
     classifier = make_classifier(settings, data)
@@ -75,6 +79,7 @@ def resolve(cfg: DictConfig, run_dir: Path) -> Settings:
     """
     from emotion import machine
     from emotion.metrics import EPOCH_METRICS
+    from emotion.views import VIEWS
 
     cfg = cfg.copy()
     cfg.run_dir = str(run_dir)
@@ -86,6 +91,8 @@ def resolve(cfg: DictConfig, run_dir: Path) -> Settings:
         raise UserError(
             f"monitor={settings['monitor']}: expected a metric of {', '.join(logged)}, and mode max or min."
         )
+    if settings["views"] not in VIEWS:
+        raise UserError(f"views={settings['views']}: expected {', '.join(VIEWS)}.")
     trainer = settings["trainer"]
     trainer["precision"] = machine.precision(trainer["precision"], trainer["accelerator"])
     return settings
@@ -231,15 +238,22 @@ def main(cfg: DictConfig) -> float:
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from emotion.callbacks.graceful_stop import Stopped
+    from emotion.checkpoints import LAST
 
     run_dir = near(Path(HydraConfig.get().runtime.output_dir))
     try:
         return train(cfg, run_dir)
     except MisconfigurationException as error:
         raise UserError(f"trainer: {error}") from error
-    except Stopped as stopped:
-        print(f"{stopped}\nGo on with: python -m emotion.train resume={run_dir}", file=sys.stderr)
-        sys.exit(128 + stopped.signum)
+    except (Stopped, KeyboardInterrupt, SystemExit) as stopped:
+        if (run_dir / LAST).is_file():
+            print(f"Go on with: python -m emotion.train resume={run_dir}", file=sys.stderr)
+        if isinstance(stopped, Stopped):
+            print(stopped, file=sys.stderr)
+            sys.exit(128 + stopped.signum)
+        if isinstance(stopped.__context__, KeyboardInterrupt):  # which Lightning turns into exit status 1
+            raise KeyboardInterrupt from stopped
+        raise
 
 
 if __name__ == "__main__":

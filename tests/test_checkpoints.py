@@ -88,8 +88,8 @@ def test_evaluate_finds_what_training_recorded(run: Path) -> None:
     found = evaluate(compose_config("evaluate", f"checkpoint={run}", "views=flip", "accelerator=cpu"))
     assert found["all"] == record["scores"]["test"]["flip"]["all"]
     assert found["clean"] == record["scores"]["test"]["flip"]["clean"]
-    assert (run / "evaluation" / "random_test_flip.json").is_file()
-    assert (run / "evaluation" / "random_test_flip_confusion.png").is_file()
+    assert (run / "evaluation" / "best_random_test_flip.json").is_file()
+    assert (run / "evaluation" / "best_random_test_flip_confusion.png").is_file()
 
 
 def test_evaluate_on_training_rows_has_no_clean_ones(run: Path) -> None:
@@ -103,7 +103,7 @@ def test_evaluate_on_another_split_and_source(run: Path, fer_csv: Path) -> None:
     assert found["all"]["n"] == 18  # three faces of six classes in PublicTest
 
 
-REFUSED = {"subset=dev": "expected train, val or test", "views=many": "expected none, flip, ten_crop"}
+REFUSED = {"subset=dev": "expected train, val, test", "views=many": "expected none, flip, ten_crop"}
 
 
 @pytest.mark.parametrize(("override", "message"), REFUSED.items())
@@ -117,3 +117,15 @@ def test_data_of_other_classes_is_refused(run: Path, small_config: Config) -> No
         evaluate(compose_config("evaluate", f"checkpoint={run}", "labels=four"))
     with pytest.raises(UserError, match=r"last.ckpt tells apart happiness, .*; the data has angry, "):
         train(small_config("labels=seven", "trainer.max_epochs=2", f"resume={run}"), run)
+
+
+def test_a_run_does_not_go_on_with_other_faces(run: Path, small_config: Config) -> None:
+    with pytest.raises(UserError, match=r"is not what the run began with: another source and another split"):
+        train(small_config("data.training=20", "trainer.max_epochs=2", f"resume={run}"), run)
+
+
+def test_evaluate_says_when_it_cannot_know_the_training_rows(
+    run: Path, fer_csv: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate(compose_config("evaluate", f"checkpoint={run}", "data=fer2013_csv", "split=official"))
+    assert "which of its rows it knows is unknown" in capsys.readouterr().out

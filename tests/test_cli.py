@@ -63,7 +63,7 @@ def test_the_whole_way_from_prepare_to_evaluate(fer_csv: Path) -> None:
     assert f"run: {run}" in trained.stdout
     evaluated = emotion("evaluate", f"checkpoint={run}", "views=flip")
     assert evaluated.returncode == 0, evaluated.stderr
-    assert (run / "evaluation" / "official_test_flip.json").is_file()
+    assert (run / "evaluation" / "best_official_test_flip.json").is_file()
 
 
 def test_a_sweep_names_its_runs_by_what_differs() -> None:
@@ -89,6 +89,8 @@ def test_a_signal_stops_cleanly_and_the_run_resumes(signum: int, status: int) ->
     assert child.returncode == status, said
     (run,) = Path("outputs/v4_attention").iterdir()
     assert f"python -m emotion.train resume={run}" in said
+    refused = emotion("train", f"resume={run}", "model=v4_attention", "optimizer.lr=1")
+    assert "cannot take model=v4_attention optimizer.lr=1; expected nothing else" in refused.stderr
     resumed = emotion("train", f"resume={run}", "trainer.max_epochs=12")
     assert resumed.returncode == 0, resumed.stderr
     assert (run / BEST).is_file()

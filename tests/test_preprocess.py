@@ -3,6 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
+from emotion.errors import UserError
 from emotion.preprocess import Preprocess
 from emotion.views import VIEWS, averaged, flip, ten_crop
 
@@ -41,7 +42,7 @@ def test_enlarging_is_bilinear() -> None:
 
 
 def test_two_channels_are_refused() -> None:
-    with pytest.raises(ValueError, match="expected 1 or 3 channels"):
+    with pytest.raises(UserError, match="expected 1 or 3 channels"):
         Preprocess(48, 2, [0.5], [0.5])
 
 

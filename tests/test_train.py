@@ -194,6 +194,17 @@ def test_a_run_cannot_be_judged_by_what_it_does_not_log(wrong: str, small_config
         train(small_config(wrong), RUN)
 
 
+def test_views_are_checked_before_the_training(small_config: Config) -> None:
+    with pytest.raises(UserError, match="views=many: expected none, flip, ten_crop"):
+        train(small_config("views=many"), RUN)
+
+
+def test_a_schedule_by_step_is_not_drawn_out(small_config: Config) -> None:
+    train(small_config("scheduler=cosine", "trainer.max_epochs=1"), RUN)
+    with pytest.raises(UserError, match="laid out for 1 epochs; start a longer run"):
+        train(small_config("scheduler=cosine", "trainer.max_epochs=2", f"resume={RUN}"), RUN)
+
+
 def test_a_plateau_without_validation_is_refused(small_config: Config) -> None:
     with pytest.raises(UserError, match=r"monitor.metric=val/acc is not logged; expected one of"):
         train(small_config("trainer.limit_val_batches=0", "~callbacks.early_stopping"), RUN)

@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM end a run cleanly: finish the batch, write a checkpoint to resume from, say how."""
 
+import os
 import signal
 from pathlib import Path
 from types import FrameType
@@ -45,8 +46,8 @@ class GracefulStop(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
     ) -> None:
-        """Stop here, unless the epoch's last batch was taken: validation or the next epoch's first batch will."""
-        if batch_idx + 1 < trainer.num_training_batches:
+        """Stop here, unless gradients are still adding up or it was the epoch's last batch: one to come will do it."""
+        if batch_idx + 1 < trainer.num_training_batches and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             self._stop_if_asked(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -61,9 +62,12 @@ class GracefulStop(L.Callback):
             self._stop_if_asked(trainer)
 
     def _stop_if_asked(self, trainer: L.Trainer) -> None:
-        if self.received is not None:
+        asked = self.received is not None
+        if trainer.world_size > 1:  # a signal may reach one process alone
+            asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
+        if asked:
             trainer.save_checkpoint(self.checkpoint)
-            raise Stopped(self.received, self.checkpoint)
+            raise Stopped(self.received or signal.SIGTERM, self.checkpoint)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """In validation: have Lightning's counters say that its first batch is about to be taken."""
@@ -73,8 +77,10 @@ class GracefulStop(L.Callback):
             checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"] = progress
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Give the signals back."""
+        """Give the signals back, and one that came too late for this callback to whoever takes it now."""
         self._restore()
+        if self.received is not None:
+            os.kill(os.getpid(), self.received)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Give the signals back."""

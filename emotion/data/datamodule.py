@@ -1,5 +1,6 @@
 """EmotionDataModule: any source x labels x split x input x augment, a batch at a time, on the network's device."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,23 @@ class EmotionDataModule(L.LightningDataModule):
     def on_after_batch_transfer(self, batch: RowBatch, dataloader_idx: int) -> Batch:
         """Rows to faces and targets; a training batch's seed rules its augmentation and the dropout that follows."""
         return self.fetch(batch)
+
+    def state_dict(self) -> dict[str, str]:
+        """What the rows are rows of, for the checkpoint: digests of the source and of the split."""
+        rows = hashlib.md5(b"".join(part.tobytes() for part in self.split))
+        return {"source": self.faces.digest, "split": rows.hexdigest()}
+
+    def load_state_dict(self, state_dict: dict[str, str]) -> None:
+        """Refuse to go on with other faces than those that the checkpoint was trained with.
+
+        Raises:
+            UserError: naming what differs.
+        """
+        if differing := [name for name, value in self.state_dict().items() if state_dict.get(name) != value]:
+            raise UserError(
+                f"{self.faces.source} is not what the run began with: another {' and another '.join(differing)}. "
+                f"Bring the former data back, or start a new run."
+            )
 
     def save_rows(self, path: Path) -> None:
         """The row numbers of every part, as an .npz of train, val and test."""

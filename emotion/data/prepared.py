@@ -12,8 +12,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy as np
 from filelock import FileLock
 
 from emotion.building import build
-from emotion.data.faces import Faces, Reading
+from emotion.data.faces import Faces, Reading, Rows
 from emotion.errors import UserError
 from emotion.files import sync_folder, write_text
 
@@ -44,15 +44,17 @@ def prepare(reader: Config, cache_dir: str | Path, progress: Progress = lambda d
     reading: Reading = build(reader)  # says what is missing before anything is made
     cache = Path(cache_dir)
     stamp_file = cache / "stamps" / f"{_md5(_settings(reader) + str(Path(reader.get('path', '')).absolute()))}.json"
-    stamp = _stamp(reading.files)
-    if (key := _remembered(stamp_file, stamp)) and (cache / key).is_dir():
-        return _open(cache / key)
+    stamp = _stamp(reading)
+    if (key := _remembered(stamp_file, stamp)) and (faces := _open(cache / key)):
+        return faces
     try:
         stamp_file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(cache / ".lock"):
-            digest = _digest(reading.files) or _md5(_settings(reader))
+            digest = _digest(reading) or _md5(_settings(reader))
             key = _md5(f"{FORMAT} {digest} {_settings(reader)}")
-            if not (cache / key).is_dir():
+            faces = _open(cache / key)
+            if faces is None:
+                shutil.rmtree(cache / key, ignore_errors=True)
                 for leftover in cache.glob("*.partial"):
                     shutil.rmtree(leftover)
                 partial = cache / f"{key}.partial"
@@ -63,13 +65,15 @@ def prepare(reader: Config, cache_dir: str | Path, progress: Progress = lambda d
                     raise
                 partial.rename(cache / key)
                 sync_folder(cache)
+                faces = _open(cache / key)
             write_text(stamp_file, json.dumps({"stamp": stamp, "key": key}))
     except OSError as error:
         raise UserError(
             f"Prepared faces cannot be written to {cache}: {error.strerror or error}. "
             f"Make room, or name another folder: cache_dir=FOLDER."
         ) from error
-    return _open(cache / key)
+    assert faces is not None, "what was just written can be opened"
+    return faces
 
 
 def _write(reading: Reading, folder: Path, meta: dict[str, Any], progress: Progress) -> None:
@@ -77,7 +81,7 @@ def _write(reading: Reading, folder: Path, meta: dict[str, Any], progress: Progr
     done, shape = 0, ()
     with ExitStack() as stack:
         images, labels, usage, origin = (stack.enter_context((folder / name).open("wb")) for name in FILES)
-        for rows in reading.rows:
+        for rows in _readable(reading):
             images.write(np.ascontiguousarray(rows.images).data)
             labels.write(np.ascontiguousarray(rows.labels).data)
             usage.write(np.ascontiguousarray(rows.usage).data)
@@ -91,8 +95,29 @@ def _write(reading: Reading, folder: Path, meta: dict[str, Any], progress: Progr
     write_text(folder / "meta.json", json.dumps(meta))
 
 
-def _open(folder: Path) -> Faces:
-    meta = json.loads((folder / "meta.json").read_text())
+def _readable(reading: Reading) -> Iterator[Rows]:
+    with _reading_of(reading):
+        yield from reading.rows
+
+
+@contextmanager
+def _reading_of(reading: Reading) -> Iterator[None]:
+    """What the system refuses while a source is read is the source's fault, not the cache's."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{error.filename or reading.name} cannot be read: {error.strerror or error}.") from error
+
+
+def _open(folder: Path) -> Faces | None:
+    """The faces of a prepared folder; None where there is none, or it is not whole."""
+    try:
+        return _mapped(folder, json.loads((folder / "meta.json").read_text()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _mapped(folder: Path, meta: dict[str, Any]) -> Faces:
     shapes = (meta["shape"], (), (), ())
     types = (np.dtype(np.uint8), np.dtype(np.uint8), np.dtype(np.uint8), np.dtype(f"S{ORIGIN_BYTES}"))
     images, labels, usage, origin = (
@@ -108,20 +133,23 @@ def _settings(reader: Config) -> str:
     return json.dumps({key: value for key, value in reader.items() if key != "path"}, sort_keys=True)
 
 
-def _stamp(files: Sequence[Path]) -> str:
-    """Changes when the files do, and is had without reading them."""
-    return _md5("\n".join(f"{file} {(s := file.stat()).st_size} {s.st_mtime_ns}" for file in files))
+def _stamp(reading: Reading) -> str:
+    """Changes when the files do, or FORMAT, and is had without reading them."""
+    with _reading_of(reading):
+        stats = [(file, file.stat()) for file in reading.files]
+    return _md5("\n".join([str(FORMAT), *(f"{file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in stats)]))
 
 
-def _digest(files: Sequence[Path]) -> str:
+def _digest(reading: Reading) -> str:
     """MD5 of one file's bytes, or of several files' names (part/class/name) and bytes; empty where there are none."""
-    if len(files) == 1:
-        with files[0].open("rb") as content:
-            return hashlib.file_digest(content, "md5").hexdigest()
     digest = hashlib.md5()
-    for file in files:
-        digest.update("/".join(file.parts[-3:]).encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest() if files else ""
+    with _reading_of(reading):
+        if len(reading.files) == 1:
+            with reading.files[0].open("rb") as content:
+                return hashlib.file_digest(content, "md5").hexdigest()
+        for file in reading.files:
+            digest.update("/".join(file.parts[-3:]).encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest() if reading.files else ""
 
 
 def _remembered(stamp_file: Path, stamp: str) -> str | None:

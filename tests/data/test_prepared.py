@@ -122,3 +122,19 @@ def test_real_file_is_the_published_one(fer2013: Path, tmp_path: Path) -> None:
         [491, 55, 528, 879, 594, 416, 626],
         [0] * 7,
     ]
+
+
+@pytest.mark.parametrize("name", ["images.u8", "meta.json", "origin.bytes"])
+def test_a_damaged_cache_is_made_again(name: str, fer_csv: Path, few_faces: Rows, tmp_path: Path) -> None:
+    prepare(reader(fer_csv), tmp_path / "cache")
+    (damaged,) = (tmp_path / "cache").glob(f"*/{name}")
+    damaged.write_bytes(damaged.read_bytes()[:50])
+    np.testing.assert_array_equal(prepare(reader(fer_csv), tmp_path / "cache").images, few_faces.images)
+
+
+def test_another_format_is_prepared_anew(fer_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+    for number in (1, 2):
+        monkeypatch.setattr("emotion.data.prepared.FORMAT", number)
+        prepare(reader(fer_csv), tmp_path / "cache", lambda done, _: told.append(done))
+    assert told == [63, 63]
