@@ -2,6 +2,7 @@
 
 import json
 import platform
+import shlex
 import subprocess
 import sys
 from importlib.metadata import version
@@ -39,9 +40,8 @@ def read_record(run_dir: Path) -> dict[str, Any] | None:
 
 
 def command() -> str:
-    """The command line of this process, as it would be typed again."""
-    main = sys.modules["__main__"].__spec__
-    return " ".join(["python", *(["-m", main.name] if main else [Path(sys.argv[0]).name]), *sys.argv[1:]])
+    """The command line of this process, as it was typed."""
+    return shlex.join(["python", *sys.orig_argv[1:]])
 
 
 def commit() -> str | None:

@@ -1,5 +1,6 @@
 """The verbs as people type them: their messages, exit statuses and folders, in processes of their own."""
 
+import json
 import os
 import re
 import signal
@@ -63,6 +64,8 @@ def test_the_whole_way_from_prepare_to_evaluate(fer_csv: Path) -> None:
     assert f"run: {run}" in trained.stdout
     evaluated = emotion("evaluate", f"checkpoint={run}", "views=flip")
     assert evaluated.returncode == 0, evaluated.stderr
+    record = json.loads((run / "record.json").read_text())
+    assert record["command"].startswith("python -m emotion.train 'model.widths=[8,16]'")
     assert (run / "evaluation" / "best_official_test_flip.json").is_file()
 
 
