@@ -29,7 +29,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     subset, views, accelerator = settings["subset"], settings["views"], settings["accelerator"]
     loaded = checkpoints.load(settings["checkpoint"])
     data, trained_on = _data(settings, loaded)
-    scores = evaluation.score_rows(
+    judged = evaluation.score_rows(
         loaded.classifier.to("cuda" if machine.on_gpu(accelerator) else "cpu"),
         data.faces.images,
         data.labels,
@@ -38,6 +38,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         views,
         machine.precision(settings["precision"], accelerator),
     )
+    scores = judged.scores
     title = f"{subset} of {data.faces.source}, {loaded.path}"
     report.print_scores(title, {views: scores})
     described = {"checkpoint": str(loaded.path), "epoch": loaded.epoch, "source": data.faces.source}

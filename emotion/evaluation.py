@@ -1,19 +1,30 @@
 """The one way in which a checkpoint is scored: after training, by evaluate, and wherever figures are compared."""
 
 import hashlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from emotion.calibration import brier, expected_calibration_error, negative_log_likelihood
 from emotion.classifier import EmotionClassifier
 from emotion.metrics import class_scores, confusion_matrix
 
 CONFIDENCE_Z = 1.959964  # 95 %, two-sided
 RESAMPLES = 2000
 BATCH = 256
+
+
+class Judged(NamedTuple):
+    """What a classifier made of the faces of some rows."""
+
+    scores: dict[str, Any]
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    clean: NDArray[np.bool_]  # whose pixels do not stand in training
 
 
 def probabilities(
@@ -35,12 +46,14 @@ def probabilities(
 
 
 def score(probabilities: Tensor, labels: NDArray[np.int64], classes: tuple[str, ...]) -> dict[str, Any]:
-    """Accuracy, macro F1 and each class's precision, recall, F1 as [figure, lower, upper], a 95 % interval.
+    """Accuracy, macro F1, each class's precision, recall, F1 and calibration as [figure, lower, upper], 95 % intervals.
 
     Accuracy, precision and recall are proportions: Wilson's interval (1927). The F1s have none of that kind: percentile
-    bootstrap, drawing confusion matrices of as many faces from the one that was seen.
+    bootstrap, drawing confusion matrices of as many faces from the one that was seen. Negative log-likelihood and Brier
+    score are means: normal interval. The calibration error stands alone: resampling only ever adds to it.
     """
-    confusion = confusion_matrix(torch.from_numpy(labels), probabilities.argmax(-1), len(classes))
+    truth = torch.from_numpy(labels)
+    confusion = confusion_matrix(truth, probabilities.argmax(-1), len(classes))
     scores = class_scores(confusion)
     resampled = class_scores(_resampled(confusion))
     true, predicted = confusion.sum(1), confusion.sum(0)
@@ -48,6 +61,9 @@ def score(probabilities: Tensor, labels: NDArray[np.int64], classes: tuple[str, 
         "n": len(labels),
         "accuracy": _wilson(scores.accuracy, confusion.sum()),
         "macro_f1": _percentile(scores.macro_f1, resampled.macro_f1),
+        "ece": float(expected_calibration_error(probabilities, truth)),
+        "nll": _mean(negative_log_likelihood(probabilities, truth)),
+        "brier": _mean(brier(probabilities, truth)),
         "classes": {
             name: {
                 "n": int(true[i]),
@@ -69,16 +85,17 @@ def score_rows(
     training_rows: NDArray[np.int64],
     views: str = "none",
     precision: str | int = "32-true",
-) -> dict[str, Any]:
-    """Scores of `rows`: of all, and of the clean ones, whose pixels do not stand in training; and what was asked."""
+) -> Judged:
+    """`rows` judged: scores of all and of the clean ones, and what was asked."""
     found = probabilities(classifier, images, rows, views, precision)
     clean = ~stand_in(images, rows, training_rows)
-    return {
+    scores = {
         "views": views,
         "precision": "bf16-mixed" if str(precision).startswith("bf16") else "32-true",
         "all": score(found, labels[rows], classifier.classes),
         "clean": score(found[clean], labels[rows[clean]], classifier.classes),
     }
+    return Judged(scores, rows, labels[rows], found.argmax(-1).numpy(), clean)
 
 
 def stand_in(images: NDArray[np.uint8], rows: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -111,3 +128,10 @@ def _wilson(share: Tensor, count: Tensor) -> list[float]:
 def _percentile(figure: Tensor, resampled: Tensor) -> list[float]:
     lower, upper = np.quantile(resampled.numpy(), [0.025, 0.975])
     return [float(figure), float(lower), float(upper)]
+
+
+def _mean(values: Tensor) -> list[float | None]:
+    if len(values) < 2:  # nothing is known of their spread
+        return [float(values.sum()), None, None]
+    mean, half = float(values.mean()), CONFIDENCE_Z * float(values.std()) / len(values) ** 0.5
+    return [mean, mean - half, mean + half]

@@ -5,15 +5,19 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from emotion.errors import UserError
-from emotion.files import write_text
+from emotion.evaluation import Judged
+from emotion.files import write_atomically, write_text
 
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "torchmetrics", "kornia", "numpy")
-RECORD = "record.json"
+RECORD, PREDICTIONS = "record.json", "predictions.npz"
 
 
 def write_record(run_dir: Path, record: dict[str, Any]) -> None:
@@ -37,6 +41,16 @@ def read_record(run_dir: Path) -> dict[str, Any] | None:
     if not isinstance(record, dict):
         raise UserError(f"{path} is not a run record: found {type(record).__name__}, expected an object.")
     return record
+
+
+def write_predictions(run_dir: Path, judged: Mapping[str, Judged]) -> Path:
+    """`predictions.npz`: row, label, clean of each test face, and under each views' name what was predicted."""
+    one = next(iter(judged.values()))
+    faces = {"rows": one.rows, "labels": one.labels.astype(np.uint8), "clean": one.clean}
+    columns: dict[str, Any] = faces | {views: found.predicted.astype(np.uint8) for views, found in judged.items()}
+    path = run_dir / PREDICTIONS
+    write_atomically(path, lambda temporary: np.savez_compressed(temporary, **columns))
+    return path
 
 
 def command() -> str:

@@ -211,22 +211,24 @@ def _fit(
 
 def _score(record: Settings, data: "EmotionDataModule", trainer: "Trainer") -> Settings:
     """Score the best epoch on test, plainly and with the configured views; print and draw what there is to see."""
-    from emotion import checkpoints, evaluation, report
+    from emotion import checkpoints, evaluation, report, runs
 
     settings = record["config"]
     run_dir, best = Path(settings["run_dir"]), record["best"]
     classifier = checkpoints.load(run_dir).classifier.to(trainer.strategy.root_device)
-    scores = {
+    judged = {
         views: evaluation.score_rows(
             classifier, data.faces.images, data.labels, data.split.test, data.split.train, views, trainer.precision
         )
         for views in dict.fromkeys(("none", settings["views"]))
     }
+    scores = {views: found.scores for views, found in judged.items()}
     stand_in = " (SYNTHETIC faces)" if record["data"]["stand_in"] else ""
     title = f"test{stand_in}: epoch {best['epoch'] + 1}, chosen by {best['metric']} {best['score']:.4f}"
     report.print_scores(title, scores)
     written = report.save_scores(run_dir, "test", scores["none"], data.classes, title)
     written += [*report.save_history(run_dir, best["epoch"]), report.save_label_map(run_dir, data.classes)]
+    written += [runs.write_predictions(run_dir, judged)]
     report.log_hyperparameters(trainer.loggers, settings, scores)
     print("\n".join(f"wrote {path}" for path in [*written, run_dir / "record.json"]))
     return {"test": scores}

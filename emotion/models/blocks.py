@@ -1,7 +1,11 @@
 """Parts that several networks share."""
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import relu
 
 
 class SqueezeExcitation(nn.Module):
@@ -9,13 +13,9 @@ class SqueezeExcitation(nn.Module):
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
-        if channels < reduction:
-            raise ValueError(f"{channels} channels cannot be reduced by {reduction}; expected at least as many.")
+        narrow = _reduced(channels, reduction)
         self.weights = nn.Sequential(
-            nn.Linear(channels, channels // reduction),
-            nn.ReLU(inplace=True),
-            nn.Linear(channels // reduction, channels),
-            nn.Sigmoid(),
+            nn.Linear(channels, narrow), nn.ReLU(inplace=True), nn.Linear(narrow, channels), nn.Sigmoid()
         )
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -24,12 +24,32 @@ class SqueezeExcitation(nn.Module):
         return maps * weights[:, :, None, None]
 
 
-class SpatialAttention(nn.Module):
-    """Weighs places by the mean and the maximum over channels: CBAM section 3.2, https://arxiv.org/abs/1807.06521."""
+class ChannelAttention(nn.Module):
+    """Weighs channels by their means and their maxima, through one MLP without biases: CBAM section 3.1."""
 
-    def __init__(self, kernel_size: int = 7) -> None:
+    def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2)
+        narrow = _reduced(channels, reduction)
+        self.mlp = nn.Sequential(
+            nn.Linear(channels, narrow, bias=False), nn.ReLU(inplace=True), nn.Linear(narrow, channels, bias=False)
+        )
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C, H, W) to the same."""
+        weights: Tensor = (self.mlp(maps.mean((2, 3))) + self.mlp(maps.amax((2, 3)))).sigmoid()
+        return maps * weights[:, :, None, None]
+
+
+class SpatialAttention(nn.Module):
+    """Weighs places by the mean and the maximum over channels: CBAM section 3.2, https://arxiv.org/abs/1807.06521.
+
+    `norm` puts a batch normalisation in the place of the convolution's bias, as the paper's own code does.
+    """
+
+    def __init__(self, kernel_size: int = 7, norm: bool = False) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=not norm)
+        self.norm = nn.BatchNorm2d(1) if norm else nn.Identity()
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) to the same."""
@@ -38,5 +58,79 @@ class SpatialAttention(nn.Module):
     def attention(self, maps: Tensor) -> Tensor:
         """Where it looks: (B, 1, H, W), 0 to 1."""
         summary = torch.cat([maps.mean(1, keepdim=True), maps.amax(1, keepdim=True)], 1)
-        where: Tensor = self.conv(summary).sigmoid()
+        where: Tensor = self.norm(self.conv(summary)).sigmoid()
         return where
+
+
+class CBAM(nn.Sequential):
+    """Channel, then spatial attention: Woo et al. 2018, https://arxiv.org/abs/1807.06521."""
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__(ChannelAttention(channels, reduction), SpatialAttention(norm=True))
+
+
+class ResidualBlock(nn.Module):
+    """`convs` 3x3 convolutions beside a skip, then ReLU: He et al. 2016, https://arxiv.org/abs/1512.03385.
+
+    The first convolution takes the stride; the skip is a 1x1 convolution where the shape changes, else the maps.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, convs: int = 2, stride: int = 1, bias: bool = False
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for i, o in pairwise((in_channels, *[out_channels] * convs)):
+            step = 1 if layers else stride
+            layers += [nn.Conv2d(i, o, 3, step, 1, bias=bias), nn.BatchNorm2d(o), nn.ReLU(inplace=True)]
+        self.body = nn.Sequential(*layers[:-1])
+        same = in_channels == out_channels and stride == 1
+        project = (nn.Conv2d(in_channels, out_channels, 1, stride, bias=bias), nn.BatchNorm2d(out_channels))
+        self.skip = nn.Identity() if same else nn.Sequential(*project)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, i, H, W) to (B, o, H / stride, W / stride)."""
+        return relu(self.body(maps) + self.skip(maps))
+
+
+def conv_stages(in_channels: int, widths: Sequence[int]) -> list[nn.Module]:
+    """For each width a 3x3 convolution, batch normalisation, ReLU and a max pool that halves the side."""
+    return [
+        nn.Sequential(nn.Conv2d(i, o, 3, padding=1), nn.BatchNorm2d(o), nn.ReLU(inplace=True), nn.MaxPool2d(2))
+        for i, o in pairwise((in_channels, *widths))
+    ]
+
+
+def two_layer_head(channels: int, hidden: int, num_classes: int, dropout: Sequence[float]) -> nn.Sequential:
+    """Maps (B, channels, h, w), averaged over their places, to logits (B, num_classes)."""
+    return nn.Sequential(
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Dropout(dropout[0]),
+        nn.Linear(channels, hidden),
+        nn.ReLU(inplace=True),
+        nn.BatchNorm1d(hidden),
+        nn.Dropout(dropout[1]),
+        nn.Linear(hidden, num_classes),
+    )
+
+
+def check_input(network: str, in_channels: int, input_size: int, halvings: int) -> int:
+    """The side of the maps after so many halvings of the input's.
+
+    Raises:
+        ValueError: it has no pixel left, or the input no channel; names what was found and what is expected.
+    """
+    least: int = 2**halvings
+    if in_channels < 1 or input_size < least:
+        raise ValueError(
+            f"{network} halves its input {halvings} times and takes at least {least}x{least} pixels of at least one "
+            f"channel; found {input_size}x{input_size} pixels of {in_channels}. Choose another input."
+        )
+    return input_size // least
+
+
+def _reduced(channels: int, reduction: int) -> int:
+    if channels < reduction:
+        raise ValueError(f"{channels} channels cannot be reduced by {reduction}; expected at least as many.")
+    return channels // reduction

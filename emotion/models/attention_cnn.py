@@ -1,0 +1,40 @@
+"""The baseline CNN with CBAM's channel and spatial attention after its last convolution.
+
+Seven classes, 48x48 grey, 3,948,011 parameters; published at 65.94 %, macro F1 0.629, on both test sets together.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from emotion.models.blocks import CBAM, check_input, conv_stages
+
+
+class AttentionCNN(nn.Module):
+    """Faces (B, in_channels, S, S), S at least 16, to logits (B, num_classes); 48 -> 24 -> 12 -> 6 -> 3."""
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int = 1,
+        input_size: int = 48,
+        widths: Sequence[int] = (64, 128, 256, 512),
+        reduction: int = 16,
+        hidden: int = 512,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        side = check_input("AttentionCNN", in_channels, input_size, len(widths))
+        self.features = nn.Sequential(*conv_stages(in_channels, widths), CBAM(widths[-1], reduction))
+        self.head = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(widths[-1] * side**2, hidden),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, num_classes),
+        )
+
+    def forward(self, faces: Tensor) -> Tensor:
+        """(B, in_channels, S, S) to (B, num_classes)."""
+        logits: Tensor = self.head(self.features(faces))
+        return logits

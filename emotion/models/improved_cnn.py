@@ -1,0 +1,43 @@
+"""The improved CNN: four normalised convolutions, each halving the side, and three linear layers.
+
+Seven classes, 48x48 grey, 1,636,551 parameters; published at 58 % of its validation faces.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from emotion.models.blocks import check_input, conv_stages
+
+
+class ImprovedCNN(nn.Module):
+    """Faces (B, in_channels, S, S), S at least 16, to logits (B, num_classes); 48 -> 24 -> 12 -> 6 -> 3."""
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int = 1,
+        input_size: int = 48,
+        widths: Sequence[int] = (32, 64, 128, 256),
+        hidden: Sequence[int] = (512, 128),
+        dropout: Sequence[float] = (0.5, 0.25),
+    ) -> None:
+        super().__init__()
+        side = check_input("ImprovedCNN", in_channels, input_size, len(widths))
+        self.features = nn.Sequential(*conv_stages(in_channels, widths))
+        self.head = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(widths[-1] * side**2, hidden[0]),
+            nn.BatchNorm1d(hidden[0]),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout[0]),
+            nn.Linear(hidden[0], hidden[1]),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout[1]),
+            nn.Linear(hidden[1], num_classes),
+        )
+
+    def forward(self, faces: Tensor) -> Tensor:
+        """(B, in_channels, S, S) to (B, num_classes)."""
+        logits: Tensor = self.head(self.features(faces))
+        return logits

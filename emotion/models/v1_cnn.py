@@ -1,0 +1,40 @@
+"""V1: the model that V2 mended: its residual blocks without any attention and without the fourth of them.
+
+Its own document is lost; this is built from the sentence in V4's that says what V2 changed.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from emotion.models.blocks import ResidualBlock, check_input, two_layer_head
+
+
+class V1CNN(nn.Module):
+    """Faces (B, in_channels, S, S), S at least 8, to logits (B, num_classes); 64 -> 32 -> 16 -> 8."""
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int = 3,
+        input_size: int = 64,
+        widths: Sequence[int] = (64, 128, 256),
+        convs: Sequence[int] = (2, 2, 3),
+        hidden: int = 128,
+        dropout: Sequence[float] = (0.5, 0.3),
+    ) -> None:
+        super().__init__()
+        check_input("V1CNN", in_channels, input_size, len(widths))
+        self.features = nn.Sequential(
+            *(
+                nn.Sequential(ResidualBlock(i, o, n, bias=True), nn.MaxPool2d(2))
+                for (i, o), n in zip(pairwise((in_channels, *widths)), convs, strict=True)
+            )
+        )
+        self.head = two_layer_head(widths[-1], hidden, num_classes, dropout)
+
+    def forward(self, faces: Tensor) -> Tensor:
+        """(B, in_channels, S, S) to (B, num_classes)."""
+        logits: Tensor = self.head(self.features(faces))
+        return logits
