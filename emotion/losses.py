@@ -4,12 +4,77 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy as torch_cross_entropy
+from torch.nn.functional import one_hot
 
 
 def cross_entropy(class_counts: Sequence[int], balanced: bool = False, label_smoothing: float = 0.0) -> nn.Module:
     """Cross-entropy; `balanced` weighs each class by `balanced_weights`."""
     weight = balanced_weights(class_counts) if balanced else None
     return nn.CrossEntropyLoss(weight=weight, label_smoothing=label_smoothing)
+
+
+class FocalLoss(nn.Module):
+    """Cross-entropy whose every term counts (1 - p) ** gamma: Lin et al. 2017, https://arxiv.org/abs/1708.02002.
+
+    The mean is torch's for cross-entropy with class weights and label smoothing, which this is where gamma is 0.
+    """
+
+    weight: Tensor
+
+    def __init__(
+        self,
+        class_counts: Sequence[int],
+        gamma: float = 2.0,
+        balanced: bool = False,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        weight = balanced_weights(class_counts) if balanced else torch.ones(len(class_counts))
+        self.register_buffer("weight", weight, persistent=False)
+        self.gamma, self.label_smoothing = gamma, label_smoothing
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Logits (B, K), targets (B,) to a mean ()."""
+        log_p = logits.log_softmax(-1)
+        terms = -((1 - log_p.exp()) ** self.gamma) * log_p * self.weight  # (B, K): should each class be the true one
+        of_target = terms.gather(-1, targets[:, None])[:, 0]
+        smoothed = of_target.lerp(terms.mean(-1), self.label_smoothing)
+        return smoothed.sum() / self.weight[targets].sum()
+
+
+class LDAMLoss(nn.Module):
+    """Cross-entropy with a margin that rare classes get more of: Cao et al. 2019, https://arxiv.org/abs/1906.07413.
+
+    A face's own logit is lowered by a margin proportional to n_c ** -1/4, `max_margin` for the rarest class; then all
+    logits are multiplied by `scale`.
+    """
+
+    weight: Tensor
+    margins: Tensor
+
+    def __init__(
+        self,
+        class_counts: Sequence[int],
+        max_margin: float = 0.5,
+        scale: float = 1.0,
+        balanced: bool = False,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        margins = torch.as_tensor(class_counts, dtype=torch.float32) ** -0.25
+        self.register_buffer("margins", max_margin * margins / margins.max(), persistent=False)
+        weight = balanced_weights(class_counts) if balanced else torch.ones(len(class_counts))
+        self.register_buffer("weight", weight, persistent=False)
+        self.scale, self.label_smoothing = scale, label_smoothing
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Logits (B, K), targets (B,) to a mean ()."""
+        own = one_hot(targets, logits.shape[1]).to(logits.dtype)
+        lowered = logits - own * self.margins.to(logits.dtype)
+        return torch_cross_entropy(
+            self.scale * lowered, targets, weight=self.weight, label_smoothing=self.label_smoothing
+        )
 
 
 def balanced_weights(class_counts: Sequence[int]) -> Tensor:

@@ -106,7 +106,7 @@ def make_data(settings: Settings) -> tuple["EmotionDataModule", Settings]:
     source = locate(settings["data"])
     if source.stand_in:
         print(f"*** {not_found(settings['data'])} ***\n", flush=True)
-    described = ("labels", "split", "input", "augment", "batch_size", "seed", "cache_dir", "overfit")
+    described = ("labels", "split", "input", "augment", "batch_size", "seed", "cache_dir", "sampler", "overfit")
     data = EmotionDataModule(source=source.reader, **{name: settings[name] for name in described})
     data.setup()
     return data, {"source": data.faces.source, "digest": data.faces.digest, "stand_in": source.stand_in}

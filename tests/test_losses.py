@@ -1,8 +1,11 @@
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch.nn.functional import cross_entropy as torch_cross_entropy
 
-from emotion.losses import balanced_weights, cross_entropy
+from emotion.building import build
+from emotion.losses import FocalLoss, LDAMLoss, balanced_weights, cross_entropy
+from tests.conftest import compose_config, options
 
 LOGITS, TARGETS = torch.randn(20, 3, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 3
 
@@ -26,3 +29,46 @@ def test_balanced_loss_weighs_each_target(smoothing: float) -> None:
     loss = cross_entropy([10, 20, 40], balanced=True, label_smoothing=smoothing)(LOGITS, TARGETS)
     weight = torch.tensor([70 / 30, 70 / 60, 70 / 120])
     assert loss.allclose(torch_cross_entropy(LOGITS, TARGETS, weight, label_smoothing=smoothing))
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_focal_loss_with_zero_gamma_is_cross_entropy(smoothing: float, balanced: bool) -> None:
+    plain = cross_entropy([10, 20, 40], balanced, smoothing)
+    focal = FocalLoss([10, 20, 40], gamma=0, balanced=balanced, label_smoothing=smoothing)
+    torch.testing.assert_close(focal(LOGITS, TARGETS), plain(LOGITS, TARGETS))
+
+
+def test_focal_loss_of_known_probabilities() -> None:
+    # p of the targets 0.9 and 0.1, gamma 2: (0.1^2 ln(1 / 0.9) + 0.9^2 ln(1 / 0.1)) / 2
+    logits = torch.tensor([[0.9, 0.1], [0.9, 0.1]]).log()
+    loss = FocalLoss([1, 1], gamma=2)(logits, torch.tensor([0, 1]))
+    assert loss.item() == pytest.approx((0.01 * 0.1053605 + 0.81 * 2.3025851) / 2, abs=1e-6)
+
+
+def test_ldam_loss_without_margin_is_cross_entropy() -> None:
+    loss = LDAMLoss([10, 20, 40], max_margin=0, balanced=True, label_smoothing=0.1)(LOGITS, TARGETS)
+    torch.testing.assert_close(loss, cross_entropy([10, 20, 40], balanced=True, label_smoothing=0.1)(LOGITS, TARGETS))
+
+
+def test_ldam_margins_go_with_the_fourth_root_of_the_counts() -> None:
+    assert LDAMLoss([16, 81, 1]).margins.tolist() == pytest.approx([0.25, 0.5 / 3, 0.5])
+
+
+def test_ldam_loss_of_a_known_face() -> None:
+    # own logit 2 - 0.5, other 0, scale 30: ln(1 + exp(-45)); with scale 1: ln(1 + exp(-1.5))
+    logits, target = torch.tensor([[0.0, 2.0]]), torch.tensor([1])
+    assert LDAMLoss([10_000, 1], scale=30)(logits, target).item() == pytest.approx(0, abs=1e-12)
+    assert LDAMLoss([10_000, 1])(logits, target).item() == pytest.approx(0.2014133, abs=1e-6)
+
+
+@pytest.mark.parametrize("loss", options("loss"))
+def test_every_loss_keeps_a_recipes_settings_and_learns(loss: str) -> None:
+    cfg = compose_config("train", f"loss={loss}", "run_dir=x")
+    assert (cfg.loss.balanced, cfg.loss.label_smoothing) == (True, 0.1)  # V4's
+    logits = LOGITS.clone().requires_grad_()
+    value = build(OmegaConf.to_container(cfg.loss), class_counts=[10, 20, 40])(logits, TARGETS)  # type: ignore[arg-type]
+    value.backward()
+    assert value > 0
+    assert logits.grad is not None
+    assert (logits.grad.gather(1, TARGETS[:, None]) < 0).all()

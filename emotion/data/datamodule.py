@@ -1,7 +1,8 @@
 """EmotionDataModule: any source x labels x split x input x augment, a batch at a time, on the network's device."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ Config = Mapping[str, Any]
 Batch = tuple[Tensor, Tensor]
 """Faces (B, C, S, S), normalised, and targets (B,), both on the network's device."""
 
+SHUFFLED: Config = {"_target_": "emotion.data.sampling.shuffled"}
+
 
 class EmotionDataModule(L.LightningDataModule):
     """Faces in batches, described by plain config so that a checkpoint can say what it was trained on.
@@ -38,6 +41,7 @@ class EmotionDataModule(L.LightningDataModule):
         batch_size: faces a step and process.
         seed: of the order of faces and of everything random that happens to a batch.
         cache_dir: where prepared sources live.
+        sampler: which faces an epoch takes: a function of emotion.data.sampling and its settings.
         overfit: so many training rows, without augmentation, are the training and the validation set; 0 for all.
 
     Raises (from `setup`):
@@ -54,6 +58,7 @@ class EmotionDataModule(L.LightningDataModule):
         batch_size: int,
         seed: int,
         cache_dir: str,
+        sampler: Config = SHUFFLED,
         overfit: int = 0,
     ) -> None:
         super().__init__()
@@ -93,8 +98,9 @@ class EmotionDataModule(L.LightningDataModule):
         return split
 
     def train_dataloader(self) -> RowLoader:
-        """Shuffled anew each epoch, whole batches only."""
-        return self._loader(self.split.train, shuffle=True)
+        """Drawn anew each epoch by the sampler, whole batches only."""
+        labels = torch.from_numpy(self.labels[self.split.train])
+        return self._loader(self.split.train, partial(build, self.hparams["sampler"], labels))
 
     def val_dataloader(self) -> RowLoader:
         """In order, every row once."""
@@ -104,10 +110,10 @@ class EmotionDataModule(L.LightningDataModule):
         """In order, every row once."""
         return self._loader(self.split.test)
 
-    def _loader(self, rows: np.ndarray, *, shuffle: bool = False) -> RowLoader:
+    def _loader(self, rows: np.ndarray, draw: Callable[[torch.Generator], Tensor] | None = None) -> RowLoader:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        size = self.hparams["batch_size"] * (1 if shuffle else 4)  # without gradients there is room for more
-        return RowLoader(torch.from_numpy(rows), size, self.hparams["seed"], shuffle=shuffle, rank=rank, world=world)
+        size = self.hparams["batch_size"] * (1 if draw else 4)  # without gradients there is room for more
+        return RowLoader(torch.from_numpy(rows), size, self.hparams["seed"], draw, rank, world)
 
     def on_after_batch_transfer(self, batch: RowBatch, dataloader_idx: int) -> Batch:
         """Rows to faces and targets; a training batch's seed rules its augmentation and the dropout that follows."""

@@ -1,6 +1,6 @@
 """Batches as row numbers, their order and their randomness a function of (seed, epoch, batch) and of nothing else."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ class RowBatch(NamedTuple):
 
 
 class RowLoader:
-    """Row numbers in batches; shuffled anew each epoch, or in order.
+    """Row numbers in batches: to train, as `draw` orders their places for an epoch; without it, in order.
 
     A run resumed in the middle of an epoch goes on with the very next batch: Lightning stores `state_dict` in its
     checkpoints, and calls `set_epoch` through the attribute `sampler` as it does for a DataLoader's. Every process of
@@ -26,24 +26,31 @@ class RowLoader:
     batch_sampler = None  # Lightning looks for both of a DataLoader's samplers
 
     def __init__(
-        self, rows: Tensor, batch_size: int, seed: int, *, shuffle: bool, rank: int = 0, world: int = 1
+        self,
+        rows: Tensor,
+        batch_size: int,
+        seed: int,
+        draw: Callable[[torch.Generator], Tensor] | None = None,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
-        self.rows, self.batch_size, self.seed, self.shuffle = rows, batch_size, seed, shuffle
+        self.rows, self.batch_size, self.seed, self.draw = rows, batch_size, seed, draw
         self.rank, self.world = rank, world
         self.epoch = self.next_batch = 0
         self.sampler = self
 
     def __len__(self) -> int:
         """Batches an epoch; in training only whole ones, so that every batch costs the same and compiles once."""
-        mine = len(range(self.rank, len(self.rows), self.world)) if not self.shuffle else len(self.rows) // self.world
-        return max(1, mine // self.batch_size) if self.shuffle else -(-mine // self.batch_size)
+        if self.draw:
+            return max(1, len(self.rows) // self.world // self.batch_size)
+        return -(-len(range(self.rank, len(self.rows), self.world)) // self.batch_size)
 
     def __iter__(self) -> Iterator[RowBatch]:
         order = self._order()
         for index in range(self.next_batch, len(self)):
             self.next_batch = (index + 1) % len(self)
             part = order[index * self.batch_size : (index + 1) * self.batch_size]
-            yield RowBatch(self.rows[part], self._seed(index), self.shuffle)
+            yield RowBatch(self.rows[part], self._seed(index), self.draw is not None)
 
     def set_epoch(self, epoch: int) -> None:
         """Which epoch's order the next pass takes, from its first batch on unless it is the epoch under way."""
@@ -59,10 +66,9 @@ class RowLoader:
         self.epoch, self.next_batch = state["epoch"], state["next_batch"]
 
     def _order(self) -> Tensor:
-        if not self.shuffle:
+        if not self.draw:
             return torch.arange(self.rank, len(self.rows), self.world)
-        generator = torch.Generator().manual_seed(_mixed(self.seed, self.epoch))
-        return torch.randperm(len(self.rows), generator=generator)[self.rank :: self.world]
+        return self.draw(torch.Generator().manual_seed(_mixed(self.seed, self.epoch)))[self.rank :: self.world]
 
     def _seed(self, index: int) -> int:
         return _mixed(self.seed, self.epoch, index, self.rank)
