@@ -1,6 +1,7 @@
 """How a verb meets the command line: Hydra composes its config, a user's mistake ends in one message."""
 
 import functools
+import re
 import signal
 import sys
 import warnings
@@ -26,6 +27,7 @@ CONF = next(
 """conf/ lies inside an installed package, and beside it in a clone."""
 
 
+OVERRIDE = re.compile(r"\+{0,2}(hydra/)?[\w.@]+=")
 CHANGED_ON_RESUMING = ("trainer.", "callbacks.", "compile.", "views=", "demo_minutes=")
 
 
@@ -57,7 +59,15 @@ def verb(name: str) -> Callable[[Callable[[DictConfig], Result]], Callable[[], N
 
 def console() -> Console:
     """For tables: as wide as the terminal, and where there is none wide enough for ours."""
-    return Console(width=None if sys.stdout.isatty() else 110)
+    return Console(width=None if sys.stdout.isatty() else 140)
+
+
+def duration(seconds: float) -> str:
+    """17.3s, 4m05s or 1h42m."""
+    whole = int(seconds)
+    if seconds < 100:
+        return f"{seconds:.1f}s"
+    return f"{whole // 60}m{whole % 60:02d}s" if whole < 6000 else f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
 def near(path: Path) -> Path:
@@ -85,6 +95,15 @@ def resume_in_place() -> None:
         )
     place = [f"hydra.run.dir='{run}'", "hydra/job_logging=none", f"resume='{run}'"]
     sys.argv[1:] = ["--config-path", str(run / ".hydra"), "--config-name", "config", *given, *place]
+
+
+def bare_arguments_are(key: str) -> None:
+    """Make what is no override on the command line, such as `RUN RUN`, one list: `key=[RUN,RUN]`."""
+    given = sys.argv[1:]
+    bare = [a for a in given if a[:1] not in "-~" and (Path(a).exists() or not OVERRIDE.match(a))]
+    if bare:
+        quoted = ",".join("'" + a.replace("\\", "\\\\").replace("'", "\\'") + "'" for a in bare)
+        sys.argv[1:] = [*(a for a in given if a not in bare), f"{key}=[{quoted}]"]
 
 
 def name_jobs_by_difference() -> None:

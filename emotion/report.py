@@ -42,6 +42,29 @@ def spread(figure: list[float]) -> str:
     return "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * value for value in figure))
 
 
+def print_table(title: str, rows: Sequence[Mapping[str, str]], left: int = 1) -> None:
+    """Rows of named cells, the first `left` columns to the left and the others to the right."""
+    columns, lines = _cells(rows)
+    table = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index < left else "right")
+    for line in lines:
+        table.add_row(*line)
+    console().print(table)
+
+
+def markdown(rows: Sequence[Mapping[str, str]], left: int = 1) -> str:
+    """The same as a Markdown table."""
+    columns, lines = _cells(rows)
+    align = ["---" if index < left else "---:" for index in range(len(columns))]
+    return "".join(f"| {' | '.join(line)} |\n" for line in [columns, align, *lines])
+
+
+def _cells(rows: Sequence[Mapping[str, str]]) -> tuple[list[str], list[list[str]]]:
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    return columns, [[row.get(column, "") for column in columns] for row in rows]
+
+
 def save_scores(folder: Path, name: str, scores: Scores, classes: tuple[str, ...], title: str) -> list[Path]:
     """`name`.json and `name`_confusion.png in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,3 +102,9 @@ def log_hyperparameters(loggers: Sequence[Logger], settings: Mapping[str, Any], 
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(chosen, scores)
             logger.save()
+
+
+def mean_and_deviation(shares: Sequence[float]) -> str:
+    """Shares of several seeds, in per cent: 65.9 ± 0.3, the deviation over n - 1; one of them alone has none."""
+    values = 100 * np.asarray(shares)
+    return f"{values.mean():.1f}" + (f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else "")

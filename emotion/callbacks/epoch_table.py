@@ -5,6 +5,7 @@ import time
 import lightning as L
 
 from emotion.classifier import EmotionClassifier
+from emotion.cli import duration
 
 COLUMNS = {"Epoch": 9, "Train loss": 10, "acc %": 6, "Val loss": 8, "Val acc %": 9, "F1 %": 6, "LR": 8, "Time": 6}
 STATUS_WIDTH = 4
@@ -53,14 +54,10 @@ class EpochTable(L.Callback):
             f"{100 * now.get('val/acc', unknown):.2f}",
             f"{100 * now.get('val/macro_f1', unknown):.2f}",
             f"{trainer.optimizers[0].param_groups[0]['lr']:.2e}",
-            _duration(time.monotonic() - self.started),
+            duration(time.monotonic() - self.started),
             "best" if better else "",
         )
         if trainer.is_global_zero:
             widths = [*COLUMNS.values(), STATUS_WIDTH]
             row = "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
             print(row.rstrip(), flush=True)
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.1f}s" if seconds < 100 else f"{int(seconds) // 60}m{int(seconds) % 60:02d}s"

@@ -1,0 +1,103 @@
+"""Whether two classifiers that judged the same faces differ by more than chance: paired tests."""
+
+from fractions import Fraction
+from math import comb
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from emotion.metrics import class_scores
+
+RESAMPLES = 10_000
+CHANCE = 0.05
+"""A p-value from here on is not called a difference."""
+
+Labels = NDArray[np.integer]
+Shares = NDArray[np.float64]
+
+
+class Difference(NamedTuple):
+    """Second less first, as a share, with its 95 % interval and a two-sided p-value."""
+
+    figure: float
+    lower: float
+    upper: float
+    p: float
+
+
+class Paired(NamedTuple):
+    """Two classifiers on the same faces."""
+
+    faces: int
+    only_first: int  # faces that the first has right and the second wrong
+    only_second: int
+    accuracy: Difference  # interval by bootstrap, p by McNemar's test
+    macro_f1: Difference  # both by bootstrap
+
+
+def compare(labels: Labels, first: Labels, second: Labels, classes: int) -> Paired:
+    """Labels (N,) and the classes that each predicted (N,)."""
+    right, other_right = first == labels, second == labels
+    only_first, only_second = int((right & ~other_right).sum()), int((other_right & ~right).sum())
+    accuracy, macro_f1 = paired_bootstrap(labels, first, second, classes)
+    accuracy = accuracy._replace(p=mcnemar(only_first, only_second))
+    return Paired(len(labels), only_first, only_second, accuracy, macro_f1)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Exact two-sided p of as uneven a split of the faces that one classifier alone has right: McNemar 1947."""
+    n = only_first + only_second
+    tail = Fraction(sum(comb(n, k) for k in range(min(only_first, only_second) + 1)), 2**n)
+    return min(1.0, float(2 * tail))
+
+
+def paired_bootstrap(
+    labels: Labels, first: Labels, second: Labels, classes: int, seed: int = 0
+) -> tuple[Difference, Difference]:
+    """Differences in accuracy and in macro F1, faces drawn anew with what both made of them: Efron 1979.
+
+    A face counts by its label and both predictions alone, so that drawing faces is drawing counts of those triples.
+    """
+    triples = np.ravel_multi_index((labels, first, second), (classes,) * 3)
+    seen, counts = np.unique(triples, return_counts=True)
+    draws = np.random.default_rng(seed).multinomial(len(labels), counts / len(labels), RESAMPLES)
+    found = _differences(counts[None], seen, classes)
+    resampled = _differences(draws, seen, classes)
+    return _summary(found[0], resampled[0]), _summary(found[1], resampled[1])
+
+
+def corrected(pairs: list[Paired]) -> list[Paired]:
+    """The same with p-values that stay honest together."""
+    accuracy, macro_f1 = holm([pair.accuracy.p for pair in pairs]), holm([pair.macro_f1.p for pair in pairs])
+    return [
+        pair._replace(accuracy=pair.accuracy._replace(p=p), macro_f1=pair.macro_f1._replace(p=q))
+        for pair, p, q in zip(pairs, accuracy, macro_f1, strict=True)
+    ]
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """p-values adjusted for being several, in the order given: Holm 1979."""
+    adjusted, worst = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(np.argsort(p_values, kind="stable")):
+        worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = worst
+    return adjusted
+
+
+def _differences(counts: NDArray[np.int64], triples: Labels, classes: int) -> tuple[Shares, Shares]:
+    """Accuracy and macro F1, second less first, of each row of counts (R, T) of the triples (T,)."""
+    true, first, second = np.unravel_index(triples, (classes,) * 3)
+    scores = []
+    for predicted in (first, second):
+        confusion = torch.zeros(len(counts), classes * classes, dtype=torch.long)
+        confusion.index_add_(1, torch.from_numpy(true * classes + predicted), torch.from_numpy(counts))
+        scores.append(class_scores(confusion.view(-1, classes, classes)))
+    return (scores[1].accuracy - scores[0].accuracy).numpy(), (scores[1].macro_f1 - scores[0].macro_f1).numpy()
+
+
+def _summary(found: Shares, resampled: Shares) -> Difference:
+    lower, upper = np.quantile(resampled, [0.025, 0.975])
+    tail = min((resampled <= 0).sum(), (resampled >= 0).sum())
+    return Difference(float(found[0]), float(lower), float(upper), min(1.0, 2 * (int(tail) + 1) / (len(resampled) + 1)))
