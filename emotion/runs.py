@@ -73,7 +73,7 @@ def read_predictions(run: Run) -> dict[str, NDArray[np.integer]]:
     """
     path = run.folder / PREDICTIONS
     try:
-        with np.load(path, allow_pickle=False) as columns:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as columns:
             found = {name: columns[name] for name in columns.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(

@@ -19,7 +19,7 @@ VERBS = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "base")
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes_and_resolves(group: str, choice: str) -> None:
-    part = group == "callbacks" and choice != "default"
+    part = group == "callbacks" and choice not in ("default", "whole_length")
     cfg = compose_config("train", f"{group}={choice}", "run_dir=x")
     assert OmegaConf.to_container(cfg, resolve=True)
     assert not part or choice in cfg.callbacks
@@ -82,6 +82,80 @@ def test_v4_alone_is_the_published_recipe() -> None:
         0.1,
     )
     assert (cfg.split._target_, cfg.split.fraction) == ("emotion.data.splits.random", 0.2)
+
+
+RECIPES = {  # as the documents state them; None: not said, or said not to be there
+    "attention_cnn": ("seven", 48, 1, "adam", 1e-3, 1e-4, 64, 50, "ReduceLROnPlateau", None, None),
+    "baseline_cnn": ("seven", 48, 1, "adam", 1e-3, 1e-4, 64, 50, "ReduceLROnPlateau", None, None),
+    "compact_cnn": ("four", 48, 3, "adam", 1e-3, 1e-4, 64, 50, "ReduceLROnPlateau", 10, None),
+    "improved_cnn": ("seven", 48, 1, "adam", 1e-3, 1e-4, 64, 50, "StepLR", 10, 1.0),
+    "resnet_cbam": ("seven", 48, 1, "adam", 1e-3, 1e-4, 64, 50, "StepLR", 10, 1.0),
+    "simple_cnn": ("seven", 48, 1, "adam", 1e-3, 0.0, 64, 30, None, None, None),
+    "v1_cnn": ("six", 64, 3, "adam", 1e-4, 1e-4, 32, 500, None, 10, None),
+    "v2_se": ("six", 64, 3, "adam", 1e-4, 1e-4, 32, 500, None, 10, None),
+    "v4_attention": ("six", 64, 3, "adam", 3e-4, 1e-4, 32, 500, "ReduceLROnPlateau", 10, None),
+}
+AUGMENTATION = {
+    "attention_cnn": ["flip", "affine"],
+    "baseline_cnn": ["flip", "affine"],
+    "compact_cnn": ["flip", "affine"],
+    "improved_cnn": [],
+    "resnet_cbam": [],
+    "simple_cnn": [],
+    "v1_cnn": ["flip", "affine"],
+    "v2_se": ["flip", "affine"],
+    "v4_attention": ["flip", "affine", "jitter", "blur", "erasing"],
+}
+
+
+@pytest.mark.parametrize("model", options("model"))
+def test_a_model_alone_is_its_published_recipe(model: str) -> None:
+    cfg = compose_config("train", f"model={model}", "run_dir=x")
+    stopping = cfg.callbacks.get("early_stopping")
+    assert (
+        next(name for name in options("labels") if compose_config("train", f"labels={name}").labels == cfg.labels),
+        cfg.input.size,
+        cfg.input.channels,
+        cfg.optimizer._target_.rsplit(".", 1)[-1].lower(),
+        cfg.optimizer.lr,
+        cfg.optimizer.weight_decay,
+        cfg.batch_size,
+        cfg.trainer.max_epochs,
+        cfg.scheduler._target_.rsplit(".", 1)[-1] if cfg.scheduler else None,
+        stopping.patience if stopping else None,
+        cfg.trainer.gradient_clip_val,
+    ) == RECIPES[model]
+    assert list(cfg.augment) == AUGMENTATION[model]
+    assert stopping is None or stopping.monitor == "val/acc"
+    assert cfg.loss.balanced == (model in ("v1_cnn", "v2_se", "v4_attention"))
+
+
+def differing(*asked: list[str]) -> set[str]:
+    """The top-level keys in which two training configs differ."""
+    one, other = (compose_config("train", *overrides, "name=x", "run_dir=x") for overrides in asked)
+    return {str(key) for key in one if one[key] != other[key]}
+
+
+def test_attention_and_baseline_differ_in_their_network_alone() -> None:
+    assert differing(["model=baseline_cnn"], ["model=attention_cnn"]) == {"model"}
+    one = compose_config("train", "model=baseline_cnn")
+    assert (one.split.fraction, one.augment.affine.degrees, one.augment.affine.get("translate")) == (0.15, 10, None)
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_an_experiment_is_a_system_beside_its_published_figures(experiment: str) -> None:
+    assert differing([f"experiment={experiment}"], [f"model={experiment}"]) == {"published"}
+    cfg = compose_config("train", f"experiment={experiment}")
+    assert cfg.published.part in ("val", "test")
+    assert 0 < cfg.published.accuracy < 1
+
+
+def test_an_experiment_gives_way_to_the_command_line() -> None:
+    cfg = compose_config("train", "experiment=attention_cnn", "labels=four", "augment=none", "callbacks=default")
+    assert cfg.model._target_.endswith("AttentionCNN")
+    assert len(cfg.labels) == 4
+    assert not cfg.augment
+    assert cfg.callbacks.early_stopping.patience == 10
 
 
 @pytest.mark.parametrize("target", ["os.system", "builtins.eval", "torch.load", "subprocess.run", "pickle.loads"])

@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from emotion.models.blocks import SpatialAttention, SqueezeExcitation
+from emotion.models.blocks import CBAM, ChannelAttention, ResidualBlock, SpatialAttention, SqueezeExcitation
 
 MAPS = torch.rand(2, 32, 6, 6, generator=torch.Generator().manual_seed(0))
 
@@ -27,3 +27,32 @@ def test_spatial_attention_follows_the_brightest_place() -> None:
     maps = torch.zeros(1, 32, 6, 6)
     maps[0, 7, 2, 4] = 9
     assert divmod(int(part.attention(maps).argmax()), 6) == (2, 4)
+
+
+def test_channel_attention_scales_whole_channels_by_mean_and_maximum_alike() -> None:
+    part = ChannelAttention(32)
+    with torch.inference_mode():
+        ratio = part(MAPS) / MAPS
+        shuffled = part(MAPS.flatten(2)[:, :, torch.randperm(36)].view_as(MAPS))
+        flat = torch.ones(1, 32, 2, 2)
+        twice = part.mlp(torch.ones(1, 32)) * 2
+        torch.testing.assert_close(part(flat)[:, :, 0, 0], twice.sigmoid())
+    torch.testing.assert_close(ratio, ratio[:, :, :1, :1].expand_as(ratio))
+    torch.testing.assert_close(shuffled.mean((2, 3)), part(MAPS).mean((2, 3)))  # places do not matter
+
+
+def test_cbam_is_channel_then_spatial_attention_with_a_norm_for_its_bias() -> None:
+    cbam = CBAM(512).eval()
+    assert [type(part) for part in cbam] == [ChannelAttention, SpatialAttention]
+    assert sum(parameter.numel() for parameter in cbam.parameters()) == 2 * 512 * 32 + 98 + 2
+
+
+def test_residual_block_without_its_body_is_its_skip() -> None:
+    same, wider = ResidualBlock(32, 32).eval(), ResidualBlock(32, 64, convs=3, stride=2).eval()
+    for block in (same, wider):
+        nn.init.zeros_(block.body[-1].weight)  # type: ignore[arg-type]
+    with torch.inference_mode():
+        assert same(MAPS).equal(MAPS)
+        assert wider(MAPS).equal(wider.skip(MAPS).relu())
+        assert wider(MAPS).shape == (2, 64, 3, 3)
+    assert sum(isinstance(layer, nn.Conv2d) for layer in wider.body) == 3
