@@ -23,7 +23,7 @@ def results(cfg: DictConfig) -> str:
     """Keep the records of the given runs, write the table of all that are kept into the README; the table.
 
     Raises:
-        UserError: a run that is none of an experiment on FER2013, or a README without a place for the table.
+        UserError: a run that is none of an experiment on FER2013 from a commit, or a README without a place for it.
     """
     from emotion import runs
     from emotion.files import write_text
@@ -58,7 +58,7 @@ def _row(group: Sequence["Run"]) -> Row:
     published, views, plain = config["published"], config["views"], [test["none"]["all"] for test in tests]
     split = config["split"]["_target_"].rsplit(".", 1)[-1]
     seeds = ", ".join(str(run.record["config"]["seed"]) for run in group)
-    commits = dict.fromkeys((run.record["commit"] or "unknown")[:7] for run in group)
+    commits = dict.fromkeys(run.record["commit"][:7] for run in group)
     return {
         "experiment": f"`{config['name']}`",
         "parameters": f"{first['parameters']:,}",
@@ -116,6 +116,8 @@ def _check(run: "Run") -> None:
         )
     if run.record["data"]["source"].startswith("synthetic"):
         raise UserError(f"{run.folder} was trained on {run.record['data']['source']}; expected a run on FER2013.")
+    if not (run.record["commit"] or "+changes").isalnum():
+        raise UserError(f"{run.folder}: no commit holds the code that it ran; commit first, then run it again.")
     if config["monitor"]["metric"] != "val/acc":
         raise UserError(f"{run.folder} chose its epoch by {config['monitor']['metric']}; expected val/acc.")
 

@@ -148,7 +148,8 @@ def test_what_was_not_scored_is_named(trained: Path, kept: Path) -> None:
 
 def test_results_keep_records_and_write_the_table_from_them_alone(kept: Path) -> None:
     for path in kept.rglob("record.json"):
-        path.write_text(path.read_text().replace('"synthetic faces"', '"data/fer2013.csv"'))
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"commit": "a1" * 20, "data": record["data"] | {"source": "fer2013.csv"}}))
     readme = Path("README.md")
     readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     written = results(compose_config("results", f"runs=[{kept / 'simple'}]"))
@@ -165,6 +166,7 @@ def test_results_keep_records_and_write_the_table_from_them_alone(kept: Path) ->
     assert "52 of validation" in line
     assert "no, -" in line
     assert "0, 1 (n = 2)" in line
+    assert "| a1a1a1a |" in line
     shutil.rmtree(kept)
     assert results(compose_config("results")) == written
 
@@ -174,7 +176,10 @@ def test_results_take_experiments_on_fer2013_alone(kept: Path) -> None:
     with pytest.raises(UserError, match="was trained on synthetic faces; expected a run on FER2013"):
         results(compose_config("results", f"runs=[{kept}]"))
     path = kept / "compact" / "record.json"
-    record = json.loads(path.read_text())
+    record = json.loads(path.read_text()) | {"data": {"source": "fer2013.csv", "digest": "", "stand_in": False}}
+    path.write_text(json.dumps(record | {"commit": "a1+changes"}))
+    with pytest.raises(UserError, match="no commit holds the code that it ran"):
+        results(compose_config("results", f"runs=[{kept / 'compact'}]"))
     path.write_text(json.dumps(record | {"config": record["config"] | {"published": None}}))
     with pytest.raises(UserError, match="is no run of an experiment"):
         results(compose_config("results", f"runs=[{kept / 'compact'}]"))

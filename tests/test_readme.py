@@ -5,15 +5,19 @@ from pathlib import Path
 
 import pytest
 
+from emotion import runs
+from emotion.results import BEGIN, END, table
 from tests.conftest import compose_config
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
-COMMANDS = sorted(set(re.findall(r"python -m emotion\.(\w+)([^`\n#]*)", README)))
+COMMANDS = sorted(set(re.findall(r"python -m emotion\.(\w+)([^`\n#]*)", re.sub(r"<!--.*?-->", "", README))))
 
 
 @pytest.mark.parametrize(("verb", "rest"), COMMANDS)
 def test_every_command_composes(verb: str, rest: str) -> None:
     overrides = [word for word in rest.split() if "=" in word and not word.startswith("resume=")]
+    if verb in ("compare", "results"):
+        overrides.append(f"runs=[{','.join(word for word in rest.split() if '=' not in word)}]")
     single = [re.sub(r"=([^,\[{]+),.*", r"=\1", word) for word in overrides]  # of a sweep, its first value
     compose_config(verb, *(word.replace("RUN", "outputs/x") for word in single))
 
@@ -26,3 +30,21 @@ def test_every_make_target_exists(project: Path) -> None:
 def test_every_file_that_is_named_exists(project: Path) -> None:
     for name in re.findall(r"`((?:emotion|conf|tests)/[\w/.]+)`", README):
         assert "NAME" in name or (project / name).exists(), name
+
+
+def test_the_table_of_results_says_what_the_records_say(project: Path) -> None:
+    written = README.split(BEGIN)[1].split(END)[0].strip()
+    assert written == table(runs.find([str(project / "outputs" / "records")])).strip()
+
+
+def test_records_tell_of_no_machines_folders(project: Path) -> None:
+    for path in (project / "outputs" / "records").rglob("record.json"):
+        assert not re.findall(r'"(?:/|~|[A-Z]:)[^"]*"', path.read_text()), path
+
+
+def test_every_model_stands_in_the_readme_with_its_parameters() -> None:
+    from tests.models.test_models import PARAMETERS
+
+    for model, parameters in PARAMETERS.items():
+        assert f"`{model}`" in README
+        assert f"{parameters:,}" in README

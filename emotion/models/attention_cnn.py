@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from emotion.models.blocks import CBAM, check_input, conv_stages
+from emotion.models.blocks import CBAM, check_input, conv_stages, flat_head
 
 
 class AttentionCNN(nn.Module):
@@ -26,13 +26,7 @@ class AttentionCNN(nn.Module):
         super().__init__()
         side = check_input("AttentionCNN", in_channels, input_size, len(widths))
         self.features = nn.Sequential(*conv_stages(in_channels, widths), CBAM(widths[-1], reduction))
-        self.head = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(widths[-1] * side**2, hidden),
-            nn.ReLU(inplace=True),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, num_classes),
-        )
+        self.head = flat_head(widths[-1] * side**2, hidden, num_classes, dropout)
 
     def forward(self, faces: Tensor) -> Tensor:
         """(B, in_channels, S, S) to (B, num_classes)."""

@@ -101,8 +101,19 @@ def conv_stages(in_channels: int, widths: Sequence[int]) -> list[nn.Module]:
     ]
 
 
-def two_layer_head(channels: int, hidden: int, num_classes: int, dropout: Sequence[float]) -> nn.Sequential:
-    """Maps (B, channels, h, w), averaged over their places, to logits (B, num_classes)."""
+def flat_head(numbers: int, hidden: int, num_classes: int, dropout: float) -> nn.Sequential:
+    """Maps of so many numbers a face, laid out flat, through one hidden layer to logits (B, num_classes)."""
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(numbers, hidden),
+        nn.ReLU(inplace=True),
+        nn.Dropout(dropout),
+        nn.Linear(hidden, num_classes),
+    )
+
+
+def pooled_head(channels: int, hidden: int, num_classes: int, dropout: Sequence[float]) -> nn.Sequential:
+    """Maps (B, channels, h, w), averaged over their places, through one hidden layer to logits (B, num_classes)."""
     return nn.Sequential(
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from emotion.models.blocks import check_input
+from emotion.models.blocks import check_input, flat_head
 
 
 class SimpleCNN(nn.Module):
@@ -32,13 +32,7 @@ class SimpleCNN(nn.Module):
             nn.ReLU(inplace=True),
             nn.MaxPool2d(2),
         )
-        self.head = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(widths[1] * side**2, hidden),
-            nn.ReLU(inplace=True),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, num_classes),
-        )
+        self.head = flat_head(widths[1] * side**2, hidden, num_classes, dropout)
 
     def forward(self, faces: Tensor) -> Tensor:
         """(B, in_channels, S, S) to (B, num_classes)."""

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from emotion.models.blocks import ResidualBlock, SpatialAttention, SqueezeExcitation, check_input, two_layer_head
+from emotion.models.blocks import ResidualBlock, SpatialAttention, SqueezeExcitation, check_input, pooled_head
 
 
 class V4Attention(nn.Module):
@@ -38,7 +38,7 @@ class V4Attention(nn.Module):
                 for (i, o), n in zip(pairwise((in_channels, *widths)), convs, strict=True)
             )
         )
-        self.head = two_layer_head(widths[-1], hidden, num_classes, dropout)
+        self.head = pooled_head(widths[-1], hidden, num_classes, dropout)
 
     def forward(self, faces: Tensor) -> Tensor:
         """(B, in_channels, S, S) to (B, num_classes)."""
