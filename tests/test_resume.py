@@ -52,7 +52,7 @@ def differences(left: object, right: object, path: str = "") -> list[str]:
 
 RECIPES = {
     "plateau": ["scheduler=plateau", "scheduler.patience=0", "callbacks.early_stopping.patience=1"],
-    "one_cycle": ["scheduler=one_cycle", "optimizer=sgd"],
+    "one_cycle": ["scheduler=one_cycle", "optimizer=sgd", "sampler=weighted", "loss=focal"],
 }
 MOMENTS = {
     "first batch": ("training_step", 1),

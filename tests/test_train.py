@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from emotion import checkpoints
+from emotion import checkpoints, runs
 from emotion.errors import UserError
 from emotion.loggers import read_metrics
 from emotion.train import make_classifier, make_data, make_trainer, resolve, train
@@ -80,6 +80,38 @@ def test_best_checkpoint_is_the_epoch_that_the_record_names(run: Path) -> None:
     rows = read_metrics(run / "metrics.csv")
     assert loaded.epoch == record["best"]["epoch"]
     assert rows[loaded.epoch]["val/acc"] == max(row["val/acc"] for row in rows.values()) == record["best"]["score"]
+
+
+def test_predictions_are_those_that_the_record_scores(run: Path) -> None:
+    (found,) = runs.find([str(run)])
+    columns = runs.read_predictions(found)
+    assert sorted(columns) == ["clean", "flip", "labels", "none", "rows"]
+    for views in ("none", "flip"):
+        confusion = np.zeros((6, 6), int)
+        np.add.at(confusion, (columns["labels"], columns[views]), 1)
+        assert confusion.tolist() == found.record["scores"]["test"][views]["all"]["confusion"]
+    with np.load(run / "rows.npz") as rows:
+        assert columns["rows"].tolist() == rows["test"].tolist()
+
+
+@pytest.mark.parametrize("model", options("model"))
+def test_every_system_goes_from_its_recipe_to_its_record(model: str) -> None:
+    few = ["data=synthetic", "data.training=20", "data.public_test=2", "data.private_test=2"]
+    short = ["trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.accelerator=cpu", "compile.cpu=false"]
+    train(compose_config("train", f"model={model}", *few, *short), RUN)
+    record = json.loads((RUN / "record.json").read_text())
+    assert record["config"]["name"] == model
+    scores = record["scores"]["test"]["none"]["all"]
+    assert list(scores["classes"]) == list(compose_config("train", f"model={model}").labels)
+    assert 0 <= scores["ece"] <= 1
+    lower, upper = scores["nll"][1:]
+    assert lower < scores["nll"][0] < upper
+
+
+@pytest.mark.parametrize("choice", [*(f"loss={name}" for name in options("loss")), "sampler=weighted"])
+def test_every_loss_and_sampler_trains(choice: str, small_config: Config) -> None:
+    train(small_config(choice, "trainer.max_epochs=1"), RUN)
+    assert read_metrics(RUN / "metrics.csv")[0]["train/loss"] > 0
 
 
 def test_best_checkpoint_gives_the_recorded_scores(run: Path) -> None:
