@@ -2,10 +2,11 @@ SHELL := /bin/bash
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11 python,$(shell $(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
 PY := .venv/bin/python
 WORKERS ?= auto
+SEEDS ?= 0,1,2
 LOCK := uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint format types bench constraints wheel clean
+.PHONY: help setup train published test lint format types bench constraints wheel clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/\1|\2/' | column -t -s '|'
@@ -20,6 +21,9 @@ setup: .venv/.ready ## virtual environment in .venv with the pinned dependencies
 
 train: setup ## train the published V4 on FER2013 where it is found, else on synthetic faces
 	$(PY) -m emotion.train $(if $(findstring resume=,$(ARGS)),,model=v4_attention) $(ARGS)
+
+published: setup ## every published result again, with each of SEEDS=0,1,2; long without an accelerator
+	$(PY) -m emotion.train -m 'experiment=glob(*)' seed=$(SEEDS) $(ARGS)
 
 test: setup ## all tests; those on FER2013 run where EMOTION_DATA holds it
 	$(PY) -m pytest -n $(WORKERS) $(ARGS)

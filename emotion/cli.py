@@ -107,15 +107,21 @@ def bare_arguments_are(key: str) -> None:
 
 
 def name_jobs_by_difference() -> None:
-    """In a sweep (-m), leave what all jobs share out of their folders' names."""
+    """In a sweep (-m), leave what all jobs share out of their folders' names; one over several systems is no system's.
+
+    Its folder is then outputs/sweep/<time>, where otherwise it is below the one system's.
+    """
     if not {"-m", "--multirun"} & set(sys.argv):
         return
     try:
         given = OverridesParser.create().parse_overrides([a for a in sys.argv[1:] if "=" in a and a[0] != "-"])
     except HydraException:
         return  # Hydra says what is wrong with them
-    shared = [override.key_or_group for override in given if not override.is_sweep_override()]
-    sys.argv.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(shared)}]")
+    swept = {override.key_or_group for override in given if override.is_sweep_override()}
+    shared = {override.key_or_group for override in given} - swept
+    sys.argv.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(sorted(shared))}]")
+    if swept & {"model", "experiment", "name"} and not shared & {"name", "hydra.sweep.dir"}:
+        sys.argv.append("hydra.sweep.dir=outputs/sweep/${now:%Y-%m-%d_%H-%M-%S}")
 
 
 def _fail(message: str, status: int) -> NoReturn:

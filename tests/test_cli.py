@@ -83,6 +83,18 @@ def test_a_sweep_names_its_runs_by_what_differs() -> None:
     assert runs == ["seed=1", "seed=2"]
 
 
+def test_a_sweep_over_systems_lies_under_none_of_them() -> None:
+    few = [*(o for o in SMALL if not o.startswith(("model", "input"))), "trainer.limit_train_batches=1"]
+    done = emotion("train", "-m", *few, "labels=seven", "experiment=simple_cnn,compact_cnn")
+    assert done.returncode == 0, done.stderr
+    records = sorted(path.relative_to("outputs/sweep") for path in Path("outputs").rglob("record.json"))
+    assert [path.parts[1] for path in records] == ["experiment=compact_cnn", "experiment=simple_cnn"]
+    compared = emotion("compare", "outputs/sweep", "views=flip")
+    assert compared.returncode == 0, compared.stderr
+    assert "simple_cnn is " in compared.stdout
+    assert list(Path("outputs/compare").glob("*/comparison.png"))
+
+
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_cleanly_and_the_run_resumes(signum: int, status: int) -> None:
     settings = [*SMALL, "data.training=60", "trainer.max_epochs=40"]
