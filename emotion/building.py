@@ -33,7 +33,7 @@ def build(config: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:  # noqa:
         return hydra.utils.instantiate(dict(config), _partial_=True, _convert_="all")(*args, **kwargs)
     except InstantiationException as error:
         raise UserError(f"{target} cannot be built: {error.__cause__ or error}") from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, IndexError, ArithmeticError, RuntimeError) as error:
         raise UserError(f"{target} was refused its settings: {error}") from error
 
 

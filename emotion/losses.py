@@ -17,7 +17,7 @@ def cross_entropy(class_counts: Sequence[int], balanced: bool = False, label_smo
 class FocalLoss(nn.Module):
     """Cross-entropy whose every term counts (1 - p) ** gamma: Lin et al. 2017, https://arxiv.org/abs/1708.02002.
 
-    The mean is torch's for cross-entropy with class weights and label smoothing, which this is where gamma is 0.
+    1 - p counts as at least 1e-8, where a gamma below 1 would have no gradient. The mean is torch's for cross-entropy with class weights and label smoothing, which this is where gamma is 0.
     """
 
     weight: Tensor
@@ -30,6 +30,8 @@ class FocalLoss(nn.Module):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
+        if gamma < 0:
+            raise ValueError(f"gamma={gamma}; expected 0 or more.")
         weight = balanced_weights(class_counts) if balanced else torch.ones(len(class_counts))
         self.register_buffer("weight", weight, persistent=False)
         self.gamma, self.label_smoothing = gamma, label_smoothing
@@ -37,7 +39,8 @@ class FocalLoss(nn.Module):
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Logits (B, K), targets (B,) to a mean ()."""
         log_p = logits.log_softmax(-1)
-        terms = -((1 - log_p.exp()) ** self.gamma) * log_p * self.weight  # (B, K): should each class be the true one
+        wrong = (-log_p.expm1()).clamp(min=1e-8)  # 1 - p
+        terms = -(wrong**self.gamma) * log_p * self.weight  # (B, K): should each class be the true one
         of_target = terms.gather(-1, targets[:, None])[:, 0]
         smoothed = of_target.lerp(terms.mean(-1), self.label_smoothing)
         return smoothed.sum() / self.weight[targets].sum()

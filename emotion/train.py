@@ -33,15 +33,7 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
 
     settings = resolve(cfg, run_dir)
     former = runs.read_record(run_dir)
-    fitted = former is not None and former["config"]["trainer"]["max_epochs"] >= settings["trainer"]["max_epochs"]
-    if former and fitted and former["scores"]:
-        raise UserError(
-            f"{run_dir} is finished after {former['epochs']} epochs; to train on, raise trainer.max_epochs."
-        )
-    if former and settings["scheduler"].get("interval") == "step":
-        raise UserError(
-            f"{run_dir}: its learning rates are laid out for {former['epochs']} epochs; start a longer run."
-        )
+    fitted = _goes_no_further(former, settings)
     L.seed_everything(settings["seed"], verbose=False)
     data, source = make_data(settings)
     classifier = make_classifier(settings, data)
@@ -57,10 +49,15 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
         "split": {part: len(rows) for part, rows in data.split._asdict().items()},
         "parameters": sum(parameter.numel() for parameter in classifier.net.parameters()),
     }
+    if former:
+        again = {key: record[key] for key in ("command", "commit")}
+        record |= {key: former[key] for key in again} | {"resumed": [*former.get("resumed", []), again]}
     if trainer.is_global_zero:
         _announce(record)
         run_dir.mkdir(parents=True, exist_ok=True)
         data.save_rows(run_dir / "rows.npz")
+        if not fitted:
+            runs.write_record(run_dir, record)
     if former and fitted:
         record |= {key: former[key] for key in ("epochs", "fit_seconds", "best")}
     else:
@@ -69,6 +66,27 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
         runs.write_record(run_dir, record | {"scores": None})  # a run stopped while it is scored resumes from here
         runs.write_record(run_dir, record | {"scores": _score(record, data, trainer)})
     return float(record["best"]["score"])
+
+
+def _goes_no_further(former: Settings | None, settings: Settings) -> bool:
+    """Whether a run that is resumed has all its epochs, and only its scores are missing.
+
+    Raises:
+        UserError: nothing is missing, or its learning rates are laid out for another number of epochs.
+    """
+    if former is None:
+        return False
+    before, now = (config["trainer"]["max_epochs"] for config in (former["config"], settings))
+    if former.get("scores") and before >= now:
+        raise UserError(
+            f"{settings['run_dir']} is finished after {former['epochs']} epochs; to train on, raise trainer.max_epochs."
+        )
+    if settings["scheduler"].get("interval") == "step" and before != now:
+        raise UserError(
+            f"{settings['run_dir']}: its learning rates are laid out for {before} epochs, not for {now}; "
+            f"start another run."
+        )
+    return "best" in former and before >= now
 
 
 def resolve(cfg: DictConfig, run_dir: Path) -> Settings:
@@ -107,7 +125,8 @@ def make_data(settings: Settings) -> tuple["EmotionDataModule", Settings]:
     if source.stand_in:
         print(f"*** {not_found(settings['data'])} ***\n", flush=True)
     described = ("labels", "split", "input", "augment", "batch_size", "seed", "cache_dir", "sampler", "overfit")
-    data = EmotionDataModule(source=source.reader, **{name: settings[name] for name in described})
+    given = {name: settings[name] for name in described if name in settings}  # an older run that goes on lacks some
+    data = EmotionDataModule(source=source.reader, **given)
     data.setup()
     return data, {"source": data.faces.source, "digest": data.faces.digest, "stand_in": source.stand_in}
 

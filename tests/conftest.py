@@ -1,6 +1,7 @@
 """Small real parts for the tests: drawn faces in every source's format, a network small enough to train in a second."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from PIL import Image
 
+from emotion.classifier import EmotionClassifier
 from emotion.cli import CONF
 from emotion.data.faces import EMOTIONS, USAGES, Rows
 from emotion.data.synthetic import read
@@ -104,6 +106,19 @@ def fer_folder(tmp_path: Path, few_faces: Rows) -> Path:
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(place / f"{USAGES[usage]}_{index:08d}.png")
     return root
+
+
+def signal_at(monkeypatch: pytest.MonkeyPatch, step: str, number: int, signum: int = signal.SIGINT) -> None:
+    """Send ourselves a signal in the `number`-th call of a step."""
+    original, calls = getattr(EmotionClassifier, step), [0]
+
+    def counted(*args: object) -> object:
+        calls[0] += 1
+        if calls[0] == number:
+            os.kill(os.getpid(), signum)
+        return original(*args)
+
+    monkeypatch.setattr(EmotionClassifier, step, counted)
 
 
 REAL_DATA = os.environ.get("EMOTION_DATA", "")

@@ -46,6 +46,20 @@ def test_focal_loss_of_known_probabilities() -> None:
     assert loss.item() == pytest.approx((0.01 * 0.1053605 + 0.81 * 2.3025851) / 2, abs=1e-6)
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_focal_loss_of_a_certain_face_has_a_finite_gradient(gamma: float) -> None:
+    logits = torch.tensor([[80.0, 0, 0], [0, 80.0, 0]], requires_grad=True)
+    FocalLoss([1, 1, 1], gamma)(logits, torch.tensor([0, 0])).backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+    assert logits.grad[1, 0] < 0
+
+
+def test_focal_loss_refuses_a_negative_gamma() -> None:
+    with pytest.raises(ValueError, match="expected 0 or more"):
+        FocalLoss([1, 1], gamma=-1)
+
+
 def test_ldam_loss_without_margin_is_cross_entropy() -> None:
     loss = LDAMLoss([10, 20, 40], max_margin=0, balanced=True, label_smoothing=0.1)(LOGITS, TARGETS)
     torch.testing.assert_close(loss, cross_entropy([10, 20, 40], balanced=True, label_smoothing=0.1)(LOGITS, TARGETS))

@@ -1,7 +1,5 @@
 """A run that was stopped and resumed is the run that was never stopped."""
 
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,23 +8,10 @@ import torch
 from omegaconf import DictConfig
 
 from emotion.callbacks.graceful_stop import Stopped
-from emotion.classifier import EmotionClassifier
 from emotion.train import train
+from tests.conftest import signal_at
 
 Config = Callable[..., DictConfig]
-
-
-def signal_at(monkeypatch: pytest.MonkeyPatch, step: str, number: int, signum: int = signal.SIGINT) -> None:
-    """Send ourselves a signal in the `number`-th call of a step."""
-    original, calls = getattr(EmotionClassifier, step), [0]
-
-    def counted(*args: object) -> object:
-        calls[0] += 1
-        if calls[0] == number:
-            os.kill(os.getpid(), signum)
-        return original(*args)
-
-    monkeypatch.setattr(EmotionClassifier, step, counted)
 
 
 def content(run: Path) -> dict[str, object]:

@@ -12,10 +12,11 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from emotion import checkpoints, runs
+from emotion.callbacks.graceful_stop import Stopped
 from emotion.errors import UserError
 from emotion.loggers import read_metrics
 from emotion.train import make_classifier, make_data, make_trainer, resolve, train
-from tests.conftest import compose_config, options
+from tests.conftest import compose_config, options, signal_at
 
 Config = Callable[..., DictConfig]
 RUN = Path("run")
@@ -231,10 +232,36 @@ def test_views_are_checked_before_the_training(small_config: Config) -> None:
         train(small_config("views=many"), RUN)
 
 
-def test_a_schedule_by_step_is_not_drawn_out(small_config: Config) -> None:
-    train(small_config("scheduler=cosine", "trainer.max_epochs=1"), RUN)
-    with pytest.raises(UserError, match="laid out for 1 epochs; start a longer run"):
-        train(small_config("scheduler=cosine", "trainer.max_epochs=2", f"resume={RUN}"), RUN)
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_schedule_by_step_keeps_its_number_of_epochs(
+    epochs: int, small_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        signal_at(patch, "training_step", 3)
+        with pytest.raises(Stopped):
+            train(small_config("scheduler=one_cycle", "data.training=20"), RUN)
+    with pytest.raises(UserError, match=f"are laid out for 2 epochs, not for {epochs}; start another run"):
+        train(small_config("scheduler=one_cycle", f"trainer.max_epochs={epochs}", f"resume={RUN}"), RUN)
+
+
+def test_a_resumed_run_keeps_the_command_that_it_began_with(run: Path, small_config: Config) -> None:
+    began = json.loads((run / "record.json").read_text())
+    train(small_config("trainer.max_epochs=4", f"resume={run}"), run)
+    train(small_config("trainer.max_epochs=5", f"resume={run}"), run)
+    record = json.loads((run / "record.json").read_text())
+    assert (record["command"], record["commit"]) == (began["command"], began["commit"])
+    assert "resumed" not in began
+    assert [sorted(again) for again in record["resumed"]] == [["command", "commit"]] * 2
+
+
+def test_a_run_stopped_while_it_is_scored_is_scored_when_resumed(small_config: Config) -> None:
+    cfg = small_config("scheduler=cosine", "trainer.max_epochs=1")
+    train(cfg, RUN)
+    record = json.loads((RUN / "record.json").read_text())
+    (RUN / "record.json").write_text(json.dumps(record | {"scores": None}))
+    cfg.resume = str(RUN)
+    train(cfg, RUN)
+    assert json.loads((RUN / "record.json").read_text())["scores"] == record["scores"]
 
 
 def test_a_plateau_without_validation_is_refused(small_config: Config) -> None:

@@ -114,14 +114,15 @@ def flat_head(numbers: int, hidden: int, num_classes: int, dropout: float) -> nn
 
 def pooled_head(channels: int, hidden: int, num_classes: int, dropout: Sequence[float]) -> nn.Sequential:
     """Maps (B, channels, h, w), averaged over their places, through one hidden layer to logits (B, num_classes)."""
+    early, late = dropout
     return nn.Sequential(
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
-        nn.Dropout(dropout[0]),
+        nn.Dropout(early),
         nn.Linear(channels, hidden),
         nn.ReLU(inplace=True),
         nn.BatchNorm1d(hidden),
-        nn.Dropout(dropout[1]),
+        nn.Dropout(late),
         nn.Linear(hidden, num_classes),
     )
 
@@ -142,6 +143,6 @@ def check_input(network: str, in_channels: int, input_size: int, halvings: int) 
 
 
 def _reduced(channels: int, reduction: int) -> int:
-    if channels < reduction:
-        raise ValueError(f"{channels} channels cannot be reduced by {reduction}; expected at least as many.")
+    if not 1 <= reduction <= channels:
+        raise ValueError(f"{channels} channels cannot be reduced by {reduction}; expected 1 to {channels}.")
     return channels // reduction

@@ -27,16 +27,17 @@ class CompactCNN(nn.Module):
     ) -> None:
         super().__init__()
         side = check_input("CompactCNN", in_channels, input_size, 1)
+        first, second = widths
         self.features = nn.Sequential(
-            nn.Conv2d(in_channels, widths[0], 3, padding=1),
+            nn.Conv2d(in_channels, first, 3, padding=1),
             nn.LeakyReLU(slope, inplace=True),
-            nn.Conv2d(widths[0], widths[1], 3, padding=1),
+            nn.Conv2d(first, second, 3, padding=1),
             nn.LeakyReLU(slope, inplace=True),
             nn.MaxPool2d(2),
         )
         self.head = nn.Sequential(
             nn.Flatten(),
-            nn.Linear(widths[1] * side**2, hidden),
+            nn.Linear(second * side**2, hidden),
             nn.LeakyReLU(slope, inplace=True),
             nn.Linear(hidden, num_classes),
         )

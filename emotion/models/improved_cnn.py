@@ -24,17 +24,18 @@ class ImprovedCNN(nn.Module):
     ) -> None:
         super().__init__()
         side = check_input("ImprovedCNN", in_channels, input_size, len(widths))
+        (wide, narrow), (early, late) = hidden, dropout
         self.features = nn.Sequential(*conv_stages(in_channels, widths))
         self.head = nn.Sequential(
             nn.Flatten(),
-            nn.Linear(widths[-1] * side**2, hidden[0]),
-            nn.BatchNorm1d(hidden[0]),
+            nn.Linear(widths[-1] * side**2, wide),
+            nn.BatchNorm1d(wide),
             nn.ReLU(inplace=True),
-            nn.Dropout(dropout[0]),
-            nn.Linear(hidden[0], hidden[1]),
+            nn.Dropout(early),
+            nn.Linear(wide, narrow),
             nn.ReLU(inplace=True),
-            nn.Dropout(dropout[1]),
-            nn.Linear(hidden[1], num_classes),
+            nn.Dropout(late),
+            nn.Linear(narrow, num_classes),
         )
 
     def forward(self, faces: Tensor) -> Tensor:

@@ -26,6 +26,8 @@ class ResNetCBAM(nn.Module):
     ) -> None:
         super().__init__()
         check_input("ResNetCBAM", in_channels, input_size, 1 + len(widths))  # the stem twice, every stage but the first
+        if blocks < 1:
+            raise ValueError(f"a stage has at least one block; found blocks={blocks}.")
         stem = nn.Sequential(
             nn.Conv2d(in_channels, widths[0], 7, stride=2, padding=3, bias=False),
             nn.BatchNorm2d(widths[0]),

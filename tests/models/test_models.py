@@ -176,6 +176,26 @@ def test_the_smallest_input_that_it_names_will_do(model: str) -> None:
         build(config, num_classes=6, in_channels=channels, input_size=least - 1)
 
 
+WRONG = {
+    "simple_cnn": {"widths": [16, 32, 64]},
+    "compact_cnn": {"widths": [16]},
+    "improved_cnn": {"hidden": [512]},
+    "v4_attention": {"dropout": [0.5]},
+    "v2_se": {"reduction": 0},
+    "v1_cnn": {"widths": [], "convs": []},
+    "attention_cnn": {"reduction": 1024},
+    "baseline_cnn": {"dropout": 2.0},
+    "resnet_cbam": {"blocks": 0},
+}
+
+
+@pytest.mark.parametrize("model", WRONG)
+def test_settings_that_describe_no_such_network_are_refused(model: str) -> None:
+    config, channels, size = recipe(model)
+    with pytest.raises(UserError, match="was refused its settings"):
+        build(config | WRONG[model], num_classes=6, in_channels=channels, input_size=size)
+
+
 def test_compact_cnn_begins_as_its_document_says() -> None:
     """Kaiming normal, fan-out, LeakyReLU 0.1: deviation sqrt(2 / (1 + 0.1^2) / fan_out); biases zero."""
     net = make("compact_cnn", 4)
