@@ -1,16 +1,19 @@
 """How a verb meets the command line: Hydra composes its config, a user's mistake ends in one message."""
 
+import contextlib
 import functools
 import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TypeVar
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
@@ -28,6 +31,10 @@ CONF = next(
 
 
 OVERRIDE = re.compile(r"\+{0,2}(hydra/)?[\w.@]+=")
+OPTIONS_WITH_A_VALUE = (
+    *("--cfg", "-c", "--package", "-p", "--config-path", "-cp"),
+    *("--config-name", "-cn", "--config-dir", "-cd", "--experimental-rerun"),
+)
 CHANGED_ON_RESUMING = ("trainer.", "callbacks.", "compile.", "views=", "demo_minutes=")
 
 
@@ -43,7 +50,7 @@ def verb(name: str) -> Callable[[Callable[[DictConfig], Result]], Callable[[], N
             _quieten()
             signal.signal(signal.SIGTERM, _terminate)
             try:
-                return task(cfg)
+                return _leaving_no_empty_folder(task, cfg)
             except UserError as error:
                 _fail(str(error), 2)
             except OmegaConfBaseException as error:
@@ -55,6 +62,18 @@ def verb(name: str) -> Callable[[Callable[[DictConfig], Result]], Callable[[], N
         return entry
 
     return decorate
+
+
+def compose(verb: str, *overrides: str) -> DictConfig:
+    """The config that `python -m emotion.<verb> OVERRIDE ...` has."""
+    inside = GlobalHydra.instance().is_initialized()  # by the verb under way, whose configs are the same
+    with contextlib.nullcontext() if inside else hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose(verb, overrides=list(overrides))
+
+
+def listed(value: str | Sequence[object]) -> list[str]:
+    """`key=RUN` and `key=[RUN,RUN]` alike, as a list of names."""
+    return [value] if isinstance(value, str) else [str(item) for item in value]
 
 
 def console() -> Console:
@@ -99,11 +118,15 @@ def resume_in_place() -> None:
 
 def bare_arguments_are(key: str) -> None:
     """Make what is no override on the command line, such as `RUN RUN`, one list: `key=[RUN,RUN]`."""
-    given = sys.argv[1:]
-    bare = [a for a in given if a[:1] not in "-~" and (Path(a).exists() or not OVERRIDE.match(a))]
+    bare: list[str] = []
+    rest: list[str] = []
+    for argument in sys.argv[1:]:
+        of_an_option = bool(rest) and rest[-1] in OPTIONS_WITH_A_VALUE
+        own = of_an_option or argument[:1] in "-~" or OVERRIDE.match(argument)
+        (rest if own else bare).append(argument)
     if bare:
         quoted = ",".join("'" + a.replace("\\", "\\\\").replace("'", "\\'") + "'" for a in bare)
-        sys.argv[1:] = [*(a for a in given if a not in bare), f"{key}=[{quoted}]"]
+        sys.argv[1:] = [*rest, f"{key}=[{quoted}]"]
 
 
 def name_jobs_by_difference() -> None:
@@ -122,6 +145,17 @@ def name_jobs_by_difference() -> None:
     sys.argv.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(sorted(shared))}]")
     if swept & {"model", "experiment", "name"} and not shared & {"name", "hydra.sweep.dir"}:
         sys.argv.append("hydra.sweep.dir=outputs/sweep/${now:%Y-%m-%d_%H-%M-%S}")
+
+
+def _leaving_no_empty_folder(task: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
+    """Hydra makes a folder for every command; one that nothing was written to goes again."""
+    try:
+        return task(cfg)
+    finally:
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        with contextlib.suppress(OSError):  # it, or the one above, holds something
+            folder.rmdir()
+            folder.parent.rmdir()
 
 
 def _fail(message: str, status: int) -> NoReturn:

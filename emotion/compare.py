@@ -4,12 +4,12 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from emotion.cli import bare_arguments_are, duration, near, verb
+from emotion.cli import bare_arguments_are, duration, listed, near, verb
 from emotion.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,40 +19,42 @@ if TYPE_CHECKING:
 Row = dict[str, str]
 
 
+class Judged(NamedTuple):
+    """A run under the name that it has here, its scores, and how it differs from the first run."""
+
+    name: str
+    run: "Run"
+    scores: dict[str, Any]
+    pair: "Paired | str"  # or why there is none
+
+
 def compare(cfg: DictConfig, folder: Path) -> list["Paired"]:
-    """Print and write the table of the runs; for each but the first that judged the same faces, the paired test.
+    """Print and write the table of the runs, and the paired test of each recipe's first run against the first of all.
 
     Raises:
         UserError: something given is missing or wrong.
     """
-    from emotion import plots, report, runs, significance
+    from emotion import plots, report, runs
     from emotion.files import write_text
 
     settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    views, rows = settings["views"], settings["rows"]
     if not settings["runs"]:
         raise UserError("no run given; expected folders of runs: python -m emotion.compare RUN RUN")
-    if settings["rows"] not in ("all", "clean"):
-        raise UserError(f"rows={settings['rows']}: expected all or clean.")
-    found = runs.find(settings["runs"])
-    names, views, rows = runs.names(found), settings["views"], settings["rows"]
-    scores = [_scores(run, views, rows) for run in found]
-    overview = [_overview(*row) for row in zip(names, found, scores, strict=True)]
-    by_class = [_by_class(*row) for row in zip(names, scores, strict=True)]
-    groups = [_group(group, views, rows) for group in runs.seeds_of(found) if len(group) > 1]
-    pairs = [_paired(found[0], run, views, rows) for run in found[1:]]
-    corrected = significance.corrected([pair for pair in pairs if pair])
-    tested = iter(corrected)
-    sentences = [
-        _sentence(names[0], name, next(tested), len(corrected)) if pair else f"{name}: other data or other classes."
-        for name, pair in zip(names[1:], pairs, strict=True)
-    ]
-    if corrected:
-        sentences.append("Whether the recipes differ is another question: several seeds of each would tell.")
-    sources = ", ".join(dict.fromkeys(run.record["data"]["source"] for run in found))
-    title = f"test of {sources}; views={views}, rows={rows}"
-    tables = {f"{title}: figures with 95 % intervals": overview, f"{title}: F1 % by class": by_class}
-    if groups:
-        tables["several seeds: mean and standard deviation"] = groups
+    if rows not in ("all", "clean"):
+        raise UserError(f"rows={rows}: expected all or clean.")
+    found = runs.find(listed(settings["runs"]))
+    groups = runs.seeds_of(found)
+    judged = _judged(found, groups, views, rows)
+    title = f"test, views={views}, rows={rows}"
+    tables = {
+        f"{title}: accuracy, macro F1 and NLL with 95 % intervals": [_overview(one) for one in judged],
+        f"{title}: F1 % by class": [_by_class(one) for one in judged],
+    }
+    several = [_group(group, views, rows) for group in groups if len(group) > 1]
+    if several:
+        tables["several seeds of one recipe: mean and standard deviation"] = several
+    sentences = _sentences(judged, all(len(group) > 1 for group in groups))
     text = f"# {title}\n"
     for caption, table in tables.items():
         report.print_table(caption, table)
@@ -60,10 +62,24 @@ def compare(cfg: DictConfig, folder: Path) -> list["Paired"]:
     print("\n".join(sentences))
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "comparison.md", text + "".join(f"\n{sentence}\n" for sentence in sentences))
-    write_text(folder / "comparison.csv", _csv(names, found, scores, pairs))
-    plots.save(plots.comparison(names, scores, title), folder / "comparison.png")
+    write_text(folder / "comparison.csv", _csv(judged))
+    names = [f"{one.name}\n{_test(one.run)}" for one in judged]
+    plots.save(plots.comparison(names, [one.scores for one in judged], title), folder / "comparison.png")
     print("\n".join(f"wrote {near(folder / f'comparison.{kind}')}" for kind in ("md", "csv", "png")))
-    return corrected
+    return [one.pair for one in judged if not isinstance(one.pair, str)]
+
+
+def _judged(found: Sequence["Run"], groups: Sequence[Sequence["Run"]], views: str, rows: str) -> list[Judged]:
+    from emotion import runs, significance
+
+    scores = [_scores(run, views, rows) for run in found]
+    tested = {id(group[0]) for group in groups if found[0] not in group}
+    pairs = [_paired(found[0], run, views, rows) if id(run) in tested else "" for run in found]
+    corrected = iter(significance.corrected([pair for pair in pairs if not isinstance(pair, str)]))
+    return [
+        Judged(name, run, figures, pair if isinstance(pair, str) else next(corrected))
+        for name, run, figures, pair in zip(runs.names(found), found, scores, pairs, strict=True)
+    ]
 
 
 def _scores(run: "Run", views: str, rows: str) -> dict[str, Any]:
@@ -71,31 +87,39 @@ def _scores(run: "Run", views: str, rows: str) -> dict[str, Any]:
     if views not in by_views:
         raise UserError(f"{run.folder} recorded scores of views {', '.join(by_views)}; found views={views} asked for.")
     scores: dict[str, Any] = by_views[views][rows]
-    if missing := {"accuracy", "macro_f1", "ece", "nll", "brier"} - set(scores):
+    if missing := {"n", "classes", "accuracy", "macro_f1", "ece", "nll", "brier"} - set(scores):
         raise UserError(f"{run.folder}: its record has no {', '.join(sorted(missing))}; another version wrote it.")
     return scores
 
 
-def _overview(name: str, run: "Run", scores: dict[str, Any]) -> Row:
-    from emotion.report import spread
+def _test(run: "Run") -> str:
+    """What it was judged on: official, 7 classes."""
+    config, source = run.record["config"], run.record["data"]["source"]
+    drawn = ", SYNTHETIC" if source.startswith("synthetic") else ""
+    return f"{config['split']['_target_'].rsplit('.', 1)[-1]}, {len(config['labels'])} classes{drawn}"
 
-    record = run.record
+
+def _overview(one: Judged) -> Row:
+    from emotion import report
+
+    record, scores = one.run.record, one.scores
     return {
-        "run": name,
+        "run": one.name,
         "parameters": f"{record['parameters']:,}",
         "epochs": f"{record['epochs']}",
         "time": duration(record["fit_seconds"]),
         "seed": f"{record['config']['seed']}",
+        "test": _test(one.run),
         "faces": f"{scores['n']:,}",
-        "accuracy %": spread(scores["accuracy"]),
-        "macro F1 %": spread(scores["macro_f1"]),
-        "ECE %": f"{100 * scores['ece']:.1f}",
-        "NLL": f"{scores['nll'][0]:.3f}",
+        "accuracy %": report.spread(scores["accuracy"]),
+        "macro F1 %": report.spread(scores["macro_f1"]),
+        "ECE %": report.share(scores["ece"]),
+        "NLL": report.nats(scores["nll"]),
     }
 
 
-def _by_class(name: str, scores: dict[str, Any]) -> Row:
-    return {"run": name} | {c: f"{100 * found['f1'][0]:.1f}" for c, found in scores["classes"].items()}
+def _by_class(one: Judged) -> Row:
+    return {"run": one.name} | {c: f"{100 * found['f1'][0]:.1f}" for c, found in one.scores["classes"].items()}
 
 
 def _group(group: Sequence["Run"], views: str, rows: str) -> Row:
@@ -103,7 +127,7 @@ def _group(group: Sequence["Run"], views: str, rows: str) -> Row:
 
     scores = [_scores(run, views, rows) for run in group]
     return {
-        "experiment": group[0].record["config"]["name"],
+        "recipe": group[0].record["config"]["name"],
         "seeds": ", ".join(str(run.record["config"]["seed"]) for run in group),
         "accuracy %": mean_and_deviation([s["accuracy"][0] for s in scores]),
         "macro F1 %": mean_and_deviation([s["macro_f1"][0] for s in scores]),
@@ -111,36 +135,53 @@ def _group(group: Sequence["Run"], views: str, rows: str) -> Row:
     }
 
 
-def _paired(first: "Run", second: "Run", views: str, rows: str) -> "Paired | None":
-    """The test over the faces that both were judged on; None where there are none, or the classes are others."""
+def _paired(first: "Run", second: "Run", views: str, rows: str) -> "Paired | str":
+    """The test over the faces that both were judged on, or why there is none."""
     import numpy as np
 
     from emotion import runs, significance
 
-    classes = list(first.record["config"]["labels"])
-    same_data = first.record["data"]["digest"] == second.record["data"]["digest"]
-    if not same_data or classes != list(second.record["config"]["labels"]):
-        return None
-    one, other = runs.read_predictions(first), runs.read_predictions(second)
+    labels = first.record["config"]["labels"]
+    if first.record["data"]["digest"] != second.record["data"]["digest"]:
+        return "it was judged on other data"
+    if list(labels.items()) != list(second.record["config"]["labels"].items()):
+        return "it tells other classes apart"
+    one, other = (runs.read_predictions(run, views) for run in (first, second))
     if rows == "clean":
-        one, other = ({key: column[found["clean"]] for key, column in found.items()} for found in (one, other))
-    shared, at, at_other = np.intersect1d(one["rows"], other["rows"], return_indices=True)
+        one, other = (found.of(found.clean) for found in (one, other))
+    shared, at, at_other = np.intersect1d(one.rows, other.rows, return_indices=True)
     if len(shared) == 0:
-        return None
-    return significance.compare(one["labels"][at], one[views][at], other[views][at_other], len(classes))
+        return "it was judged on other faces"
+    if (one.labels[at] != other.labels[at_other]).any():
+        raise UserError(f"{first.folder} and {second.folder} give the same faces other labels; one is damaged.")
+    return significance.compare(one.labels[at], one.predicted[at], other.predicted[at_other], len(labels))
 
 
-def _sentence(first: str, second: str, pair: "Paired", tests: int) -> str:
-    """What a person needs to know of a pair."""
-    from emotion.significance import CHANCE
+def _sentences(judged: Sequence[Judged], several_seeds: bool) -> list[str]:
+    """What a person needs to know of each pair."""
+    first, *others = judged
+    pairs = [one.pair for one in others if not isinstance(one.pair, str)]
+    said = [_sentence(first.name, one, len(pairs)) for one in others if one.pair]
+    if pairs:
+        recipes = (
+            "the deviations over seeds tell how far it goes by chance."
+            if several_seeds
+            else "several seeds of each tell."
+        )
+        said.append(f"The tests are of these trained networks; whether their recipes differ, {recipes}")
+    return said
 
-    correction = f", p corrected for {tests} tests" if tests > 1 else ""
-    verdict = "a difference between these two networks" if pair.accuracy.p < CHANCE else "not a difference"
+
+def _sentence(first: str, one: Judged, pairs: int) -> str:
+    if isinstance(one.pair, str):
+        return f"{one.name} is not tested against {first}: {one.pair}."
+    pair, tests = one.pair, f", corrected for {2 * pairs} tests" if pairs > 1 else ""
     return (
-        f"{second} is {_points(pair.accuracy, 'more', 'less')} accurate than {first} on {pair.faces:,} faces "
-        f"({pair.only_second} against {pair.only_first} that it alone has right), McNemar p = {pair.accuracy.p:.2g}: "
-        f"{verdict}. "
-        f"Its macro F1 is {_points(pair.macro_f1, 'higher', 'lower')}, bootstrap p = {pair.macro_f1.p:.2g}{correction}."
+        f"{one.name} is {_points(pair.accuracy, 'more', 'less')} accurate than {first} on {pair.faces:,} faces "
+        f"({pair.only_second} against {pair.only_first} that it alone has right), McNemar {_p(pair.accuracy)}{tests}: "
+        f"{_verdict(pair.accuracy)}. "
+        f"Its macro F1 is {_points(pair.macro_f1, 'higher', 'lower')}, bootstrap {_p(pair.macro_f1)}: "
+        f"{_verdict(pair.macro_f1)}."
     )
 
 
@@ -152,35 +193,41 @@ def _points(difference: "Difference", more: str, less: str) -> str:
     return f"{figure:.2f} points [{lower:.2f}, {upper:.2f}] {more if sign > 0 else less}"
 
 
-def _csv(
-    names: Sequence[str], found: Sequence["Run"], scores: Sequence[dict[str, Any]], pairs: Sequence["Paired | None"]
-) -> str:
-    """One line a run, every figure with its interval in columns of its own; differences are from the first run.
+def _p(difference: "Difference") -> str:
+    return "p < 0.0001" if difference.p < 1e-4 else f"p = {difference.p:.2g}"
 
-    Their p-values are each test's own.
-    """
+
+def _verdict(difference: "Difference") -> str:
+    from emotion.significance import CHANCE
+
+    return "a difference" if difference.p < CHANCE else "not a difference"
+
+
+def _csv(judged: Sequence[Judged]) -> str:
+    """One line a run, every figure with its interval in columns of its own; differences are from the first run."""
     lines = []
-    for name, run, own, pair in zip(names, found, scores, [None, *pairs], strict=True):
-        record = run.record
+    for one in judged:
+        record, scores = one.run.record, one.scores
         line: dict[str, Any] = {
-            "run": name,
+            "run": one.name,
             "network": record["config"]["model"]["_target_"].rsplit(".", 1)[-1],
             "seed": record["config"]["seed"],
-            "split": record["config"]["split"]["_target_"].rsplit(".", 1)[-1],
+            "data": record["data"]["source"],
+            "test": _test(one.run),
             "parameters": record["parameters"],
             "epochs": record["epochs"],
             "fit_seconds": record["fit_seconds"],
             "commit": record["commit"],
-            "faces": own["n"],
-            "ece": own["ece"],
+            "faces": scores["n"],
+            "ece": scores["ece"],
         }
         for key in ("accuracy", "macro_f1", "nll", "brier"):
-            line |= _columns(key, own[key])
-        for label, figures in own["classes"].items():
+            line |= _columns(key, scores[key])
+        for label, figures in scores["classes"].items():
             line |= _columns(f"f1/{label}", figures["f1"])
-        if pair:
-            for key, difference in (("accuracy", pair.accuracy), ("macro_f1", pair.macro_f1)):
-                line |= _columns(f"{key}_difference", difference[:3]) | {f"{key}_p": difference.p}
+        if not isinstance(one.pair, str):
+            for key, difference in (("accuracy", one.pair.accuracy), ("macro_f1", one.pair.macro_f1)):
+                line |= _columns(f"{key}_difference", difference[:3]) | {f"{key}_p_holm": difference.p}
         lines.append(line)
     columns = list(dict.fromkeys(key for line in lines for key in line))
     table = csv.DictWriter(text := io.StringIO(), columns, lineterminator="\n")

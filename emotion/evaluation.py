@@ -1,4 +1,4 @@
-"""The one way in which a checkpoint is scored: after training, by evaluate, and wherever figures are compared."""
+"""The one way in which a checkpoint is scored: after training, by evaluate, and so in every record."""
 
 import hashlib
 from typing import Any, NamedTuple
@@ -59,16 +59,16 @@ def score(probabilities: Tensor, labels: NDArray[np.int64], classes: tuple[str, 
     true, predicted = confusion.sum(1), confusion.sum(0)
     return {
         "n": len(labels),
-        "accuracy": _wilson(scores.accuracy, confusion.sum()),
+        "accuracy": wilson(scores.accuracy, confusion.sum()),
         "macro_f1": _percentile(scores.macro_f1, resampled.macro_f1),
-        "ece": float(expected_calibration_error(probabilities, truth)),
+        "ece": float(expected_calibration_error(probabilities, truth)) if len(labels) else None,
         "nll": _mean(negative_log_likelihood(probabilities, truth)),
         "brier": _mean(brier(probabilities, truth)),
         "classes": {
             name: {
                 "n": int(true[i]),
-                "precision": _wilson(scores.precision[i], predicted[i]),
-                "recall": _wilson(scores.recall[i], true[i]),
+                "precision": wilson(scores.precision[i], predicted[i]),
+                "recall": wilson(scores.recall[i], true[i]),
                 "f1": _percentile(scores.f1[i], resampled.f1[:, i]),
             }
             for i, name in enumerate(classes)
@@ -116,7 +116,8 @@ def _resampled(confusion: Tensor) -> Tensor:
     return torch.from_numpy(draws).view(RESAMPLES, *confusion.shape)
 
 
-def _wilson(share: Tensor, count: Tensor) -> list[float]:
+def wilson(share: Tensor, count: Tensor) -> list[float]:
+    """A share () of `count` faces () with its 95 % interval: Wilson 1927."""
     p, n, z = float(share), int(count), CONFIDENCE_Z
     if n == 0:
         return [0.0, 0.0, 1.0]
@@ -132,6 +133,6 @@ def _percentile(figure: Tensor, resampled: Tensor) -> list[float]:
 
 def _mean(values: Tensor) -> list[float | None]:
     if len(values) < 2:  # nothing is known of their spread
-        return [float(values.sum()), None, None]
+        return [float(values.mean()) if len(values) else None, None, None]
     mean, half = float(values.mean()), CONFIDENCE_Z * float(values.std()) / len(values) ** 0.5
     return [mean, mean - half, mean + half]

@@ -17,7 +17,11 @@ def cross_entropy(class_counts: Sequence[int], balanced: bool = False, label_smo
 class FocalLoss(nn.Module):
     """Cross-entropy whose every term counts (1 - p) ** gamma: Lin et al. 2017, https://arxiv.org/abs/1708.02002.
 
-    1 - p counts as at least 1e-8, where a gamma below 1 would have no gradient. The mean is torch's for cross-entropy with class weights and label smoothing, which this is where gamma is 0.
+    The mean is torch's for cross-entropy with class weights and label smoothing, which this is where gamma is 0. 1 - p
+    counts as at least 1e-8: at 0 a gamma below 1 has no gradient.
+
+    Raises:
+        ValueError: gamma is negative.
     """
 
     weight: Tensor

@@ -21,12 +21,13 @@ def print_scores(title: str, by_views: Mapping[str, Scores]) -> None:
     """A line for each kind of view and rows, then the classes of the last of them, each figure with its interval."""
     out = console()
     overall = Table(title=title, title_justify="left")
-    for column in ("views", "rows", "faces", "accuracy %", "macro F1 %"):
+    for column in ("views", "rows", "faces", "accuracy %", "macro F1 %", "ECE %", "NLL"):
         overall.add_column(column, justify="left" if column in ("views", "rows") else "right")
     for views, scores in by_views.items():
         for rows, name in (("all", "all"), ("clean", "not in training")):
             found = scores[rows]
-            overall.add_row(views, name, f"{found['n']:,}", spread(found["accuracy"]), spread(found["macro_f1"]))
+            figures = spread(found["accuracy"]), spread(found["macro_f1"]), share(found["ece"]), nats(found["nll"])
+            overall.add_row(views, name, f"{found['n']:,}", *figures)
     out.print(overall)
     views, scores = list(by_views.items())[-1]
     classes = Table(title=f"by class, all rows, views={views}", title_justify="left")
@@ -40,6 +41,17 @@ def print_scores(title: str, by_views: Mapping[str, Scores]) -> None:
 def spread(figure: list[float]) -> str:
     """A share with its 95 % interval, in per cent: 71.7 [70.6, 72.9]."""
     return "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * value for value in figure))
+
+
+def share(figure: float | None) -> str:
+    """A share in per cent, or a dash where there were no faces."""
+    return "-" if figure is None else f"{100 * figure:.1f}"
+
+
+def nats(figure: Sequence[float | None]) -> str:
+    """A negative log-likelihood with its interval: 1.216 [1.184, 1.248]."""
+    known = [f"{value:.3f}" for value in figure if value is not None]
+    return "{} [{}, {}]".format(*known) if len(known) == 3 else " ".join(known) or "-"
 
 
 def print_table(title: str, rows: Sequence[Mapping[str, str]], left: int = 1) -> None:

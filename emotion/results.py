@@ -1,5 +1,6 @@
 """The README's table of results, from kept run records and nothing else: python -m emotion.results [RUN ...]."""
 
+import re
 import shutil
 from collections.abc import Sequence
 from functools import partial
@@ -8,22 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from emotion.cli import bare_arguments_are, near, verb
+from emotion.cli import CONF, bare_arguments_are, compose, listed, near, verb
 from emotion.errors import UserError
 
 if TYPE_CHECKING:
     from emotion.runs import Run
 
 Row = dict[str, str]
+Figure = Sequence[float]
+"""A share with its 95 % interval."""
 
 BEGIN, END = "<!-- results: written by python -m emotion.results -->", "<!-- end of results -->"
 
 
 def results(cfg: DictConfig) -> str:
-    """Keep the records of the given runs, write the table of all that are kept into the README; the table.
+    """Keep the records of the given runs, write the tables of all that are kept into the README; the tables.
 
     Raises:
-        UserError: a run that is none of an experiment on FER2013 from a commit, or a README without a place for it.
+        UserError: a run that is not an experiment as it stands, on FER2013, from a commit; another run of its seed is
+            kept; or the README has no place for the tables.
     """
     from emotion import runs
     from emotion.files import write_text
@@ -31,71 +35,140 @@ def results(cfg: DictConfig) -> str:
     settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     records, readme = Path(settings["records"]), Path(settings["readme"])
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise UserError(f"{readme} has no place for the table; expected one line {BEGIN} and below it one {END}.")
-    chosen = runs.find(settings["runs"])
+    head, begin, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise UserError(f"{readme} has no place for the table; expected a line {BEGIN} and below it {END}.")
+    chosen = runs.find(listed(settings["runs"]))
     for run in chosen:
-        _check(run)
+        _check(run, records)
     for run in chosen:
         print(f"kept {near(_keep(run, records).absolute())}")
-    written = table(runs.find([str(records)]))
-    head, rest = text.split(BEGIN)
-    write_text(readme, f"{head}{BEGIN}\n\n{written}\n{END}{rest.split(END)[1]}")
+    written = tables(runs.find([str(records)]))
+    write_text(readme, f"{head}{BEGIN}\n\n{written}\n{END}{tail}")
     print(f"{written}\nwrote {near(readme.absolute())}")
     return written
 
 
-def table(kept: Sequence["Run"]) -> str:
-    """A Markdown line for each experiment: what was published, what its runs reached, how to repeat them."""
+def tables(kept: Sequence["Run"]) -> str:
+    """Markdown: what each experiment published, what its runs reached, how to repeat them; then F1 by class."""
     from emotion import report, runs
 
-    return report.markdown([_row(group) for group in runs.seeds_of(kept)])
+    groups = runs.seeds_of(kept)
+    written = report.markdown([_row(group) for group in groups])
+    by_class: dict[tuple[str, ...], list[Row]] = {}
+    for group in groups:
+        row = _classes(group)
+        by_class.setdefault(tuple(row), []).append(row)
+    return "\n".join([written, *(report.markdown(rows) for rows in by_class.values())])
+
+
+def experiment(name: str) -> dict[str, Any]:
+    """The config of conf/experiment/`name`.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    names = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+    if name not in names:
+        raise UserError(
+            f"{name} is no experiment; expected {', '.join(names)}: python -m emotion.train experiment=NAME."
+        )
+    cfg = compose("train", f"experiment={name}", f"name={name}", "run_dir=RUN")
+    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
 
 
 def _row(group: Sequence["Run"]) -> Row:
     first = group[0].record
     config, tests = first["config"], [run.record["scores"]["test"] for run in group]
-    published, views, plain = config["published"], config["views"], [test["none"]["all"] for test in tests]
+    name, views, plain = config["name"], config["views"], [test["none"]["all"] for test in tests]
+    published = experiment(name)["published"]
+    seeds = [str(run.record["config"]["seed"]) for run in group]
     split = config["split"]["_target_"].rsplit(".", 1)[-1]
-    seeds = ", ".join(str(run.record["config"]["seed"]) for run in group)
-    commits = dict.fromkeys(run.record["commit"][:7] for run in group)
+    multirun = "-m " if len(seeds) > 1 else ""
     return {
-        "experiment": f"`{config['name']}`",
+        "experiment": name,
         "parameters": f"{first['parameters']:,}",
         "published %": _published(published),
-        "reached": _reached(published, group),
-        "accuracy %": _figure([scores["accuracy"] for scores in plain]),
-        "macro F1 %": _figure([scores["macro_f1"] for scores in plain]),
-        "with views %": f"{_mean([test[views]['all']['accuracy'][0] for test in tests])} ({views})",
-        "clean rows %": _mean([test["none"]["clean"]["accuracy"][0] for test in tests]),
+        "ours less published": _against(published, group),
+        "accuracy %": _shown([scores["accuracy"] for scores in plain]),
+        "macro F1 %": _shown([scores["macro_f1"] for scores in plain]),
+        "with views %": f"{_shown([test[views]['all']['accuracy'] for test in tests])} ({views})",
+        "clean rows %": _shown([test["none"]["clean"]["accuracy"] for test in tests]),
         "ECE %": _mean([scores["ece"] for scores in plain]),
         "split (test faces)": f"{split} ({plain[0]['n']:,})",
-        "seeds": f"{seeds} (n = {len(group)})",
-        "commit": ", ".join(commits),
-        "command": f"`{first['command']}`",
+        "n": str(len(group)),
+        "commit": ", ".join(dict.fromkeys(run.record["commit"][:7] for run in group)),
+        "command": f"`python -m emotion.train {multirun}experiment={name} seed={','.join(seeds)}`",
     }
 
 
 def _published(published: dict[str, Any]) -> str:
-    of = " of validation" if published["part"] == "val" else ""
+    """66.3, macro F1 62.9; what it is of where that is not test, and whether it is a result at all."""
+    kind = " (target)" if published.get("target") else ""
+    of = " on validation" if published["part"] == "val" else ""
     f1 = f", macro F1 {100 * published['macro_f1']:.1f}" if "macro_f1" in published else ""
-    return f"{100 * published['accuracy']:.2f}".rstrip("0").rstrip(".") + of + f1
+    recall = f", each recall above {100 * published['recall']:.0f}" if "recall" in published else ""
+    return f"{100 * published['accuracy']:.2f}".rstrip("0").rstrip(".") + of + f1 + recall + kind
 
 
-def _reached(published: dict[str, Any], group: Sequence["Run"]) -> str:
-    """Our figure less the published one, on the part that the published one is of."""
+def _against(published: dict[str, Any], group: Sequence["Run"]) -> str:
+    """Each published figure held against ours, on the part that it is of."""
+    plain = [run.record["scores"]["test"]["none"]["all"] for run in group]
+    ours = {
+        "test": [scores["accuracy"] for scores in plain],
+        "val": [_validation(run) for run in group],
+    }[published["part"]]
+    said = _verdict(ours, published["accuracy"])
+    if "macro_f1" in published:
+        said += f"; macro F1 {_verdict([scores['macro_f1'] for scores in plain], published['macro_f1'])}"
+    if "recall" in published:
+        least = min(found["recall"][0] for scores in plain for found in scores["classes"].values())
+        said += f"; least recall {100 * least:.1f} %"
+    return said
+
+
+def _verdict(ours: Sequence[Figure], published: float) -> str:
+    """`+0.41 [-0.70, 1.51], level`: passed or missed where the interval leaves nothing else.
+
+    The interval is of a mean over seeds: the faces' share of it as each seed's own interval says, the seeds' share
+    from their deviation.
+    """
     import numpy as np
 
-    records = [run.record for run in group]
-    ours = {
-        "test": [record["scores"]["test"]["none"]["all"]["accuracy"][0] for record in records],
-        "val": [record["best"]["score"] for record in records],
-    }[published["part"]]
-    points = 100 * (float(np.mean(ours)) - published["accuracy"])
-    return f"{'yes' if points >= 0 else 'no'}, {points:+.2f}"
+    from emotion.evaluation import CONFIDENCE_Z
+
+    figures = np.asarray(ours, float)
+    of_faces = float((figures[:, 2] - figures[:, 1]).mean()) / 2
+    of_seeds = CONFIDENCE_Z * float(figures[:, 0].std(ddof=1)) / len(ours) ** 0.5 if len(ours) > 1 else 0.0
+    gap, half = 100 * (float(figures[:, 0].mean()) - published), 100 * (of_faces**2 + of_seeds**2) ** 0.5
+    verdict = "passed" if gap - half > 0 else "missed" if gap + half < 0 else "level"
+    return f"{gap:+.2f} [{gap - half:+.2f}, {gap + half:+.2f}], {verdict}"
 
 
-def _figure(figures: Sequence[Sequence[float]]) -> str:
+def _validation(run: "Run") -> list[float]:
+    """The best epoch's accuracy on validation, which chose it."""
+    import torch
+
+    from emotion.evaluation import wilson
+
+    record = run.record
+    return wilson(torch.tensor(record["best"]["score"], dtype=torch.float64), torch.tensor(record["split"]["val"]))
+
+
+def _classes(group: Sequence["Run"]) -> Row:
+    """F1 of each class, with the published one behind it where there is one."""
+    plain = [run.record["scores"]["test"]["none"]["all"] for run in group]
+    name = group[0].record["config"]["name"]
+    published = experiment(name)["published"].get("f1", {})
+    row = {"F1 %": name}
+    for label in plain[0]["classes"]:
+        known = f" (published {100 * published[label]:.1f})" if label in published else ""
+        row[label] = _shown([scores["classes"][label]["f1"] for scores in plain]) + known
+    return row
+
+
+def _shown(figures: Sequence[Figure]) -> str:
     """One seed's figure with its interval, several seeds' mean and deviation."""
     from emotion.report import spread
 
@@ -108,32 +181,44 @@ def _mean(shares: Sequence[float]) -> str:
     return mean_and_deviation(shares)
 
 
-def _check(run: "Run") -> None:
-    config = run.record["config"]
-    if not config.get("published"):
-        raise UserError(
-            f"{run.folder} is no run of an experiment: start it as python -m emotion.train experiment=NAME."
-        )
-    if run.record["data"]["source"].startswith("synthetic"):
-        raise UserError(f"{run.folder} was trained on {run.record['data']['source']}; expected a run on FER2013.")
-    if not (run.record["commit"] or "+changes").isalnum():
+def _check(run: "Run", records: Path) -> None:
+    from emotion import runs
+    from emotion.data.fer2013_csv import PUBLISHED_MD5
+
+    record, config = run.record, run.record["config"]
+    expected, found = runs.recipe(experiment(config["name"])), runs.recipe(config)
+    if differing := [key for key in expected if expected[key] != found[key]]:
+        raise UserError(f"{run.folder} is not {config['name']} as it stands: it has another {', '.join(differing)}.")
+    if record["data"]["digest"] != PUBLISHED_MD5:
+        raise UserError(f"{run.folder} was trained on {record['data']['source']}; expected the published fer2013.csv.")
+    if not (record["commit"] or "+changes").isalnum():
         raise UserError(f"{run.folder}: no commit holds the code that it ran; commit first, then run it again.")
-    if config["monitor"]["metric"] != "val/acc":
-        raise UserError(f"{run.folder} chose its epoch by {config['monitor']['metric']}; expected val/acc.")
+    if places := re.findall(r'"((?:/|~|[A-Z]:)[^"]*)"', (run.folder / runs.RECORD).read_text()):
+        raise UserError(
+            f"{run.folder}: its record names places of this machine ({places[0]}); run it with data_dir=data."
+        )
+    kept = runs.read_record(_place(run, records))
+    if kept not in (None, record):
+        raise UserError(f"{_place(run, records)} is another run of that seed; remove it first if it is to give way.")
 
 
 def _keep(run: "Run", records: Path) -> Path:
-    """Copy what the table and `compare` need; an earlier run of the same name and seed gives way."""
+    """Copy what the tables and `compare` need."""
     from emotion.files import write_atomically
     from emotion.runs import PREDICTIONS, RECORD
 
-    config = run.record["config"]
-    kept: Path = records / config["name"] / f"seed={config['seed']}"
+    kept = _place(run, records)
     kept.mkdir(parents=True, exist_ok=True)
     for name in (RECORD, PREDICTIONS, "metrics.csv"):
         if (run.folder / name).is_file() and run.folder.resolve() != kept.resolve():
             write_atomically(kept / name, partial(shutil.copyfile, run.folder / name))
     return kept
+
+
+def _place(run: "Run", records: Path) -> Path:
+    config = run.record["config"]
+    place: Path = records / config["name"] / f"seed={config['seed']}"
+    return place
 
 
 @verb("results")

@@ -15,14 +15,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from emotion.data.datamodule import SHUFFLED
 from emotion.errors import UserError
 from emotion.evaluation import Judged
 from emotion.files import write_atomically, write_text
 
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "torchmetrics", "kornia", "numpy")
 RECORD, PREDICTIONS = "record.json", "predictions.npz"
-OF_ONE_RUN = {"seed", "name", "run_dir", "resume", "data", "data_dir", "cache_dir"}
-"""Settings in which runs of one experiment may differ: chance and places."""
+IN_A_RECORD = ("command", "commit", "config", "data", "split", "parameters", "epochs", "fit_seconds", "best", "scores")
+OF_A_RECIPE = (
+    "labels", "split", "sampler", "input", "augment", "model", "loss", "optimizer", "scheduler", "batch_size",
+    "monitor", "overfit",
+)  # fmt: skip
+OF_THE_TRAINER = (
+    "max_epochs", "devices", "gradient_clip_val", "accumulate_grad_batches", "limit_train_batches", "limit_val_batches",
+)  # fmt: skip
+DEFAULTS = {"sampler": SHUFFLED}
 
 
 class Run(NamedTuple):
@@ -30,6 +38,19 @@ class Run(NamedTuple):
 
     folder: Path
     record: dict[str, Any]
+
+
+class Predictions(NamedTuple):
+    """A run's test faces (N,): row in the source, label, whether its pixels are not in training, what the run said."""
+
+    rows: NDArray[np.integer]
+    labels: NDArray[np.integer]
+    clean: NDArray[np.bool_]
+    predicted: NDArray[np.integer]
+
+    def of(self, chosen: NDArray[np.bool_]) -> "Predictions":
+        """Of some faces."""
+        return Predictions(self.rows[chosen], self.labels[chosen], self.clean[chosen], self.predicted[chosen])
 
 
 def write_record(run_dir: Path, record: dict[str, Any]) -> None:
@@ -65,43 +86,48 @@ def write_predictions(run_dir: Path, judged: Mapping[str, Judged]) -> Path:
     return path
 
 
-def read_predictions(run: Run) -> dict[str, NDArray[np.integer]]:
-    """What `write_predictions` wrote.
+def read_predictions(run: Run, views: str) -> Predictions:
+    """What a run wrote of its test faces, of one kind of views.
 
     Raises:
-        UserError: the file is missing or something else.
+        UserError: the file is missing, or is not what `write_predictions` writes.
     """
-    path = run.folder / PREDICTIONS
+    path, classes = run.folder / PREDICTIONS, len(run.record["config"]["labels"])
+    expected = f"expected what a run leaves beside its record, with views {views}"
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as columns:
-            found = {name: columns[name] for name in columns.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}); it is written at the end of a run, beside its record."
-        ) from error
-    if missing := {"rows", "labels", "clean", "none"} - set(found):
-        raise UserError(f"{path} has no {', '.join(sorted(missing))}; expected what a run leaves beside its record.")
+            found = Predictions(*(columns[name] for name in ("rows", "labels", "clean", views)))
+    except (OSError, EOFError, TypeError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} cannot be read ({type(error).__name__}: {error}); {expected}.") from error
+    whole = all(column.shape == found.rows.shape and column.dtype.kind in "iub" for column in found)
+    if not whole or found.rows.ndim != 1 or max(found.labels.max(initial=0), found.predicted.max(initial=0)) >= classes:
+        raise UserError(f"{path} has columns that do not fit together or to {classes} classes; {expected}.")
     return found
 
 
 def find(sources: Sequence[str]) -> list[Run]:
     """The finished runs that folders and patterns name, each once: a folder is a run, or holds runs at any depth.
 
+    Copies of a run count once. Says how many unfinished ones are left out.
+
     Raises:
-        UserError: one of them names no finished run.
+        UserError: one of them names no finished run, or a record lacks something.
     """
-    found: dict[Path, Run] = {}
+    found: dict[str, Run] = {}
     for source in sources:
         folders = [Path(source)] if Path(source).exists() else [Path(name) for name in sorted(glob.glob(source))]
         records = [path for folder in folders for path in sorted(folder.rglob(RECORD))]
         read = [Run(path.parent, record) for path in records if (record := read_record(path.parent)) is not None]
         finished = [run for run in read if run.record.get("scores")]
         if not finished:
-            state = f"{len(read)} unfinished ones" if read else "none" if folders else "no such folder"
-            raise UserError(
-                f"{source}: expected finished runs (folders with a {RECORD} that has scores); found {state}."
-            )
-        found |= {run.folder.resolve(): run for run in finished}
+            state = f"{len(read)} unfinished" if read else "none" if folders else "no such folder"
+            raise UserError(f"{source}: expected finished runs, whose {RECORD} holds scores; found {state}.")
+        if left_out := len(read) - len(finished):
+            print(f"{source}: left out {left_out} unfinished", flush=True)
+        for run in finished:
+            if missing := [key for key in IN_A_RECORD if key not in run.record]:
+                raise UserError(f"{run.folder / RECORD} has no {', '.join(missing)}; another version wrote it.")
+            found.setdefault(json.dumps(run.record, sort_keys=True), run)
     return list(found.values())
 
 
@@ -115,15 +141,23 @@ def names(runs: Sequence[Run]) -> list[str]:
     return next((some for some in longer if len(set(some)) == len(runs)), [str(run.folder) for run in runs])
 
 
+def recipe(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides a training's result but for chance, of a run's config; what an older one lacks is the default."""
+    trainer = {key: config["trainer"].get(key) for key in OF_THE_TRAINER}
+    stopping = {**config["callbacks"]}.get("early_stopping")
+    return {key: config.get(key, DEFAULTS.get(key)) for key in OF_A_RECIPE} | {
+        "trainer": trainer,
+        "early_stopping": stopping,
+    }
+
+
 def seeds_of(runs: Sequence[Run]) -> list[list[Run]]:
-    """Runs grouped into those that differ in their seed alone, in the order of each group's first."""
-    groups: dict[str, list[Run]] = {}
+    """Runs of one recipe on the same data together, the first of each seed, in the order of each group's first."""
+    groups: dict[str, dict[int, Run]] = {}
     for run in runs:
-        config = run.record["config"]
-        shared = {key: value for key, value in config.items() if key not in OF_ONE_RUN}
-        text = json.dumps([shared, run.record["data"]["digest"]], sort_keys=True)
-        groups.setdefault(text.replace(config["run_dir"], "RUN"), []).append(run)
-    return list(groups.values())
+        key = json.dumps([recipe(run.record["config"]), run.record["data"]["digest"]], sort_keys=True)
+        groups.setdefault(key, {}).setdefault(run.record["config"]["seed"], run)
+    return [list(group.values()) for group in groups.values()]
 
 
 def command() -> str:

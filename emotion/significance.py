@@ -1,7 +1,6 @@
 """Whether two classifiers that judged the same faces differ by more than chance: paired tests."""
 
-from fractions import Fraction
-from math import comb
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -49,8 +48,10 @@ def compare(labels: Labels, first: Labels, second: Labels, classes: int) -> Pair
 def mcnemar(only_first: int, only_second: int) -> float:
     """Exact two-sided p of as uneven a split of the faces that one classifier alone has right: McNemar 1947."""
     n = only_first + only_second
-    tail = Fraction(sum(comb(n, k) for k in range(min(only_first, only_second) + 1)), 2**n)
-    return min(1.0, float(2 * tail))
+    k = torch.arange(min(only_first, only_second) + 1, dtype=torch.float64)
+    total = torch.tensor(n, dtype=torch.float64)
+    log_choices = (total + 1).lgamma() - (k + 1).lgamma() - (total - k + 1).lgamma()
+    return min(1.0, 2 * math.exp(float(log_choices.logsumexp(0)) - n * math.log(2)))
 
 
 def paired_bootstrap(
@@ -69,11 +70,13 @@ def paired_bootstrap(
 
 
 def corrected(pairs: list[Paired]) -> list[Paired]:
-    """The same with p-values that stay honest together."""
-    accuracy, macro_f1 = holm([pair.accuracy.p for pair in pairs]), holm([pair.macro_f1.p for pair in pairs])
+    """The same with p-values that stay honest together, two of each pair."""
+    p_values = iter(holm([p for pair in pairs for p in (pair.accuracy.p, pair.macro_f1.p)]))
     return [
-        pair._replace(accuracy=pair.accuracy._replace(p=p), macro_f1=pair.macro_f1._replace(p=q))
-        for pair, p, q in zip(pairs, accuracy, macro_f1, strict=True)
+        pair._replace(
+            accuracy=pair.accuracy._replace(p=next(p_values)), macro_f1=pair.macro_f1._replace(p=next(p_values))
+        )
+        for pair in pairs
     ]
 
 

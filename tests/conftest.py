@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from PIL import Image
 
 from emotion.classifier import EmotionClassifier
-from emotion.cli import CONF
+from emotion.cli import CONF, compose
 from emotion.data.faces import EMOTIONS, USAGES, Rows
 from emotion.data.synthetic import read
 
@@ -32,11 +31,6 @@ SMALL = (
 def options(group: str) -> list[str]:
     """The choices of a config group: the files of its folder."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-
-
-def compose_config(name: str, *overrides: str) -> DictConfig:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(name, overrides=list(overrides))
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +56,7 @@ def small_config(tmp_path: Path) -> Callable[..., DictConfig]:
 
     def make(*overrides: str) -> DictConfig:
         data = ("data=synthetic", "data.training=16", "data.public_test=4", "data.private_test=4", "batch_size=16")
-        return compose_config("train", *SMALL, *data, "trainer.max_epochs=2", *overrides)
+        return compose("train", *SMALL, *data, "trainer.max_epochs=2", *overrides)
 
     return make
 

@@ -7,10 +7,10 @@ from omegaconf import DictConfig
 
 from emotion import checkpoints
 from emotion.classifier import EmotionClassifier
+from emotion.cli import compose
 from emotion.errors import UserError
 from emotion.evaluate import evaluate
 from emotion.train import train
-from tests.conftest import compose_config
 
 Config = Callable[..., DictConfig]
 RUN = Path("run")
@@ -85,7 +85,7 @@ def test_evaluate_finds_what_training_recorded(run: Path) -> None:
     import json
 
     record = json.loads((run / "record.json").read_text())
-    found = evaluate(compose_config("evaluate", f"checkpoint={run}", "views=flip", "accelerator=cpu"))
+    found = evaluate(compose("evaluate", f"checkpoint={run}", "views=flip", "accelerator=cpu"))
     assert found["all"] == record["scores"]["test"]["flip"]["all"]
     assert found["clean"] == record["scores"]["test"]["flip"]["clean"]
     assert (run / "evaluation" / "best_random_test_flip.json").is_file()
@@ -93,13 +93,13 @@ def test_evaluate_finds_what_training_recorded(run: Path) -> None:
 
 
 def test_evaluate_on_training_rows_has_no_clean_ones(run: Path) -> None:
-    found = evaluate(compose_config("evaluate", f"checkpoint={run}", "subset=train", "accelerator=cpu"))
+    found = evaluate(compose("evaluate", f"checkpoint={run}", "subset=train", "accelerator=cpu"))
     assert (found["all"]["n"], found["clean"]["n"]) == (77, 0)
 
 
 def test_evaluate_on_another_split_and_source(run: Path, fer_csv: Path) -> None:
     overrides = ("data=fer2013_csv", "split=official", "subset=val", "views=ten_crop", "accelerator=cpu")
-    found = evaluate(compose_config("evaluate", f"checkpoint={run}", *overrides))
+    found = evaluate(compose("evaluate", f"checkpoint={run}", *overrides))
     assert found["all"]["n"] == 18  # three faces of six classes in PublicTest
 
 
@@ -109,12 +109,12 @@ REFUSED = {"subset=dev": "expected train, val, test", "views=many": "expected no
 @pytest.mark.parametrize(("override", "message"), REFUSED.items())
 def test_evaluate_refuses_what_it_does_not_know(override: str, message: str, run: Path) -> None:
     with pytest.raises(UserError, match=message):
-        evaluate(compose_config("evaluate", f"checkpoint={run}", override))
+        evaluate(compose("evaluate", f"checkpoint={run}", override))
 
 
 def test_data_of_other_classes_is_refused(run: Path, small_config: Config) -> None:
     with pytest.raises(UserError, match=r"tells apart happiness, .*; the data has happy, neutral, sad, surprise"):
-        evaluate(compose_config("evaluate", f"checkpoint={run}", "labels=four"))
+        evaluate(compose("evaluate", f"checkpoint={run}", "labels=four"))
     with pytest.raises(UserError, match=r"last.ckpt tells apart happiness, .*; the data has angry, "):
         train(small_config("labels=seven", "trainer.max_epochs=2", f"resume={run}"), run)
 
@@ -127,5 +127,5 @@ def test_a_run_does_not_go_on_with_other_faces(run: Path, small_config: Config) 
 def test_evaluate_says_when_it_cannot_know_the_training_rows(
     run: Path, fer_csv: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    evaluate(compose_config("evaluate", f"checkpoint={run}", "data=fer2013_csv", "split=official"))
+    evaluate(compose("evaluate", f"checkpoint={run}", "data=fer2013_csv", "split=official"))
     assert "which of its rows it knows is unknown" in capsys.readouterr().out

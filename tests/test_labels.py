@@ -1,16 +1,16 @@
 import numpy as np
 import pytest
 
+from emotion.cli import compose
 from emotion.data.faces import EMOTIONS
 from emotion.errors import UserError
 from emotion.labels import LEFT_OUT, relabel
-from tests.conftest import compose_config
 
 EACH = np.arange(7, dtype=np.uint8)
 
 
 def scheme(name: str) -> dict[str, list[str]]:
-    return {name: list(members) for name, members in compose_config("train", f"labels={name}").labels.items()}
+    return {name: list(members) for name, members in compose("train", f"labels={name}").labels.items()}
 
 
 def test_seven_is_the_order_of_the_file() -> None:

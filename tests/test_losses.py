@@ -4,8 +4,9 @@ from omegaconf import OmegaConf
 from torch.nn.functional import cross_entropy as torch_cross_entropy
 
 from emotion.building import build
+from emotion.cli import compose
 from emotion.losses import FocalLoss, LDAMLoss, balanced_weights, cross_entropy
-from tests.conftest import compose_config, options
+from tests.conftest import options
 
 LOGITS, TARGETS = torch.randn(20, 3, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 3
 
@@ -78,7 +79,7 @@ def test_ldam_loss_of_a_known_face() -> None:
 
 @pytest.mark.parametrize("loss", options("loss"))
 def test_every_loss_keeps_a_recipes_settings_and_learns(loss: str) -> None:
-    cfg = compose_config("train", f"loss={loss}", "run_dir=x")
+    cfg = compose("train", f"loss={loss}", "run_dir=x")
     assert (cfg.loss.balanced, cfg.loss.label_smoothing) == (True, 0.1)  # V4's
     logits = LOGITS.clone().requires_grad_()
     value = build(OmegaConf.to_container(cfg.loss), class_counts=[10, 20, 40])(logits, TARGETS)  # type: ignore[arg-type]

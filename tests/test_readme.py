@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from emotion import runs
-from emotion.results import BEGIN, END, table
-from tests.conftest import compose_config
+from emotion.cli import compose
+from emotion.results import BEGIN, END, tables
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 COMMANDS = sorted(set(re.findall(r"python -m emotion\.(\w+)([^`\n#]*)", re.sub(r"<!--.*?-->", "", README))))
@@ -19,7 +19,7 @@ def test_every_command_composes(verb: str, rest: str) -> None:
     if verb in ("compare", "results"):
         overrides.append(f"runs=[{','.join(word for word in rest.split() if '=' not in word)}]")
     single = [re.sub(r"=([^,\[{]+),.*", r"=\1", word) for word in overrides]  # of a sweep, its first value
-    compose_config(verb, *(word.replace("RUN", "outputs/x") for word in single))
+    compose(verb, *(word.replace("RUN", "outputs/x") for word in single))
 
 
 def test_every_make_target_exists(project: Path) -> None:
@@ -34,7 +34,7 @@ def test_every_file_that_is_named_exists(project: Path) -> None:
 
 def test_the_table_of_results_says_what_the_records_say(project: Path) -> None:
     written = README.split(BEGIN)[1].split(END)[0].strip()
-    assert written == table(runs.find([str(project / "outputs" / "records")])).strip()
+    assert written == tables(runs.find([str(project / "outputs" / "records")])).strip()
 
 
 def test_records_tell_of_no_machines_folders(project: Path) -> None:

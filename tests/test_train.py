@@ -13,10 +13,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from emotion import checkpoints, runs
 from emotion.callbacks.graceful_stop import Stopped
+from emotion.cli import compose
 from emotion.errors import UserError
 from emotion.loggers import read_metrics
 from emotion.train import make_classifier, make_data, make_trainer, resolve, train
-from tests.conftest import compose_config, options, signal_at
+from tests.conftest import options, signal_at
 
 Config = Callable[..., DictConfig]
 RUN = Path("run")
@@ -99,11 +100,11 @@ def test_predictions_are_those_that_the_record_scores(run: Path) -> None:
 def test_every_system_goes_from_its_recipe_to_its_record(model: str) -> None:
     few = ["data=synthetic", "data.training=20", "data.public_test=2", "data.private_test=2"]
     short = ["trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.accelerator=cpu", "compile.cpu=false"]
-    train(compose_config("train", f"model={model}", *few, *short), RUN)
+    train(compose("train", f"model={model}", *few, *short), RUN)
     record = json.loads((RUN / "record.json").read_text())
     assert record["config"]["name"] == model
     scores = record["scores"]["test"]["none"]["all"]
-    assert list(scores["classes"]) == list(compose_config("train", f"model={model}").labels)
+    assert list(scores["classes"]) == list(compose("train", f"model={model}").labels)
     assert 0 <= scores["ece"] <= 1
     lower, upper = scores["nll"][1:]
     assert lower < scores["nll"][0] < upper
@@ -197,7 +198,7 @@ def test_every_optimiser_takes_the_recipe(optimizer: str, small_config: Config) 
 def test_every_debug_choice_runs(debug: str) -> None:
     few = ["data=synthetic", "data.training=20", "data.public_test=2", "data.private_test=2"]
     small = ["model.widths=[8,16]", "model.convs=[1,1]", "model.reduction=4", "input=grey48", "batch_size=4"]
-    train(compose_config("train", f"debug={debug}", *few, *small), RUN)
+    train(compose("train", f"debug={debug}", *few, *small), RUN)
     assert (RUN / "record.json").is_file()
 
 
@@ -205,7 +206,7 @@ def test_without_fer2013_drawn_faces_stand_in_and_everything_says_so(
     small_config: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cfg = small_config("trainer.max_epochs=1")
-    cfg.data = compose_config("train", "data=auto", "data.otherwise.training=10").data
+    cfg.data = compose("train", "data=auto", "data.otherwise.training=10").data
     train(cfg, RUN)
     said = capsys.readouterr().out
     assert "FER2013 was not found" in said
@@ -215,7 +216,7 @@ def test_without_fer2013_drawn_faces_stand_in_and_everything_says_so(
 
 def test_the_stand_in_stops_after_its_minutes(small_config: Config, capsys: pytest.CaptureFixture[str]) -> None:
     cfg = small_config("trainer.max_epochs=50", "demo_minutes=0.001")
-    cfg.data = compose_config("train", "data=auto", "data.otherwise.training=10").data
+    cfg.data = compose("train", "data=auto", "data.otherwise.training=10").data
     train(cfg, RUN)
     assert json.loads((RUN / "record.json").read_text())["epochs"] < 5
     assert "training ends with the epoch under way" in capsys.readouterr().out

@@ -1,6 +1,6 @@
 """The improved CNN: four normalised convolutions, each halving the side, and three linear layers.
 
-Seven classes, 48x48 grey, 1,636,551 parameters; published at 58 % of its validation faces.
+Seven classes, 48x48 grey, 1,636,551 parameters; published at 58 % on validation.
 """
 
 from collections.abc import Sequence

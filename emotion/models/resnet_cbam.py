@@ -1,6 +1,6 @@
 """ResNet with CBAM: a ResNet-18 whose four stages each end in channel and spatial attention.
 
-Seven classes, 48x48 grey; published at about 60 % of its training and of its validation faces.
+Seven classes, 48x48 grey; published at about 60 % on training and on validation.
 """
 
 from collections.abc import Sequence

@@ -6,11 +6,12 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
+from emotion.cli import compose
 from emotion.data.datamodule import EmotionDataModule
 from emotion.errors import UserError
 from emotion.losses import balanced_weights
 from emotion.train import make_data, resolve
-from tests.conftest import compose_config, options
+from tests.conftest import options
 
 Config = Callable[..., DictConfig]
 
@@ -67,7 +68,7 @@ def test_class_without_training_faces_is_refused(fer_csv: Path) -> None:
     lines = fer_csv.read_text().splitlines()
     fer_csv.write_text("\n".join(line for line in lines if not line.startswith("1,")))
     with pytest.raises(UserError, match=r"no training face of disgust.*labels=NAME"):
-        module(compose_config("train", "labels=seven", "split=official"))
+        module(compose("train", "labels=seven", "split=official"))
 
 
 def test_overfit_trains_and_validates_on_the_same_faces(small_config: Config) -> None:
@@ -80,7 +81,7 @@ def test_overfit_trains_and_validates_on_the_same_faces(small_config: Config) ->
 @pytest.mark.fer2013
 def test_published_splits_and_weights_of_fer2013(fer2013: Path) -> None:
     def real(*overrides: str) -> EmotionDataModule:
-        return module(compose_config("train", f"data_dir={fer2013.parent}", *overrides))
+        return module(compose("train", f"data_dir={fer2013.parent}", *overrides))
 
     six = real("labels=six", "split=random_20")
     assert [len(part) for part in six.split] == [18996, 4748, 5945]

@@ -9,8 +9,9 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from emotion.building import build
+from emotion.cli import compose
 from emotion.errors import UserError
-from tests.conftest import compose_config, options
+from tests.conftest import options
 
 MODELS = options("model")
 PARAMETERS = {
@@ -32,7 +33,7 @@ ResNet-CBAM: a ResNet-18 without its head (11,176,512), of one channel (- 6,272)
 
 
 def recipe(model: str) -> tuple[dict[str, object], int, int]:
-    cfg = compose_config("train", f"model={model}", "run_dir=x")
+    cfg = compose("train", f"model={model}", "run_dir=x")
     return OmegaConf.to_container(cfg.model, resolve=True), cfg.input.channels, cfg.input.size  # type: ignore[return-value]
 
 
@@ -58,7 +59,7 @@ def test_names_agree(model: str) -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_parameters_are_as_published(model: str) -> None:
-    classes = len(compose_config("train", f"model={model}").labels)
+    classes = len(compose("train", f"model={model}").labels)
     assert sum(parameter.numel() for parameter in make(model, classes).parameters()) == PARAMETERS[model]
 
 
@@ -145,7 +146,7 @@ def test_compiled_it_computes_the_same(model: str) -> None:
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("kind", options("input"))
 def test_any_input_will_do_that_is_large_enough(model: str, kind: str) -> None:
-    cfg = compose_config("train", f"model={model}", f"input={kind}", "run_dir=x")
+    cfg = compose("train", f"model={model}", f"input={kind}", "run_dir=x")
     config, size, channels = OmegaConf.to_container(cfg.model, resolve=True), cfg.input.size, cfg.input.channels
     net: nn.Module = build(config, num_classes=6, in_channels=channels, input_size=size).eval()  # type: ignore[arg-type]
     with torch.inference_mode():
