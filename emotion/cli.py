@@ -78,7 +78,7 @@ def listed(value: str | Sequence[object]) -> list[str]:
 
 def console() -> Console:
     """For tables: as wide as the terminal, and where there is none wide enough for ours."""
-    return Console(width=None if sys.stdout.isatty() else 140)
+    return Console(width=None if sys.stdout.isatty() else 120)
 
 
 def duration(seconds: float) -> str:

@@ -48,23 +48,24 @@ def compare(cfg: DictConfig, folder: Path) -> list["Paired"]:
     judged = _judged(found, groups, views, rows)
     title = f"test, views={views}, rows={rows}"
     tables = {
-        f"{title}: accuracy, macro F1 and NLL with 95 % intervals": [_overview(one) for one in judged],
-        f"{title}: F1 % by class": [_by_class(one) for one in judged],
+        "runs": [_overview(one) for one in judged],
+        f"{title}; 95 % intervals": [_figures(one) for one in judged],
+        "F1 % by class": [_by_class(one) for one in judged],
     }
     several = [_group(group, views, rows) for group in groups if len(group) > 1]
     if several:
         tables["several seeds of one recipe: mean and standard deviation"] = several
     sentences = _sentences(judged, all(len(group) > 1 for group in groups))
     text = f"# {title}\n"
-    for caption, table in tables.items():
-        report.print_table(caption, table)
-        text += f"\n{caption}\n\n{report.markdown(table)}"
-    print("\n".join(sentences))
+    text += "".join(f"\n{caption}\n\n{report.markdown(table)}" for caption, table in tables.items())
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "comparison.md", text + "".join(f"\n{sentence}\n" for sentence in sentences))
     write_text(folder / "comparison.csv", _csv(judged))
     names = [f"{one.name}\n{_test(one.run)}" for one in judged]
     plots.save(plots.comparison(names, [one.scores for one in judged], title), folder / "comparison.png")
+    for caption, table in tables.items():
+        report.print_table(caption, table)
+    print("\n".join(sentences))
     print("\n".join(f"wrote {near(folder / f'comparison.{kind}')}" for kind in ("md", "csv", "png")))
     return [one.pair for one in judged if not isinstance(one.pair, str)]
 
@@ -100,21 +101,28 @@ def _test(run: "Run") -> str:
 
 
 def _overview(one: Judged) -> Row:
-    from emotion import report
-
-    record, scores = one.run.record, one.scores
+    record = one.run.record
     return {
         "run": one.name,
+        "test": _test(one.run),
+        "faces": f"{one.scores['n']:,}",
+        "seed": f"{record['config']['seed']}",
         "parameters": f"{record['parameters']:,}",
         "epochs": f"{record['epochs']}",
         "time": duration(record["fit_seconds"]),
-        "seed": f"{record['config']['seed']}",
-        "test": _test(one.run),
-        "faces": f"{scores['n']:,}",
-        "accuracy %": report.spread(scores["accuracy"]),
-        "macro F1 %": report.spread(scores["macro_f1"]),
-        "ECE %": report.share(scores["ece"]),
-        "NLL": report.nats(scores["nll"]),
+    }
+
+
+def _figures(one: Judged) -> Row:
+    from emotion import report
+
+    return {
+        "run": one.name,
+        "accuracy %": report.spread(one.scores["accuracy"]),
+        "macro F1 %": report.spread(one.scores["macro_f1"]),
+        "ECE %": report.share(one.scores["ece"]),
+        "NLL": report.loss(one.scores["nll"]),
+        "Brier": report.loss(one.scores["brier"]),
     }
 
 
@@ -166,7 +174,7 @@ def _sentences(judged: Sequence[Judged], several_seeds: bool) -> list[str]:
         recipes = (
             "the deviations over seeds tell how far it goes by chance."
             if several_seeds
-            else "several seeds of each tell."
+            else "only several seeds of each tell."
         )
         said.append(f"The tests are of these trained networks; whether their recipes differ, {recipes}")
     return said

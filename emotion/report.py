@@ -26,7 +26,7 @@ def print_scores(title: str, by_views: Mapping[str, Scores]) -> None:
     for views, scores in by_views.items():
         for rows, name in (("all", "all"), ("clean", "not in training")):
             found = scores[rows]
-            figures = spread(found["accuracy"]), spread(found["macro_f1"]), share(found["ece"]), nats(found["nll"])
+            figures = spread(found["accuracy"]), spread(found["macro_f1"]), share(found["ece"]), loss(found["nll"])
             overall.add_row(views, name, f"{found['n']:,}", *figures)
     out.print(overall)
     views, scores = list(by_views.items())[-1]
@@ -48,8 +48,8 @@ def share(figure: float | None) -> str:
     return "-" if figure is None else f"{100 * figure:.1f}"
 
 
-def nats(figure: Sequence[float | None]) -> str:
-    """A negative log-likelihood with its interval: 1.216 [1.184, 1.248]."""
+def loss(figure: Sequence[float | None]) -> str:
+    """A loss with its interval: 1.216 [1.184, 1.248]."""
     known = [f"{value:.3f}" for value in figure if value is not None]
     return "{} [{}, {}]".format(*known) if len(known) == 3 else " ".join(known) or "-"
 

@@ -110,7 +110,7 @@ def test_pair_is_the_difference_of_the_two_records(trained: Path, capsys: pytest
     said = capsys.readouterr().out
     assert "accurate than compact_cnn on 56 faces" in said
     assert said.count("a difference") == 2
-    assert "whether their recipes differ, several seeds of each tell" in said
+    assert "whether their recipes differ, only several seeds of each tell" in said
 
 
 def test_two_seeds_of_one_recipe_are_not_tested(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
