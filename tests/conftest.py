@@ -28,6 +28,10 @@ SMALL = (
 """Overrides that leave V4's recipe as it is but for its size."""
 
 
+ROOT = Path(__file__).parent.parent
+"""The clone that the tests stand in."""
+
+
 def options(group: str) -> list[str]:
     """The choices of a config group: the files of its folder."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
@@ -130,4 +134,4 @@ def fer2013() -> Path:
 @pytest.fixture
 def project() -> Path:
     """The clone that the tests stand in."""
-    return Path(__file__).parent.parent
+    return ROOT

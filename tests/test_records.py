@@ -1,0 +1,48 @@
+"""The records behind the README's tables: whole, of this machine's folders silent, and true to the data."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from emotion import runs
+from emotion.cli import compose
+from emotion.evaluation import stand_in
+from emotion.results import experiment
+from emotion.train import make_data
+from tests.conftest import ROOT
+
+KEPT = runs.find([str(ROOT / "outputs" / "records")])
+NAMES = runs.names(KEPT)
+
+
+@pytest.mark.parametrize("run", KEPT, ids=NAMES)
+def test_a_kept_run_is_its_experiment_as_it_stands(run: runs.Run) -> None:
+    config = run.record["config"]
+    assert runs.recipe(config) == runs.recipe(experiment(config["name"]))
+    assert run.folder.parts[-2:] == (config["name"], f"seed={config['seed']}")
+    assert not re.findall(r'"(?:/|~|[A-Z]:)[^"]*"', (run.folder / "record.json").read_text())
+
+
+@pytest.mark.parametrize("run", KEPT, ids=NAMES)
+def test_a_kept_runs_predictions_are_those_that_it_was_scored_by(run: runs.Run) -> None:
+    for views, scores in run.record["scores"]["test"].items():
+        found = runs.read_predictions(run, views)
+        for rows, part in (("all", found), ("clean", found.of(found.clean))):
+            confusion = np.zeros_like(np.array(scores[rows]["confusion"]))
+            np.add.at(confusion, (part.labels, part.predicted), 1)
+            assert confusion.tolist() == scores[rows]["confusion"]
+
+
+@pytest.mark.fer2013
+@pytest.mark.parametrize("run", KEPT, ids=NAMES)
+def test_a_kept_run_judged_the_test_faces_of_fer2013(run: runs.Run, fer2013: Path) -> None:
+    cfg = compose("train", f"experiment={run.record['config']['name']}", f"data_dir={fer2013.parent}", "run_dir=x")
+    data, source = make_data(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+    found = runs.read_predictions(run, "none")
+    assert source["digest"] == run.record["data"]["digest"]
+    assert found.rows.tolist() == data.split.test.tolist()
+    assert found.labels.tolist() == data.labels[data.split.test].tolist()
+    assert (~found.clean).tolist() == stand_in(data.faces.images, data.split.test, data.split.train).tolist()
