@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Row = dict[str, str]
 
 
-class Judged(NamedTuple):
+class Entry(NamedTuple):
     """A run under the name that it has here, its scores, and how it differs from the first run."""
 
     name: str
@@ -45,32 +45,32 @@ def compare(cfg: DictConfig, folder: Path) -> list["Paired"]:
         raise UserError(f"rows={rows}: expected all or clean.")
     found = runs.find(listed(settings["runs"]))
     groups = runs.seeds_of(found)
-    judged = _judged(found, groups, views, rows)
+    entries = _entries(found, groups, views, rows)
     title = f"test, views={views}, rows={rows}"
     tables = {
-        "runs": [_overview(one) for one in judged],
-        f"{title}; 95 % intervals": [_figures(one) for one in judged],
-        "F1 % by class": [_by_class(one) for one in judged],
+        "runs": [_overview(one) for one in entries],
+        f"{title}; 95 % intervals": [_figures(one) for one in entries],
+        "F1 % by class": [_by_class(one) for one in entries],
     }
     several = [_group(group, views, rows) for group in groups if len(group) > 1]
     if several:
         tables["several seeds of one recipe: mean and standard deviation"] = several
-    sentences = _sentences(judged, all(len(group) > 1 for group in groups))
+    sentences = _sentences(entries, all(len(group) > 1 for group in groups))
     text = f"# {title}\n"
     text += "".join(f"\n{caption}\n\n{report.markdown(table)}" for caption, table in tables.items())
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "comparison.md", text + "".join(f"\n{sentence}\n" for sentence in sentences))
-    write_text(folder / "comparison.csv", _csv(judged))
-    names = [f"{one.name}\n{_test(one.run)}" for one in judged]
-    plots.save(plots.comparison(names, [one.scores for one in judged], title), folder / "comparison.png")
+    write_text(folder / "comparison.csv", _csv(entries))
+    names = [f"{one.name}\n{_test(one.run)}" for one in entries]
+    plots.save(plots.comparison(names, [one.scores for one in entries], title), folder / "comparison.png")
     for caption, table in tables.items():
         report.print_table(caption, table)
     print("\n".join(sentences))
     print("\n".join(f"wrote {near(folder / f'comparison.{kind}')}" for kind in ("md", "csv", "png")))
-    return [one.pair for one in judged if not isinstance(one.pair, str)]
+    return [one.pair for one in entries if not isinstance(one.pair, str)]
 
 
-def _judged(found: Sequence["Run"], groups: Sequence[Sequence["Run"]], views: str, rows: str) -> list[Judged]:
+def _entries(found: Sequence["Run"], groups: Sequence[Sequence["Run"]], views: str, rows: str) -> list[Entry]:
     from emotion import runs, significance
 
     scores = [_scores(run, views, rows) for run in found]
@@ -78,7 +78,7 @@ def _judged(found: Sequence["Run"], groups: Sequence[Sequence["Run"]], views: st
     pairs = [_paired(found[0], run, views, rows) if id(run) in tested else "" for run in found]
     corrected = iter(significance.corrected([pair for pair in pairs if not isinstance(pair, str)]))
     return [
-        Judged(name, run, figures, pair if isinstance(pair, str) else next(corrected))
+        Entry(name, run, figures, pair if isinstance(pair, str) else next(corrected))
         for name, run, figures, pair in zip(runs.names(found), found, scores, pairs, strict=True)
     ]
 
@@ -100,7 +100,7 @@ def _test(run: "Run") -> str:
     return f"{config['split']['_target_'].rsplit('.', 1)[-1]}, {len(config['labels'])} classes{drawn}"
 
 
-def _overview(one: Judged) -> Row:
+def _overview(one: Entry) -> Row:
     record = one.run.record
     return {
         "run": one.name,
@@ -113,7 +113,7 @@ def _overview(one: Judged) -> Row:
     }
 
 
-def _figures(one: Judged) -> Row:
+def _figures(one: Entry) -> Row:
     from emotion import report
 
     return {
@@ -126,7 +126,7 @@ def _figures(one: Judged) -> Row:
     }
 
 
-def _by_class(one: Judged) -> Row:
+def _by_class(one: Entry) -> Row:
     return {"run": one.name} | {c: f"{100 * found['f1'][0]:.1f}" for c, found in one.scores["classes"].items()}
 
 
@@ -144,7 +144,7 @@ def _group(group: Sequence["Run"], views: str, rows: str) -> Row:
 
 
 def _paired(first: "Run", second: "Run", views: str, rows: str) -> "Paired | str":
-    """The test over the faces that both were judged on, or why there is none."""
+    """The test over the faces that both judged, or why there is none."""
     import numpy as np
 
     from emotion import runs, significance
@@ -165,9 +165,9 @@ def _paired(first: "Run", second: "Run", views: str, rows: str) -> "Paired | str
     return significance.compare(one.labels[at], one.predicted[at], other.predicted[at_other], len(labels))
 
 
-def _sentences(judged: Sequence[Judged], several_seeds: bool) -> list[str]:
+def _sentences(entries: Sequence[Entry], several_seeds: bool) -> list[str]:
     """What a person needs to know of each pair."""
-    first, *others = judged
+    first, *others = entries
     pairs = [one.pair for one in others if not isinstance(one.pair, str)]
     said = [_sentence(first.name, one, len(pairs)) for one in others if one.pair]
     if pairs:
@@ -180,7 +180,7 @@ def _sentences(judged: Sequence[Judged], several_seeds: bool) -> list[str]:
     return said
 
 
-def _sentence(first: str, one: Judged, pairs: int) -> str:
+def _sentence(first: str, one: Entry, pairs: int) -> str:
     if isinstance(one.pair, str):
         return f"{one.name} is not tested against {first}: {one.pair}."
     pair, tests = one.pair, f", corrected for {2 * pairs} tests" if pairs > 1 else ""
@@ -211,10 +211,10 @@ def _verdict(difference: "Difference") -> str:
     return "a difference" if difference.p < CHANCE else "not a difference"
 
 
-def _csv(judged: Sequence[Judged]) -> str:
+def _csv(entries: Sequence[Entry]) -> str:
     """One line a run, every figure with its interval in columns of its own; differences are from the first run."""
     lines = []
-    for one in judged:
+    for one in entries:
         record, scores = one.run.record, one.scores
         line: dict[str, Any] = {
             "run": one.name,
