@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import re
 import signal
 import sys
@@ -55,6 +56,9 @@ def verb(name: str) -> Callable[[Callable[[DictConfig], Result]], Callable[[], N
                 _fail(str(error), 2)
             except OmegaConfBaseException as error:
                 _fail(f"config: {str(error).splitlines()[0]}", 2)
+            except BrokenPipeError:  # whoever read the output, such as head, has left
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                sys.exit(128 + signal.SIGPIPE)
             except KeyboardInterrupt:
                 _fail("stopped by Ctrl-C.", 128 + signal.SIGINT)
 

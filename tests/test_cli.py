@@ -60,6 +60,16 @@ def test_a_mistake_is_one_message(mistake: str) -> None:
     assert not list(Path.cwd().rglob("*.ckpt"))
 
 
+def test_an_output_that_nobody_reads_on_is_no_traceback(fer_csv: Path) -> None:
+    command = [sys.executable, "-u", "-m", "emotion.prepare"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout
+        assert child.stderr
+        child.stdout.close()
+        assert child.stderr.read() == ""
+    assert child.returncode in (1, 128 + signal.SIGPIPE)  # rich's own status, where a table was being written
+
+
 def test_the_whole_way_from_prepare_to_evaluate(fer_csv: Path) -> None:
     prepared = emotion("prepare")
     assert "NOT the published file" in prepared.stdout
