@@ -183,10 +183,10 @@ def _sentences(entries: Sequence[Entry], several_seeds: bool) -> list[str]:
 def _sentence(first: str, one: Entry, pairs: int) -> str:
     if isinstance(one.pair, str):
         return f"{one.name} is not tested against {first}: {one.pair}."
-    pair, tests = one.pair, f", corrected for {2 * pairs} tests" if pairs > 1 else ""
+    pair, tests = one.pair, f"corrected for {2 * pairs} tests"
     return (
         f"{one.name} is {_points(pair.accuracy, 'more', 'less')} accurate than {first} on {pair.faces:,} faces "
-        f"({pair.only_second} against {pair.only_first} that it alone has right), McNemar {_p(pair.accuracy)}{tests}: "
+        f"({pair.only_second} against {pair.only_first} that it alone has right), McNemar {_p(pair.accuracy)} {tests}: "
         f"{_verdict(pair.accuracy)}. "
         f"Its macro F1 is {_points(pair.macro_f1, 'higher', 'lower')}, bootstrap {_p(pair.macro_f1)}: "
         f"{_verdict(pair.macro_f1)}."
