@@ -35,18 +35,18 @@ QUIET = ("model_summary", "progress_bar", "epoch_table", "time_estimate", "early
 
 def bench(cfg: DictConfig, run_dir: Path) -> Settings:
     """Faces per second of every path, their ratios, memory and start-up time; written to bench.json in `run_dir`."""
-    from emotion import machine, runs, train
+    from emotion import assembly, machine, runs
 
-    settings = train.resolve(cfg, run_dir)
+    settings = assembly.resolve(cfg, run_dir)
     settings["callbacks"] = {name: part for name, part in settings["callbacks"].items() if name not in QUIET}
     settings["scheduler"] = {}  # nothing is validated, so there is nothing for a plateau to watch
-    data, source = train.make_data(settings)
-    classifier = train.make_classifier(settings, data)
-    compiled = train.tune(classifier, settings, short=False)
+    data, source = assembly.make_data(settings)
+    classifier = assembly.make_classifier(settings, data)
+    compiled = assembly.tune(classifier, settings, short=False)
     seconds, size = settings["seconds"], settings["batch_size"]
     with tempfile.TemporaryDirectory() as folder:
         textbook = _textbook_loader(settings, data, Path(folder))
-        plain_net = train.make_classifier(settings, data)
+        plain_net = assembly.make_classifier(settings, data)
         device = "cuda" if machine.on_gpu(settings["trainer"]["accelerator"]) else "cpu"
         paths: dict[str, Callable[[], float]] = {
             "training": lambda: _lightning(settings, data, classifier, seconds),
@@ -93,7 +93,7 @@ def _lightning(settings: Settings, data: "EmotionDataModule", classifier: "Emoti
     """The path that `python -m emotion.train` takes, without validation; faces/s after the first steps."""
     import lightning as L
 
-    from emotion import train
+    from emotion import assembly
 
     class Clock(L.Callback):
         steps, started, stopped = 0, 0.0, 0.0
@@ -107,7 +107,7 @@ def _lightning(settings: Settings, data: "EmotionDataModule", classifier: "Emoti
                 self.stopped = time.perf_counter()
                 trainer.should_stop = self.stopped - self.started > seconds
 
-    trainer = train.make_trainer(settings, limited=False)
+    trainer = assembly.make_trainer(settings, limited=False)
     trainer.limit_val_batches = 0
     trainer.callbacks.insert(0, clock := Clock())  # type: ignore[attr-defined]
     trainer.fit(classifier, datamodule=data)

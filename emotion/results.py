@@ -79,6 +79,8 @@ def experiment(name: str) -> dict[str, Any]:
 
 
 def _row(group: Sequence["Run"]) -> Row:
+    from emotion.report import mean_and_deviation
+
     first = group[0].record
     config, tests = first["config"], [run.record["scores"]["test"] for run in group]
     name, views, plain = config["name"], config["views"], [test["none"]["all"] for test in tests]
@@ -95,7 +97,7 @@ def _row(group: Sequence["Run"]) -> Row:
         "macro F1 %": _shown([scores["macro_f1"] for scores in plain]),
         "with views %": f"{_shown([test[views]['all']['accuracy'] for test in tests])} ({views})",
         "clean rows %": _shown([test["none"]["clean"]["accuracy"] for test in tests]),
-        "ECE %": _mean([scores["ece"] for scores in plain]),
+        "ECE %": mean_and_deviation([scores["ece"] for scores in plain]),
         "split (test faces)": f"{split} ({plain[0]['n']:,})",
         "n": str(len(group)),
         "commit": ", ".join(dict.fromkeys(run.record["commit"][:7] for run in group)),
@@ -170,15 +172,9 @@ def _classes(group: Sequence["Run"]) -> Row:
 
 def _shown(figures: Sequence[Figure]) -> str:
     """One seed's figure with its interval, several seeds' mean and deviation."""
-    from emotion.report import spread
+    from emotion.report import mean_and_deviation, spread
 
-    return spread(list(figures[0])) if len(figures) == 1 else _mean([figure[0] for figure in figures])
-
-
-def _mean(shares: Sequence[float]) -> str:
-    from emotion.report import mean_and_deviation
-
-    return mean_and_deviation(shares)
+    return spread(list(figures[0])) if len(figures) == 1 else mean_and_deviation([figure[0] for figure in figures])
 
 
 def _check(run: "Run", records: Path) -> None:

@@ -8,10 +8,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from emotion import runs
+from emotion.assembly import make_data
 from emotion.cli import compose
 from emotion.evaluation import stand_in
 from emotion.results import experiment
-from emotion.train import make_data
 from tests.conftest import ROOT
 
 KEPT = runs.find([str(ROOT / "outputs" / "records")])

@@ -12,11 +12,12 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from emotion import checkpoints, runs
+from emotion.assembly import make_classifier, make_data, make_trainer, resolve
 from emotion.callbacks.graceful_stop import Stopped
 from emotion.cli import compose
 from emotion.errors import UserError
 from emotion.loggers import read_metrics
-from emotion.train import make_classifier, make_data, make_trainer, resolve, train
+from emotion.train import train
 from tests.conftest import options, signal_at
 
 Config = Callable[..., DictConfig]

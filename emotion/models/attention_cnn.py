@@ -5,12 +5,12 @@ Seven classes, 48x48 grey, 3,948,011 parameters; published at 65.94 %, macro F1 
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
-from emotion.models.blocks import CBAM, check_input, conv_stages, flat_head
+from emotion.models.blocks import CBAM, FaceNetwork, check_input, conv_stages, flat_head
 
 
-class AttentionCNN(nn.Module):
+class AttentionCNN(FaceNetwork):
     """Faces (B, in_channels, S, S), S at least 16, to logits (B, num_classes); 48 -> 24 -> 12 -> 6 -> 3."""
 
     def __init__(
@@ -27,8 +27,3 @@ class AttentionCNN(nn.Module):
         side = check_input("AttentionCNN", in_channels, input_size, len(widths))
         self.features = nn.Sequential(*conv_stages(in_channels, widths), CBAM(widths[-1], reduction))
         self.head = flat_head(widths[-1] * side**2, hidden, num_classes, dropout)
-
-    def forward(self, faces: Tensor) -> Tensor:
-        """(B, in_channels, S, S) to (B, num_classes)."""
-        logits: Tensor = self.head(self.features(faces))
-        return logits

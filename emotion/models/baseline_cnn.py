@@ -5,12 +5,12 @@ Seven classes, 48x48 grey, 3,915,143 parameters; published at 65.69 %, macro F1 
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
-from emotion.models.blocks import check_input, conv_stages, flat_head
+from emotion.models.blocks import FaceNetwork, check_input, conv_stages, flat_head
 
 
-class BaselineCNN(nn.Module):
+class BaselineCNN(FaceNetwork):
     """Faces (B, in_channels, S, S), S at least 16, to logits (B, num_classes); 48 -> 24 -> 12 -> 6 -> 3."""
 
     def __init__(
@@ -26,8 +26,3 @@ class BaselineCNN(nn.Module):
         side = check_input("BaselineCNN", in_channels, input_size, len(widths))
         self.features = nn.Sequential(*conv_stages(in_channels, widths))
         self.head = flat_head(widths[-1] * side**2, hidden, num_classes, dropout)
-
-    def forward(self, faces: Tensor) -> Tensor:
-        """(B, in_channels, S, S) to (B, num_classes)."""
-        logits: Tensor = self.head(self.features(faces))
-        return logits

@@ -1,11 +1,23 @@
 """Parts that several networks share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
+
+
+class FaceNetwork(nn.Module):
+    """What every network here is: `features`, then `head`."""
+
+    features: nn.Sequential
+    head: nn.Sequential
+
+    def forward(self, faces: Tensor) -> Tensor:
+        """(B, in_channels, S, S) to logits (B, num_classes)."""
+        logits: Tensor = self.head(self.features(faces))
+        return logits
 
 
 class SqueezeExcitation(nn.Module):
@@ -91,6 +103,19 @@ class ResidualBlock(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """(B, i, H, W) to (B, o, H / stride, W / stride)."""
         return relu(self.body(maps) + self.skip(maps))
+
+
+def residual_stages(
+    in_channels: int,
+    widths: Sequence[int],
+    convs: Sequence[int],
+    attention: Callable[[int], Iterable[nn.Module]] = lambda width: (),
+) -> list[nn.Module]:
+    """For each width a residual block of so many convolutions, `attention(width)`, a max pool that halves the side."""
+    return [
+        nn.Sequential(ResidualBlock(i, o, n, bias=True), *attention(o), nn.MaxPool2d(2))
+        for (i, o), n in zip(pairwise((in_channels, *widths)), convs, strict=True)
+    ]
 
 
 def conv_stages(in_channels: int, widths: Sequence[int]) -> list[nn.Module]:

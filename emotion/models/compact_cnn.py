@@ -5,12 +5,12 @@ Four classes, 48x48 RGB, 595,076 parameters; its document states a target, at le
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
-from emotion.models.blocks import check_input
+from emotion.models.blocks import FaceNetwork, check_input
 
 
-class CompactCNN(nn.Module):
+class CompactCNN(FaceNetwork):
     """Faces (B, in_channels, S, S), S at least 2, to logits (B, num_classes); 48 -> 24.
 
     Weights as He et al. 2015, https://arxiv.org/abs/1502.01852: normal, fan-out, for LeakyReLU's slope.
@@ -45,8 +45,3 @@ class CompactCNN(nn.Module):
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(layer.weight, a=slope, mode="fan_out", nonlinearity="leaky_relu")
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-
-    def forward(self, faces: Tensor) -> Tensor:
-        """(B, in_channels, S, S) to (B, num_classes)."""
-        logits: Tensor = self.head(self.features(faces))
-        return logits

@@ -5,12 +5,12 @@ Seven classes, 48x48 grey, 1,636,551 parameters; published at 58 % on validation
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
-from emotion.models.blocks import check_input, conv_stages
+from emotion.models.blocks import FaceNetwork, check_input, conv_stages
 
 
-class ImprovedCNN(nn.Module):
+class ImprovedCNN(FaceNetwork):
     """Faces (B, in_channels, S, S), S at least 16, to logits (B, num_classes); 48 -> 24 -> 12 -> 6 -> 3."""
 
     def __init__(
@@ -37,8 +37,3 @@ class ImprovedCNN(nn.Module):
             nn.Dropout(late),
             nn.Linear(narrow, num_classes),
         )
-
-    def forward(self, faces: Tensor) -> Tensor:
-        """(B, in_channels, S, S) to (B, num_classes)."""
-        logits: Tensor = self.head(self.features(faces))
-        return logits

@@ -6,12 +6,12 @@ Seven classes, 48x48 grey; published at about 60 % on training and on validation
 from collections.abc import Sequence
 from itertools import pairwise
 
-from torch import Tensor, nn
+from torch import nn
 
-from emotion.models.blocks import CBAM, ResidualBlock, check_input
+from emotion.models.blocks import CBAM, FaceNetwork, ResidualBlock, check_input
 
 
-class ResNetCBAM(nn.Module):
+class ResNetCBAM(FaceNetwork):
     """Faces (B, in_channels, S, S), S at least 32, to logits (B, num_classes); 48 -> 12 -> 12 -> 6 -> 3 -> 2."""
 
     def __init__(
@@ -48,8 +48,3 @@ class ResNetCBAM(nn.Module):
         self.head = nn.Sequential(
             nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(widths[-1], num_classes)
         )
-
-    def forward(self, faces: Tensor) -> Tensor:
-        """(B, in_channels, S, S) to (B, num_classes)."""
-        logits: Tensor = self.head(self.features(faces))
-        return logits

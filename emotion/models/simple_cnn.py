@@ -6,12 +6,12 @@ says it the other way round, and then calls it overfitting.)
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
-from emotion.models.blocks import check_input, flat_head
+from emotion.models.blocks import FaceNetwork, check_input, flat_head
 
 
-class SimpleCNN(nn.Module):
+class SimpleCNN(FaceNetwork):
     """Faces (B, in_channels, S, S), S at least 4, to logits (B, num_classes); 48 -> 24 -> 12."""
 
     def __init__(
@@ -35,8 +35,3 @@ class SimpleCNN(nn.Module):
             nn.MaxPool2d(2),
         )
         self.head = flat_head(second * side**2, hidden, num_classes, dropout)
-
-    def forward(self, faces: Tensor) -> Tensor:
-        """(B, in_channels, S, S) to (B, num_classes)."""
-        logits: Tensor = self.head(self.features(faces))
-        return logits

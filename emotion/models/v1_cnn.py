@@ -4,14 +4,13 @@ Its own document is lost; this is built from the sentence in V4's that says what
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 
-from torch import Tensor, nn
+from torch import nn
 
-from emotion.models.blocks import ResidualBlock, check_input, pooled_head
+from emotion.models.blocks import FaceNetwork, check_input, pooled_head, residual_stages
 
 
-class V1CNN(nn.Module):
+class V1CNN(FaceNetwork):
     """Faces (B, in_channels, S, S), S at least 8, to logits (B, num_classes); 64 -> 32 -> 16 -> 8."""
 
     def __init__(
@@ -26,15 +25,5 @@ class V1CNN(nn.Module):
     ) -> None:
         super().__init__()
         check_input("V1CNN", in_channels, input_size, len(widths))
-        self.features = nn.Sequential(
-            *(
-                nn.Sequential(ResidualBlock(i, o, n, bias=True), nn.MaxPool2d(2))
-                for (i, o), n in zip(pairwise((in_channels, *widths)), convs, strict=True)
-            )
-        )
+        self.features = nn.Sequential(*residual_stages(in_channels, widths, convs))
         self.head = pooled_head(widths[-1], hidden, num_classes, dropout)
-
-    def forward(self, faces: Tensor) -> Tensor:
-        """(B, in_channels, S, S) to (B, num_classes)."""
-        logits: Tensor = self.head(self.features(faces))
-        return logits

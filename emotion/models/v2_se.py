@@ -1,14 +1,13 @@
 """V2: V4's predecessor, gated by squeeze-and-excitation alone, without spatial attention."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 
-from torch import Tensor, nn
+from torch import nn
 
-from emotion.models.blocks import ResidualBlock, SqueezeExcitation, check_input, pooled_head
+from emotion.models.blocks import FaceNetwork, SqueezeExcitation, check_input, pooled_head, residual_stages
 
 
-class V2SE(nn.Module):
+class V2SE(FaceNetwork):
     """Faces (B, in_channels, S, S), S at least 16, to logits (B, num_classes); 64 -> 32 -> 16 -> 8 -> 4."""
 
     def __init__(
@@ -25,14 +24,6 @@ class V2SE(nn.Module):
         super().__init__()
         check_input("V2SE", in_channels, input_size, len(widths))
         self.features = nn.Sequential(
-            *(
-                nn.Sequential(ResidualBlock(i, o, n, bias=True), SqueezeExcitation(o, reduction), nn.MaxPool2d(2))
-                for (i, o), n in zip(pairwise((in_channels, *widths)), convs, strict=True)
-            )
+            *residual_stages(in_channels, widths, convs, lambda width: (SqueezeExcitation(width, reduction),))
         )
         self.head = pooled_head(widths[-1], hidden, num_classes, dropout)
-
-    def forward(self, faces: Tensor) -> Tensor:
-        """(B, in_channels, S, S) to (B, num_classes)."""
-        logits: Tensor = self.head(self.features(faces))
-        return logits

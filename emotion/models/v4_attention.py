@@ -4,14 +4,20 @@ Six classes, 64x64 RGB, 5,566,542 parameters; published at 71.74 % on FER2013 wi
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 
-from torch import Tensor, nn
+from torch import nn
 
-from emotion.models.blocks import ResidualBlock, SpatialAttention, SqueezeExcitation, check_input, pooled_head
+from emotion.models.blocks import (
+    FaceNetwork,
+    SpatialAttention,
+    SqueezeExcitation,
+    check_input,
+    pooled_head,
+    residual_stages,
+)
 
 
-class V4Attention(nn.Module):
+class V4Attention(FaceNetwork):
     """Faces (B, in_channels, S, S), S at least 16, to logits (B, num_classes); 64 -> 32 -> 16 -> 8 -> 4."""
 
     def __init__(
@@ -28,19 +34,8 @@ class V4Attention(nn.Module):
         super().__init__()
         check_input("V4Attention", in_channels, input_size, len(widths))
         self.features = nn.Sequential(
-            *(
-                nn.Sequential(
-                    ResidualBlock(i, o, n, bias=True),
-                    SqueezeExcitation(o, reduction),
-                    SpatialAttention(),
-                    nn.MaxPool2d(2),
-                )
-                for (i, o), n in zip(pairwise((in_channels, *widths)), convs, strict=True)
+            *residual_stages(
+                in_channels, widths, convs, lambda width: (SqueezeExcitation(width, reduction), SpatialAttention())
             )
         )
         self.head = pooled_head(widths[-1], hidden, num_classes, dropout)
-
-    def forward(self, faces: Tensor) -> Tensor:
-        """(B, in_channels, S, S) to (B, num_classes)."""
-        logits: Tensor = self.head(self.features(faces))
-        return logits

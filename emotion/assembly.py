@@ -1,0 +1,95 @@
+"""The parts of a run, from its config: what training and its bench are made of."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Timer
+from omegaconf import DictConfig, OmegaConf
+
+from emotion import machine
+from emotion.building import build
+from emotion.checkpoint_io import WholeFileIO
+from emotion.classifier import EmotionClassifier
+from emotion.data.datamodule import EmotionDataModule
+from emotion.data.sources import locate, not_found
+from emotion.errors import UserError
+from emotion.metrics import EPOCH_METRICS
+from emotion.views import VIEWS
+
+Settings = dict[str, Any]
+
+
+def resolve(cfg: DictConfig, run_dir: Path) -> Settings:
+    """The config as plain values, with what depends on the machine decided.
+
+    Raises:
+        UserError: the run is to be judged by a metric that it does not log.
+    """
+    cfg = cfg.copy()
+    cfg.run_dir = str(run_dir)
+    if OmegaConf.is_missing(cfg, "name"):
+        cfg.name = cfg.model._target_.split(".")[-2]
+    settings: Settings = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    logged = [f"{stage}/{metric}" for stage in ("val", "train") for metric in EPOCH_METRICS]
+    if settings["monitor"]["metric"] not in logged or settings["monitor"]["mode"] not in ("min", "max"):
+        raise UserError(
+            f"monitor={settings['monitor']}: expected a metric of {', '.join(logged)}, and mode max or min."
+        )
+    if settings["views"] not in VIEWS:
+        raise UserError(f"views={settings['views']}: expected {', '.join(VIEWS)}.")
+    trainer = settings["trainer"]
+    trainer["precision"] = machine.precision(trainer["precision"], trainer["accelerator"])
+    return settings
+
+
+def make_data(settings: Settings) -> tuple[EmotionDataModule, Settings]:
+    """The data module, set up, and what its source is; says so where that is only a stand-in."""
+    source = locate(settings["data"])
+    if source.stand_in:
+        print(f"*** {not_found(settings['data'])} ***\n", flush=True)
+    described = ("labels", "split", "input", "augment", "batch_size", "seed", "cache_dir", "sampler", "overfit")
+    given = {name: settings[name] for name in described if name in settings}  # an older run that goes on lacks some
+    data = EmotionDataModule(source=source.reader, **given)
+    data.setup()
+    return data, {"source": data.faces.source, "digest": data.faces.digest, "stand_in": source.stand_in}
+
+
+def make_classifier(settings: Settings, data: EmotionDataModule) -> EmotionClassifier:
+    """The classifier for the data's classes."""
+    return EmotionClassifier(
+        classes=data.classes,
+        class_counts=data.class_counts.tolist(),
+        monitor=settings["monitor"]["metric"],
+        **{name: settings[name] for name in ("model", "input", "loss", "optimizer", "scheduler")},
+    )
+
+
+def tune(classifier: EmotionClassifier, settings: Settings, *, short: bool) -> bool:
+    """Memory format and compilation as configured; whether the network is compiled, which a short run is not."""
+    accelerator = settings["trainer"]["accelerator"]
+    wanted = settings["compile"]["gpu" if machine.on_gpu(accelerator) else "cpu"]
+    compiled = bool(wanted) and not short and machine.can_compile(accelerator)
+    classifier.tune(channels_last=settings["channels_last"], compile_net=compiled)
+    return compiled
+
+
+def make_trainer(settings: Settings, *, limited: bool) -> Trainer:
+    """The trainer with its callbacks and loggers; `limited` to `demo_minutes` of training."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips and its list of devices
+    parts = settings["callbacks"]
+    if not sys.stdout.isatty():  # in a log file the epoch table says it all
+        parts = {name: part for name, part in parts.items() if name != "progress_bar"}
+    timer = Timer({"minutes": settings["demo_minutes"]} if limited else None, interval="epoch", verbose=False)
+    trainer: Trainer = build(
+        settings["trainer"],
+        callbacks=[*(build(part) for part in parts.values()), timer],
+        logger=[build(part) for part in settings["logger"].values()],
+        plugins=[WholeFileIO()],
+        enable_progress_bar="progress_bar" in parts,
+        enable_model_summary="model_summary" in parts,
+        enable_checkpointing=any("checkpoint" in name for name in parts),
+    )
+    return trainer
