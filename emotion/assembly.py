@@ -3,7 +3,7 @@
 import logging
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer
@@ -18,6 +18,9 @@ from emotion.data.sources import locate, not_found
 from emotion.errors import UserError
 from emotion.metrics import EPOCH_METRICS
 from emotion.views import VIEWS
+
+if TYPE_CHECKING:  # timm takes its time
+    from emotion.weights import Loaded
 
 Settings = dict[str, Any]
 
@@ -58,13 +61,32 @@ def make_data(settings: Settings) -> tuple[EmotionDataModule, Settings]:
 
 
 def make_classifier(settings: Settings, data: EmotionDataModule) -> EmotionClassifier:
-    """The classifier for the data's classes."""
+    """The classifier for the data's classes, its weights as they are drawn."""
+    described = ("input", "loss", "optimizer", "scheduler", "backbone_lr", "layer_decay")
     return EmotionClassifier(
+        model={name: value for name, value in settings["model"].items() if name != "weights"},
         classes=data.classes,
         class_counts=data.class_counts.tolist(),
         monitor=settings["monitor"]["metric"],
-        **{name: settings[name] for name in ("model", "input", "loss", "optimizer", "scheduler")},
+        **{name: settings[name] for name in described if name in settings},
     )
+
+
+def load_weights(classifier: EmotionClassifier, settings: Settings) -> "Loaded | None":
+    """Fill the network from `model.weights`; what was loaded, printed and for the record, None for drawn weights.
+
+    Raises:
+        UserError: from `load_into`.
+    """
+    source = settings["model"]["weights"]
+    if source == "random":
+        return None
+    from emotion.weights import load_into
+
+    taken = settings["input"]["size"], settings["input"]["channels"]
+    loaded = load_into(classifier.net, source, *taken, classifier.classes)
+    print(loaded, flush=True)
+    return loaded
 
 
 def tune(classifier: EmotionClassifier, settings: Settings, *, short: bool) -> bool:

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from emotion.building import build
 from emotion.errors import UserError
 from emotion.metrics import EpochScores
+from emotion.optimizers import parameter_groups
 from emotion.preprocess import Preprocess
 from emotion.views import averaged
 
@@ -35,6 +36,8 @@ class EmotionClassifier(L.LightningModule):
         optimizer: given the parameters besides.
         scheduler: given the optimizer, and total_steps where its `interval` is step; empty for a constant rate.
         monitor: the metric that a plateau schedule watches.
+        backbone_lr: learning rate of all but the head, which has the optimizer's; None for the same.
+        layer_decay: of the learning rate from each block to the one before it; see `parameter_groups`.
     """
 
     def __init__(
@@ -47,6 +50,8 @@ class EmotionClassifier(L.LightningModule):
         optimizer: Config,
         scheduler: Config,
         monitor: str = "val/acc",
+        backbone_lr: float | None = None,
+        layer_decay: float = 1.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -132,7 +137,8 @@ class EmotionClassifier(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser over all parameters; Lightning steps its schedule but for a plateau's (see above)."""
-        optimizer: Optimizer = build(self.hparams["optimizer"], self.net.parameters())
+        settings, rates = self.hparams["optimizer"], (self.hparams["backbone_lr"], self.hparams["layer_decay"])
+        optimizer: Optimizer = build(settings, parameter_groups(self.net, settings["lr"], *rates))
         if not self.hparams["scheduler"]:
             return optimizer
         settings = dict(self.hparams["scheduler"])

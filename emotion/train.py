@@ -37,6 +37,7 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
     data, source = assembly.make_data(settings)
     classifier = assembly.make_classifier(settings, data)
     compiled = assembly.tune(classifier, settings, short=source["stand_in"])
+    loaded = None if settings["resume"] else assembly.load_weights(classifier, settings)
     trainer = assembly.make_trainer(settings, limited=source["stand_in"])
     record = {
         "command": runs.command(),
@@ -47,17 +48,20 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
         "data": source,
         "split": {part: len(rows) for part, rows in data.split._asdict().items()},
         "parameters": sum(parameter.numel() for parameter in classifier.net.parameters()),
+        "weights": loaded._asdict() if loaded else None,
     }
     if former:
         again = {key: record[key] for key in ("command", "commit")}
-        record |= {key: former[key] for key in again} | {"resumed": [*former.get("resumed", []), again]}
+        record |= {key: former.get(key) for key in (*again, "weights")} | {
+            "resumed": [*former.get("resumed", []), again]
+        }
     if trainer.is_global_zero:
         _announce(record)
         run_dir.mkdir(parents=True, exist_ok=True)
         data.save_rows(run_dir / "rows.npz")
         runs.write_record(run_dir, former | {"resumed": record["resumed"]} if former else record)
     if former and fitted:
-        record |= {key: former[key] for key in ("epochs", "fit_seconds", "best")}
+        record |= {key: former[key] for key in ("epochs", "fit_seconds", "epoch_seconds", "best") if key in former}
     else:
         record |= _fit(trainer, classifier, data, settings)
     if trainer.is_global_zero:
@@ -119,6 +123,7 @@ def _fit(
     from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 
     from emotion import checkpoints
+    from emotion.callbacks.epoch_table import EpochTable
 
     run_dir = Path(settings["run_dir"])
     last = run_dir / checkpoints.LAST
@@ -129,6 +134,8 @@ def _fit(
     trainer.fit(classifier, datamodule=data, ckpt_path=last if settings["resume"] else None, weights_only=True)
     timer = next(callback for callback in trainer.callbacks if isinstance(callback, Timer))  # type: ignore[attr-defined]
     fitted: Settings = {"epochs": trainer.current_epoch, "fit_seconds": round(timer.time_elapsed("train"), 1)}
+    for table in (callback for callback in trainer.callbacks if isinstance(callback, EpochTable)):  # type: ignore[attr-defined]
+        fitted["epoch_seconds"] = table.seconds
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_score is not None:
             epoch = checkpoints.read(Path(callback.best_model_path))["epoch"]

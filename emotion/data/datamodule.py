@@ -148,7 +148,7 @@ class EmotionDataModule(L.LightningDataModule):
         faces = self.preprocess.unpack(self._pixels[batch.rows])
         if batch.training:
             torch.manual_seed(batch.seed)
-            faces = self.augment(faces)
+        faces = self.augment(faces) if batch.training and len(self.augment) else self.preprocess.centre(faces)
         return self.preprocess.finish(faces), self._targets[batch.rows]
 
     def _move(self, device: torch.device) -> None:
