@@ -32,7 +32,10 @@ class Preprocess(nn.Module):
     def unpack(self, pixels: Tensor) -> Tensor:
         """uint8 pixels to values from 0 to 1, (B, 1 or 3, S, S) with S at most the network's size."""
         faces = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
-        faces = faces.float().div_(255)
+        return self.reduce(faces.float().div_(255))
+
+    def reduce(self, faces: Tensor) -> Tensor:
+        """Values from 0 to 1, (B, 1 or 3, H, W), to no more channels and pixels than the network takes."""
         if faces.shape[1] == 3 and self.channels == 1:
             faces = (faces * faces.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
         if max(faces.shape[-2:]) > self.size:
@@ -47,6 +50,10 @@ class Preprocess(nn.Module):
                 *faces.shape[:2], self.size, self.size
             )
         return ((faces - self.mean) / self.std).expand(-1, self.channels, -1, -1)
+
+    def undo(self, faces: Tensor) -> Tensor:
+        """What `finish` made to values from 0 to 1 again; their size and their channels stay."""
+        return faces * self.std + self.mean
 
     def forward(self, pixels: Tensor) -> Tensor:
         """`unpack`, then `finish`."""
