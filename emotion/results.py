@@ -89,6 +89,7 @@ def _row(group: Sequence["Run"]) -> Row:
     seeds = [str(run.record["config"]["seed"]) for run in group]
     split = config["split"]["_target_"].rsplit(".", 1)[-1]
     multirun = "-m " if len(seeds) > 1 else ""
+    overrides = [f"experiment={name}", *_given(as_it_stands, config), f"seed={','.join(seeds)}"]
     return {
         "experiment": name,
         "parameters": f"{first['parameters']:,}",
@@ -102,17 +103,15 @@ def _row(group: Sequence["Run"]) -> Row:
         "split (test faces)": f"{split} ({plain[0]['n']:,})",
         "n": str(len(group)),
         "commit": ", ".join(dict.fromkeys(run.record["commit"][:7] for run in group)),
-        "command": f"`python -m emotion.train {multirun}experiment={name} {_given(as_it_stands, config)}seed={','.join(seeds)}`",
+        "command": f"`python -m emotion.train {multirun}{' '.join(overrides)}`",
     }
 
 
-def _given(as_it_stands: dict[str, Any], config: dict[str, Any]) -> str:
-    """What a run gave for the values that its experiment leaves open, as overrides."""
-    found, given = OmegaConf.create(config), ""
-    for key in sorted(OmegaConf.missing_keys(OmegaConf.create(as_it_stands))):
-        values = ",".join(names := listed(OmegaConf.select(found, key)))
-        given += f"{key}={values} " if len(names) == 1 else f"{key}=[{values}] "
-    return given
+def _given(as_it_stands: dict[str, Any], config: dict[str, Any]) -> list[str]:
+    """The overrides by which a run gave what its experiment leaves open."""
+    found, open_keys = OmegaConf.create(config), sorted(OmegaConf.missing_keys(OmegaConf.create(as_it_stands)))
+    given = {key: listed(OmegaConf.select(found, key)) for key in open_keys}
+    return [f"{key}={some[0]}" if len(some) == 1 else f"{key}=[{','.join(some)}]" for key, some in given.items()]
 
 
 def _published(published: dict[str, Any]) -> str:
