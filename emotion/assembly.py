@@ -15,6 +15,7 @@ from emotion.checkpoint_io import WholeFileIO
 from emotion.classifier import EmotionClassifier
 from emotion.data.datamodule import EmotionDataModule
 from emotion.data.sources import locate, not_found
+from emotion.distillation import teacher_of
 from emotion.errors import UserError
 from emotion.metrics import EPOCH_METRICS
 from emotion.views import VIEWS
@@ -53,7 +54,9 @@ def make_data(settings: Settings) -> tuple[EmotionDataModule, Settings]:
     source = locate(settings["data"])
     if source.stand_in:
         print(f"*** {not_found(settings['data'])} ***\n", flush=True)
-    described = ("labels", "split", "input", "augment", "batch_size", "seed", "cache_dir", "sampler", "overfit")
+    described = (
+        "labels", "split", "input", "augment", "mixup", "batch_size", "seed", "cache_dir", "sampler", "overfit",
+    )  # fmt: skip
     given = {name: settings[name] for name in described if name in settings}  # an older run that goes on lacks some
     data = EmotionDataModule(source=source.reader, **given)
     data.setup()
@@ -96,6 +99,21 @@ def tune(classifier: EmotionClassifier, settings: Settings, *, short: bool) -> b
     compiled = bool(wanted) and not short and machine.can_compile(accelerator)
     classifier.tune(channels_last=settings["channels_last"], compile_net=compiled)
     return compiled
+
+
+def teach(classifier: EmotionClassifier, settings: Settings) -> Settings | None:
+    """Give the classifier the teacher that `distillation` names; what the record says of it, None without one.
+
+    Raises:
+        UserError: the teacher is missing, or tells other classes apart.
+    """
+    if not settings.get("distillation"):
+        return None
+    teacher = teacher_of(settings["distillation"], classifier.classes)
+    for one in teacher.loaded:
+        one.classifier.tune(channels_last=settings["channels_last"], compile_net=False)
+    classifier.teach(teacher)
+    return teacher.description()
 
 
 def make_trainer(settings: Settings, *, limited: bool) -> Trainer:

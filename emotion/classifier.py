@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
@@ -17,6 +17,9 @@ from emotion.metrics import EpochScores
 from emotion.optimizers import parameter_groups
 from emotion.preprocess import Preprocess
 from emotion.views import averaged
+
+if TYPE_CHECKING:  # a teacher is made of classifiers
+    from emotion.distillation import Teacher
 
 Config = Mapping[str, Any]
 Batch = tuple[Tensor, Tensor]
@@ -61,6 +64,7 @@ class EmotionClassifier(L.LightningModule):
         self.criterion = build(loss, class_counts=class_counts)
         self.train_scores, self.val_scores, self.test_scores = (EpochScores(len(classes)) for _ in range(3))
         self.memory_format = torch.contiguous_format
+        self.teacher: Teacher | None = None
 
     def tune(self, *, channels_last: bool, compile_net: bool) -> None:
         """Fit the network to the machine; neither changes what a checkpoint holds."""
@@ -68,6 +72,10 @@ class EmotionClassifier(L.LightningModule):
         self.net.to(memory_format=self.memory_format)
         if compile_net:
             self.net.compile()
+
+    def teach(self, teacher: "Teacher") -> None:
+        """Learn from `teacher` besides the labels from now on; no checkpoint holds it."""
+        self.teacher = teacher
 
     def forward(self, faces: Tensor) -> Tensor:
         """Normalised faces (B, C, S, S) to logits (B, K)."""
@@ -96,6 +104,8 @@ class EmotionClassifier(L.LightningModule):
         faces, targets = batch
         logits = self(faces)
         loss: Tensor = self.criterion(logits, targets)
+        if self.teacher and self.training:
+            loss = self.teacher.loss(loss, logits, self.preprocess.undo(faces))
         scores.update(loss, logits.detach(), targets)
         return loss
 

@@ -37,7 +37,10 @@ class Preprocess(nn.Module):
     def unpack(self, pixels: Tensor) -> Tensor:
         """uint8 pixels to values from 0 to 1, (B, 1 or 3, S, S) with S at most `zoom` times the network's size."""
         faces = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
-        faces = faces.float().div_(255)
+        return self.reduce(faces.float().div_(255))
+
+    def reduce(self, faces: Tensor) -> Tensor:
+        """Values from 0 to 1, (B, 1 or 3, H, W), to no more channels and pixels than the network takes."""
         if faces.shape[1] == 3 and self.channels == 1:
             faces = (faces * faces.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
         if max(faces.shape[-2:]) > self.zoomed:
@@ -55,6 +58,10 @@ class Preprocess(nn.Module):
         """Values from 0 to 1 to the network's size, channels, mean and deviation."""
         faces = _resized(faces, self.size)
         return ((faces - self.mean) / self.std).expand(-1, self.channels, -1, -1)
+
+    def undo(self, faces: Tensor) -> Tensor:
+        """What `finish` made to values from 0 to 1 again; their size and their channels stay."""
+        return faces * self.std + self.mean
 
     def forward(self, pixels: Tensor) -> Tensor:
         """`unpack`, `centre`, `finish`."""

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from omegaconf import MISSING
 
 from emotion.data.datamodule import SHUFFLED
 from emotion.errors import UserError
@@ -25,12 +26,12 @@ RECORD, PREDICTIONS = "record.json", "predictions.npz"
 IN_A_RECORD = ("command", "commit", "config", "data", "split", "parameters", "epochs", "fit_seconds", "best", "scores")
 OF_A_RECIPE = (
     "labels", "split", "sampler", "input", "augment", "model", "loss", "optimizer", "scheduler", "batch_size",
-    "monitor", "overfit",
+    "monitor", "overfit", "mixup", "distillation",
 )  # fmt: skip
 OF_THE_TRAINER = (
     "max_epochs", "devices", "gradient_clip_val", "accumulate_grad_batches", "limit_train_batches", "limit_val_batches",
 )  # fmt: skip
-DEFAULTS = {"sampler": SHUFFLED}
+DEFAULTS = {"sampler": SHUFFLED, "mixup": {}}
 
 
 class Run(NamedTuple):
@@ -149,6 +150,18 @@ def recipe(config: Mapping[str, Any]) -> dict[str, Any]:
         "trainer": trainer,
         "early_stopping": stopping,
     }
+
+
+def differing(config: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    """The parts of a run's recipe that are not as in `expected`, whose open values (`???`) take anything."""
+    found, asked = recipe(config), recipe(expected)
+    return [key for key in asked if not _fits(found[key], asked[key])]
+
+
+def _fits(found: object, asked: object) -> bool:
+    if isinstance(found, dict) and isinstance(asked, dict):
+        return found.keys() == asked.keys() and all(_fits(found[key], asked[key]) for key in asked)
+    return asked in (MISSING, found)
 
 
 def seeds_of(runs: Sequence[Run]) -> list[list[Run]]:

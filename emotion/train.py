@@ -38,6 +38,9 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
     classifier = assembly.make_classifier(settings, data)
     compiled = assembly.tune(classifier, settings, short=source["stand_in"])
     loaded = None if settings["resume"] else assembly.load_weights(classifier, settings)
+    taught = assembly.teach(classifier, settings)
+    if former:
+        _check_teachers(former.get("distillation"), taught)
     trainer = assembly.make_trainer(settings, limited=source["stand_in"])
     record = {
         "command": runs.command(),
@@ -47,6 +50,7 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
         "config": settings,
         "data": source,
         "split": {part: len(rows) for part, rows in data.split._asdict().items()},
+        "distillation": taught,
         "parameters": sum(parameter.numel() for parameter in classifier.net.parameters()),
         "weights": loaded._asdict() if loaded else None,
     }
@@ -89,6 +93,17 @@ def _goes_no_further(former: Settings | None, settings: Settings) -> bool:
             f"start another run."
         )
     return "best" in former and before >= now
+
+
+def _check_teachers(began: Settings | None, now: Settings | None) -> None:
+    """Raises UserError where a run would go on with other teachers than it began with, wherever they lie by now."""
+    before, after = (taught["teachers"] if taught else [] for taught in (began, now))
+    if [one["sha256"] for one in before] != [one["sha256"] for one in after]:
+        said = (", ".join(f"{one['path']} (epoch {one['epoch'] + 1})" for one in some) for some in (after, before))
+        raise UserError(
+            "distillation.teacher: found {}; the run began with {}, and not with the same file. "
+            "Bring that back, or start a new run.".format(*(names or "none" for names in said))
+        )
 
 
 def _machine(settings: Settings, *, compiled: bool) -> Settings:

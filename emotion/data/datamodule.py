@@ -24,7 +24,7 @@ from emotion.preprocess import Preprocess
 
 Config = Mapping[str, Any]
 Batch = tuple[Tensor, Tensor]
-"""Faces (B, C, S, S), normalised, and targets (B,), both on the network's device."""
+"""Faces (B, C, S, S), normalised, and targets: classes (B,), shares of them (B, K) where mixed; on the device."""
 
 SHUFFLED: Config = {"_target_": "emotion.data.sampling.shuffled"}
 
@@ -42,7 +42,8 @@ class EmotionDataModule(L.LightningDataModule):
         seed: of the order of faces and of everything random that happens to a batch.
         cache_dir: where prepared sources live.
         sampler: which faces an epoch takes: a function of emotion.data.sampling and its settings.
-        overfit: so many training rows, without augmentation, are the training and the validation set; 0 for all.
+        overfit: so many training rows, unaugmented and unmixed, are the training and the validation set; 0 for all.
+        mixup: what blends the faces of a training batch and their targets: torchvision's MixUp, CutMix or a choice.
 
     Raises (from `setup`):
         UserError: from the reader, the label scheme or the split; or a part or class of the split is empty.
@@ -60,12 +61,14 @@ class EmotionDataModule(L.LightningDataModule):
         cache_dir: str,
         sampler: Config = SHUFFLED,
         overfit: int = 0,
+        mixup: Config | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.classes = tuple(labels)
         self.preprocess = Preprocess(**input)
         self.augment = augmentation({} if overfit else augment)
+        self.mixup = build(mixup) if mixup and not overfit else None
         self._pixels = self._targets = torch.empty(0)
 
     def setup(self, stage: str | None = None) -> None:
@@ -141,15 +144,22 @@ class EmotionDataModule(L.LightningDataModule):
         write_atomically(path, lambda temporary: np.savez_compressed(temporary, **self.split._asdict()))
 
     def fetch(self, batch: RowBatch) -> Batch:
-        """Gather, unpack, augment where training, finish: on the device of `batch.rows`."""
+        """Gather, unpack, augment and mix where training, finish: on the device of `batch.rows`.
+
+        Faces are mixed before `finish`, which is linear: the outcome is the same, of fewer numbers. Its few draws come
+        from the processor's generator, and an accelerator is not waited for.
+        """
         device = batch.rows.device
         if self._targets.device != device:
             self._move(device)
-        faces = self.preprocess.unpack(self._pixels[batch.rows])
+        faces, targets = self.preprocess.unpack(self._pixels[batch.rows]), self._targets[batch.rows]
         if batch.training:
             torch.manual_seed(batch.seed)
         faces = self.augment(faces) if batch.training and len(self.augment) else self.preprocess.centre(faces)
-        return self.preprocess.finish(faces), self._targets[batch.rows]
+        if batch.training and self.mixup:
+            shares = faces.new_zeros(len(targets), len(self.classes)).scatter_(1, targets[:, None], 1.0)
+            faces, targets = self.mixup(faces, shares)
+        return self.preprocess.finish(faces), targets
 
     def _move(self, device: torch.device) -> None:
         """All pixels to the device, once: FER2013 is 83 MB, and a batch then costs no copy."""
