@@ -21,17 +21,18 @@ from emotion.errors import UserError
 from emotion.evaluation import Judged
 from emotion.files import write_atomically, write_text
 
-PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "torchmetrics", "kornia", "numpy")
+PACKAGES = ("torch", "torchvision", "timm", "lightning", "hydra-core", "torchmetrics", "kornia", "numpy")
 RECORD, PREDICTIONS = "record.json", "predictions.npz"
 IN_A_RECORD = ("command", "commit", "config", "data", "split", "parameters", "epochs", "fit_seconds", "best", "scores")
 OF_A_RECIPE = (
     "labels", "split", "sampler", "input", "augment", "model", "loss", "optimizer", "scheduler", "batch_size",
-    "monitor", "overfit", "mixup", "distillation",
+    "monitor", "overfit", "mixup", "distillation", "backbone_lr", "layer_decay",
 )  # fmt: skip
 OF_THE_TRAINER = (
     "max_epochs", "devices", "gradient_clip_val", "accumulate_grad_batches", "limit_train_batches", "limit_val_batches",
 )  # fmt: skip
-DEFAULTS = {"sampler": SHUFFLED, "mixup": {}}
+OF_THE_CALLBACKS = ("early_stopping", "staged_unfreezing", "ema")
+DEFAULTS = {"sampler": SHUFFLED, "mixup": {}, "layer_decay": 1.0}
 
 
 class Run(NamedTuple):
@@ -145,11 +146,9 @@ def names(runs: Sequence[Run]) -> list[str]:
 def recipe(config: Mapping[str, Any]) -> dict[str, Any]:
     """What decides a training's result but for chance, of a run's config; what an older one lacks is the default."""
     trainer = {key: config["trainer"].get(key) for key in OF_THE_TRAINER}
-    stopping = {**config["callbacks"]}.get("early_stopping")
-    return {key: config.get(key, DEFAULTS.get(key)) for key in OF_A_RECIPE} | {
-        "trainer": trainer,
-        "early_stopping": stopping,
-    }
+    decided = {key: config.get(key, DEFAULTS.get(key)) for key in OF_A_RECIPE}
+    decided["model"] = {"weights": "random", **decided["model"]}
+    return decided | {"trainer": trainer} | {part: config["callbacks"].get(part) for part in OF_THE_CALLBACKS}
 
 
 def differing(config: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:

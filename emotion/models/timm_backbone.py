@@ -79,7 +79,7 @@ class TimmFeatures(nn.Module):
         if maps.ndim == 3:
             tokens = maps[:, getattr(self.backbone, "num_prefix_tokens", 0) :]
             side = math.isqrt(tokens.shape[1])
-            return tokens.transpose(1, 2).reshape(len(tokens), -1, side, side)
+            return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, side, side)
         return maps.permute(0, 3, 1, 2) if _channels_last(self.backbone) else maps
 
 
