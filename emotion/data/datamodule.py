@@ -146,8 +146,8 @@ class EmotionDataModule(L.LightningDataModule):
     def fetch(self, batch: RowBatch) -> Batch:
         """Gather, unpack, augment and mix where training, finish: on the device of `batch.rows`.
 
-        Faces are mixed before `finish`, which is linear: the outcome is the same, of fewer numbers. Its few draws come
-        from the processor's generator, and an accelerator is not waited for.
+        Faces are mixed before `finish`, which is linear: blends are the same, of fewer numbers (an enlarged cut has a
+        softer edge). The few draws come from the processor's generator, and an accelerator is not waited for.
         """
         device = batch.rows.device
         if self._targets.device != device:
