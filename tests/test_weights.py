@@ -88,7 +88,10 @@ def run(small_config: Callable[..., DictConfig]) -> Path:
 
 
 def test_a_run_of_the_same_classes_gives_all_its_weights(run: Path, small_config: Callable[..., DictConfig]) -> None:
-    train(small_config(f"model.weights={run}", "trainer.max_epochs=1", "optimizer.lr=0", "trainer.precision=32-true"), Path("again"))
+    train(
+        small_config(f"model.weights={run}", "trainer.max_epochs=1", "optimizer.lr=0", "trainer.precision=32-true"),
+        Path("again"),
+    )
     one, other = (checkpoints.load(folder).classifier.net for folder in (run, Path("again")))
     assert all(a.equal(b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
     record = read_record(Path("again"))

@@ -137,12 +137,14 @@ def _tokens_and_width(name: str, features: TimmFeatures, in_channels: int, input
     try:
         with torch.no_grad():
             features.eval()
+            maps = features(face)
             tokens = features.backbone.forward_features(face).ndim == 3
-            width = TimmHead(features.backbone, nn.Sequential(), tokens)(features(face)).shape[1]
+            width = TimmHead(features.backbone, nn.Sequential(), tokens)(maps).shape[1]
             features.train()
         return tokens, int(width)
     except (AssertionError, AttributeError, IndexError, RuntimeError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"{name} cannot take {input_size}x{input_size} pixels of {in_channels}: {reason}. Choose another input."
+            f"{name} cannot take {input_size}x{input_size} pixels of {in_channels}: {reason}. "
+            f"Choose another input or backbone."
         ) from error

@@ -84,7 +84,9 @@ def test_without_averaging_a_checkpoint_has_no_second_weights() -> None:
 
 def test_an_average_begun_on_resuming_begins_with_the_weights() -> None:
     train(transfer("~callbacks.ema", "scheduler=none", "freeze_epochs=1", "trainer.max_epochs=1"), RUN)
-    cfg = transfer("scheduler=none", "freeze_epochs=1", "trainer.max_epochs=2", f"resume={RUN}", "callbacks.ema.decay=1.0")
+    cfg = transfer(
+        "scheduler=none", "freeze_epochs=1", "trainer.max_epochs=2", f"resume={RUN}", "callbacks.ema.decay=1.0"
+    )
     before = state(RUN)
     train(cfg, RUN)
     after = state(RUN)

@@ -37,8 +37,9 @@ def state(run: Path, name: str = "last") -> dict[str, Tensor]:
 
 def drawn(cfg: DictConfig) -> dict[str, Tensor]:
     """The weights that a run begins with: those of one whose learning rate is nothing, before its first epoch."""
-    from emotion.assembly import make_classifier, make_data, resolve
     from lightning import seed_everything
+
+    from emotion.assembly import make_classifier, make_data, resolve
 
     settings = resolve(cfg, RUN)
     seed_everything(settings["seed"], verbose=False)
@@ -91,7 +92,9 @@ def test_our_own_networks_unfreeze_by_stage_as_well(small_config: Config) -> Non
     train(cfg, RUN)
     after = state(RUN)
     assert all(after[name].equal(before[name]) for name in before if name.startswith("net.features."))
-    assert not after["net.head.7.weight"].equal(before["net.head.7.weight"])  # whose batch norm is the head's: it learns
+    assert not after["net.head.7.weight"].equal(
+        before["net.head.7.weight"]
+    )  # whose batch norm is the head's: it learns
     assert not after["net.head.5.running_mean"].equal(before["net.head.5.running_mean"])
 
 
@@ -114,7 +117,9 @@ def test_three_stages_on_the_command_line(capsys: pytest.CaptureFixture[str]) ->
         "trainer.max_epochs=3",
     )
     train(cfg, RUN)
-    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip().startswith(("1/3", "2/3", "3/3"))]
+    rows = [
+        line.split() for line in capsys.readouterr().out.splitlines() if line.strip().startswith(("1/3", "2/3", "3/3"))
+    ]
     assert [row[1] for row in rows] == ["warmup", "finetune", "whole"]
 
 

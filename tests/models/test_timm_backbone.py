@@ -31,7 +31,9 @@ FAMILIES = {  # maps, maps with the channels last, tokens with and without a cla
 def named(model: str) -> tuple[TimmBackbone, Tensor]:
     """A model of conf/model, its weights drawn, and two faces."""
     cfg = compose("train", f"model={model}", "run_dir=x")
-    config = {name: value for name, value in OmegaConf.to_container(cfg.model, resolve=True).items() if name != "weights"}  # type: ignore[union-attr]
+    config = {
+        name: value for name, value in OmegaConf.to_container(cfg.model, resolve=True).items() if name != "weights"
+    }  # type: ignore[union-attr]
     torch.manual_seed(0)
     net: TimmBackbone = build(config, num_classes=7, in_channels=cfg.input.channels, input_size=cfg.input.size)
     return net, torch.randn(2, cfg.input.channels, cfg.input.size, cfg.input.size)
@@ -89,7 +91,9 @@ def test_features_are_maps_and_forward_is_the_head_of_them(family: str) -> None:
         assert net(faces).shape == (2, 7)
 
 
-@pytest.mark.parametrize("family", ["resnet10t", "mobilenetv3_small_050", "convnext_atto", "swin_tiny_patch4_window7_224"])
+@pytest.mark.parametrize(
+    "family", ["resnet10t", "mobilenetv3_small_050", "convnext_atto", "swin_tiny_patch4_window7_224"]
+)
 def test_logits_are_those_of_timm_s_own_model(family: str) -> None:
     """All but transformers with a class token, whose patches are averaged here."""
     size = FAMILIES[family]
