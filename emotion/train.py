@@ -36,6 +36,10 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
     L.seed_everything(settings["seed"], verbose=False)
     data, source = assembly.make_data(settings)
     classifier = assembly.make_classifier(settings, data)
+    if settings.get("preflight"):
+        from emotion.preflight import preflight
+
+        return preflight(classifier, data, settings, run_dir)
     compiled = assembly.tune(classifier, settings, short=source["stand_in"])
     trainer = assembly.make_trainer(settings, limited=source["stand_in"])
     record = {

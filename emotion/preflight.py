@@ -1,0 +1,220 @@
+"""Checks before a long run: does a batch pass, do the weights fit the classes, do gradients flow, can it learn at all?
+
+python -m emotion.train model=NAME debug=preflight
+"""
+
+import copy
+import json
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, EarlyStopping
+from torch import Tensor, nn
+
+from emotion import machine, runs
+from emotion.building import build
+from emotion.classifier import EmotionClassifier
+from emotion.data.datamodule import SHUFFLED, EmotionDataModule
+from emotion.errors import UserError
+from emotion.files import write_text
+from emotion.report import print_table
+
+Settings = Mapping[str, Any]
+
+MEAN, DEVIATION = 0.4, 3.0  # pixels left at 0 to 1 (0.51, 0.26) fail both, those left at 0 to 255 by far
+LOGITS = 0.6  # deviation of an untrained network's logits: torch's linear layers make sqrt(1/3) of unit features
+IMBALANCE = 1.5  # weights are of the source's faces, and the rows that a split leaves differ from them a little
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was looked at, and what was seen."""
+
+    name: str
+    found: str
+    expected: str
+    ok: bool
+
+
+def preflight(classifier: EmotionClassifier, data: EmotionDataModule, settings: Settings, run_dir: Path) -> float:
+    """Check copies of a run's parts, print what was found, write preflight.json; the share of faces learnt by heart.
+
+    Learning takes the longest and is tried only where all else is well.
+
+    Raises:
+        UserError: a check has failed.
+    """
+    asked = settings["preflight"]
+    if min(asked.values()) <= 0:
+        raise UserError(f"preflight: {dict(asked)}; expected faces, batch_size, steps and accuracy above 0.")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    order = torch.cat([batch.rows for batch in data.train_dataloader()])
+    classes = class_table(classifier, data, order)
+    print_table(f"{len(data.split.train):,} training faces and an epoch's loss by class", classes)
+    checks = [*class_checks(classifier, data, order), *batch_checks(classifier, data, settings)]
+    share = 0.0
+    if all(check.ok for check in checks):
+        share, check = learning_check(classifier, data, settings)
+        checks.append(check)
+    rows = [{**asdict(check), "ok": "yes" if check.ok else "NO"} for check in checks]
+    print_table(f"preflight: {settings['name']}, {machine.description(settings['trainer']['accelerator'])}", rows, 4)
+    result = {"command": runs.command(), "commit": runs.commit(), "config": dict(settings), "classes": classes}
+    run_dir.mkdir(parents=True, exist_ok=True)
+    path = run_dir / "preflight.json"
+    write_text(path, json.dumps(result | {"checks": [asdict(check) for check in checks]}, indent=2) + "\n")
+    print(f"wrote {path}", flush=True)
+    if failing := [f"{c.name} (found {c.found}; expected {c.expected})" for c in checks if not c.ok]:
+        raise UserError(f"preflight: {len(failing)} of {len(checks)} checks failed: {', '.join(failing)}.")
+    return share
+
+
+def class_table(classifier: EmotionClassifier, data: EmotionDataModule, order: Tensor) -> list[dict[str, str]]:
+    """A row a class: training faces, those that the sampler draws in an epoch (`order`), weight, share of the loss."""
+    faces, drawn, weights = _by_class(classifier, data, order)
+    cells = zip(data.classes, faces, faces / faces.sum(), drawn, weights, drawn * weights, strict=True)
+    whole = float((drawn * weights).sum())
+    return [
+        {
+            "class": name,
+            "faces": f"{int(n):,}",
+            "share %": f"{100 * part:.1f}",
+            "an epoch": f"{int(epoch):,}",
+            "weight": f"{weight:.4g}",
+            "loss %": f"{100 * loss / whole:.1f}",
+        }
+        for name, n, part, epoch, weight, loss in cells
+    ]
+
+
+def _by_class(classifier: EmotionClassifier, data: EmotionDataModule, order: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """For each class training faces, faces an epoch and weight in the loss, (K,) each."""
+    count = len(data.classes)
+    faces, drawn = (
+        torch.bincount(torch.from_numpy(data.labels[rows]), minlength=count).double()
+        for rows in (data.split.train, order.numpy())
+    )
+    weight = getattr(classifier.criterion, "weight", None)
+    return faces, drawn, torch.ones(count).double() if weight is None else weight.detach().cpu().double()
+
+
+def class_checks(classifier: EmotionClassifier, data: EmotionDataModule, order: Tensor) -> Iterator[Check]:
+    """Every class is there; the loss's weights are weights, and do not outdo the sampler or favour common classes."""
+    faces, drawn, weights = _by_class(classifier, data, order)
+    absent = [name for name, n in zip(data.classes, faces, strict=True) if not n]
+    yield Check("classes: present", f"none of {', '.join(absent)}" if absent else "all", "all", not absent)
+    sound = bool((weights.isfinite() & (weights > 0)).all())
+    yield Check("classes: weights", _range(weights), "finite, above 0", sound)
+    before, after = (float(n.max() / n.clamp(min=1e-9).min()) for n in (drawn.clamp(min=1), drawn.clamp(min=1) * weights))
+    found = f"{after:.2f}, of faces {before:.2f}"
+    yield Check("classes: commonest / rarest in the loss", found, f"<= {IMBALANCE} x of faces", after <= IMBALANCE * before)
+
+
+def batch_checks(classifier: EmotionClassifier, data: EmotionDataModule, settings: Settings) -> Iterator[Check]:
+    """One training batch through network and loss and back, as the run would take it."""
+    trainer = _trainer(settings)
+    device, plugin = trainer.strategy.root_device, trainer.precision_plugin
+    trial = plugin.convert_module(copy.deepcopy(classifier)).to(device).train()
+    trial.tune(channels_last=settings["channels_last"], compile_net=False)
+    rows = next(iter(data.train_dataloader()))
+    faces, targets = data.fetch(rows._replace(rows=rows.rows.to(device)))
+    wanted = (len(rows.rows), settings["input"]["channels"], *2 * [settings["input"]["size"]])
+    yield Check("forward: faces", _shape(faces), " x ".join(map(str, wanted)), faces.shape == wanted)
+    mean, deviation = float(faces.mean()), float(faces.std())
+    near = abs(mean) <= MEAN and 1 / DEVIATION <= deviation <= DEVIATION
+    expected = f"within {MEAN} of 0, from {1 / DEVIATION:.2f} to {DEVIATION:.2f}"
+    yield Check("forward: their mean and deviation", f"{mean:.2f}, {deviation:.2f}", expected, near)
+    try:
+        with plugin.train_step_context():
+            logits = trial(plugin.convert_input(faces))
+            loss = trial.criterion(logits, targets)
+            uniform = float(trial.criterion(torch.zeros_like(logits), targets))
+        loss.backward()
+    except RuntimeError as error:  # shapes that do not fit, a part that does not learn, too little memory
+        yield Check("forward and back", str(error).splitlines()[0], "no error", False)
+        return
+    wanted = (len(faces), len(data.classes))
+    yield Check("forward: logits", _shape(logits), " x ".join(map(str, wanted)), logits.shape == wanted)
+    finite = bool(logits.isfinite().all())
+    yield Check("forward: their range", _range(logits.detach()), "finite", finite)
+    near_by = LOGITS**2 / 2 + 3 * LOGITS / math.sqrt(_effective(trial.criterion, targets))
+    expected = f"{uniform:.3f} (uniform; ln {len(data.classes)} = {math.log(len(data.classes)):.3f}) +- {near_by:.2f}"
+    yield Check("forward: loss", f"{float(loss):.3f}", expected, abs(float(loss) - uniform) <= near_by)
+    yield from _gradient_checks(trial.net, settings["trainer"].get("gradient_clip_val"))
+
+
+def _effective(criterion: nn.Module, targets: Tensor) -> float:
+    """How many equally weighted faces vary as much in their mean as these."""
+    weight = getattr(criterion, "weight", None)
+    if weight is None:
+        return len(targets)
+    each = weight[targets]
+    return float(each.sum() ** 2 / (each**2).sum())
+
+
+def _gradient_checks(net: nn.Module, bound: float | None) -> Iterator[Check]:
+    learning = {name: p for name, p in net.named_parameters() if p.requires_grad}
+    lacking = [name for name, p in learning.items() if p.grad is None]
+    yield Check("gradient: parameters without", ", ".join(lacking) or "none", "none", not lacking)
+    norms = {name: float(p.grad.norm()) for name, p in learning.items() if p.grad is not None}
+    broken = [name for name, norm in norms.items() if not math.isfinite(norm)]
+    yield Check("gradient: not finite", ", ".join(broken) or "none", "none", not broken)
+    parts: dict[str, list[float]] = {}
+    for name, norm in norms.items():
+        parts.setdefault(name.split(".")[0], []).append(norm)
+    for name, inside in parts.items():
+        yield Check(f"gradient: norm of {name}", f"{math.hypot(*inside):.3g}", "above 0", math.hypot(*inside) > 0)
+    total = math.hypot(*norms.values())
+    clipped = f", clipped to {bound:g}" if bound and total > bound else ""
+    expected = f"above 0; clipped above {bound:g}" if bound else "above 0; never clipped"
+    yield Check("gradient: norm of all", f"{total:.3g}{clipped}", expected, total > 0 and math.isfinite(total))
+
+
+def learning_check(classifier: EmotionClassifier, data: EmotionDataModule, settings: Settings) -> tuple[float, Check]:
+    """Whether a copy learns a few faces by heart with the recipe's optimiser, its rates constant; the share learnt."""
+    asked = settings["preflight"]
+    size = min(asked["batch_size"], settings["batch_size"])
+    given = {"overfit": asked["faces"], "batch_size": size, "sampler": SHUFFLED}
+    few = EmotionDataModule(**{**data.hparams, **given})
+    trial = copy.deepcopy(classifier)
+    trial.hparams["scheduler"] = {}
+    trial.tune(channels_last=settings["channels_last"], compile_net=False)
+    few.setup()
+    passes = max(1, asked["steps"] // len(few.train_dataloader()))
+    stop = EarlyStopping("val/acc", mode="max", patience=passes + 1, stopping_threshold=asked["accuracy"] - 1e-6)
+    trainer = _trainer(settings, max_epochs=passes, callbacks=[stop])
+    trainer.fit(trial, datamodule=few)
+    share = float(trainer.callback_metrics["val/acc"])
+    found = f"{100 * share:.1f} % after {trainer.global_step} steps of {size}"
+    expected = f"{100 * asked['accuracy']:.0f} % within {passes * len(few.train_dataloader())}"
+    return share, Check(f"overfit {len(few.split.train)} faces", found, expected, share >= asked["accuracy"] - 1e-6)
+
+
+def _trainer(settings: Settings, max_epochs: int = 1, callbacks: Sequence[Callback] = ()) -> Trainer:
+    """The run's own in what rules a step, silent and without a trace in all else."""
+    ruling = ("_target_", "accelerator", "precision", "gradient_clip_val", "gradient_clip_algorithm")
+    trainer: Trainer = build(
+        {name: value for name, value in settings["trainer"].items() if name in ruling},
+        devices=1,
+        max_epochs=max_epochs,
+        callbacks=list(callbacks),
+        logger=False,
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    return trainer
+
+
+def _shape(values: Tensor) -> str:
+    return " x ".join(map(str, values.shape))
+
+
+def _range(values: Tensor) -> str:
+    return f"{float(values.min()):.3g} to {float(values.max()):.3g}"
