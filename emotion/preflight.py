@@ -10,8 +10,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping
@@ -28,7 +29,8 @@ from emotion.report import print_table
 Settings = Mapping[str, Any]
 
 MEAN, DEVIATION = 0.4, 3.0  # pixels left at 0 to 1 (0.51, 0.26) fail both, those left at 0 to 255 by far
-LOGITS = 0.6  # deviation of an untrained network's logits: torch's linear layers make sqrt(1/3) of unit features
+LOGITS = 0.6  # deviation s of untrained logits: torch's linear layers make sqrt(1/3) of unit features. The loss of n
+# faces then exceeds that of equal logits by s^2 / 2, give or take s / sqrt(n).
 IMBALANCE = 1.5  # weights are of the source's faces, and the rows that a split leaves differ from them a little
 
 
@@ -42,6 +44,14 @@ class Check:
     ok: bool
 
 
+class ByClass(NamedTuple):
+    """Training faces, faces that the sampler draws in an epoch, weight in the loss: (K,) each."""
+
+    faces: Tensor
+    drawn: Tensor
+    weights: Tensor
+
+
 def preflight(classifier: EmotionClassifier, data: EmotionDataModule, settings: Settings, run_dir: Path) -> float:
     """Check copies of a run's parts, print what was found, write preflight.json; the share of faces learnt by heart.
 
@@ -51,19 +61,21 @@ def preflight(classifier: EmotionClassifier, data: EmotionDataModule, settings: 
         UserError: a check has failed.
     """
     asked = settings["preflight"]
-    if min(asked.values()) <= 0:
-        raise UserError(f"preflight: {dict(asked)}; expected faces, batch_size, steps and accuracy above 0.")
+    if min(asked[name] for name in ("faces", "batch_size", "steps", "accuracy")) <= 0 or asked["accuracy"] > 1:
+        raise UserError(f"preflight={asked}; expected faces, batch_size and steps from 1, accuracy above 0, at most 1.")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    order = torch.cat([batch.rows for batch in data.train_dataloader()])
-    classes = class_table(classifier, data, order)
-    print_table(f"{len(data.split.train):,} training faces and an epoch's loss by class", classes)
-    checks = [*class_checks(classifier, data, order), *batch_checks(classifier, data, settings)]
+    by_class = counted(classifier, data)
+    classes = class_table(by_class, data.classes)
+    print_table(f"{len(data.split.train):,} training faces", classes)
+    checks = [*class_checks(by_class, data.classes), *batch_checks(classifier, data, settings)]
     share = 0.0
     if all(check.ok for check in checks):
         share, check = learning_check(classifier, data, settings)
         checks.append(check)
-    rows = [{**asdict(check), "ok": "yes" if check.ok else "NO"} for check in checks]
-    print_table(f"preflight: {settings['name']}, {machine.description(settings['trainer']['accelerator'])}", rows, 4)
+    rows = [{"check": c.name, "found": c.found, "expected": c.expected, "ok": "yes" if c.ok else "NO"} for c in checks]
+    name = settings["model"]["_target_"].rsplit(".", 1)[-1]
+    where = f"{machine.description(settings['trainer']['accelerator'])}, {settings['trainer']['precision']}"
+    print_table(f"{name}, {where}", rows, left=4)
     result = {"command": runs.command(), "commit": runs.commit(), "config": dict(settings), "classes": classes}
     run_dir.mkdir(parents=True, exist_ok=True)
     path = run_dir / "preflight.json"
@@ -74,52 +86,46 @@ def preflight(classifier: EmotionClassifier, data: EmotionDataModule, settings: 
     return share
 
 
-def class_table(classifier: EmotionClassifier, data: EmotionDataModule, order: Tensor) -> list[dict[str, str]]:
-    """A row a class: training faces, those that the sampler draws in an epoch (`order`), weight, share of the loss."""
-    faces, drawn, weights = _by_class(classifier, data, order)
-    cells = zip(data.classes, faces, faces / faces.sum(), drawn, weights, drawn * weights, strict=True)
-    whole = float((drawn * weights).sum())
+def counted(classifier: EmotionClassifier, data: EmotionDataModule) -> ByClass:
+    """The run's own; a loss without weights weighs each class 1."""
+    drawn = torch.cat([batch.rows for batch in data.train_dataloader()]).numpy()
+    counts = [np.bincount(data.labels[rows], minlength=len(data.classes)) for rows in (data.split.train, drawn)]
+    weight = getattr(classifier.criterion, "weight", None)
+    weights = torch.ones(len(data.classes)) if weight is None else weight.detach().cpu()
+    return ByClass(*(torch.from_numpy(count).double() for count in counts), weights.double())
+
+
+def class_table(by_class: ByClass, classes: Sequence[str]) -> list[dict[str, str]]:
+    """A row a class, with its share of the faces and of the loss: faces drawn times weight."""
+    loss = by_class.drawn * by_class.weights
+    columns = (by_class.faces, by_class.faces / by_class.faces.sum(), *by_class[1:], loss / loss.sum())
+    names = ("faces", "share %", "drawn an epoch", "weight", "of the loss %")
+    formats = ("{:,.0f}", "{:.1%}", "{:,.0f}", "{:.4g}", "{:.1%}")
     return [
-        {
-            "class": name,
-            "faces": f"{int(n):,}",
-            "share %": f"{100 * part:.1f}",
-            "an epoch": f"{int(epoch):,}",
-            "weight": f"{weight:.4g}",
-            "loss %": f"{100 * loss / whole:.1f}",
-        }
-        for name, n, part, epoch, weight, loss in cells
+        {"class": name, **{n: f.format(v).rstrip("%") for n, f, v in zip(names, formats, row, strict=True)}}
+        for name, row in zip(classes, torch.stack(columns, 1).tolist(), strict=True)
     ]
 
 
-def _by_class(classifier: EmotionClassifier, data: EmotionDataModule, order: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """For each class training faces, faces an epoch and weight in the loss, (K,) each."""
-    count = len(data.classes)
-    faces, drawn = (
-        torch.bincount(torch.from_numpy(data.labels[rows]), minlength=count).double()
-        for rows in (data.split.train, order.numpy())
-    )
-    weight = getattr(classifier.criterion, "weight", None)
-    return faces, drawn, torch.ones(count).double() if weight is None else weight.detach().cpu().double()
-
-
-def class_checks(classifier: EmotionClassifier, data: EmotionDataModule, order: Tensor) -> Iterator[Check]:
-    """Every class is there; the loss's weights are weights, and do not outdo the sampler or favour common classes."""
-    faces, drawn, weights = _by_class(classifier, data, order)
-    absent = [name for name, n in zip(data.classes, faces, strict=True) if not n]
-    yield Check("classes: present", f"none of {', '.join(absent)}" if absent else "all", "all", not absent)
-    sound = bool((weights.isfinite() & (weights > 0)).all())
-    yield Check("classes: weights", _range(weights), "finite, above 0", sound)
-    before, after = (float(n.max() / n.clamp(min=1e-9).min()) for n in (drawn.clamp(min=1), drawn.clamp(min=1) * weights))
-    found = f"{after:.2f}, of faces {before:.2f}"
-    yield Check("classes: commonest / rarest in the loss", found, f"<= {IMBALANCE} x of faces", after <= IMBALANCE * before)
+def class_checks(by_class: ByClass, classes: Sequence[str]) -> Iterator[Check]:
+    """Every class is there; its weight is one, and the weights do not add to what imbalance the sampler leaves."""
+    absent = [name for name, n in zip(classes, by_class.faces, strict=True) if not n]
+    yield Check("classes: without a face", ", ".join(absent) or "none", "none", not absent)
+    sound = bool((by_class.weights.isfinite() & (by_class.weights > 0)).all())
+    yield Check("classes: weights", _range(by_class.weights), "finite, above 0", sound)
+    drawn = by_class.drawn.clamp(min=1)
+    before, after = (float(n.max() / n.min()) for n in (drawn, drawn * by_class.weights))
+    found = f"{after:.3g} in the loss, {before:.3g} as drawn"
+    expected = f"in the loss at most {IMBALANCE} x as drawn"
+    yield Check("classes: most over least", found, expected, after <= IMBALANCE * before)
 
 
 def batch_checks(classifier: EmotionClassifier, data: EmotionDataModule, settings: Settings) -> Iterator[Check]:
     """One training batch through network and loss and back, as the run would take it."""
     trainer = _trainer(settings)
     device, plugin = trainer.strategy.root_device, trainer.precision_plugin
-    trial = plugin.convert_module(copy.deepcopy(classifier)).to(device).train()
+    trial = copy.deepcopy(classifier)
+    plugin.convert_module(trial).to(device).train()
     trial.tune(channels_last=settings["channels_last"], compile_net=False)
     rows = next(iter(data.train_dataloader()))
     faces, targets = data.fetch(rows._replace(rows=rows.rows.to(device)))
@@ -135,20 +141,29 @@ def batch_checks(classifier: EmotionClassifier, data: EmotionDataModule, setting
             loss = trial.criterion(logits, targets)
             uniform = float(trial.criterion(torch.zeros_like(logits), targets))
         loss.backward()
-    except RuntimeError as error:  # shapes that do not fit, a part that does not learn, too little memory
+        found = float(loss.detach())
+    except (
+        RuntimeError,
+        ValueError,
+        IndexError,
+    ) as error:  # shapes that do not fit, a part that does not learn, too little memory
         yield Check("forward and back", str(error).splitlines()[0], "no error", False)
         return
     wanted = (len(faces), len(data.classes))
     yield Check("forward: logits", _shape(logits), " x ".join(map(str, wanted)), logits.shape == wanted)
     finite = bool(logits.isfinite().all())
     yield Check("forward: their range", _range(logits.detach()), "finite", finite)
-    near_by = LOGITS**2 / 2 + 3 * LOGITS / math.sqrt(_effective(trial.criterion, targets))
-    expected = f"{uniform:.3f} (uniform; ln {len(data.classes)} = {math.log(len(data.classes)):.3f}) +- {near_by:.2f}"
-    yield Check("forward: loss", f"{float(loss):.3f}", expected, abs(float(loss) - uniform) <= near_by)
+    near_by = settings["preflight"]["loss"] or LOGITS**2 / 2 + 3 * LOGITS / math.sqrt(
+        effective(trial.criterion, targets)
+    )
+    expected = (
+        f"{uniform:.3f} of equal logits +- {near_by:.2f}; ln {len(data.classes)} = {math.log(len(data.classes)):.3f}"
+    )
+    yield Check("forward: loss", f"{found:.3f}", expected, abs(found - uniform) <= near_by)
     yield from _gradient_checks(trial.net, settings["trainer"].get("gradient_clip_val"))
 
 
-def _effective(criterion: nn.Module, targets: Tensor) -> float:
+def effective(criterion: nn.Module, targets: Tensor) -> float:
     """How many equally weighted faces vary as much in their mean as these."""
     weight = getattr(criterion, "weight", None)
     if weight is None:
