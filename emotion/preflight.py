@@ -89,10 +89,10 @@ def preflight(classifier: EmotionClassifier, data: EmotionDataModule, settings: 
 def counted(classifier: EmotionClassifier, data: EmotionDataModule) -> ByClass:
     """The run's own; a loss without weights weighs each class 1."""
     drawn = torch.cat([batch.rows for batch in data.train_dataloader()]).numpy()
-    counts = [np.bincount(data.labels[rows], minlength=len(data.classes)) for rows in (data.split.train, drawn)]
+    faces, seen = (np.bincount(data.labels[rows], minlength=len(data.classes)) for rows in (data.split.train, drawn))
     weight = getattr(classifier.criterion, "weight", None)
     weights = torch.ones(len(data.classes)) if weight is None else weight.detach().cpu()
-    return ByClass(*(torch.from_numpy(count).double() for count in counts), weights.double())
+    return ByClass(torch.from_numpy(faces).double(), torch.from_numpy(seen).double(), weights.double())
 
 
 def class_table(by_class: ByClass, classes: Sequence[str]) -> list[dict[str, str]]:
@@ -141,25 +141,18 @@ def batch_checks(classifier: EmotionClassifier, data: EmotionDataModule, setting
             loss = trial.criterion(logits, targets)
             uniform = float(trial.criterion(torch.zeros_like(logits), targets))
         loss.backward()
-        found = float(loss.detach())
-    except (
-        RuntimeError,
-        ValueError,
-        IndexError,
-    ) as error:  # shapes that do not fit, a part that does not learn, too little memory
+    except (RuntimeError, ValueError, IndexError) as error:  # shapes that do not fit, targets beyond the classes
         yield Check("forward and back", str(error).splitlines()[0], "no error", False)
         return
     wanted = (len(faces), len(data.classes))
     yield Check("forward: logits", _shape(logits), " x ".join(map(str, wanted)), logits.shape == wanted)
-    finite = bool(logits.isfinite().all())
-    yield Check("forward: their range", _range(logits.detach()), "finite", finite)
-    near_by = settings["preflight"]["loss"] or LOGITS**2 / 2 + 3 * LOGITS / math.sqrt(
-        effective(trial.criterion, targets)
-    )
-    expected = (
-        f"{uniform:.3f} of equal logits +- {near_by:.2f}; ln {len(data.classes)} = {math.log(len(data.classes)):.3f}"
-    )
-    yield Check("forward: loss", f"{found:.3f}", expected, abs(found - uniform) <= near_by)
+    yield Check("forward: their range", _range(logits.detach()), "finite", bool(logits.isfinite().all()))
+    found = float(loss.detach())
+    said = f"{found:.3f}; ln {len(data.classes)} = {math.log(len(data.classes)):.3f}"
+    spread = LOGITS**2 / 2 + 3 * LOGITS / math.sqrt(effective(trial.criterion, targets))
+    near_by = settings["preflight"]["loss"] or spread
+    expected = f"{uniform:.3f} of equal logits, +- {near_by:.2f}"
+    yield Check("forward: loss", said, expected, abs(found - uniform) <= near_by)
     yield from _gradient_checks(trial.net, settings["trainer"].get("gradient_clip_val"))
 
 
