@@ -137,11 +137,15 @@ def batch_checks(classifier: EmotionClassifier, data: EmotionDataModule, setting
     yield Check("forward: their mean and deviation", f"{mean:.2f}, {deviation:.2f}", expected, near)
     try:
         with plugin.train_step_context():
-            logits = trial(plugin.convert_input(faces))
+            logits = trial(faces)
             loss = trial.criterion(logits, targets)
             uniform = float(trial.criterion(torch.zeros_like(logits), targets))
         loss.backward()
-    except (RuntimeError, ValueError, IndexError) as error:  # shapes that do not fit, targets beyond the classes
+    except (
+        RuntimeError,
+        ValueError,
+        IndexError,
+    ) as error:  # shapes or types that do not fit, labels beyond the classes
         yield Check("forward and back", str(error).splitlines()[0], "no error", False)
         return
     wanted = (len(faces), len(data.classes))

@@ -87,7 +87,7 @@ class WeightStatistics(L.Callback):
         epoch = trainer.current_epoch + 1
         title = f"epoch {epoch}/{trainer.max_epochs}, step {trainer.global_step}"
         if self.table:
-            print(f"\nWeights after {title}\n{tabulated(weights, gradients, 3)}", flush=True)
+            print(f"\nWeights after {title}\n{tabulated(weights, gradients, 3)}\n", flush=True)
         if self.dump:
             self._write(epoch, f"{title}\n{tabulated(weights, gradients, 7)}\n")
         if said := not_finite({"weights": weights, "gradients": gradients}):
