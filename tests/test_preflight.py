@@ -109,7 +109,7 @@ def test_a_head_that_does_not_fit_fails_with_what_torch_says(small_config: Confi
     def misfit(classifier: EmotionClassifier) -> None:
         classifier.net.head[7] = nn.Linear(5, len(classifier.classes))
 
-    with pytest.raises(UserError, match=r"forward and back \(found mat1 and mat2 shapes cannot be multiplied"):
+    with pytest.raises(UserError, match=r"forward and back \(found .*mat1 and mat2 shapes cannot be multiplied"):
         checked(small_config(*QUICK), misfit)
 
 
@@ -191,7 +191,7 @@ def test_the_settings_say_nothing_else_than_the_defaults() -> None:
 
 
 @pytest.mark.parametrize("model", options("model"))
-def test_every_recipe_passes_all_that_takes_no_time(model: str) -> None:
+def test_every_recipe_passes(model: str) -> None:
     """On drawn faces; of learning, one step."""
     few = ("data=synthetic", "data.training=20", "data.public_test=2", "data.private_test=2", "trainer.accelerator=cpu")
     step = ("preflight.steps=1", "preflight.faces=4", "preflight.batch_size=4", "preflight.accuracy=1e-9")
