@@ -42,9 +42,9 @@ def test_a_healthy_recipe_passes_and_leaves_no_run(small_config: Config, capsys:
     assert failing() == []
     assert [path.name for path in RUN.iterdir()] == ["preflight.json"]
     said = capsys.readouterr().out
-    for word in ("overfit 8 faces", "forward: loss", "gradient: norm of features", "gradient: norm of head", "disgust"):
+    for word in ("overfit 8 faces", "forward: loss", "gradient: features", "gradient: head", "disgust"):
         assert word in said
-    assert max(map(len, said.splitlines())) <= 120
+    assert max(map(len, map(str.rstrip, said.splitlines()))) <= 80
 
 
 def test_nothing_leaks_into_the_classifier(small_config: Config) -> None:
@@ -63,7 +63,7 @@ def test_nothing_leaks_into_the_classifier(small_config: Config) -> None:
 
 @pytest.mark.parametrize("rate", [0, 100])
 def test_a_rate_that_teaches_nothing_fails_overfit(rate: int, small_config: Config) -> None:
-    with pytest.raises(UserError, match=r"1 of \d+ checks failed: overfit 8 faces \(found .* after 20 steps of 4"):
+    with pytest.raises(UserError, match=r"1 of \d+ checks failed: overfit 8 faces \(found .* after 20 steps"):
         train(small_config(*QUICK, f"optimizer.lr={rate}", "preflight.steps=20"), RUN)
     assert not (RUN / "record.json").exists()
 
@@ -72,9 +72,9 @@ def test_weights_that_are_not_numbers_fail_forward(small_config: Config) -> None
     def spoil(classifier: EmotionClassifier) -> None:
         nn.init.constant_(classifier.net.get_parameter("head.7.weight"), float("nan"))
 
-    with pytest.raises(UserError, match=r"forward: their range \(found nan to nan; expected finite\)"):
+    with pytest.raises(UserError, match=r"forward: range \(found nan to nan; expected finite\)"):
         checked(small_config(*QUICK), spoil)
-    assert {"forward: their range", "forward: loss", "gradient: not finite"} <= set(failing())
+    assert {"forward: range", "forward: loss", "gradient: not finite"} <= set(failing())
 
 
 def test_a_last_layer_far_from_equal_logits_fails_the_loss_unless_it_is_meant(small_config: Config) -> None:
@@ -101,7 +101,7 @@ def test_a_head_that_looks_at_nothing_fails_the_gradients_of_the_features(small_
     def disconnect(classifier: EmotionClassifier) -> None:
         classifier.net.head = Constant(len(classifier.classes))
 
-    with pytest.raises(UserError, match=r"gradient: parameters without \(found features\.0"):
+    with pytest.raises(UserError, match=r"gradient: lacking \(found features\.0"):
         checked(small_config(*QUICK), disconnect)
 
 
@@ -114,7 +114,7 @@ def test_a_head_that_does_not_fit_fails_with_what_torch_says(small_config: Confi
 
 
 def test_pixels_that_are_not_normalised_fail(small_config: Config) -> None:
-    with pytest.raises(UserError, match=r"forward: their mean and deviation \(found 0\.\d+, 0\.\d+;"):
+    with pytest.raises(UserError, match=r"forward: mean, std \(found 0\.\d+, 0\.\d+;"):
         train(small_config(*QUICK, "input.mean=[0]", "input.std=[1]"), RUN)
 
 
@@ -136,12 +136,12 @@ def by_class(drawn: list[int], weights: list[float], faces: list[int] | None = N
         (by_class([100, 50, 25, 25], [1, 1, 1, 1]), []),
         (by_class([100, 50, 25, 25], [0.5, 1, 2, 2]), []),
         (by_class([50, 50, 50, 50], [1, 1, 1, 1.2]), []),
-        (by_class([100, 50, 25, 0], [1, 1, 1, 1]), ["without a face"]),
-        (by_class([100, 50, 25, 25], [2, 1, 0.5, 0.5]), ["most over least"]),  # counts themselves, not their inverse
-        (by_class([50, 50, 50, 50], [0.5, 1, 2, 2], [100, 50, 25, 25]), ["most over least"]),  # the sampler has done it
-        (by_class([50, 50, 50, 50], [1, 1, 1, 0]), ["weights", "most over least"]),
-        (by_class([50, 50, 50, 50], [1, 1, 1, float("inf")]), ["weights", "most over least"]),
-        (by_class([50, 50, 50, 50], [1, 1, 1, float("nan")]), ["weights", "most over least"]),
+        (by_class([100, 50, 25, 0], [1, 1, 1, 1]), ["absent"]),
+        (by_class([100, 50, 25, 25], [2, 1, 0.5, 0.5]), ["imbalance"]),  # counts themselves, not their inverse
+        (by_class([50, 50, 50, 50], [0.5, 1, 2, 2], [100, 50, 25, 25]), ["imbalance"]),  # the sampler has done it
+        (by_class([50, 50, 50, 50], [1, 1, 1, 0]), ["weights", "imbalance"]),
+        (by_class([50, 50, 50, 50], [1, 1, 1, float("inf")]), ["weights", "imbalance"]),
+        (by_class([50, 50, 50, 50], [1, 1, 1, float("nan")]), ["weights", "imbalance"]),
     ],
 )
 def test_weights_are_held_against_the_faces_that_are_drawn(found: ByClass, names: list[str]) -> None:
@@ -176,7 +176,7 @@ def test_few_heavy_faces_count_as_fewer() -> None:
 
 
 def test_a_class_that_is_absent_is_named(small_config: Config) -> None:
-    with pytest.raises(UserError, match=r"classes: without a face \(found [a-z, ]+; expected none\)"):
+    with pytest.raises(UserError, match=r"classes: absent \(found [a-z, ]+; expected none\)"):
         train(small_config(*QUICK, "overfit=4"), RUN)
 
 
