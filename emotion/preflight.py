@@ -142,11 +142,7 @@ def batch_checks(classifier: EmotionClassifier, data: EmotionDataModule, setting
             loss = trial.criterion(logits, targets)
             uniform = float(trial.criterion(torch.zeros_like(logits), targets))
         loss.backward()
-    except (
-        RuntimeError,
-        ValueError,
-        IndexError,
-    ) as error:  # shapes or types that do not fit, labels beyond the classes
+    except (RuntimeError, ValueError, IndexError) as error:  # shapes, types or labels that do not fit
         yield Check("forward and back", str(error).splitlines()[0], "no error", False)
         return
     wanted = (len(faces), len(data.classes))
@@ -166,7 +162,7 @@ def effective(criterion: nn.Module, targets: Tensor) -> float:
     weight = getattr(criterion, "weight", None)
     if weight is None:
         return len(targets)
-    each = weight[targets]
+    each = weight[targets] if targets.ndim == 1 else targets @ weight
     return float(each.sum() ** 2 / (each**2).sum())
 
 

@@ -36,12 +36,12 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
     L.seed_everything(settings["seed"], verbose=False)
     data, source = assembly.make_data(settings)
     classifier = assembly.make_classifier(settings, data)
+    loaded = None if settings["resume"] else assembly.load_weights(classifier, settings)
     if settings.get("preflight", {}).get("run"):
         from emotion.preflight import preflight
 
         return preflight(classifier, data, settings, run_dir)
     compiled = assembly.tune(classifier, settings, short=source["stand_in"])
-    loaded = None if settings["resume"] else assembly.load_weights(classifier, settings)
     taught = assembly.teach(classifier, settings)
     if former:
         _check_teachers(former.get("distillation"), taught)

@@ -16,6 +16,8 @@ from emotion.cli import CONF, compose
 from emotion.data.faces import EMOTIONS, USAGES, Rows
 from emotion.data.synthetic import read
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks anybody for anything
+
 SMALL = (
     "model.widths=[8,16]",
     "model.convs=[1,1]",

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from emotion.building import ALLOWED, build
 from emotion.cli import CONF, compose
 from emotion.errors import UserError
-from tests.conftest import options
+from tests.conftest import BACKBONES, SYSTEMS, options
 
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
 CHOICES = [(group, choice) for group in GROUPS for choice in options(group)]
@@ -21,7 +21,7 @@ VERBS = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "base")
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes_and_resolves(group: str, choice: str) -> None:
-    part = group == "callbacks" and choice not in ("default", "whole_length")
+    part = group == "callbacks" and choice not in ("default", "whole_length", "transfer")
     cfg = compose("train", f"{group}={choice}", "run_dir=x")
     assert OmegaConf.to_container(cfg, resolve=True)
     assert not part or choice in cfg.callbacks
@@ -47,7 +47,7 @@ def test_targets_exist_and_take_every_key(group: str, choice: str) -> None:
         target = str(config["_target_"])
         assert target.startswith(ALLOWED)
         parameters = inspect.signature(hydra.utils.get_object(target)).parameters
-        routed = {"_target_", "interval"} if "interval" in config else {"_target_"}
+        routed = {"_target_", "interval"} if "interval" in config else {"_target_", "weights"}
         assert set(config) - routed <= set(parameters), target
 
 
@@ -115,7 +115,7 @@ AUGMENTATION = {
 }
 
 
-@pytest.mark.parametrize("model", options("model"))
+@pytest.mark.parametrize("model", SYSTEMS)
 def test_a_model_alone_is_its_published_recipe(model: str) -> None:
     cfg = compose("train", f"model={model}", "run_dir=x")
     stopping = cfg.callbacks.get("early_stopping")
@@ -140,6 +140,35 @@ def test_a_model_alone_is_its_published_recipe(model: str) -> None:
         assert cfg.scheduler.step_size == 20
     assert stopping is None or stopping.monitor == "val/acc"
     assert cfg.loss.balanced == (model in ("v1_cnn", "v2_se", "v4_attention"))
+
+
+@pytest.mark.parametrize("model", [*BACKBONES, "timm_backbone"])
+def test_a_backbone_alone_is_its_document_s_recipe(model: str) -> None:
+    cfg = compose("train", f"model={model}", "run_dir=x")
+    small = model == "resnet18"  # for a processor
+    assert (cfg.input.size, cfg.input.channels, cfg.input.zoom) == (64 if small else 224, 3, 1.14)
+    assert (list(cfg.input.mean), list(cfg.input.std)) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    assert (cfg.batch_size, cfg.trainer.max_epochs, cfg.freeze_epochs) == (64 if small else 32, 80, 3)
+    assert (cfg.optimizer.lr, cfg.backbone_lr, cfg.optimizer.weight_decay) == (1e-3, 1e-4, 1e-4)
+    assert (cfg.loss.label_smoothing, cfg.loss.balanced) == (0.05, 0.6)
+    assert (cfg.mixup._target_, cfg.mixup.alpha) == ("torchvision.transforms.v2.MixUp", 0.4)
+    assert (cfg.trainer.gradient_clip_val, cfg.callbacks.ema.decay) == (1.0, 0.999)
+    assert (cfg.monitor.metric, cfg.callbacks.early_stopping.monitor) == ("val/macro_f1", "val/macro_f1")
+    assert (cfg.callbacks.best_checkpoint.monitor, cfg.callbacks.early_stopping.patience) == ("val/macro_f1", 5)
+    assert cfg.callbacks.staged_unfreezing.stages == {
+        "warmup": {"train": "head", "epochs": 3},
+        "finetune": {"train": "all", "epochs": None},
+    }
+    assert (cfg.scheduler._target_, cfg.scheduler.warmup_epochs) == ("emotion.schedules.staged_cosine", 3)
+    assert list(cfg.augment) == ["crop", "flip", "rotation", "jitter", "erasing"]
+    assert (cfg.augment.crop.scale, cfg.augment.rotation.degrees) == ([0.75, 1.0], 15)
+    assert cfg.model.weights == "pretrained"
+    assert cfg.name == cfg.model.backbone
+    assert model in (
+        "timm_backbone",
+        cfg.model.backbone,
+        cfg.model.backbone.replace(".", "_").removesuffix("_jft_in1k"),
+    )
 
 
 def differing(*asked: list[str]) -> set[str]:

@@ -17,7 +17,7 @@ from emotion.cli import compose
 from emotion.errors import UserError
 from emotion.preflight import ByClass, class_checks, class_table, counted, effective, preflight
 from emotion.train import train
-from tests.conftest import options
+from tests.conftest import SYSTEMS
 
 Config = Callable[..., DictConfig]
 RUN, CHOSEN = Path("run"), "debug=preflight"
@@ -190,7 +190,7 @@ def test_the_settings_say_nothing_else_than_the_defaults() -> None:
     assert compose("train", CHOSEN).preflight == {**compose("train").preflight, "run": True}
 
 
-@pytest.mark.parametrize("model", options("model"))
+@pytest.mark.parametrize("model", SYSTEMS)
 def test_every_recipe_passes(model: str) -> None:
     """On drawn faces; of learning, one step."""
     few = ("data=synthetic", "data.training=20", "data.public_test=2", "data.private_test=2", "trainer.accelerator=cpu")

@@ -18,7 +18,7 @@ def content(run: Path) -> dict[str, object]:
     checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     for state in checkpoint["callbacks"].values():
         for name in ("dirpath", "best_model_path", "best_k_models", "kth_best_model_path", "last_model_path",
-                     "time_elapsed"):  # fmt: skip
+                     "time_elapsed", "seconds"):  # fmt: skip
             state.pop(name, None)  # where it lies and how long it took
     return checkpoint
 
@@ -38,6 +38,17 @@ def differences(left: object, right: object, path: str = "") -> list[str]:
 RECIPES = {
     "plateau": ["scheduler=plateau", "scheduler.patience=0", "callbacks.early_stopping.patience=1"],
     "taught": ["mixup=either", "distillation={teacher:elder,temperature:4.0,weight:0.5}"],
+    "staged": [
+        "callbacks=transfer",
+        "freeze_epochs=1",
+        "callbacks.ema.decay=0.9",
+        "scheduler=staged_cosine",
+        "mixup=mixup",
+        "backbone_lr=1e-4",
+        "layer_decay=0.9",
+        "trainer.gradient_clip_val=1.0",
+    ],
+    "restarts": ["scheduler=cosine_restarts", "scheduler.T_0=1"],
     "one_cycle": ["scheduler=one_cycle", "optimizer=sgd", "sampler=weighted", "loss=focal"],
 }
 MOMENTS = {

@@ -18,7 +18,7 @@ from emotion.cli import compose
 from emotion.errors import UserError
 from emotion.loggers import read_metrics
 from emotion.train import train
-from tests.conftest import options, signal_at
+from tests.conftest import SYSTEMS, options, signal_at
 
 Config = Callable[..., DictConfig]
 RUN = Path("run")
@@ -95,7 +95,7 @@ def test_predictions_are_those_that_the_record_scores(run: Path) -> None:
             assert found.rows.tolist() == rows["test"].tolist()
 
 
-@pytest.mark.parametrize("model", options("model"))
+@pytest.mark.parametrize("model", SYSTEMS)
 def test_every_system_goes_from_its_recipe_to_its_record(model: str) -> None:
     few = ["data=synthetic", "data.training=20", "data.public_test=2", "data.private_test=2"]
     short = ["trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.accelerator=cpu", "compile.cpu=false"]

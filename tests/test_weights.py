@@ -127,7 +127,6 @@ def test_a_resumed_run_needs_its_weights_no_more(run: Path, small_config: Callab
 
 
 def test_pretrained_weights_that_cannot_be_had_name_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(Path("empty").absolute()))
     with pytest.raises(UserError, match=r"connect this machine .* or give weights that lie here: model.weights=FILE"):
         fill(TimmBackbone(2, 3, 64, "resnet10t"), "pretrained")

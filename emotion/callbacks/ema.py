@@ -75,6 +75,12 @@ class ExponentialMovingAverage(L.Callback):
             for name, tensor in _named(pl_module).items():
                 tensor.data.copy_(raw[name])
 
+    def raw(self, pl_module: L.LightningModule) -> dict[str, Tensor]:
+        """The weights that learn, by their names in the network."""
+        tensors = self.stored if self.in_place else _tensors(pl_module)
+        names = (name.removeprefix("net.") for name in _named(pl_module))
+        return dict(zip(names, tensors, strict=True))
+
     def state_dict(self) -> dict[str, int]:
         """The last step that was added."""
         return {"step": self.step}

@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.optim import Optimizer
 
+from emotion.callbacks.ema import ExponentialMovingAverage
 from emotion.classifier import EmotionClassifier
 from emotion.errors import UserError
 from emotion.files import write_text
@@ -81,7 +82,7 @@ class WeightStatistics(L.Callback):
         """Look."""
         if not self._due(trainer):
             return
-        values: dict[str, Tensor] = dict(self._looked_at(pl_module))
+        values = self._learning(trainer, pl_module)
         weights, gradients, self.gradients = statistics(values), self.gradients, {}
         _histograms(trainer, "weights", values, trainer.global_step)
         epoch = trainer.current_epoch + 1
@@ -99,6 +100,13 @@ class WeightStatistics(L.Callback):
     def _looked_at(self, pl_module: L.LightningModule) -> dict[str, torch.nn.Parameter]:
         assert isinstance(pl_module, EmotionClassifier)
         return {name: p for name, p in pl_module.net.named_parameters() if self.pattern.search(name)}
+
+    def _learning(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Tensor]:
+        """The weights that learn, where their average stands in the network by now."""
+        found: dict[str, Tensor] = dict(self._looked_at(pl_module))
+        for callback in (c for c in trainer.callbacks if isinstance(c, ExponentialMovingAverage)):  # type: ignore[attr-defined]
+            found = {name: value for name, value in callback.raw(pl_module).items() if name in found}
+        return found
 
     def _write(self, epoch: int, section: str) -> None:
         """Put the section after those of earlier epochs; later ones are of a run that was stopped and goes on here."""

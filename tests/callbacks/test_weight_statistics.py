@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging
 from omegaconf import DictConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 from emotion.assembly import make_classifier, make_data, make_trainer, resolve
+from emotion.callbacks.ema import ExponentialMovingAverage
 from emotion.callbacks.graceful_stop import Stopped
 from emotion.callbacks.weight_statistics import WeightStatistics, statistics
 from emotion.checkpoints import read
@@ -134,7 +134,7 @@ def test_an_epoch_that_is_trained_again_has_one_section(small_config: Config) ->
 
 def test_an_average_that_validates_changes_nothing(small_config: Config) -> None:
     texts = []
-    for more in ([], [EMAWeightAveraging(decay=0.5)]):
+    for more in ([], [ExponentialMovingAverage(decay=0.5)]):
         torch.manual_seed(0)
         fitted(small_config(CHOSEN, ALL, "trainer.max_epochs=3"), *more)
         texts.append((RUN / "weights.txt").read_text())
