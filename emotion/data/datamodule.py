@@ -15,7 +15,7 @@ from emotion.augment import augmentation
 from emotion.building import build
 from emotion.data.faces import MIXED, TRAINING, USAGES, Faces
 from emotion.data.loader import RowBatch, RowLoader
-from emotion.data.mixed import drawn
+from emotion.data.mixed import check_classes, drawn
 from emotion.data.pixels import Pixels
 from emotion.data.prepared import prepare
 from emotion.data.splits import Split
@@ -80,6 +80,8 @@ class EmotionDataModule(L.LightningDataModule):
         scheme = self.hparams["labels"] or {name: [name] for name in faces.classes}
         self.hparams["labels"], self.classes = scheme, tuple(scheme)
         labels = relabel(faces.labels, faces.classes, scheme)
+        if faces.parts:
+            check_classes(faces, labels)
         self.split = self._checked(build(self.hparams["split"], faces.usage, labels), faces, labels)
         self.class_counts = np.bincount(labels[(faces.usage == TRAINING) & (labels >= 0)], minlength=len(self.classes))
         if overfit := self.hparams["overfit"]:

@@ -1,7 +1,6 @@
 """One source with the training rows of a second one behind its own, to be mixed into training."""
 
 from collections.abc import Iterator, Sequence
-from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +9,7 @@ from PIL import Image
 from emotion.data.faces import MIXED, TRAINING, Faces, Reading, Rows
 from emotion.data.images import square
 from emotion.errors import UserError
+from emotion.labels import LEFT_OUT
 
 
 def read(source: Reading, extra: Reading) -> Reading:
@@ -24,10 +24,10 @@ def read(source: Reading, extra: Reading) -> Reading:
 
 
 def _rows(source: Iterator[Rows], extra: Iterator[Rows], codes: NDArray[np.uint8]) -> Iterator[Rows]:
-    first = next(source)
-    shape = first.images.shape[1:]
-    yield from chain([first], source)
-    del first
+    shape: tuple[int, ...] = ()
+    for rows in source:
+        shape = rows.images.shape[1:]
+        yield rows
     for rows in extra:
         some = np.flatnonzero(rows.usage == TRAINING)
         if len(some):
@@ -42,24 +42,32 @@ def _shaped(image: NDArray[np.uint8], shape: Sequence[int]) -> NDArray[np.uint8]
     return np.asarray(square(Image.fromarray(image), shape[0], "RGB" if len(shape) == 3 else "L"))
 
 
+def check_classes(faces: Faces, labels: NDArray[np.int64]) -> None:
+    """Refuse a label scheme that takes in what only the second source has.
+
+    Raises:
+        UserError: naming both sources' classes.
+    """
+    own = np.unique(faces.labels[faces.usage != MIXED])
+    mixed = np.unique(faces.labels[(faces.usage == MIXED) & (labels != LEFT_OUT)])
+    if strangers := [faces.classes[i] for i in np.setdiff1d(mixed, own)]:
+        main, extra = faces.parts
+        raise UserError(
+            f"{extra.source} has {', '.join(strangers)}; {main.source}, which it is mixed into, has only "
+            f"{', '.join(faces.classes[i] for i in own)}. Choose labels=NAME that leaves the others out."
+        )
+
+
 def drawn(
     faces: Faces, labels: NDArray[np.int64], train: NDArray[np.int64], classes: Sequence[str], percent: float, seed: int
 ) -> NDArray[np.int64]:
     """Mixed rows to train beside `train`: at random, of each class at most `percent` of its rows there, sorted.
 
     Raises:
-        UserError: a percentage that is none, or a class of the label scheme that only the second source has.
+        UserError: a percentage that is none.
     """
     if not 0 <= percent <= 100:
         raise UserError(f"data.mix.percent={percent}: expected 0 to 100 per cent of each class's training rows.")
-    own, mixed = (
-        np.unique(faces.labels[rows]) for rows in (faces.usage != MIXED, (faces.usage == MIXED) & (labels >= 0))
-    )
-    if strangers := [faces.classes[i] for i in np.setdiff1d(mixed, own)]:
-        raise UserError(
-            f"{faces.parts[1].source} has {', '.join(strangers)}; {faces.parts[0].source}, which it is mixed into, has "
-            f"only {', '.join(faces.classes[i] for i in own)}. Choose labels=NAME that leaves the others out."
-        )
     rng = np.random.default_rng(seed)
     some = []
     for label in range(len(classes)):
