@@ -16,6 +16,7 @@ from emotion.errors import UserError, listing
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 CHUNK, CHUNK_BYTES = 512, 8 << 20  # images at once, and the most that they take
+BLOCK = 16  # images that a thread takes at once: handing out single small ones takes longer than reading them
 THREADS = min(8, os.cpu_count() or 1)  # Pillow decodes without the interpreter's lock
 DAMAGE = (
     *(OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error),  # all of which damaged files come to
@@ -50,10 +51,9 @@ def read_images(
         for start in range(0, len(files), at_once):
             places = range(start, min(start + at_once, len(files)))
             images = buffer[: len(places)]
-            damage = pool.map(_fill, images, (files[place] for place in places))
-            unreadable += [
-                f"{describe(place)}: {reason}" for place, reason in zip(places, damage, strict=True) if reason
-            ]
+            blocks = [range(first, min(first + BLOCK, places.stop)) for first in range(start, places.stop, BLOCK)]
+            reasons = pool.map(lambda block, images=images, start=start: _fill(images, files, block, start), blocks)
+            unreadable += [f"{describe(place)}: {reason}" for found in reasons for place, reason in found]
             if not unreadable:
                 yield places, images
     if unreadable:
@@ -63,14 +63,16 @@ def read_images(
         )
 
 
-def _fill(face: NDArray[np.uint8], file: Path) -> str:
-    """Read the file into `face`; the reason where that cannot be done."""
-    try:
-        with Image.open(file, formats=FORMATS) as image:
-            face[:] = np.asarray(square(image, len(face), "L" if face.ndim == 2 else "RGB"))
-    except DAMAGE as error:
-        return str(error) or type(error).__name__
-    return ""
+def _fill(images: NDArray[np.uint8], files: Files, places: range, start: int) -> list[tuple[int, str]]:
+    """Read the files of `places` into `images`, whose first is that of `start`; those that cannot be read, and why."""
+    mode, unreadable = "L" if images.ndim == 3 else "RGB", []
+    for place in places:
+        try:
+            with Image.open(files[place], formats=FORMATS) as image:
+                images[place - start] = np.asarray(square(image, images.shape[1], mode))
+        except DAMAGE as error:
+            unreadable.append((place, str(error) or type(error).__name__))
+    return unreadable
 
 
 def square(image: Image.Image, size: int, mode: str) -> Image.Image:
