@@ -1,5 +1,7 @@
 """A source's pixels where batches are made of them: on the network's device if they fit there, else on the host."""
 
+import sys
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -32,5 +34,5 @@ class Pixels:
         return batch.to(self.device, non_blocking=True)
 
 
-def _free(device: torch.device) -> float:
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else float("inf")
+def _free(device: torch.device) -> int:
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else sys.maxsize

@@ -162,9 +162,13 @@ def _stamp(reading: Reading) -> str:
 
 
 def _identity(reader: Config, reading: Reading) -> tuple[str, list[Part]]:
-    """The digest of a source; of a composed one, its settings and its parts' digests make it, and those are told."""
+    """The digest of a source, and of its parts where it is composed of some: then theirs and the settings make it.
+
+    So they do where files' names say nothing: the settings tell which list trains and which tests.
+    """
     if not reading.parts:
-        return _digest(reading) or _md5(_settings(reader)), []
+        digest = _digest(reading)
+        return (digest if digest and reading.named else _md5(_settings(reader) + digest)), []
     readers = [value for value in reader.values() if isinstance(value, Mapping) and "_target_" in value]
     parts = [Part(part.name, _identity(own, part)[0]) for own, part in zip(readers, reading.parts, strict=True)]
     return _md5(_settings(reader) + "".join(part.digest for part in parts)), parts
