@@ -1,9 +1,11 @@
 """A second source adds to training, and to nothing else."""
 
+import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
 
+import hydra.utils
 import numpy as np
 import pytest
 from omegaconf import DictConfig
@@ -120,6 +122,14 @@ def test_the_digest_depends_on_both_sources(small_config: Config) -> None:
         for more in ((), MIX, (*MIX, "data.seed=5"), (*MIX, "data.mix.source.seed=5"))
     ]
     assert len(set(digests)) == 4
+
+
+@pytest.mark.parametrize("choice", options("data/mix"))
+def test_a_choice_of_what_to_mix_in_is_a_reader_with_its_settings(choice: str) -> None:
+    mix = compose("train", f"data/mix={choice}").data.mix
+    assert set(mix) == {"percent", "source"}
+    read = hydra.utils.get_object(mix.source._target_)
+    assert set(mix.source) - {"_target_"} <= set(inspect.signature(read).parameters)
 
 
 @pytest.mark.parametrize("choice", options("data"))
