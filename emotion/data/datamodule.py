@@ -70,7 +70,6 @@ class EmotionDataModule(L.LightningDataModule):
         self.classes = tuple(labels)
         self.preprocess = Preprocess(**input)
         self.augment = augmentation({} if overfit else augment)
-        self._targets = torch.empty(0)
 
     def setup(self, stage: str | None = None) -> None:
         """Read (or map) the source, relabel it, split it; a second call does nothing."""
@@ -166,7 +165,7 @@ class EmotionDataModule(L.LightningDataModule):
     def fetch(self, batch: RowBatch, device: torch.device | None = None) -> Batch:
         """Gather, unpack, augment where training, finish: on `device`, or else where `batch.rows` are."""
         device = device or batch.rows.device
-        if self._targets.device != device:
+        if self._pixels.device != device:
             self._move(device)
         rows = batch.rows.to(device, non_blocking=True)
         faces = self.preprocess.unpack(self._pixels.take(rows if self._pixels.resident else batch.rows))

@@ -7,15 +7,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from emotion import checkpoints, runs
 from emotion.assembly import make_data, resolve
 from emotion.cli import compose
 from emotion.data.faces import EMOTIONS, ORIGIN_BYTES, PRIVATE_TEST, PUBLIC_TEST, TRAINING, Faces, Rows
 from emotion.data.path_list import read
 from emotion.data.prepared import prepare
 from emotion.errors import UserError
+from emotion.evaluate import evaluate
+from emotion.train import train
+from tests.conftest import SMALL
 from tests.data.test_readers import all_rows
 
 LISTS = ("train", "val", "test")
+RUN = Path("run")
 
 
 def write(name: str, *rows: tuple[object, object], header: str = "path,label") -> str:
@@ -212,6 +217,22 @@ def test_the_same_list_in_another_part_is_another_source(lists: list[str]) -> No
     as_val, as_test = prepared(lists[0], lists[1]), prepared(lists[0], test=lists[1])
     assert (set(as_val.usage), set(as_test.usage)) == ({TRAINING, PUBLIC_TEST}, {TRAINING, PRIVATE_TEST})
     assert as_val.digest != as_test.digest
+
+
+def test_a_network_of_a_lists_classes_knows_them_by_name(fer_csv: Path, lists: list[str]) -> None:
+    """The list's classes are in alphabetical order, the contest's file has its own."""
+    data = ("data=path_list", "data.size=48", "data.channels=1", "labels=source", "split=official")
+    train(compose("train", *SMALL, *data, "trainer.max_epochs=1", "batch_size=4"), RUN)
+    loaded = checkpoints.load(RUN)
+    assert loaded.classifier.classes == tuple(loaded.data["labels"]) == tuple(sorted(EMOTIONS))
+    (run,) = runs.find([str(RUN)])
+    assert list(run.record["config"]["labels"]) == sorted(EMOTIONS)
+    assert len(runs.read_predictions(run, "none").rows) == 21
+    asked = ("evaluate", f"checkpoint={RUN}", "accelerator=cpu", "split=official")
+    own, other = evaluate(compose(*asked)), evaluate(compose(*asked, "data=fer2013_csv"))
+    assert other["all"] == own["all"]
+    with pytest.raises(UserError, match=r"tells apart angry, .*; the data has angry, disgust, fear, happy, sad, "):
+        evaluate(compose(*asked, "data=fer2013_csv", "labels=source"))
 
 
 def test_an_image_that_is_listed_often_is_content_once() -> None:
