@@ -86,8 +86,8 @@ class EmotionDataModule(L.LightningDataModule):
         if overfit := self.hparams["overfit"]:
             some = np.random.default_rng(self.hparams["seed"]).permutation(self.split.train)[:overfit]
             self.split = Split(some, some, self.split.test)
-        elif mix := self.hparams["mix"]:
-            mixed = drawn(faces, labels, self.split.train, self.classes, mix, self.hparams["seed"])
+        elif self.hparams["mix"] != 0:
+            mixed = drawn(faces, labels, self.split.train, self.classes, self.hparams["mix"], self.hparams["seed"])
             self.class_counts += np.bincount(labels[mixed], minlength=len(self.classes))
             self.split = self.split._replace(train=np.concatenate([self.split.train, mixed]))
         self.faces, self.labels = faces, labels

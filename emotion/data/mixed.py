@@ -66,7 +66,7 @@ def drawn(
     Raises:
         UserError: a percentage that is none.
     """
-    if not 0 <= percent <= 100:
+    if not isinstance(percent, int | float) or not 0 <= percent <= 100:
         raise UserError(f"data.mix.percent={percent}: expected 0 to 100 per cent of each class's training rows.")
     rng = np.random.default_rng(seed)
     some = []

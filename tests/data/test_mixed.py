@@ -110,9 +110,9 @@ def test_a_class_that_only_the_second_source_has_is_refused_unless_it_is_left_ou
     assert set(data.labels[data.faces.usage == MIXED]) == {LEFT_OUT, 0, 1}
 
 
-@pytest.mark.parametrize("percent", [-1, 101])
-def test_a_percentage_that_is_none_is_refused(percent: int, small_config: Config) -> None:
-    with pytest.raises(UserError, match=f"data.mix.percent={percent}: expected 0 to 100"):
+@pytest.mark.parametrize("percent", ["-1", "101", "many", "null"])
+def test_a_percentage_that_is_none_is_refused(percent: str, small_config: Config) -> None:
+    with pytest.raises(UserError, match=r"data.mix.percent=.*: expected 0 to 100"):
         make_data(resolve(small_config(*MIX, f"data.mix.percent={percent}"), RUN))
 
 
