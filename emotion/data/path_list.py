@@ -47,7 +47,8 @@ def read(
     files = {part: Path(path) for part, path in given.items() if path is not None}
     for part, file in files.items():
         if not file.is_file():
-            without = "" if part == "train" else f", or do without: data.{part}=null"
+            mixed_in = ", or for what is mixed in data.mix.source.train=FILE"
+            without = mixed_in if part == "train" else f", or do without: data.{part}=null"
             raise UserError(
                 f"{file} is not there; expected a CSV file with the columns path and label. "
                 f"Say where it is: data.{part}=FILE{without}."

@@ -173,7 +173,10 @@ def test_a_missing_list_says_how_to_do_without(lists: list[str]) -> None:
     Path("data/val.csv").unlink()
     with pytest.raises(UserError, match=r"val.csv is not there; .*data.val=FILE, or do without: data.val=null"):
         make_data(resolve(compose("train", "data=path_list"), Path("run")))
-    with pytest.raises(UserError, match=r"none.csv is not there; .*data.train=FILE\.$"):
+    with pytest.raises(
+        UserError,
+        match=r"none.csv is not there; .*data.train=FILE, or for what is mixed in data.mix.source.train=FILE\.$",
+    ):
         read("none.csv")
 
 
