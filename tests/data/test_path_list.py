@@ -175,7 +175,7 @@ def test_a_missing_list_says_how_to_do_without(lists: list[str]) -> None:
         make_data(resolve(compose("train", "data=path_list"), Path("run")))
     with pytest.raises(
         UserError,
-        match=r"none.csv is not there; .*data.train=FILE, or for what is mixed in data.mix.source.train=FILE\.$",
+        match=r"none.csv .*data.train=FILE, .* data.mix.source.train=FILE\.$",
     ):
         read("none.csv")
 
