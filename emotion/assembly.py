@@ -58,9 +58,10 @@ def make_data(settings: Settings) -> tuple[EmotionDataModule, Settings]:
         "labels", "split", "input", "augment", "mixup", "batch_size", "seed", "cache_dir", "sampler", "overfit",
     )  # fmt: skip
     given = {name: settings[name] for name in described if name in settings}  # an older run that goes on lacks some
-    data = EmotionDataModule(source=source.reader, **given)
+    data = EmotionDataModule(source=source.reader, mix=source.mix, **given)
     data.setup()
-    return data, {"source": data.faces.source, "digest": data.faces.digest, "stand_in": source.stand_in}
+    settings["labels"] = data.hparams["labels"]  # which labels=source leaves to the data
+    return data, data.described() | {"stand_in": source.stand_in}
 
 
 def make_classifier(settings: Settings, data: EmotionDataModule) -> EmotionClassifier:

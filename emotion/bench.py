@@ -1,7 +1,7 @@
 """Speed, measured: the real training path against the textbook loop and against a bare one, in one process.
 
 python -m emotion.bench [model=NAME] [seconds=8] [rounds=3]. The three are measured in turn, `rounds` times, and medians
-are compared, so that a machine whose speed drifts drifts for all of them.
+are compared, so that a machine whose speed drifts drifts for all of them. measure=images: see bench_images.py.
 """
 
 import json
@@ -20,6 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from emotion.cli import console, near, verb
+from emotion.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -34,10 +35,32 @@ QUIET = ("model_summary", "progress_bar", "epoch_table", "time_estimate", "early
 
 
 def bench(cfg: DictConfig, run_dir: Path) -> Settings:
-    """Faces per second of every path, their ratios, memory and start-up time; written to bench.json in `run_dir`."""
-    from emotion import assembly, machine, runs
+    """What `measure` names, measured, and written to record.json in `run_dir`.
+
+    Raises:
+        UserError: something given is missing or wrong.
+    """
+    from emotion import assembly, bench_images, machine, runs
 
     settings = assembly.resolve(cfg, run_dir)
+    measures = {"training": bench_training, "images": bench_images.bench_images}
+    if settings["measure"] not in measures:
+        raise UserError(f"measure={settings['measure']}: expected {', '.join(measures)}.")
+    result = {
+        "command": runs.command(),
+        "commit": runs.commit(),
+        "versions": runs.versions(),
+        "machine": machine.description(settings["trainer"]["accelerator"]),
+    } | measures[settings["measure"]](settings)
+    runs.write_record(run_dir, result)
+    print(f"wrote {run_dir / runs.RECORD}")
+    return result
+
+
+def bench_training(settings: Settings) -> Settings:
+    """Faces per second of every path, their ratios, memory and start-up time."""
+    from emotion import assembly, machine
+
     settings["callbacks"] = {name: part for name, part in settings["callbacks"].items() if name not in QUIET}
     settings["scheduler"] = {}  # nothing is validated, so there is nothing for a plateau to watch
     data, source = assembly.make_data(settings)
@@ -62,10 +85,6 @@ def bench(cfg: DictConfig, run_dir: Path) -> Settings:
                 print(f"round {number + 1}: {name}: {rounds[name][-1]:,.1f} faces/s", flush=True)
     rate = {name: median(values) for name, values in rounds.items()}
     result = {
-        "command": runs.command(),
-        "commit": runs.commit(),
-        "versions": runs.versions(),
-        "machine": machine.description(settings["trainer"]["accelerator"]),
         "precision": settings["trainer"]["precision"],
         "compiled": compiled,
         "model": settings["model"]["_target_"],
@@ -78,9 +97,7 @@ def bench(cfg: DictConfig, run_dir: Path) -> Settings:
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "start_up_seconds": _start_up(),
     }
-    _print(result, rate)
-    runs.write_record(run_dir, result)
-    print(f"wrote {run_dir / runs.RECORD}")
+    _print(result, rate, machine.description(settings["trainer"]["accelerator"]))
     return result
 
 
@@ -225,11 +242,11 @@ def _start_up() -> dict[str, float]:
     return found
 
 
-def _print(result: Settings, rate: dict[str, float]) -> None:
+def _print(result: Settings, rate: dict[str, float], machine: str) -> None:
     from rich.table import Table
 
     net = result["model"].rsplit(".", 1)[-1]
-    table = Table(title=f"{net}, batch {result['batch_size']}, {result['machine']}", title_justify="left")
+    table = Table(title=f"{net}, batch {result['batch_size']}, {machine}", title_justify="left")
     for column in ("faces/s, median", "this package", "textbook", "ratio"):
         table.add_column(column, justify="left" if column.startswith("faces") else "right")
     for name in ("training", "loader"):

@@ -32,6 +32,8 @@ def build(config: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:  # noqa:
     try:
         return hydra.utils.instantiate(dict(config), _partial_=True, _convert_="all")(*args, **kwargs)
     except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):  # from a part, which says it best
+            raise error.__cause__ from None
         raise UserError(f"{target} cannot be built: {error.__cause__ or error}") from error
     except (TypeError, ValueError, IndexError, ArithmeticError, RuntimeError) as error:
         raise UserError(f"{target} was refused its settings: {error}") from error

@@ -83,8 +83,8 @@ def _data(settings: dict[str, Any], loaded: "Loaded") -> tuple["EmotionDataModul
             print(f"*** {not_found(settings['data'])} ***\n")
         asked["source"] = source.reader
     trained = EmotionDataModule(**asked)
-    checkpoints.check_classes(loaded.path, loaded.classifier.classes, trained.classes)
     trained.setup()
+    checkpoints.check_classes(loaded.path, loaded.classifier.classes, trained.classes)
     rows = trained.split.train
     if trained.faces.digest != loaded.digest:
         print(

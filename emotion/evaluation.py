@@ -100,8 +100,8 @@ def score_rows(
 
 def stand_in(images: NDArray[np.uint8], rows: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.bool_]:
     """For each of `rows`, whether its very pixels stand among `others`."""
-    seen = {_fingerprint(image) for image in images[others]}
-    return np.array([_fingerprint(image) in seen for image in images[rows]], bool)
+    seen = {_fingerprint(images[row]) for row in others}
+    return np.array([_fingerprint(images[row]) in seen for row in rows], bool)
 
 
 def _fingerprint(image: NDArray[np.uint8]) -> bytes:

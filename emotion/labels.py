@@ -8,7 +8,10 @@ from numpy.typing import NDArray
 from emotion.errors import UserError
 
 LabelScheme = Mapping[str, Sequence[str]]
-"""Class name -> the source's classes that it takes in; a source's class that stands nowhere is left out."""
+"""Class name -> the source's classes that it takes in; a source's class that stands nowhere is left out.
+
+An empty one, labels=source, is every class of the source as it is.
+"""
 
 LEFT_OUT = -1
 
@@ -25,7 +28,8 @@ def relabel(labels: NDArray[np.uint8], source_classes: Sequence[str], scheme: La
             if member not in source_classes:
                 raise UserError(
                     f"Label scheme: {name} takes in {member!r}, which the data does not have; "
-                    f"its classes are {', '.join(source_classes)}. Choose another scheme: labels=NAME."
+                    f"its classes are {', '.join(source_classes)}. labels=source takes them as they are; "
+                    f"labels=NAME is another scheme."
                 )
             if table[source_classes.index(member)] != LEFT_OUT:
                 raise UserError(f"Label scheme: {member!r} stands under two classes, one of them {name}.")

@@ -7,7 +7,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from emotion.cli import console, verb
-from emotion.data.faces import USAGES, Faces
+from emotion.data.faces import USAGES, Faces, Part
 from emotion.data.fer2013_csv import PUBLISHED_MD5
 from emotion.data.prepared import prepare
 from emotion.data.sources import locate, not_found
@@ -28,7 +28,9 @@ def run(cfg: DictConfig) -> Faces:
         task = bar.add_task("reading faces", total=None)
         faces = prepare(source.reader, settings["cache_dir"], lambda n, all_: bar.update(task, completed=n, total=all_))
     out.print(_counts(faces))
-    print(f"{faces.source}: {_provenance(faces)}\nprepared in {settings['cache_dir']}")
+    for part in faces.parts or (Part(faces.source, faces.digest),):
+        print(f"{part.source}: {_provenance(part)}")
+    print(f"prepared in {settings['cache_dir']}")
     return faces
 
 
@@ -47,12 +49,12 @@ def _counts(faces: Faces) -> Table:
     return table
 
 
-def _provenance(faces: Faces) -> str:
-    if faces.digest == PUBLISHED_MD5:
+def _provenance(part: Part) -> str:
+    if part.digest == PUBLISHED_MD5:
         return f"MD5 {PUBLISHED_MD5}, the published file"
-    if faces.source.endswith("fer2013.csv"):
-        return f"MD5 {faces.digest}, NOT the published file ({PUBLISHED_MD5})"
-    return f"digest {faces.digest}"
+    if part.source.endswith("fer2013.csv"):
+        return f"MD5 {part.digest}, NOT the published file ({PUBLISHED_MD5})"
+    return f"digest {part.digest}"
 
 
 @verb("prepare")

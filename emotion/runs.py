@@ -167,7 +167,9 @@ def seeds_of(runs: Sequence[Run]) -> list[list[Run]]:
     """Runs of one recipe on the same data together, the first of each seed, in the order of each group's first."""
     groups: dict[str, dict[int, Run]] = {}
     for run in runs:
-        key = json.dumps([recipe(run.record["config"]), run.record["data"]["digest"]], sort_keys=True)
+        data = run.record["data"]
+        mixed = {key: data.get("mix", {}).get(key) for key in ("digest", "percent")}
+        key = json.dumps([recipe(run.record["config"]), data["digest"], mixed], sort_keys=True)
         groups.setdefault(key, {}).setdefault(run.record["config"]["seed"], run)
     return [list(group.values()) for group in groups.values()]
 

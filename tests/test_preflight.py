@@ -17,7 +17,7 @@ from emotion.cli import compose
 from emotion.errors import UserError
 from emotion.preflight import ByClass, class_checks, class_table, counted, effective, preflight
 from emotion.train import train
-from tests.conftest import SYSTEMS
+from tests.conftest import SYSTEMS, options
 
 Config = Callable[..., DictConfig]
 RUN, CHOSEN = Path("run"), "debug=preflight"

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from emotion.augment import augmentation
 from emotion.building import build
-from emotion.data.faces import TRAINING, USAGES, Faces
+from emotion.data.faces import MIXED, TRAINING, USAGES, Faces
 from emotion.data.loader import RowBatch, RowLoader
+from emotion.data.mixed import check_classes, drawn
+from emotion.data.pixels import Pixels
 from emotion.data.prepared import prepare
 from emotion.data.splits import Split
 from emotion.errors import UserError
@@ -34,7 +36,7 @@ class EmotionDataModule(L.LightningDataModule):
 
     Args:
         source: the reader: {_target_: a read function, path: ..., ...}.
-        labels: the label scheme: class name -> the source's classes it takes in.
+        labels: the label scheme: class name -> the source's classes it takes in; empty, until `setup`, for all of them.
         split: a function of emotion.data.splits and its settings.
         input: size, channels, mean, std; see `Preprocess`.
         augment: the random parts of training batches by name, in order.
@@ -44,6 +46,7 @@ class EmotionDataModule(L.LightningDataModule):
         sampler: which faces an epoch takes: a function of emotion.data.sampling and its settings.
         overfit: so many training rows, unaugmented and unmixed, are the training and the validation set; 0 for all.
         mixup: what blends the faces of a training batch and their targets: torchvision's MixUp, CutMix or a choice.
+        mix: at most so many per cent of each class's training rows are added from a second source; see `data.mixed`.
 
     Raises (from `setup`):
         UserError: from the reader, the label scheme or the split; or a part or class of the split is empty.
@@ -62,6 +65,7 @@ class EmotionDataModule(L.LightningDataModule):
         sampler: Config = SHUFFLED,
         overfit: int = 0,
         mixup: Config | None = None,
+        mix: float = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -69,21 +73,28 @@ class EmotionDataModule(L.LightningDataModule):
         self.preprocess = Preprocess(**input)
         self.augment = augmentation({} if overfit else augment)
         self.mixup = build(mixup) if mixup and not overfit else None
-        self._pixels = self._targets = torch.empty(0)
 
     def setup(self, stage: str | None = None) -> None:
         """Read (or map) the source, relabel it, split it; a second call does nothing."""
         if hasattr(self, "faces"):
             return
         faces = prepare(self.hparams["source"], self.hparams["cache_dir"])
-        labels = relabel(faces.labels, faces.classes, self.hparams["labels"])
+        scheme = self.hparams["labels"] or {name: [name] for name in faces.classes}
+        self.hparams["labels"], self.classes = scheme, tuple(scheme)
+        labels = relabel(faces.labels, faces.classes, scheme)
+        if faces.parts:
+            check_classes(faces, labels)
         self.split = self._checked(build(self.hparams["split"], faces.usage, labels), faces, labels)
         self.class_counts = np.bincount(labels[(faces.usage == TRAINING) & (labels >= 0)], minlength=len(self.classes))
         if overfit := self.hparams["overfit"]:
             some = np.random.default_rng(self.hparams["seed"]).permutation(self.split.train)[:overfit]
             self.split = Split(some, some, self.split.test)
+        elif self.hparams["mix"] != 0:
+            mixed = drawn(faces, labels, self.split.train, self.classes, self.hparams["mix"], self.hparams["seed"])
+            self.class_counts += np.bincount(labels[mixed], minlength=len(self.classes))
+            self.split = self.split._replace(train=np.concatenate([self.split.train, mixed]))
         self.faces, self.labels = faces, labels
-        self._pixels, self._targets = torch.from_numpy(faces.images), torch.from_numpy(labels)
+        self._move(torch.device("cpu"))
 
     def _checked(self, split: Split, faces: Faces, labels: np.ndarray) -> Split:
         for part, rows in split._asdict().items():
@@ -99,6 +110,17 @@ class EmotionDataModule(L.LightningDataModule):
                 f"of each class. Choose labels=NAME without it, or data that has it."
             )
         return split
+
+    def described(self) -> dict[str, Any]:
+        """The source and its digest, for the record; of a composed one the main part's, and what the other one adds."""
+        if not self.faces.parts:
+            return {"source": self.faces.source, "digest": self.faces.digest}
+        main, extra = self.faces.parts
+        mixed = self.split.train[self.faces.usage[self.split.train] == MIXED]
+        counts = np.bincount(self.labels[mixed], minlength=len(self.classes)).tolist()
+        mix = {"percent": self.hparams["mix"], "rows": dict(zip(self.classes, counts, strict=True))}
+        share = {"share": len(mixed) / len(self.split.train)}
+        return main._asdict() | {"mix": extra._asdict() | mix | share}
 
     def train_dataloader(self) -> RowLoader:
         """Drawn anew each epoch by the sampler, whole batches only."""
@@ -118,9 +140,9 @@ class EmotionDataModule(L.LightningDataModule):
         size = self.hparams["batch_size"] * (1 if draw else 4)  # without gradients there is room for more
         return RowLoader(torch.from_numpy(rows), size, self.hparams["seed"], draw, rank, world)
 
-    def on_after_batch_transfer(self, batch: RowBatch, dataloader_idx: int) -> Batch:
+    def transfer_batch_to_device(self, batch: RowBatch, device: torch.device, dataloader_idx: int) -> Batch:
         """Rows to faces and targets; a training batch's seed rules its augmentation and the dropout that follows."""
-        return self.fetch(batch)
+        return self.fetch(batch, device)
 
     def state_dict(self) -> dict[str, str]:
         """What the rows are rows of, for the checkpoint: digests of the source and of the split."""
@@ -143,16 +165,18 @@ class EmotionDataModule(L.LightningDataModule):
         """The row numbers of every part, as an .npz of train, val and test."""
         write_atomically(path, lambda temporary: np.savez_compressed(temporary, **self.split._asdict()))
 
-    def fetch(self, batch: RowBatch) -> Batch:
-        """Gather, unpack, augment and mix where training, finish: on the device of `batch.rows`.
+    def fetch(self, batch: RowBatch, device: torch.device | None = None) -> Batch:
+        """Gather, unpack, augment and blend where training, finish: on `device`, or else where `batch.rows` are.
 
-        Faces are mixed before `finish`, which is linear: blends are the same, of fewer numbers (an enlarged cut has a
+        Faces are blended before `finish`, which is linear: blends are the same, of fewer numbers (an enlarged cut has a
         softer edge). The few draws come from the processor's generator, and an accelerator is not waited for.
         """
-        device = batch.rows.device
-        if self._targets.device != device:
+        device = device or batch.rows.device
+        if self._pixels.device != device:
             self._move(device)
-        faces, targets = self.preprocess.unpack(self._pixels[batch.rows]), self._targets[batch.rows]
+        rows = batch.rows.to(device, non_blocking=True)
+        faces, targets = self._pixels.take(rows if self._pixels.resident else batch.rows), self._targets[rows]
+        faces = self.preprocess.unpack(faces)
         if batch.training:
             torch.manual_seed(batch.seed)
         faces = self.augment(faces) if batch.training and len(self.augment) else self.preprocess.centre(faces)
@@ -162,7 +186,7 @@ class EmotionDataModule(L.LightningDataModule):
         return self.preprocess.finish(faces), targets
 
     def _move(self, device: torch.device) -> None:
-        """All pixels to the device, once: FER2013 is 83 MB, and a batch then costs no copy."""
+        """What a batch is made of to the device, once."""
         self.preprocess.to(device)
         self.augment.to(device)
-        self._pixels, self._targets = self._pixels.to(device), self._targets.to(device)
+        self._pixels, self._targets = Pixels(self.faces.images, device), torch.from_numpy(self.labels).to(device)

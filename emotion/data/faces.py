@@ -1,6 +1,6 @@
 """The one form that every source of faces takes before anything else looks at it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 """FER2013's classes in the order of its label column."""
 
-USAGES = ("Training", "PublicTest", "PrivateTest", "Test")
-"""FER2013's usages; Test is a test set that does not tell its public part from its private one."""
+USAGES = ("Training", "PublicTest", "PrivateTest", "Test", "Mixed")
+"""FER2013's usages; Test is a test set that does not tell its public part from its private one, Mixed the rows of a
+second source, which are in no split and may be added to training."""
 
-TRAINING, PUBLIC_TEST, PRIVATE_TEST, TEST = range(4)
+TRAINING, PUBLIC_TEST, PRIVATE_TEST, TEST, MIXED = range(5)
+
+ORIGIN_BYTES = 96  # of a row's origin that are kept: its end
 
 
 class Rows(NamedTuple):
@@ -31,9 +34,18 @@ class Reading(NamedTuple):
 
     name: str  # for people
     classes: Sequence[str]
-    files: Sequence[Path]  # what the source consists of; none where it is made
+    files: Iterable[Path]  # what the source consists of, anew each time; none where it is made or composed
     expected: int | None  # rows, for the progress bar; None where the source does not say
     rows: Iterator[Rows]
+    named: bool = True  # whether the files' names say something that is not in them, such as a class
+    parts: Sequence["Reading"] = ()  # what the source is composed of
+
+
+class Part(NamedTuple):
+    """One of the sources that a source is composed of."""
+
+    source: str
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,7 @@ class Faces:
     classes: tuple[str, ...]
     digest: str  # of the source: the MD5 of its file, or of its files and their names, or of its parameters
     source: str  # for people: "data/fer2013.csv", "synthetic faces"
+    parts: tuple[Part, ...] = ()  # of a composed source, the main one first
 
     def __len__(self) -> int:
         return len(self.labels)

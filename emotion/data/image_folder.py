@@ -8,17 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from emotion.data.faces import EMOTIONS, PRIVATE_TEST, PUBLIC_TEST, TEST, TRAINING, Reading, Rows
+from emotion.data.images import SUFFIXES, read_images
 from emotion.errors import UserError
-
-SUFFIXES = {".png", ".jpg", ".jpeg"}
-CHUNK = 512
 
 
 def read(path: str, size: int = 48) -> Reading:
-    """Rows in the order of their names; an image that is not grey and `size` x `size` is made so.
+    """Rows in the order of their names; an image that is not grey and `size` x `size` is made so: `read_images`.
 
     Raises:
         UserError: a part or class folder is missing or unknown, there is no image, or images cannot be read
@@ -27,7 +24,9 @@ def read(path: str, size: int = 48) -> Reading:
     root = Path(path)
     files = [file for part in ("train", "test") for file in _files(root, part)]
     if not files:
-        raise UserError(f"{root}/train and {root}/test hold no images; expected .png or .jpg files in class folders.")
+        raise UserError(
+            f"{root}/train and {root}/test hold no images; expected {', '.join(sorted(SUFFIXES))} in class folders."
+        )
     words = {_usage_word(file) for file in files if _part(root, file) == "test"}
     return Reading(str(root), EMOTIONS, files, len(files), _rows(root, files, size, told_apart=TEST not in words))
 
@@ -57,28 +56,9 @@ def _usage_word(file: Path) -> int:
 
 
 def _rows(root: Path, files: list[Path], size: int, *, told_apart: bool) -> Iterator[Rows]:
-    unreadable: list[str] = []
-    for start in range(0, len(files), CHUNK):
-        chunk = files[start : start + CHUNK]
-        images = np.empty((len(chunk), size, size), np.uint8)
-        for image, file in zip(images, chunk, strict=True):
-            try:
-                image[:] = np.asarray(_grey(file, size))
-            except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-                unreadable.append(f"{file.relative_to(root)}: {error}")
+    for places, images in read_images(files, size, 1, lambda place: str(files[place].relative_to(root)), str(root)):
+        chunk = [files[place] for place in places]
         labels = np.array([EMOTIONS.index(file.parent.name) for file in chunk], np.uint8)
         test = [(_usage_word(file) if told_apart else TEST) for file in chunk]
         usage = [TRAINING if _part(root, f) == "train" else t for f, t in zip(chunk, test, strict=True)]
-        if not unreadable:
-            yield Rows(images, labels, np.array(usage, np.uint8), [str(file.relative_to(root)) for file in chunk])
-    if unreadable:
-        listed = "\n  ".join(unreadable[:20]) + (f"\n  and {len(unreadable) - 20} more" if len(unreadable) > 20 else "")
-        raise UserError(
-            f"{len(unreadable)} of {len(files)} images in {root} cannot be read; mend or remove:\n  {listed}"
-        )
-
-
-def _grey(file: Path, size: int) -> Image.Image:
-    with Image.open(file, formats=("PNG", "JPEG")) as image:
-        grey = image.convert("L")
-    return grey if grey.size == (size, size) else grey.resize((size, size), Image.Resampling.BILINEAR)
+        yield Rows(images, labels, np.array(usage, np.uint8), [str(file.relative_to(root)) for file in chunk])

@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,13 @@ import numpy as np
 from filelock import FileLock
 
 from emotion.building import build
-from emotion.data.faces import Faces, Reading, Rows
+from emotion.data.faces import ORIGIN_BYTES, Faces, Part, Reading, Rows
 from emotion.errors import UserError
 from emotion.files import sync_folder, write_text
 
-FORMAT = 1  # of the folder's contents; another number makes every source be prepared anew
+FORMAT = 2  # of the folder's contents; another number makes every source be prepared anew
 FILES = ("images.u8", "labels.u8", "usage.u8", "origin.bytes")
-ORIGIN_BYTES = 96  # of a path, its end counts
+PLACES = ("path", "train", "val", "test", "root", "label_map")  # settings that only say where something lies
 
 Config = Mapping[str, Any]
 Progress = Callable[[int, int | None], None]
@@ -43,14 +44,14 @@ def prepare(reader: Config, cache_dir: str | Path, progress: Progress = lambda d
     """
     reading: Reading = build(reader)  # says what is missing before anything is made
     cache = Path(cache_dir)
-    stamp_file = cache / "stamps" / f"{_md5(_settings(reader) + str(Path(reader.get('path', '')).absolute()))}.json"
+    stamp_file = cache / "stamps" / f"{_md5(_settings(reader) + _places(reader))}.json"
     stamp = _stamp(reading)
     if (key := _remembered(stamp_file, stamp)) and (faces := _open(cache / key)):
         return faces
     try:
         stamp_file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(cache / ".lock"):
-            digest = _digest(reading) or _md5(_settings(reader))
+            digest, parts = _identity(reader, reading)
             key = _md5(f"{FORMAT} {digest} {_settings(reader)}")
             faces = _open(cache / key)
             if faces is None:
@@ -59,7 +60,7 @@ def prepare(reader: Config, cache_dir: str | Path, progress: Progress = lambda d
                     shutil.rmtree(leftover)
                 partial = cache / f"{key}.partial"
                 try:
-                    _write(reading, partial, {"digest": digest, "source": reading.name}, progress)
+                    _write(reading, partial, {"digest": digest, "source": reading.name, "parts": parts}, progress)
                 except BaseException:
                     shutil.rmtree(partial, ignore_errors=True)
                     raise
@@ -125,31 +126,68 @@ def _mapped(folder: Path, meta: dict[str, Any]) -> Faces:
         np.memmap(folder / name, dtype, "c", shape=(meta["rows"], *shape))
         for name, dtype, shape in zip(FILES, types, shapes, strict=True)
     )
-    return Faces(images, labels, usage, origin, tuple(meta["classes"]), meta["digest"], meta["source"])
+    parts = tuple(Part(*part) for part in meta["parts"])
+    return Faces(images, labels, usage, origin, tuple(meta["classes"]), meta["digest"], meta["source"], parts)
 
 
 def _settings(reader: Config) -> str:
-    """The reader and its settings but for the path: of the source, only the content counts."""
-    return json.dumps({key: value for key, value in reader.items() if key != "path"}, sort_keys=True)
+    """The reader and its settings; of a place only whether it is given: of the source, only the content counts."""
+    return json.dumps(_placeless(reader), sort_keys=True)
+
+
+def _placeless(reader: Config) -> dict[str, Any]:
+    kept = {key: value for key, value in reader.items() if key != "path"}
+    for key, value in kept.items():
+        if key in PLACES:
+            kept[key] = value is not None
+        elif isinstance(value, Mapping):
+            kept[key] = _placeless(value)
+    return kept
+
+
+def _places(reader: Config) -> str:
+    """Where everything lies."""
+    own = [str(Path(value).absolute()) for key, value in reader.items() if key in PLACES and value is not None]
+    return " ".join([*own, *(_places(value) for value in reader.values() if isinstance(value, Mapping))])
 
 
 def _stamp(reading: Reading) -> str:
     """Changes when the files do, or FORMAT, and is had without reading them."""
+    digest = hashlib.md5(str(FORMAT).encode())
     with _reading_of(reading):
-        stats = [(file, file.stat()) for file in reading.files]
-    return _md5("\n".join([str(FORMAT), *(f"{file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in stats)]))
+        for file in chain(reading.files, *(part.files for part in reading.parts)):
+            stat = file.stat()
+            digest.update(f"\n{file} {stat.st_size} {stat.st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+def _identity(reader: Config, reading: Reading) -> tuple[str, list[Part]]:
+    """The digest of a source, and of its parts where it is composed of some: then theirs and the settings make it.
+
+    So they do where files' names say nothing: the settings tell which list trains and which tests.
+    """
+    if not reading.parts:
+        digest = _digest(reading)
+        return (digest if digest and reading.named else _md5(_settings(reader) + digest)), []
+    readers = [value for value in reader.values() if isinstance(value, Mapping) and "_target_" in value]
+    parts = [Part(part.name, _identity(own, part)[0]) for own, part in zip(readers, reading.parts, strict=True)]
+    return _md5(_settings(reader) + "".join(part.digest for part in parts)), parts
 
 
 def _digest(reading: Reading) -> str:
-    """MD5 of one file's bytes, or of several files' names (part/class/name) and bytes; empty where there are none."""
+    """MD5 of one file's bytes, or of several files' bytes and names (part/class/name); empty where there are none."""
     digest = hashlib.md5()
     with _reading_of(reading):
-        if len(reading.files) == 1:
-            with reading.files[0].open("rb") as content:
-                return hashlib.file_digest(content, "md5").hexdigest()
-        for file in reading.files:
-            digest.update("/".join(file.parts[-3:]).encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest() if reading.files else ""
+        files = iter(reading.files)
+        few = list(islice(files, 2))
+        if len(few) == 1:
+            with few[0].open("rb") as whole:
+                return hashlib.file_digest(whole, "md5").hexdigest()
+        for file in chain(few, files):
+            content = file.read_bytes()
+            name = "/".join(file.parts[-3:]) if reading.named else str(len(content))
+            digest.update(name.encode() + b"\0" + content)
+    return digest.hexdigest() if few else ""
 
 
 def _remembered(stamp_file: Path, stamp: str) -> str | None:

@@ -12,16 +12,29 @@ class Source(NamedTuple):
 
     reader: dict[str, Any]
     stand_in: bool
+    mix: float  # per cent of training that a second source may add, 0 where there is none
 
 
 def locate(data: Config) -> Source:
-    """`data` itself where it names a reader; of data=auto the first form of FER2013 that is there, else drawn faces."""
+    """`data` itself where it names a reader; of data=auto the first form of FER2013 that is there, else drawn faces.
+
+    With `data.mix`, the two composed.
+    """
+    mix = data.get("mix")
+    reader, stand_in = _main({key: value for key, value in data.items() if key != "mix"})
+    if not mix:
+        return Source(reader, stand_in, 0)
+    composed = {"_target_": "emotion.data.mixed.read", "source": reader, "extra": dict(mix["source"])}
+    return Source(composed, stand_in, mix["percent"])
+
+
+def _main(data: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     if "first_of" not in data:
-        return Source(dict(data), stand_in=False)
+        return data, False
     for name, reader in data["first_of"].items():
         if Path(data["known_by"][name]).exists():
-            return Source(dict(reader), stand_in=False)
-    return Source(dict(data["otherwise"]), stand_in=True)
+            return dict(reader), False
+    return dict(data["otherwise"]), True
 
 
 def not_found(data: Config) -> str:

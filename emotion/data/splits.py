@@ -1,7 +1,8 @@
 """Splits: which rows train, which choose (val), which are read once at the end (test).
 
-Each function takes usage (N,) and labels (N,) with LEFT_OUT where a row has no class, and returns sorted row numbers;
-those that draw do so from `seed` alone, so that equal seeds give equal rows whatever the run's own seed is.
+Each function takes usage (N,) and labels (N,) with LEFT_OUT where a row has no class, and returns sorted row numbers,
+none of usage Mixed; those that draw do so from `seed` alone, so that equal seeds give equal rows whatever the run's own
+seed is.
 """
 
 from typing import NamedTuple
@@ -60,7 +61,7 @@ def _rows(usage: NDArray[np.uint8], labels: NDArray[np.int64], part: int) -> Row
 
 
 def _merged_test(usage: NDArray[np.uint8], labels: NDArray[np.int64]) -> RowNumbers:
-    return np.flatnonzero((usage != TRAINING) & (labels != LEFT_OUT))
+    return np.flatnonzero(np.isin(usage, (PUBLIC_TEST, PRIVATE_TEST, TEST)) & (labels != LEFT_OUT))
 
 
 def _need_two_test_sets(usage: NDArray[np.uint8], split: str) -> None:

@@ -121,6 +121,7 @@ def test_real_file_is_the_published_one(fer2013: Path, tmp_path: Path) -> None:
         [467, 56, 496, 895, 653, 415, 607],
         [491, 55, 528, 879, 594, 416, 626],
         [0] * 7,
+        [0] * 7,
     ]
 
 

@@ -11,7 +11,7 @@ def test_counts_are_those_asked_for() -> None:
     labels = np.concatenate([r.labels for r in rows])
     usage = np.concatenate([r.usage for r in rows])
     table = [np.bincount(labels[usage == u], minlength=7).tolist() for u in range(len(USAGES))]
-    assert table == [[5] * 7, [2] * 7, [1] * 7, [0] * 7]
+    assert table == [[5] * 7, [2] * 7, [1] * 7, [0] * 7, [0] * 7]
 
 
 def test_faces_are_48_by_48_bytes() -> None:
