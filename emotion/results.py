@@ -195,6 +195,8 @@ def _check(run: "Run", records: Path) -> None:
         raise UserError(f"{run.folder} is not {config['name']} as it stands: it has another {', '.join(differing)}.")
     if record["data"]["digest"] != PUBLISHED_MD5:
         raise UserError(f"{run.folder} was trained on {record['data']['source']}; expected the published fer2013.csv.")
+    if mix := record["data"].get("mix"):
+        raise UserError(f"{run.folder}: {mix['source']} was mixed into its training; expected FER2013 alone.")
     if not (record["commit"] or "+changes").isalnum():
         raise UserError(f"{run.folder}: no commit holds the code that it ran; commit first, then run it again.")
     if places := re.findall(r'"((?:/|~|[A-Z]:)[^"]*)"', (run.folder / runs.RECORD).read_text()):
