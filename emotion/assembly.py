@@ -3,7 +3,7 @@
 import logging
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer
@@ -15,9 +15,13 @@ from emotion.checkpoint_io import WholeFileIO
 from emotion.classifier import EmotionClassifier
 from emotion.data.datamodule import EmotionDataModule
 from emotion.data.sources import locate, not_found
+from emotion.distillation import teacher_of
 from emotion.errors import UserError
 from emotion.metrics import EPOCH_METRICS
 from emotion.views import VIEWS
+
+if TYPE_CHECKING:  # timm takes its time
+    from emotion.weights import Loaded
 
 Settings = dict[str, Any]
 
@@ -50,7 +54,9 @@ def make_data(settings: Settings) -> tuple[EmotionDataModule, Settings]:
     source = locate(settings["data"])
     if source.stand_in:
         print(f"*** {not_found(settings['data'])} ***\n", flush=True)
-    described = ("labels", "split", "input", "augment", "batch_size", "seed", "cache_dir", "sampler", "overfit")
+    described = (
+        "labels", "split", "input", "augment", "mixup", "batch_size", "seed", "cache_dir", "sampler", "overfit",
+    )  # fmt: skip
     given = {name: settings[name] for name in described if name in settings}  # an older run that goes on lacks some
     data = EmotionDataModule(source=source.reader, mix=source.mix, **given)
     data.setup()
@@ -59,13 +65,32 @@ def make_data(settings: Settings) -> tuple[EmotionDataModule, Settings]:
 
 
 def make_classifier(settings: Settings, data: EmotionDataModule) -> EmotionClassifier:
-    """The classifier for the data's classes."""
+    """The classifier for the data's classes, its weights as they are drawn."""
+    described = ("input", "loss", "optimizer", "scheduler", "backbone_lr", "layer_decay")
     return EmotionClassifier(
+        model={name: value for name, value in settings["model"].items() if name != "weights"},
         classes=data.classes,
         class_counts=data.class_counts.tolist(),
         monitor=settings["monitor"]["metric"],
-        **{name: settings[name] for name in ("model", "input", "loss", "optimizer", "scheduler")},
+        **{name: settings[name] for name in described if name in settings},
     )
+
+
+def load_weights(classifier: EmotionClassifier, settings: Settings) -> "Loaded | None":
+    """Fill the network from `model.weights`; what was loaded, printed and for the record, None for drawn weights.
+
+    Raises:
+        UserError: from `load_into`.
+    """
+    source = settings["model"]["weights"]
+    if source == "random":
+        return None
+    from emotion.weights import load_into
+
+    taken = settings["input"]["size"], settings["input"]["channels"]
+    loaded = load_into(classifier.net, source, *taken, classifier.classes)
+    print(loaded, flush=True)
+    return loaded
 
 
 def tune(classifier: EmotionClassifier, settings: Settings, *, short: bool) -> bool:
@@ -75,6 +100,21 @@ def tune(classifier: EmotionClassifier, settings: Settings, *, short: bool) -> b
     compiled = bool(wanted) and not short and machine.can_compile(accelerator)
     classifier.tune(channels_last=settings["channels_last"], compile_net=compiled)
     return compiled
+
+
+def teach(classifier: EmotionClassifier, settings: Settings) -> Settings | None:
+    """Give the classifier the teacher that `distillation` names; what the record says of it, None without one.
+
+    Raises:
+        UserError: the teacher is missing, or tells other classes apart.
+    """
+    if not settings.get("distillation"):
+        return None
+    teacher = teacher_of(settings["distillation"], classifier.classes)
+    for one in teacher.loaded:
+        one.classifier.tune(channels_last=settings["channels_last"], compile_net=False)
+    classifier.teach(teacher)
+    return teacher.description()
 
 
 def make_trainer(settings: Settings, *, limited: bool) -> Trainer:

@@ -18,7 +18,7 @@ from emotion.building import build
 Config = Mapping[str, Any]
 
 
-def augmentation(parts: Mapping[str, Config]) -> nn.Module:
+def augmentation(parts: Mapping[str, Config]) -> nn.Sequential:
     """The parts of conf/augment in their order; a part that was taken away (`~augment.blur`) is not there."""
     return nn.Sequential(*(build(part) for part in parts.values()))
 
@@ -65,6 +65,30 @@ class Affine(nn.Module):
             [cos * x + sin * y + right, cos * y - sin * x + down], -1
         )  # affine_grid is three times as slow
         return grid_sample(faces, grid, align_corners=False)
+
+
+class ResizedCrop(nn.Module):
+    """Cuts out a part whose area is from `scale` of the face's, its width over its height from `ratio`, enlarged again.
+
+    As torchvision's RandomResizedCrop, but that a side longer than the face's is cut short instead of drawn again.
+    """
+
+    def __init__(self, scale: tuple[float, float] = (0.75, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3)) -> None:
+        super().__init__()
+        self.scale, self.ratio = scale, ratio
+
+    def forward(self, faces: Tensor) -> Tensor:
+        """(B, C, S, S) to the same."""
+        area = _between(faces, *self.scale).view(-1, 1, 1)
+        ratio = _between(faces, math.log(self.ratio[0]), math.log(self.ratio[1])).exp().view(-1, 1, 1)
+        width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
+        right, down = (_between(faces, -1, 1).view(-1, 1, 1) * (1 - side) for side in (width, height))
+        side = faces.shape[-1]
+        place = (torch.arange(side, device=faces.device) * 2 + 1) / side - 1
+        x, y = place[None, None, :] * width + right, place[None, :, None] * height + down
+        return grid_sample(
+            faces, torch.stack([x.expand(-1, side, -1), y.expand(-1, -1, side)], -1), align_corners=False
+        )
 
 
 class ColorJitter(nn.Module):

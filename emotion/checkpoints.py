@@ -30,7 +30,7 @@ def load(source: str | Path) -> Loaded:
     Raises:
         UserError: there is none, or it is not one of ours.
     """
-    path = _located(Path(source))
+    path = located(Path(source))
     content = read(path)
     try:
         classifier = EmotionClassifier(**content["hyper_parameters"])
@@ -45,22 +45,28 @@ def load(source: str | Path) -> Loaded:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A checkpoint's content, read as data: nothing in it can run.
+    """A checkpoint's content.
 
     Raises:
         UserError: it cannot be read, or is something else.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"{path} cannot be read as a checkpoint ({reason}); "
-            f"expected a .ckpt file that python -m emotion.train wrote. Is it whole?"
-        ) from error
+    content = opened(path, "a checkpoint", "a .ckpt file that python -m emotion.train wrote")
     if not isinstance(content, dict) or "state_dict" not in content:
         raise UserError(f"{path} holds no network; expected a .ckpt file that python -m emotion.train wrote.")
     return content
+
+
+def opened(path: Path, kind: str, expected: str) -> object:
+    """What torch.save wrote, read as data: nothing in it can run.
+
+    Raises:
+        UserError: it cannot be read, or holds more than data.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path} cannot be read as {kind} ({reason}); expected {expected}. Is it whole?") from error
 
 
 def check_classes(path: Path, own: Sequence[str], data: Sequence[str]) -> None:
@@ -76,7 +82,12 @@ def check_classes(path: Path, own: Sequence[str], data: Sequence[str]) -> None:
         )
 
 
-def _located(source: Path) -> Path:
+def located(source: Path) -> Path:
+    """The best checkpoint of a run folder, its last one where there is no best, or the file itself.
+
+    Raises:
+        UserError: there is none.
+    """
     if source.is_dir():
         for name in (BEST, LAST):
             if (source / name).is_file():

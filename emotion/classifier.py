@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
@@ -14,8 +14,12 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from emotion.building import build
 from emotion.errors import UserError
 from emotion.metrics import EpochScores
+from emotion.optimizers import parameter_groups
 from emotion.preprocess import Preprocess
 from emotion.views import averaged
+
+if TYPE_CHECKING:  # a teacher is made of classifiers
+    from emotion.distillation import Teacher
 
 Config = Mapping[str, Any]
 Batch = tuple[Tensor, Tensor]
@@ -35,6 +39,8 @@ class EmotionClassifier(L.LightningModule):
         optimizer: given the parameters besides.
         scheduler: given the optimizer, and total_steps where its `interval` is step; empty for a constant rate.
         monitor: the metric that a plateau schedule watches.
+        backbone_lr: learning rate of all but the head, which has the optimizer's; None for the same.
+        layer_decay: of the learning rate from each block to the one before it; see `parameter_groups`.
     """
 
     def __init__(
@@ -47,6 +53,8 @@ class EmotionClassifier(L.LightningModule):
         optimizer: Config,
         scheduler: Config,
         monitor: str = "val/acc",
+        backbone_lr: float | None = None,
+        layer_decay: float = 1.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -56,6 +64,7 @@ class EmotionClassifier(L.LightningModule):
         self.criterion = build(loss, class_counts=class_counts)
         self.train_scores, self.val_scores, self.test_scores = (EpochScores(len(classes)) for _ in range(3))
         self.memory_format = torch.contiguous_format
+        self.teacher: Teacher | None = None
 
     def tune(self, *, channels_last: bool, compile_net: bool) -> None:
         """Fit the network to the machine; neither changes what a checkpoint holds."""
@@ -63,6 +72,10 @@ class EmotionClassifier(L.LightningModule):
         self.net.to(memory_format=self.memory_format)
         if compile_net:
             self.net.compile()
+
+    def teach(self, teacher: "Teacher") -> None:
+        """Learn from `teacher` besides the labels from now on; no checkpoint holds it."""
+        self.teacher = teacher
 
     def forward(self, faces: Tensor) -> Tensor:
         """Normalised faces (B, C, S, S) to logits (B, K)."""
@@ -91,6 +104,8 @@ class EmotionClassifier(L.LightningModule):
         faces, targets = batch
         logits = self(faces)
         loss: Tensor = self.criterion(logits, targets)
+        if self.teacher and self.training:
+            loss = self.teacher.loss(loss, logits, self.preprocess.undo(faces))
         scores.update(loss, logits.detach(), targets)
         return loss
 
@@ -132,7 +147,8 @@ class EmotionClassifier(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser over all parameters; Lightning steps its schedule but for a plateau's (see above)."""
-        optimizer: Optimizer = build(self.hparams["optimizer"], self.net.parameters())
+        settings, rates = self.hparams["optimizer"], (self.hparams["backbone_lr"], self.hparams["layer_decay"])
+        optimizer: Optimizer = build(settings, parameter_groups(self.net, settings["lr"], *rates))
         if not self.hparams["scheduler"]:
             return optimizer
         settings = dict(self.hparams["scheduler"])

@@ -36,7 +36,7 @@ OPTIONS_WITH_A_VALUE = (
     *("--cfg", "-c", "--package", "-p", "--config-path", "-cp"),
     *("--config-name", "-cn", "--config-dir", "-cd", "--experimental-rerun"),
 )
-CHANGED_ON_RESUMING = ("trainer.", "callbacks.", "compile.", "views=", "demo_minutes=")
+CHANGED_ON_RESUMING = ("trainer.", "callbacks.", "compile.", "views=", "demo_minutes=", "distillation.teacher=")
 
 
 def verb(name: str) -> Callable[[Callable[[DictConfig], Result]], Callable[[], None]]:

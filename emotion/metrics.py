@@ -42,6 +42,11 @@ def confusion_matrix(targets: Tensor, predictions: Tensor, classes: int) -> Tens
     return flat.scatter_add_(0, targets * classes + predictions, torch.ones_like(targets)).view(classes, classes)
 
 
+def hard_labels(targets: Tensor) -> Tensor:
+    """Classes (B,) as they are, and of probabilities (B, K) the likeliest class."""
+    return targets if targets.ndim == 1 else targets.argmax(-1)
+
+
 class EpochScores(Metric):
     """Loss, accuracy and macro F1 of an epoch. A step costs a few small operations and waits for no device."""
 
@@ -58,8 +63,8 @@ class EpochScores(Metric):
         self.add_state("faces", torch.zeros((), dtype=torch.long), "sum")
 
     def update(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
-        """A batch: its mean loss (), logits (B, K), targets (B,)."""
-        self.confusion += confusion_matrix(targets, logits.argmax(-1), self.classes)
+        """A batch: its mean loss (), logits (B, K), targets (B,) or (B, K)."""
+        self.confusion += confusion_matrix(hard_labels(targets), logits.argmax(-1), self.classes)
         self.loss += loss.detach() * len(targets)
         self.faces += len(targets)
 

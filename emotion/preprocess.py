@@ -15,39 +15,61 @@ class Preprocess(nn.Module):
     """uint8 faces (B, H, W) or (B, H, W, 3) to float (B, channels, size, size), on the device that they are on.
 
     In two halves, between which random augmentation stands: `unpack` shrinks, `finish` enlarges and adds channels, so
-    that what stands between them works on as few numbers as there are.
+    that what stands between them works on as few numbers as there are. Without augmentation, the middle of a face
+    `zoom` times as large is taken: 1.14 is the resize to 256 and centre crop to 224 of ImageNet evaluation.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, size: int, channels: int, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self, size: int, channels: int, mean: Sequence[float], std: Sequence[float], zoom: float = 1.0
+    ) -> None:
         super().__init__()
         if channels not in (1, 3) or len(mean) not in (1, channels) or len(std) not in (1, channels):
             raise UserError(f"input: {channels} channels, mean {mean}, std {std}; expected 1 or 3 channels, one each.")
-        self.size, self.channels = size, channels
+        if zoom < 1:
+            raise UserError(f"input: zoom {zoom}; expected 1 (the whole face) or more (its middle).")
+        self.size, self.channels, self.zoomed = size, channels, round(size * zoom)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     def unpack(self, pixels: Tensor) -> Tensor:
-        """uint8 pixels to values from 0 to 1, (B, 1 or 3, S, S) with S at most the network's size."""
+        """uint8 pixels to values from 0 to 1, (B, 1 or 3, S, S) with S at most `zoom` times the network's size."""
         faces = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
-        faces = faces.float().div_(255)
+        return self.reduce(faces.float().div_(255))
+
+    def reduce(self, faces: Tensor) -> Tensor:
+        """Values from 0 to 1, (B, 1 or 3, H, W), to no more channels and pixels than the network takes."""
         if faces.shape[1] == 3 and self.channels == 1:
             faces = (faces * faces.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
-        if max(faces.shape[-2:]) > self.size:
-            faces = interpolate(faces, (self.size, self.size), mode="bilinear", antialias=True)
+        if max(faces.shape[-2:]) > self.zoomed:
+            faces = interpolate(faces, (self.zoomed, self.zoomed), mode="bilinear", antialias=True)
         return faces
+
+    def centre(self, faces: Tensor) -> Tensor:
+        """The middle of faces that are not augmented, (B, C, size, size); with a zoom of 1 the faces as they are."""
+        if self.zoomed == self.size:
+            return faces
+        edge = (self.zoomed - self.size) // 2
+        return _resized(faces, self.zoomed)[..., edge : edge + self.size, edge : edge + self.size]
 
     def finish(self, faces: Tensor) -> Tensor:
         """Values from 0 to 1 to the network's size, channels, mean and deviation."""
-        if faces.shape[-2:] != (self.size, self.size):
-            planes = faces.flatten(0, 1)[None]  # one image of many planes: a third faster on a processor
-            faces = interpolate(planes, (self.size, self.size), mode="bilinear").view(
-                *faces.shape[:2], self.size, self.size
-            )
+        faces = _resized(faces, self.size)
         return ((faces - self.mean) / self.std).expand(-1, self.channels, -1, -1)
 
+    def undo(self, faces: Tensor) -> Tensor:
+        """What `finish` made to values from 0 to 1 again; their size and their channels stay."""
+        return faces * self.std + self.mean
+
     def forward(self, pixels: Tensor) -> Tensor:
-        """`unpack`, then `finish`."""
-        return self.finish(self.unpack(pixels))
+        """`unpack`, `centre`, `finish`."""
+        return self.finish(self.centre(self.unpack(pixels)))
+
+
+def _resized(faces: Tensor, side: int) -> Tensor:
+    if faces.shape[-2:] == (side, side):
+        return faces
+    planes = faces.flatten(0, 1)[None]  # one image of many planes: a third faster on a processor
+    return interpolate(planes, (side, side), mode="bilinear").view(*faces.shape[:2], side, side)

@@ -84,15 +84,17 @@ def _row(group: Sequence["Run"]) -> Row:
     first = group[0].record
     config, tests = first["config"], [run.record["scores"]["test"] for run in group]
     name, views, plain = config["name"], config["views"], [test["none"]["all"] for test in tests]
-    published = experiment(name)["published"]
+    as_it_stands = experiment(name)
+    published = as_it_stands["published"]
     seeds = [str(run.record["config"]["seed"]) for run in group]
     split = config["split"]["_target_"].rsplit(".", 1)[-1]
     multirun = "-m " if len(seeds) > 1 else ""
+    overrides = [f"experiment={name}", *_given(as_it_stands, config), f"seed={','.join(seeds)}"]
     return {
         "experiment": name,
         "parameters": f"{first['parameters']:,}",
-        "published %": _published(published),
-        "ours less published": _against(published, group),
+        "published %": _published(published) if published else "-",
+        "ours less published": _against(published, group) if published else "-",
         "accuracy %": _shown([scores["accuracy"] for scores in plain]),
         "macro F1 %": _shown([scores["macro_f1"] for scores in plain]),
         "with views %": f"{_shown([test[views]['all']['accuracy'] for test in tests])} ({views})",
@@ -101,8 +103,15 @@ def _row(group: Sequence["Run"]) -> Row:
         "split (test faces)": f"{split} ({plain[0]['n']:,})",
         "n": str(len(group)),
         "commit": ", ".join(dict.fromkeys(run.record["commit"][:7] for run in group)),
-        "command": f"`python -m emotion.train {multirun}experiment={name} seed={','.join(seeds)}`",
+        "command": f"`python -m emotion.train {multirun}{' '.join(overrides)}`",
     }
+
+
+def _given(as_it_stands: dict[str, Any], config: dict[str, Any]) -> list[str]:
+    """The overrides by which a run gave what its experiment leaves open."""
+    found, open_keys = OmegaConf.create(config), sorted(OmegaConf.missing_keys(OmegaConf.create(as_it_stands)))
+    given = {key: listed(OmegaConf.select(found, key)) for key in open_keys}
+    return [f"{key}={some[0]}" if len(some) == 1 else f"{key}=[{','.join(some)}]" for key, some in given.items()]
 
 
 def _published(published: dict[str, Any]) -> str:
@@ -162,7 +171,7 @@ def _classes(group: Sequence["Run"]) -> Row:
     """F1 of each class, with the published one behind it where there is one."""
     plain = [run.record["scores"]["test"]["none"]["all"] for run in group]
     name = group[0].record["config"]["name"]
-    published = experiment(name)["published"].get("f1", {})
+    published = (experiment(name)["published"] or {}).get("f1", {})
     row = {"F1 %": name}
     for label in plain[0]["classes"]:
         known = f" (published {100 * published[label]:.1f})" if label in published else ""
@@ -182,8 +191,7 @@ def _check(run: "Run", records: Path) -> None:
     from emotion.data.fer2013_csv import PUBLISHED_MD5
 
     record, config = run.record, run.record["config"]
-    expected, found = runs.recipe(experiment(config["name"])), runs.recipe(config)
-    if differing := [key for key in expected if expected[key] != found[key]]:
+    if differing := runs.differing(config, experiment(config["name"])):
         raise UserError(f"{run.folder} is not {config['name']} as it stands: it has another {', '.join(differing)}.")
     if record["data"]["digest"] != PUBLISHED_MD5:
         raise UserError(f"{run.folder} was trained on {record['data']['source']}; expected the published fer2013.csv.")

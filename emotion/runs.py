@@ -14,23 +14,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from omegaconf import MISSING
 
 from emotion.data.datamodule import SHUFFLED
 from emotion.errors import UserError
 from emotion.evaluation import Judged
 from emotion.files import write_atomically, write_text
 
-PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "torchmetrics", "kornia", "numpy")
+PACKAGES = ("torch", "torchvision", "timm", "lightning", "hydra-core", "torchmetrics", "kornia", "numpy")
 RECORD, PREDICTIONS = "record.json", "predictions.npz"
 IN_A_RECORD = ("command", "commit", "config", "data", "split", "parameters", "epochs", "fit_seconds", "best", "scores")
 OF_A_RECIPE = (
     "labels", "split", "sampler", "input", "augment", "model", "loss", "optimizer", "scheduler", "batch_size",
-    "monitor", "overfit",
+    "monitor", "overfit", "mixup", "distillation", "backbone_lr", "layer_decay",
 )  # fmt: skip
 OF_THE_TRAINER = (
     "max_epochs", "devices", "gradient_clip_val", "accumulate_grad_batches", "limit_train_batches", "limit_val_batches",
 )  # fmt: skip
-DEFAULTS = {"sampler": SHUFFLED}
+OF_THE_CALLBACKS = ("early_stopping", "staged_unfreezing", "ema")
+DEFAULTS = {"sampler": SHUFFLED, "mixup": {}, "layer_decay": 1.0}
 
 
 class Run(NamedTuple):
@@ -144,11 +146,21 @@ def names(runs: Sequence[Run]) -> list[str]:
 def recipe(config: Mapping[str, Any]) -> dict[str, Any]:
     """What decides a training's result but for chance, of a run's config; what an older one lacks is the default."""
     trainer = {key: config["trainer"].get(key) for key in OF_THE_TRAINER}
-    stopping = {**config["callbacks"]}.get("early_stopping")
-    return {key: config.get(key, DEFAULTS.get(key)) for key in OF_A_RECIPE} | {
-        "trainer": trainer,
-        "early_stopping": stopping,
-    }
+    decided = {key: config.get(key, DEFAULTS.get(key)) for key in OF_A_RECIPE}
+    decided["model"] = {"weights": "random", **decided["model"]}
+    return decided | {"trainer": trainer} | {part: config["callbacks"].get(part) for part in OF_THE_CALLBACKS}
+
+
+def differing(config: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    """The parts of a run's recipe that are not as in `expected`, whose open values (`???`) take anything."""
+    found, asked = recipe(config), recipe(expected)
+    return [key for key in asked if not _fits(found[key], asked[key])]
+
+
+def _fits(found: object, asked: object) -> bool:
+    if isinstance(found, dict) and isinstance(asked, dict):
+        return found.keys() == asked.keys() and all(_fits(found[key], asked[key]) for key in asked)
+    return asked in (MISSING, found)
 
 
 def seeds_of(runs: Sequence[Run]) -> list[list[Run]]:

@@ -19,6 +19,13 @@ def cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.05, floor: 
     return LambdaLR(optimizer, factor)
 
 
+def staged_cosine(
+    optimizer: Optimizer, total_steps: int, epochs: int, warmup_epochs: int, floor: float = 0.0
+) -> LambdaLR:
+    """`cosine` whose warm-up is the first `warmup_epochs` of so many: those in which only the head learns."""
+    return cosine(optimizer, total_steps, min(1.0, warmup_epochs / epochs), floor)
+
+
 def one_cycle(optimizer: Optimizer, total_steps: int, warmup: float = 0.3) -> OneCycleLR:
     """Smith and Topin's one-cycle policy (2018), the optimiser's own rate as the peak."""
     peaks = [group["lr"] for group in optimizer.param_groups]

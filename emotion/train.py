@@ -36,7 +36,15 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
     L.seed_everything(settings["seed"], verbose=False)
     data, source = assembly.make_data(settings)
     classifier = assembly.make_classifier(settings, data)
+    if settings.get("preflight", {}).get("run"):
+        from emotion.preflight import preflight
+
+        return preflight(classifier, data, settings, run_dir)
     compiled = assembly.tune(classifier, settings, short=source["stand_in"])
+    loaded = None if settings["resume"] else assembly.load_weights(classifier, settings)
+    taught = assembly.teach(classifier, settings)
+    if former:
+        _check_teachers(former.get("distillation"), taught)
     trainer = assembly.make_trainer(settings, limited=source["stand_in"])
     record = {
         "command": runs.command(),
@@ -46,18 +54,22 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
         "config": settings,
         "data": source,
         "split": {part: len(rows) for part, rows in data.split._asdict().items()},
+        "distillation": taught,
         "parameters": sum(parameter.numel() for parameter in classifier.net.parameters()),
+        "weights": loaded._asdict() if loaded else None,
     }
     if former:
         again = {key: record[key] for key in ("command", "commit")}
-        record |= {key: former[key] for key in again} | {"resumed": [*former.get("resumed", []), again]}
+        record |= {key: former.get(key) for key in (*again, "weights")} | {
+            "resumed": [*former.get("resumed", []), again]
+        }
     if trainer.is_global_zero:
         _announce(record)
         run_dir.mkdir(parents=True, exist_ok=True)
         data.save_rows(run_dir / "rows.npz")
         runs.write_record(run_dir, former | {"resumed": record["resumed"]} if former else record)
     if former and fitted:
-        record |= {key: former[key] for key in ("epochs", "fit_seconds", "best")}
+        record |= {key: former[key] for key in ("epochs", "fit_seconds", "epoch_seconds", "best") if key in former}
     else:
         record |= _fit(trainer, classifier, data, settings)
     if trainer.is_global_zero:
@@ -85,6 +97,17 @@ def _goes_no_further(former: Settings | None, settings: Settings) -> bool:
             f"start another run."
         )
     return "best" in former and before >= now
+
+
+def _check_teachers(began: Settings | None, now: Settings | None) -> None:
+    """Raises UserError where a run would go on with other teachers than it began with, wherever they lie by now."""
+    before, after = (taught["teachers"] if taught else [] for taught in (began, now))
+    if [one["sha256"] for one in before] != [one["sha256"] for one in after]:
+        said = (", ".join(f"{one['path']} (epoch {one['epoch'] + 1})" for one in some) for some in (after, before))
+        raise UserError(
+            "distillation.teacher: found {}; the run began with {}, and not with the same file. "
+            "Bring that back, or start a new run.".format(*(names or "none" for names in said))
+        )
 
 
 def _machine(settings: Settings, *, compiled: bool) -> Settings:
@@ -119,6 +142,7 @@ def _fit(
     from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 
     from emotion import checkpoints
+    from emotion.callbacks.epoch_table import EpochTable
 
     run_dir = Path(settings["run_dir"])
     last = run_dir / checkpoints.LAST
@@ -129,6 +153,8 @@ def _fit(
     trainer.fit(classifier, datamodule=data, ckpt_path=last if settings["resume"] else None, weights_only=True)
     timer = next(callback for callback in trainer.callbacks if isinstance(callback, Timer))  # type: ignore[attr-defined]
     fitted: Settings = {"epochs": trainer.current_epoch, "fit_seconds": round(timer.time_elapsed("train"), 1)}
+    for table in (callback for callback in trainer.callbacks if isinstance(callback, EpochTable)):  # type: ignore[attr-defined]
+        fitted["epoch_seconds"] = table.seconds
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_score is not None:
             epoch = checkpoints.read(Path(callback.best_model_path))["epoch"]

@@ -37,6 +37,15 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
+BACKBONES = [
+    name for name in options("model") if "defaults:\n  - timm_backbone" in (CONF / f"model/{name}.yaml").read_text()
+]
+"""Choices of model that are the document's recipe around a backbone of timm."""
+
+SYSTEMS = [name for name in options("model") if name not in (*BACKBONES, "timm_backbone")]
+"""Those with a network of their own."""
+
+
 @pytest.fixture(autouse=True)
 def two_threads() -> Iterator[None]:
     """Tests run side by side: one thread each, and the former number afterwards."""

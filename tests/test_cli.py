@@ -43,6 +43,7 @@ MISTAKES = {
     "runs to compare that are not there": (["compare", "outputs/nowhere"], "nowhere: expected finished runs.*no such"),
     "nothing to compare": (["compare"], "no run given; expected folders of runs"),
     "results without a README": (["results"], "README.md has no place for the table"),
+    "no teacher given": (["train", "experiment=distill", "data=synthetic"], "names no teacher; expected the folder"),
     "a setting nobody takes": (["train", *SMALL, "+optimizer.nesterov=true"], "was refused its settings"),
     "an accelerator that is not there": (["train", *SMALL, "trainer.accelerator=abacus"], "abacus"),
     "a target that is no part": (["train", *SMALL, "loss._target_=os.system"], "is not among what a config may build"),

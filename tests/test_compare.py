@@ -254,6 +254,30 @@ def test_a_figure_is_passed_or_missed_where_its_interval_says_so(published: Path
         assert f"], {verdict} |" in written
 
 
+def test_an_experiment_without_published_figures_has_dashes_and_what_it_was_given(published: Path) -> None:
+    run = published / "compact"
+    config = experiment("distill") | {"seed": 0, "data_dir": "data", "cache_dir": "data", "data": {}}
+    for teachers, said in (("outputs/one", "outputs/one"), (["one", "other"], "[one,other]")):
+        changed(run, config=config | {"distillation": config["distillation"] | {"teacher": teachers}})
+        written = results(compose("results", f"runs=[{run}]", "records=kept"))
+        line = written.splitlines()[2]
+        assert line.startswith("| distill |")
+        assert line.split("|")[3:5] == [" - ", " - "]
+        assert f"`python -m emotion.train experiment=distill distillation.teacher={said} seed=0`" in line
+        shutil.rmtree("kept")
+    changed(run, config=config | {"distillation": {"teacher": "one", "temperature": 2.0, "weight": 0.5}})
+    with pytest.raises(UserError, match="is not distill as it stands: it has another distillation"):
+        results(compose("results", f"runs=[{run}]"))
+
+
+def test_records_of_before_mixing_and_teachers_had_neither(published: Path) -> None:
+    config = json.loads((published / "compact/record.json").read_text())["config"]
+    older = {key: value for key, value in config.items() if key not in ("mixup", "distillation")}
+    assert runs.recipe(older) == runs.recipe(config)
+    assert runs.differing(older, experiment("compact_cnn")) == []
+    assert runs.differing(config | {"mixup": {"_target_": "x"}}, experiment("compact_cnn")) == ["mixup"]
+
+
 REFUSED: dict[str, tuple[dict[str, object], str]] = {
     "another recipe": ({"batch_size": 8}, "is not simple_cnn as it stands: it has another batch_size"),
     "fewer epochs": ({"trainer": {"max_epochs": 1}}, "is not simple_cnn as it stands: it has another trainer"),

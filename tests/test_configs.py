@@ -1,10 +1,12 @@
 """Every file of every group composes and builds; a config names nothing that its target does not take."""
 
 import inspect
+import re
 from pathlib import Path
 
 import hydra.utils
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from emotion.building import ALLOWED, build
@@ -152,12 +154,31 @@ def test_attention_and_baseline_differ_in_their_network_alone() -> None:
     assert (one.split.fraction, one.augment.affine.degrees, one.augment.affine.get("translate")) == (0.15, 10, None)
 
 
-@pytest.mark.parametrize("experiment", options("experiment"))
+PUBLISHED = [name for name in options("experiment") if compose("train", f"experiment={name}").published]
+
+
+@pytest.mark.parametrize("experiment", PUBLISHED)
 def test_an_experiment_is_a_system_beside_its_published_figures(experiment: str) -> None:
     assert differing([f"experiment={experiment}"], [f"model={experiment}"]) == {"published"}
     cfg = compose("train", f"experiment={experiment}")
     assert cfg.published.part in ("val", "test")
     assert 0 < cfg.published.accuracy < 1
+
+
+def test_distill_is_the_baseline_with_a_teacher_on_the_official_split() -> None:
+    assert differing(["experiment=distill"], ["model=baseline_cnn"]) == {"distillation", "split"}
+    cfg = compose("train", "experiment=distill", "distillation.teacher=RUN", "model=simple_cnn")
+    assert (cfg.name, cfg.distillation.teacher, cfg.published) == ("distill", "RUN", None)
+    assert cfg.model._target_.endswith("SimpleCNN")
+
+
+def test_make_published_runs_every_experiment_that_needs_no_more_said(project: Path) -> None:
+    (sweep,) = re.findall(r"'(experiment=[^']+)'", (project / "Makefile").read_text())
+    (override,) = OverridesParser.create().parse_overrides([sweep])
+    composed = {name: compose("train", f"experiment={name}", "name=x", "run_dir=x") for name in options("experiment")}
+    complete = [name for name, cfg in composed.items() if not OmegaConf.missing_keys(cfg)]
+    assert override.value().filter(options("experiment")) == complete
+    assert set(PUBLISHED) <= set(complete)
 
 
 def test_an_experiment_gives_way_to_the_command_line() -> None:

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -5,10 +7,12 @@ from torch.nn.functional import cross_entropy as torch_cross_entropy
 
 from emotion.building import build
 from emotion.cli import compose
+from emotion.errors import UserError
 from emotion.losses import FocalLoss, LDAMLoss, balanced_weights, cross_entropy
 from tests.conftest import options
 
 LOGITS, TARGETS = torch.randn(20, 3, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 3
+SOFT = torch.randn(20, 3, generator=torch.Generator().manual_seed(1)).softmax(1)
 
 
 def test_plain_cross_entropy_is_torchs() -> None:
@@ -25,6 +29,29 @@ def test_balanced_weights_are_n_over_k_times_count() -> None:
     assert [round(weight, 3) for weight in weights] == [0.548, 1.248, 0.819, 0.991, 9.076, 0.966]
 
 
+def test_balanced_weights_of_a_power() -> None:
+    # n ** -0.5 = 1, 1/2, 1/3; times 14 / (1 + 2 + 3)
+    assert balanced_weights([1, 4, 9], 0.5).tolist() == pytest.approx([14 / 6, 14 / 12, 14 / 18])
+    assert balanced_weights([7215, 3171, 436], False).tolist() == [1, 1, 1]
+    assert balanced_weights([7215, 3171, 436], True).equal(balanced_weights([7215, 3171, 436], 1.0))
+
+
+@pytest.mark.parametrize("power", [0, 0.3, 0.6, 1])
+def test_balanced_weights_are_one_in_the_mean_over_faces(power: float) -> None:
+    counts = torch.tensor([7215, 3171, 4830, 3995, 436, 4097])
+    weights = balanced_weights(counts.tolist(), power)
+    assert (counts * weights).sum().item() == pytest.approx(counts.sum().item(), rel=1e-6)
+    assert weights[4] / weights[0] == pytest.approx((7215 / 436) ** power, rel=1e-5)
+
+
+@pytest.mark.parametrize("power", [-0.1, 1.5, float("nan")])
+@pytest.mark.parametrize("loss", options("loss"))
+def test_a_power_beyond_equal_classes_is_refused(loss: str, power: float) -> None:
+    cfg = OmegaConf.to_container(compose("train", f"loss={loss}", f"loss.balanced={power}").loss)
+    with pytest.raises(UserError, match=f"balanced={power}; expected a power from 0 to 1"):
+        build(cfg, class_counts=[1, 2])  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_balanced_loss_weighs_each_target(smoothing: float) -> None:
     loss = cross_entropy([10, 20, 40], balanced=True, label_smoothing=smoothing)(LOGITS, TARGETS)
@@ -32,12 +59,13 @@ def test_balanced_loss_weighs_each_target(smoothing: float) -> None:
     assert loss.allclose(torch_cross_entropy(LOGITS, TARGETS, weight, label_smoothing=smoothing))
 
 
-@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize("targets", [TARGETS, SOFT], ids=["classes", "probabilities"])
+@pytest.mark.parametrize("balanced", [False, 0.6, True])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_focal_loss_with_zero_gamma_is_cross_entropy(smoothing: float, balanced: bool) -> None:
+def test_focal_loss_with_zero_gamma_is_cross_entropy(smoothing: float, balanced: float, targets: torch.Tensor) -> None:
     plain = cross_entropy([10, 20, 40], balanced, smoothing)
     focal = FocalLoss([10, 20, 40], gamma=0, balanced=balanced, label_smoothing=smoothing)
-    torch.testing.assert_close(focal(LOGITS, TARGETS), plain(LOGITS, TARGETS))
+    torch.testing.assert_close(focal(LOGITS, targets), plain(LOGITS, targets))
 
 
 def test_focal_loss_of_known_probabilities() -> None:
@@ -87,3 +115,32 @@ def test_every_loss_keeps_a_recipes_settings_and_learns(loss: str) -> None:
     assert value > 0
     assert logits.grad is not None
     assert (logits.grad.gather(1, TARGETS[:, None]) < 0).all()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("loss", options("loss"))
+def test_a_one_hot_target_is_worth_its_class(loss: str, smoothing: float) -> None:
+    cfg = compose("train", f"loss={loss}", "loss.balanced=0", f"loss.label_smoothing={smoothing}").loss
+    criterion = build(OmegaConf.to_container(cfg), class_counts=[10, 20, 40])  # type: ignore[arg-type]
+    torch.testing.assert_close(criterion(LOGITS, torch.eye(3)[TARGETS]), criterion(LOGITS, TARGETS))
+
+
+@pytest.mark.parametrize("loss", options("loss"))
+def test_one_hot_means_differ_from_class_means_by_the_sum_of_the_weights_alone(loss: str) -> None:
+    cfg = compose("train", f"loss={loss}", "loss.balanced=0.6").loss
+    criterion = build(OmegaConf.to_container(cfg), class_counts=[10, 20, 40])  # type: ignore[arg-type]
+    share = balanced_weights([10, 20, 40], 0.6)[TARGETS].mean()
+    torch.testing.assert_close(criterion(LOGITS, torch.eye(3)[TARGETS]), criterion(LOGITS, TARGETS) * share)
+
+
+def test_plain_losses_of_blended_targets_are_the_blended_losses() -> None:
+    other = (TARGETS + 1) % 3
+    blended = 0.3 * torch.eye(3)[TARGETS] + 0.7 * torch.eye(3)[other]
+    for loss in (cross_entropy([9, 1, 5]), FocalLoss([9, 1, 5], gamma=2)):
+        torch.testing.assert_close(loss(LOGITS, blended), 0.3 * loss(LOGITS, TARGETS) + 0.7 * loss(LOGITS, other))
+
+
+def test_ldam_loss_of_a_face_of_two_classes() -> None:
+    # margins 0.5 and 0.05 by halves: logits -0.25 and 1.975, 2.225 apart
+    loss = LDAMLoss([1, 10_000])(torch.tensor([[0.0, 2.0]]), torch.tensor([[0.5, 0.5]]))
+    assert loss.item() == pytest.approx(2.225 / 2 + math.log1p(math.exp(-2.225)), abs=1e-6)

@@ -6,7 +6,7 @@ from torchmetrics.functional.classification import (
     multiclass_recall,
 )
 
-from emotion.metrics import EpochScores, class_scores, confusion_matrix
+from emotion.metrics import EpochScores, class_scores, confusion_matrix, hard_labels
 
 generator = torch.Generator().manual_seed(0)
 TARGETS = torch.randint(5, (300,), generator=generator)
@@ -53,6 +53,16 @@ def test_epoch_scores_of_batches_are_those_of_the_whole() -> None:
     found = scores.compute()
     assert found["loss"].allclose(torch.nn.functional.cross_entropy(LOGITS, TARGETS))
     assert (found["acc"], found["macro_f1"]) == (whole.accuracy.float(), whole.macro_f1.float())
+
+
+def test_probabilities_count_as_their_likeliest_class() -> None:
+    assert hard_labels(TARGETS) is TARGETS
+    soft = torch.nn.functional.one_hot(TARGETS, 5) * 0.6 + 0.08
+    assert hard_labels(soft).equal(TARGETS)
+    one, other = EpochScores(5), EpochScores(5)
+    one.update(torch.tensor(1.0), LOGITS, TARGETS)
+    other.update(torch.tensor(1.0), LOGITS, soft)
+    assert other.compute() == one.compute()
 
 
 def test_restored_sums_go_on_from_where_they_were() -> None:

@@ -29,6 +29,12 @@ def test_grey_faces_have_three_equal_channels_before_their_own_means() -> None:
     torch.testing.assert_close(back[:, 0], back[:, 2])
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_normalised_faces_can_be_taken_back(channels: int) -> None:
+    takes = Preprocess(48, channels, [0.485, 0.456, 0.406][:channels], [0.229, 0.224, 0.225][:channels])
+    torch.testing.assert_close(takes.undo(takes(GREY)), (GREY[:, None] / 255).expand(-1, channels, -1, -1))
+
+
 def test_colour_becomes_grey_as_pillow_does() -> None:
     found = Preprocess(40, 1, [0.0], [1.0])(COLOUR)[:, 0] * 255
     theirs = np.stack([np.asarray(Image.fromarray(image.numpy()).convert("L")) for image in COLOUR])

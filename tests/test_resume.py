@@ -37,6 +37,7 @@ def differences(left: object, right: object, path: str = "") -> list[str]:
 
 RECIPES = {
     "plateau": ["scheduler=plateau", "scheduler.patience=0", "callbacks.early_stopping.patience=1"],
+    "taught": ["mixup=either", "distillation={teacher:elder,temperature:4.0,weight:0.5}"],
     "one_cycle": ["scheduler=one_cycle", "optimizer=sgd", "sampler=weighted", "loss=focal"],
 }
 MOMENTS = {
@@ -55,6 +56,8 @@ def test_resumed_run_equals_uninterrupted_run(
 ) -> None:
     cfg = small_config("trainer.max_epochs=4", "data.training=20", *RECIPES[recipe])  # 6 batches, validation in 1
     cfg.batch_size = 16 if "validation" not in moment else 4
+    if cfg.distillation:
+        train(small_config("input=rgb64", "trainer.max_epochs=1"), Path(cfg.distillation.teacher))
     straight, stopped = Path("straight"), Path("stopped")
     train(cfg, straight)
     with monkeypatch.context() as patch:

@@ -1,37 +1,53 @@
 """One line an epoch, readable in a terminal and in a log file alike."""
 
 import time
+from typing import Any
 
 import lightning as L
 
+from emotion.callbacks.staged_unfreezing import StagedUnfreezing
 from emotion.classifier import EmotionClassifier
 from emotion.cli import duration
 
-COLUMNS = {"Epoch": 9, "Train loss": 10, "acc %": 6, "Val loss": 8, "Val acc %": 9, "F1 %": 6, "LR": 8, "Time": 6}
-STATUS_WIDTH = 4
+COLUMNS = {
+    "Epoch": 9, "Phase": 5, "Train loss": 10, "acc %": 6, "Val loss": 8, "Val acc %": 9, "F1 %": 6, "LR": 8,
+    "LR backbone/head": 17, "Time": 6, "Status": 6,
+}  # fmt: skip
 
 
 class EpochTable(L.Callback):
-    """Prints losses, accuracies, macro F1, learning rate and seconds of each epoch; marks the best so far."""
+    """Prints losses, accuracies, macro F1, learning rates and seconds of each epoch; marks the best so far.
+
+    With the phase where training is staged, and with two learning rates where the head has its own; a frozen part's is
+    a dash.
+    """
 
     def __init__(self, metric: str, mode: str) -> None:
         self.metric, self.sign = metric, 1 if mode == "max" else -1
         self.best: float | None = None
+        self.seconds: list[float] = []  # of each epoch; one resumed in its middle counts from there
         self.started = 0.0
+        self.columns: dict[str, int] = {}
+        self.stages: StagedUnfreezing | None = None
 
-    def state_dict(self) -> dict[str, float | None]:
-        """The best score so far."""
-        return {"best": self.best}
+    def state_dict(self) -> dict[str, Any]:
+        """The best score and the epochs' times so far."""
+        return {"best": self.best, "seconds": list(self.seconds)}
 
-    def load_state_dict(self, state_dict: dict[str, float | None]) -> None:
-        """Go on with the best score so far."""
-        self.best = state_dict["best"]
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with them."""
+        self.best, self.seconds = state_dict["best"], list(state_dict.get("seconds", ()))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Print the head; an epoch resumed in its middle is timed from here."""
         self.started = time.monotonic()
-        if trainer.is_global_zero:
-            print("  ".join(f"{name:>{width}}" for name, width in COLUMNS.items()), flush=True)
+        self.stages = next((c for c in trainer.callbacks if isinstance(c, StagedUnfreezing)), None)  # type: ignore[attr-defined]
+        groups = len(trainer.optimizers[0].param_groups)
+        left_out = {"LR" if groups > 1 else "LR backbone/head"} | (set() if self.stages else {"Phase"})
+        self.columns = {name: width for name, width in COLUMNS.items() if name not in left_out}
+        if self.stages:
+            self.columns["Phase"] = max(len(name) for name in ("Phase", *self.stages.stages))
+        self._print(trainer, {name: name for name in self.columns})
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
@@ -45,19 +61,30 @@ class EpochTable(L.Callback):
         score = now.get(self.metric)
         better = score is not None and (self.best is None or self.sign * score > self.sign * self.best)
         self.best = score if better else self.best
+        self.seconds.append(round(time.monotonic() - self.started, 2))
         unknown = float("nan")  # without validation
-        cells = (
-            f"{trainer.current_epoch + 1}/{trainer.max_epochs}",
-            f"{now['train/loss']:.4f}",
-            f"{100 * now['train/acc']:.2f}",
-            f"{now.get('val/loss', unknown):.4f}",
-            f"{100 * now.get('val/acc', unknown):.2f}",
-            f"{100 * now.get('val/macro_f1', unknown):.2f}",
-            f"{trainer.optimizers[0].param_groups[0]['lr']:.2e}",
-            duration(time.monotonic() - self.started),
-            "best" if better else "",
-        )
+        rates = self._rates(trainer)
+        cells = {
+            "Epoch": f"{trainer.current_epoch + 1}/{trainer.max_epochs}",
+            "Phase": self.stages.phase(trainer.current_epoch) if self.stages else "",
+            "Train loss": f"{now['train/loss']:.4f}",
+            "acc %": f"{100 * now['train/acc']:.2f}",
+            "Val loss": f"{now.get('val/loss', unknown):.4f}",
+            "Val acc %": f"{100 * now.get('val/acc', unknown):.2f}",
+            "F1 %": f"{100 * now.get('val/macro_f1', unknown):.2f}",
+            "LR": rates[-1],
+            "LR backbone/head": "/".join(rates[-2:]),
+            "Time": duration(self.seconds[-1]),
+            "Status": "best" if better else "",
+        }
+        self._print(trainer, cells)
+
+    def _rates(self, trainer: L.Trainer) -> list[str]:
+        """Of each parameter group, the head's last; a dash where all of it is frozen."""
+        groups = trainer.optimizers[0].param_groups
+        return [f"{g['lr']:.2e}" if any(p.requires_grad for p in g["params"]) else "-" for g in groups]
+
+    def _print(self, trainer: L.Trainer, cells: dict[str, str]) -> None:
         if trainer.is_global_zero:
-            widths = [*COLUMNS.values(), STATUS_WIDTH]
-            row = "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+            row = "  ".join(f"{cells[name]:>{width}}" for name, width in self.columns.items())
             print(row.rstrip(), flush=True)

@@ -26,7 +26,7 @@ from emotion.preprocess import Preprocess
 
 Config = Mapping[str, Any]
 Batch = tuple[Tensor, Tensor]
-"""Faces (B, C, S, S), normalised, and targets (B,), both on the network's device."""
+"""Faces (B, C, S, S), normalised, and targets: classes (B,), shares of them (B, K) where mixed; on the device."""
 
 SHUFFLED: Config = {"_target_": "emotion.data.sampling.shuffled"}
 
@@ -44,7 +44,8 @@ class EmotionDataModule(L.LightningDataModule):
         seed: of the order of faces and of everything random that happens to a batch.
         cache_dir: where prepared sources live.
         sampler: which faces an epoch takes: a function of emotion.data.sampling and its settings.
-        overfit: so many training rows, without augmentation, are the training and the validation set; 0 for all.
+        overfit: so many training rows, unaugmented and unmixed, are the training and the validation set; 0 for all.
+        mixup: what blends the faces of a training batch and their targets: torchvision's MixUp, CutMix or a choice.
         mix: at most so many per cent of each class's training rows are added from a second source; see `data.mixed`.
 
     Raises (from `setup`):
@@ -63,6 +64,7 @@ class EmotionDataModule(L.LightningDataModule):
         cache_dir: str,
         sampler: Config = SHUFFLED,
         overfit: int = 0,
+        mixup: Config | None = None,
         mix: float = 0,
     ) -> None:
         super().__init__()
@@ -70,6 +72,7 @@ class EmotionDataModule(L.LightningDataModule):
         self.classes = tuple(labels)
         self.preprocess = Preprocess(**input)
         self.augment = augmentation({} if overfit else augment)
+        self.mixup = build(mixup) if mixup and not overfit else None
 
     def setup(self, stage: str | None = None) -> None:
         """Read (or map) the source, relabel it, split it; a second call does nothing."""
@@ -163,16 +166,24 @@ class EmotionDataModule(L.LightningDataModule):
         write_atomically(path, lambda temporary: np.savez_compressed(temporary, **self.split._asdict()))
 
     def fetch(self, batch: RowBatch, device: torch.device | None = None) -> Batch:
-        """Gather, unpack, augment where training, finish: on `device`, or else where `batch.rows` are."""
+        """Gather, unpack, augment and mix where training, finish: on `device`, or else where `batch.rows` are.
+
+        Faces are mixed before `finish`, which is linear: blends are the same, of fewer numbers (an enlarged cut has a
+        softer edge). The few draws come from the processor's generator, and an accelerator is not waited for.
+        """
         device = device or batch.rows.device
         if self._pixels.device != device:
             self._move(device)
         rows = batch.rows.to(device, non_blocking=True)
         faces = self.preprocess.unpack(self._pixels.take(rows if self._pixels.resident else batch.rows))
+        targets = self._targets[rows]
         if batch.training:
             torch.manual_seed(batch.seed)
-            faces = self.augment(faces)
-        return self.preprocess.finish(faces), self._targets[rows]
+        faces = self.augment(faces) if batch.training and len(self.augment) else self.preprocess.centre(faces)
+        if batch.training and self.mixup:
+            shares = faces.new_zeros(len(targets), len(self.classes)).scatter_(1, targets[:, None], 1.0)
+            faces, targets = self.mixup(faces, shares)
+        return self.preprocess.finish(faces), targets
 
     def _move(self, device: torch.device) -> None:
         """What a batch is made of to the device, once."""

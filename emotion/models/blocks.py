@@ -11,13 +11,21 @@ from torch.nn.functional import relu
 class FaceNetwork(nn.Module):
     """What every network here is: `features`, then `head`."""
 
-    features: nn.Sequential
-    head: nn.Sequential
+    features: nn.Module
+    head: nn.Module
 
     def forward(self, faces: Tensor) -> Tensor:
         """(B, in_channels, S, S) to logits (B, num_classes)."""
         logits: Tensor = self.head(self.features(faces))
         return logits
+
+    def depths(self) -> dict[str, int]:
+        """Each parameter's block, counted from 0 at the input; the head is the last."""
+        places = [name.split(".") for name, _ in self.named_parameters()]
+        blocks = sorted({int(place[1]) for place in places if place[0] == "features"})
+        return {
+            ".".join(place): blocks.index(int(place[1])) if place[0] == "features" else len(blocks) for place in places
+        }
 
 
 class SqueezeExcitation(nn.Module):

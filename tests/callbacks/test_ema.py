@@ -1,0 +1,94 @@
+"""The moving average: what it is, and where it stands when."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from emotion import checkpoints
+from emotion.callbacks.ema import ExponentialMovingAverage
+from emotion.classifier import EmotionClassifier
+from emotion.loggers import read_metrics
+from emotion.train import train
+from tests.callbacks.test_staged_unfreezing import state, transfer
+
+RUN = Path("run")
+
+
+class Watched(ExponentialMovingAverage):
+    """Keeps the weights after each step besides."""
+
+    seen: list[dict[str, Tensor]] = []  # noqa: RUF012
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        assert isinstance(pl_module, EmotionClassifier)
+        self.seen.append({name: value.clone() for name, value in pl_module.net.state_dict().items()})
+
+
+@pytest.fixture
+def weights(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
+    """The raw weights after each step of a run that averages."""
+    monkeypatch.setattr("emotion.callbacks.ema.ExponentialMovingAverage", Watched)
+    Watched.seen = []
+    train(transfer("freeze_epochs=1", "trainer.max_epochs=2"), RUN)
+    return Watched.seen
+
+
+def test_the_average_is_the_recurrence_over_all_steps(weights: list[dict[str, Tensor]]) -> None:
+    from tests.callbacks.test_staged_unfreezing import drawn
+
+    average = {name.removeprefix("net."): value for name, value in drawn(transfer()).items() if name.startswith("net.")}
+    assert len(weights) == 14  # two epochs of 7 batches
+    for step in weights:
+        average = {
+            name: 0.9 * average[name] + 0.1 * value if value.is_floating_point() else value
+            for name, value in step.items()
+        }
+    found = state(RUN)
+    for name, value in average.items():
+        torch.testing.assert_close(found[f"net.{name}"], value, atol=1e-5, rtol=1e-4)
+
+
+def test_a_checkpoint_has_the_raw_weights_beside(weights: list[dict[str, Tensor]]) -> None:
+    raw = checkpoints.read(RUN / checkpoints.LAST)["raw_weights"]
+    assert all(raw[f"net.{name}"].equal(value) for name, value in weights[-1].items())
+
+
+def test_validation_and_the_best_checkpoint_are_of_the_average(weights: list[dict[str, Tensor]]) -> None:
+    """The recorded score of the best epoch is that of the average, which the best checkpoint holds."""
+    from emotion import evaluation
+    from emotion.assembly import make_data
+    from emotion.runs import read_record
+
+    record = read_record(RUN)
+    assert record is not None
+    loaded = checkpoints.load(RUN)
+    if loaded.epoch == 1:
+        assert all(state(RUN, "best")[name].equal(value) for name, value in state(RUN).items())
+    data, _ = make_data(record["config"])
+    found = evaluation.score_rows(
+        loaded.classifier, data.faces.images, data.labels, data.split.val, data.split.train[:0], "none",
+        record["config"]["trainer"]["precision"],
+    )  # fmt: skip
+    rows = read_metrics(RUN / "metrics.csv")
+    assert found.scores["all"]["macro_f1"][0] == pytest.approx(rows[loaded.epoch]["val/macro_f1"], abs=1e-6)
+    assert found.scores["all"]["nll"][0] != pytest.approx(0)
+
+
+def test_without_averaging_a_checkpoint_has_no_second_weights() -> None:
+    train(transfer("~callbacks.ema", "freeze_epochs=1", "trainer.max_epochs=1"), RUN)
+    assert "raw_weights" not in checkpoints.read(RUN / checkpoints.LAST)
+
+
+def test_an_average_begun_on_resuming_begins_with_the_weights() -> None:
+    train(transfer("~callbacks.ema", "scheduler=none", "freeze_epochs=1", "trainer.max_epochs=1"), RUN)
+    cfg = transfer(
+        "scheduler=none", "freeze_epochs=1", "trainer.max_epochs=2", f"resume={RUN}", "callbacks.ema.decay=1.0"
+    )
+    before = state(RUN)
+    train(cfg, RUN)
+    after = state(RUN)
+    names = [name for name in before if name.startswith("net.") and before[name].is_floating_point()]
+    assert all(after[name].equal(before[name]) for name in names)

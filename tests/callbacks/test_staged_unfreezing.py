@@ -1,0 +1,174 @@
+"""Frozen means frozen; each stage lets learn what it says, no more and no less."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from emotion import checkpoints
+from emotion.callbacks.staged_unfreezing import StagedUnfreezing, freeze
+from emotion.cli import compose
+from emotion.errors import UserError
+from emotion.loggers import read_metrics
+from emotion.models.timm_backbone import TimmBackbone
+from emotion.train import train
+
+Config = Callable[..., DictConfig]
+RUN = Path("run")
+TRANSFER = (
+    "model=resnet18", "model.backbone=test_resnet", "model.weights=random", "input.size=32", "data=synthetic",
+    "data.training=16", "data.public_test=4", "data.private_test=4", "batch_size=16", "trainer.accelerator=cpu",
+    "callbacks.ema.decay=0.9",
+)  # fmt: skip
+"""The document's recipe on a tiny ResNet with batch normalisation."""
+
+
+def transfer(*overrides: str) -> DictConfig:
+    return compose("train", *TRANSFER, *overrides)
+
+
+def state(run: Path, name: str = "last") -> dict[str, Tensor]:
+    content: dict[str, Tensor] = checkpoints.read(run / "checkpoints" / f"{name}.ckpt")["state_dict"]
+    return content
+
+
+def drawn(cfg: DictConfig) -> dict[str, Tensor]:
+    """The weights that a run begins with: those of one whose learning rate is nothing, before its first epoch."""
+    from lightning import seed_everything
+
+    from emotion.assembly import make_classifier, make_data, resolve
+
+    settings = resolve(cfg, RUN)
+    seed_everything(settings["seed"], verbose=False)
+    data, _ = make_data(settings)
+    return make_classifier(settings, data).state_dict()
+
+
+@pytest.mark.parametrize("saved", ["last", "best"])
+def test_a_frozen_backbone_comes_out_of_its_stage_bit_equal(saved: str) -> None:
+    cfg = transfer("freeze_epochs=2", "trainer.max_epochs=2")
+    before = drawn(cfg)
+    train(cfg, RUN)
+    after = state(RUN, saved)
+    backbone = [name for name in before if name.startswith("net.features.")]
+    assert [name for name in backbone if "running_mean" in name]
+    assert [name for name in backbone if not after[name].equal(before[name])] == []
+    assert [name for name in before if name.startswith("net.head.") and after[name].equal(before[name])] == []
+
+
+def test_after_its_stage_the_backbone_learns_and_so_do_its_statistics() -> None:
+    cfg = transfer("freeze_epochs=1", "trainer.max_epochs=2")
+    before = drawn(cfg)
+    train(cfg, RUN)
+    after = state(RUN)
+    assert [name for name in before if name.startswith("net.") and after[name].equal(before[name])] == []
+
+
+def test_stages_by_depth_let_learn_what_they_say() -> None:
+    net = TimmBackbone(7, 3, 32, "test_resnet")
+    depths = net.depths()
+    head = max(depths.values())
+    for train_, least in (("head", head), (0, head), (1, head - 1), (2, head - 2), (head, 0), ("all", 0)):
+        freeze(net, train_)
+        assert {n for n, p in net.named_parameters() if p.requires_grad} == {n for n, d in depths.items() if d >= least}
+        for name, module in net.named_modules():
+            if isinstance(module, nn.BatchNorm2d):
+                assert module.training == (depths[f"{name}.weight"] >= least)
+
+
+def test_statistics_can_stay_frozen_while_weights_learn() -> None:
+    net = TimmBackbone(7, 3, 32, "test_resnet")
+    freeze(net, "all", batch_norm="frozen")
+    assert all(parameter.requires_grad for parameter in net.parameters())
+    assert not any(module.training for module in net.modules() if isinstance(module, nn.BatchNorm2d))
+
+
+def test_our_own_networks_unfreeze_by_stage_as_well(small_config: Config) -> None:
+    cfg = small_config("callbacks=transfer", "freeze_epochs=1", "trainer.max_epochs=1")
+    before = drawn(cfg)
+    train(cfg, RUN)
+    after = state(RUN)
+    assert all(after[name].equal(before[name]) for name in before if name.startswith("net.features."))
+    assert not after["net.head.7.weight"].equal(
+        before["net.head.7.weight"]
+    )  # whose batch norm is the head's: it learns
+    assert not after["net.head.5.running_mean"].equal(before["net.head.5.running_mean"])
+
+
+def test_any_number_of_stages_follow_each_other() -> None:
+    stages = StagedUnfreezing(
+        {
+            "head": {"train": "head", "epochs": 2},
+            "last": {"train": 1, "epochs": 3, "batch_norm": "frozen"},
+            "whole": {"train": "all", "epochs": None},
+        }
+    )
+    assert [stages.phase(epoch) for epoch in range(7)] == ["head"] * 2 + ["last"] * 3 + ["whole"] * 2
+
+
+def test_three_stages_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    cfg = transfer(
+        "callbacks.staged_unfreezing.stages.finetune={train: 1, epochs: 1}",
+        "+callbacks.staged_unfreezing.stages.whole={train: all, epochs: null}",
+        "freeze_epochs=1",
+        "trainer.max_epochs=3",
+    )
+    train(cfg, RUN)
+    rows = [
+        line.split() for line in capsys.readouterr().out.splitlines() if line.strip().startswith(("1/3", "2/3", "3/3"))
+    ]
+    assert [row[1] for row in rows] == ["warmup", "finetune", "whole"]
+
+
+def test_the_table_tells_phase_and_both_learning_rates(capsys: pytest.CaptureFixture[str]) -> None:
+    train(transfer("freeze_epochs=1", "trainer.max_epochs=2"), RUN)
+    lines = capsys.readouterr().out.splitlines()
+    (head,) = (line for line in lines if line.strip().startswith("Epoch"))
+    assert head.split("  ")[-1] == "Status"
+    for column in ("Phase", "Train loss", "Val loss", "F1 %", "LR backbone/head", "Time"):
+        assert column in head
+    first, second = ([*line.split()] for line in lines if line.strip().startswith(("1/2", "2/2")))
+    assert (first[1], second[1]) == ("warmup", "finetune")
+    assert first[7].startswith("-/")
+    assert second[7].count("e-0") + second[7].count("e+0") == 2
+
+
+def test_rates_rise_while_the_head_learns_and_fall_after() -> None:
+    train(transfer("freeze_epochs=2", "trainer.max_epochs=5"), RUN)
+    rows = read_metrics(RUN / "metrics.csv")
+    head, backbone = ([rows[epoch][f"lr/{part}"] for epoch in range(5)] for part in ("head", "backbone"))
+    assert head[0] < head[1] == pytest.approx(1e-3)
+    assert head[1:] == sorted(head[1:], reverse=True)
+    assert [h / b for h, b in zip(head[:4], backbone[:4], strict=True)] == pytest.approx([10] * 4)
+    assert head[-1] == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("stages", "says"),
+    [
+        ({}, "stages: none"),
+        ({"one": {"train": "tail", "epochs": 1}}, "stage one: .*expected train=head"),
+        ({"one": {"train": "head", "epochs": None}, "two": {"train": "all"}}, "stage one: epochs=None"),
+        ({"one": {"train": "all", "epochs": -1}}, "stage one: epochs=-1"),
+        ({"one": {"train": "all", "epoch": 1}}, "stage one: .*'epoch': 1"),
+        ({"one": {"train": "all", "batch_norm": "no"}}, "batch_norm=train or frozen"),
+        ({"one": {"train": True}}, "expected train=head"),
+    ],
+)
+def test_a_stage_that_says_something_else_is_refused(stages: dict[str, dict[str, object]], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        StagedUnfreezing(stages)
+
+
+def test_more_blocks_than_there_are_is_refused() -> None:
+    with pytest.raises(UserError, match="train=9: TimmBackbone has 5 blocks before its head"):
+        freeze(TimmBackbone(7, 3, 32, "test_resnet"), 9)
+
+
+def test_gradients_of_a_frozen_part_are_not_computed() -> None:
+    net = TimmBackbone(7, 3, 32, "test_resnet")
+    freeze(net, "head")
+    assert not net.features(torch.randn(2, 3, 32, 32)).requires_grad

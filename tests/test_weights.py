@@ -1,0 +1,168 @@
+"""Weights from elsewhere: what is loaded, resized, skipped, and what is refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from omegaconf import DictConfig
+from safetensors.torch import save_file
+from torch import nn
+
+from emotion import checkpoints
+from emotion.building import build
+from emotion.errors import UserError
+from emotion.models.timm_backbone import TimmBackbone
+from emotion.runs import read_record
+from emotion.train import train
+from emotion.weights import load_into
+
+CLASSES = ("one", "two")
+RUN = Path("run")
+
+
+def fill(net: nn.Module, source: str, size: int = 64, channels: int = 3) -> object:
+    return load_into(net, source, size, channels, CLASSES)
+
+
+@pytest.mark.parametrize("family", ["resnet10t", "convnext_atto", "mobilenetv3_small_050"])
+def test_a_file_of_timm_fills_the_whole_backbone(family: str) -> None:
+    whole = timm.create_model(family)
+    save_file(whole.state_dict(), "whole.safetensors")
+    net = TimmBackbone(2, 3, 64, family)
+    loaded = load_into(net, "whole.safetensors", 64, 3, CLASSES)
+    assert loaded.drawn == ["head.classifier.1.weight", "head.classifier.1.bias"]
+    assert len(loaded.skipped) == 2  # its classifier
+    own = net.backbone.state_dict()
+    assert all(value.equal(own[name]) for name, value in whole.state_dict().items() if name in own)
+    assert loaded.digest is not None
+    assert len(loaded.digest) == 64
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "model.", "_orig_mod."])
+@pytest.mark.parametrize("place", ["state_dict", "model", None])
+def test_what_training_loops_wrap_around_is_taken_off(wrapper: str, place: str | None) -> None:
+    state = {f"{wrapper}{name}": value for name, value in timm.create_model("resnet10t").state_dict().items()}
+    torch.save({place: state, "epoch": 3} if place else state, "wrapped.pth")
+    net = TimmBackbone(2, 3, 64, "resnet10t")
+    loaded = load_into(net, "wrapped.pth", 64, 3, CLASSES)
+    assert len(loaded.loaded) == len(net.backbone.state_dict())
+
+
+def test_a_first_convolution_over_rgb_sees_grey_as_equal_red_green_and_blue() -> None:
+    rgb, grey = (TimmBackbone(2, channels, 64, "resnet10t").eval() for channels in (3, 1))
+    torch.save(rgb.backbone.state_dict(), "rgb.pth")
+    loaded = load_into(grey, "rgb.pth", 64, 1, CLASSES)
+    assert [name.split()[0] for name in loaded.resized] == ["features.backbone.conv1.0.weight"]
+    faces = torch.randn(2, 1, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            grey.features(faces), rgb.features(faces.expand(-1, 3, -1, -1)), atol=1e-4, rtol=1e-4
+        )
+
+
+def test_a_first_convolution_over_grey_sees_rgb_likewise() -> None:
+    grey, rgb = (TimmBackbone(2, channels, 64, "resnet10t").eval() for channels in (1, 3))
+    torch.save(grey.backbone.state_dict(), "grey.pth")
+    fill(rgb, "grey.pth")
+    faces = torch.randn(2, 1, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            rgb.features(faces.expand(-1, 3, -1, -1)), grey.features(faces), atol=1e-4, rtol=1e-4
+        )
+
+
+def test_a_transformer_s_places_are_laid_out_for_another_size() -> None:
+    torch.save(timm.create_model("vit_tiny_patch16_224").state_dict(), "vit.pth")
+    net = TimmBackbone(2, 3, 96, "vit_tiny_patch16_224")
+    loaded = load_into(net, "vit.pth", 96, 3, CLASSES)
+    assert loaded.resized == ["features.backbone.pos_embed 1x197x192 to 1x37x192"]
+
+
+@pytest.fixture
+def run(small_config: Callable[..., DictConfig]) -> Path:
+    """Of the small V4 on six classes."""
+    train(small_config("trainer.max_epochs=1"), RUN)
+    return RUN
+
+
+def test_a_run_of_the_same_classes_gives_all_its_weights(run: Path, small_config: Callable[..., DictConfig]) -> None:
+    train(
+        small_config(f"model.weights={run}", "trainer.max_epochs=1", "optimizer.lr=0", "trainer.precision=32-true"),
+        Path("again"),
+    )
+    one, other = (checkpoints.load(folder).classifier.net for folder in (run, Path("again")))
+    assert all(a.equal(b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    record = read_record(Path("again"))
+    assert record is not None
+    assert record["weights"]["source"] == str(run)
+    assert not record["weights"]["drawn"]
+
+
+def test_a_run_of_other_classes_gives_all_but_its_last_layer(
+    run: Path, small_config: Callable[..., DictConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(small_config(f"model.weights={run}", "labels=seven", "trainer.max_epochs=1"), Path("seven"))
+    record = read_record(Path("seven"))
+    assert record is not None
+    assert record["weights"]["drawn"] == ["head.7.weight", "head.7.bias"]
+    assert "2 drawn anew: head.7.weight, head.7.bias" in capsys.readouterr().out
+
+
+def test_as_many_classes_of_other_names_are_other_classes(run: Path) -> None:
+    net = build(checkpoints.load(run).classifier.hparams["model"], num_classes=6, in_channels=1, input_size=48)
+    assert load_into(net, str(run), 48, 1, ("a", "b", "c", "d", "e", "f")).drawn == ["head.7.weight", "head.7.bias"]
+
+
+def test_a_resumed_run_needs_its_weights_no_more(run: Path, small_config: Callable[..., DictConfig]) -> None:
+    cfg = small_config(f"model.weights={run}", "trainer.max_epochs=1")
+    train(cfg, Path("again"))
+    run.rename("gone")
+    cfg.resume, cfg.trainer.max_epochs = "again", 2
+    train(cfg, Path("again"))
+    record = read_record(Path("again"))
+    assert record is not None
+    assert record["weights"]["source"] == str(run)
+
+
+def test_pretrained_weights_that_cannot_be_had_name_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(Path("empty").absolute()))
+    with pytest.raises(UserError, match=r"connect this machine .* or give weights that lie here: model.weights=FILE"):
+        fill(TimmBackbone(2, 3, 64, "resnet10t"), "pretrained")
+
+
+def test_nobody_publishes_weights_of_our_own_systems(small_config: Callable[..., DictConfig]) -> None:
+    with pytest.raises(UserError, match="nobody publishes weights of V4Attention"):
+        train(small_config("model.weights=pretrained"), RUN)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth", "weights.ckpt"])
+def test_a_damaged_file_is_refused(name: str) -> None:
+    Path(name).write_bytes(b"\x80\x02nothing of the kind")
+    with pytest.raises(UserError, match=f"{name} cannot be read as"):
+        fill(TimmBackbone(2, 3, 64, "resnet10t"), name)
+
+
+def test_a_file_that_would_run_code_is_refused_unopened() -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return Path.touch, (Path("sprung"),)  # type: ignore[return-value]
+
+    torch.save({"model": Trap()}, "trap.pth")
+    with pytest.raises(UserError, match="cannot be read as weights"):
+        fill(TimmBackbone(2, 3, 64, "resnet10t"), "trap.pth")
+    assert not Path("sprung").exists()
+
+
+def test_weights_of_another_network_are_refused_naming_both() -> None:
+    torch.save(timm.create_model("convnext_atto").state_dict(), "other.pth")
+    with pytest.raises(UserError, match=r"fits no layer of TimmBackbone: it has .*stem.*; expected .*conv1"):
+        fill(TimmBackbone(2, 3, 64, "resnet10t"), "other.pth")
+
+
+@pytest.mark.parametrize("missing", ["nowhere", "nowhere.pth"])
+def test_a_source_that_is_not_there_is_refused(missing: str) -> None:
+    with pytest.raises(UserError, match=f"model.weights={missing} is not there; expected a file of weights"):
+        fill(TimmBackbone(2, 3, 64, "resnet10t"), missing)
