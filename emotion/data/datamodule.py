@@ -175,8 +175,8 @@ class EmotionDataModule(L.LightningDataModule):
         if self._pixels.device != device:
             self._move(device)
         rows = batch.rows.to(device, non_blocking=True)
-        faces, targets = self._pixels.take(rows if self._pixels.resident else batch.rows), self._targets[rows]
-        faces = self.preprocess.unpack(faces)
+        faces = self.preprocess.unpack(self._pixels.take(rows if self._pixels.resident else batch.rows))
+        targets = self._targets[rows]
         if batch.training:
             torch.manual_seed(batch.seed)
         faces = self.augment(faces) if batch.training and len(self.augment) else self.preprocess.centre(faces)
