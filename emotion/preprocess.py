@@ -51,7 +51,7 @@ class Preprocess(nn.Module):
         """The middle of faces that are not augmented, (B, C, size, size); with a zoom of 1 the faces as they are."""
         if self.zoomed == self.size:
             return faces
-        edge = (self.zoomed - self.size) // 2
+        edge = round((self.zoomed - self.size) / 2)  # as torchvision rounds it
         return _resized(faces, self.zoomed)[..., edge : edge + self.size, edge : edge + self.size]
 
     def finish(self, faces: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import functional as reference
 
-from emotion.augment import Affine, Blur, ColorJitter, Erasing, Flip
+from emotion.augment import Affine, Blur, ColorJitter, Erasing, Flip, ResizedCrop
 
 
 def smooth(batch: int, channels: int = 1, side: int = 32) -> Tensor:
@@ -17,6 +17,7 @@ def smooth(batch: int, channels: int = 1, side: int = 32) -> Tensor:
 PARTS = {
     "flip": Flip(),
     "affine": Affine(15, 0.1, 0.1),
+    "crop": ResizedCrop((0.5, 1.0)),
     "jitter": ColorJitter(0.2, 0.2, 0.1),
     "blur": Blur(p=0.5),
     "erasing": Erasing(p=0.5),
@@ -106,3 +107,28 @@ def test_erasing_covers_its_share() -> None:
 def test_erasing_leaves_the_others_alone() -> None:
     erased = Erasing(p=0.1, value=1.0)(torch.zeros(2000, 1, 16, 16)).amax((1, 2, 3)) > 0
     assert 140 < erased.sum() < 260
+
+
+def test_a_crop_of_the_whole_face_changes_nothing() -> None:
+    faces = smooth(8)
+    torch.testing.assert_close(ResizedCrop((1.0, 1.0), (1.0, 1.0))(faces), faces, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("scale", "ratio"), [(0.75, 1.0), (0.5, 4 / 3)])
+def test_crops_have_the_area_and_ratio_that_are_asked(scale: float, ratio: float) -> None:
+    """A face whose value is its place, so that its steps tell how far it was enlarged."""
+    ramp = (torch.arange(64.0) + 0.5) / 64
+    for axis, shape in ((3, (1, 1, 1, 64)), (2, (1, 1, 64, 1))):
+        faces = ramp.view(shape).expand(16, 1, 64, 64)
+        inner = ResizedCrop((scale, scale), (ratio, ratio))(faces)[:, :, 8:-8, 8:-8]
+        step = inner.diff(dim=axis).mean((1, 2, 3)) * 64
+        side = (scale * ratio) ** 0.5 if axis == 3 else (scale / ratio) ** 0.5
+        torch.testing.assert_close(step, torch.full((16,), side), atol=1e-3, rtol=0)
+
+
+def test_crops_lie_anywhere_inside() -> None:
+    ramp = ((torch.arange(64.0) + 0.5) / 64).view(1, 1, 1, 64).expand(512, 1, 64, 64)
+    torch.manual_seed(0)
+    centres = ResizedCrop((0.25, 0.25), (1.0, 1.0))(ramp).mean((1, 2, 3))
+    assert (centres.min() > 0.24, centres.max() < 0.76) == (True, True)
+    assert (centres.min() < 0.27, centres.max() > 0.73) == (True, True)

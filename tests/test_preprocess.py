@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms.v2 import functional as reference
 
 from emotion.errors import UserError
 from emotion.preprocess import Preprocess
@@ -72,3 +73,21 @@ def test_views_average_probabilities(views: str) -> None:
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48 * 48, 4))
     expected = sum(net(view).softmax(1) for view in VIEWS[views](faces)) / len(VIEWS[views](faces))
     torch.testing.assert_close(averaged(net, faces, views), expected)
+
+
+def test_zoom_is_resize_and_centre_crop() -> None:
+    """To 255, then the middle 224, as ImageNet evaluation has it; torchvision's own parts."""
+    found = Preprocess(224, 1, [0.0], [1.0], zoom=1.14)(GREY)
+    large = reference.resize(GREY[:, None] / 255, [255, 255], antialias=False)
+    torch.testing.assert_close(found, reference.center_crop(large, [224, 224]), atol=1e-5, rtol=0)
+
+
+def test_zoom_keeps_what_a_larger_source_has_to_show() -> None:
+    large = torch.randint(0, 256, (2, 100, 100), dtype=torch.uint8)
+    assert Preprocess(64, 1, [0.0], [1.0], zoom=1.14).unpack(large).shape == (2, 1, 73, 73)
+    assert Preprocess(64, 1, [0.0], [1.0], zoom=1.14)(large).shape == (2, 1, 64, 64)
+
+
+def test_a_zoom_below_one_is_refused() -> None:
+    with pytest.raises(UserError, match=r"zoom 0\.9; expected 1"):
+        Preprocess(48, 1, [0.5], [0.5], zoom=0.9)

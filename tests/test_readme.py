@@ -1,6 +1,7 @@
 """The README's commands compose, its make targets exist, and its figures stand in a record."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ COMMANDS = sorted(set(re.findall(r"python -m emotion\.(\w+)([^`\n#]*)", re.sub(r
 
 @pytest.mark.parametrize(("verb", "rest"), COMMANDS)
 def test_every_command_composes(verb: str, rest: str) -> None:
-    overrides = [word for word in rest.split() if "=" in word and not word.startswith("resume=")]
+    overrides = [word for word in shlex.split(rest) if "=" in word and not word.startswith("resume=")]
     if verb in ("compare", "results"):
         overrides.append(f"runs=[{','.join(word for word in rest.split() if '=' not in word)}]")
     single = [re.sub(r"=([^,\[{]+),.*", r"=\1", word) for word in overrides]  # of a sweep, its first value
@@ -39,7 +40,8 @@ def test_the_table_of_results_says_what_the_records_say(project: Path) -> None:
 
 def test_every_model_stands_in_the_readme_with_its_parameters() -> None:
     from tests.models.test_models import PARAMETERS
+    from tests.models.test_timm_backbone import WHOLE
 
-    for model, parameters in PARAMETERS.items():
+    for model, parameters in (PARAMETERS | WHOLE).items():
         assert f"`{model}`" in README
         assert f"{parameters:,}" in README

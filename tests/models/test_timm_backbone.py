@@ -28,6 +28,21 @@ FAMILIES = {  # maps, maps with the channels last, tokens with and without a cla
 }
 
 
+WITHOUT_CLASSIFIER = {  # as published, less 1,000 classes of so many numbers
+    "resnet18": 11_689_512 - 1000 * 513,
+    "resnet50": 25_557_032 - 1000 * 2049,
+    "convnext_base": 88_591_464 - 1000 * 1025,
+    "tf_efficientnet_b3_ns": 12_233_232 - 1000 * 1537,
+    "vit_base_patch16_224": 86_567_656 - 1000 * 769,
+}
+
+HEAD = {"resnet50": 512 * 2049 + 2 * 512 + 7 * 513, "resnet18": 7 * 513, "convnext_base": 7 * 1025} | {
+    "tf_efficientnet_b3_ns": 7 * 1537,
+    "vit_base_patch16_224": 7 * 769,
+}
+WHOLE = {model: count + HEAD[model] for model, count in WITHOUT_CLASSIFIER.items()}
+
+
 def named(model: str) -> tuple[TimmBackbone, Tensor]:
     """A model of conf/model, its weights drawn, and two faces."""
     cfg = compose("train", f"model={model}", "run_dir=x")
@@ -37,6 +52,13 @@ def named(model: str) -> tuple[TimmBackbone, Tensor]:
     torch.manual_seed(0)
     net: TimmBackbone = build(config, num_classes=7, in_channels=cfg.input.channels, input_size=cfg.input.size)
     return net, torch.randn(2, cfg.input.channels, cfg.input.size, cfg.input.size)
+
+
+@pytest.mark.parametrize("model", BACKBONES)
+def test_a_named_backbone_has_the_parameters_that_it_is_known_for(model: str) -> None:
+    net, _ = named(model)
+    assert sum(parameter.numel() for parameter in net.backbone.parameters()) == WITHOUT_CLASSIFIER[model]
+    assert sum(parameter.numel() for parameter in net.parameters()) == WHOLE[model]
 
 
 @pytest.mark.parametrize("model", BACKBONES)
