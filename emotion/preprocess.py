@@ -16,7 +16,7 @@ class Preprocess(nn.Module):
 
     In two halves, between which random augmentation stands: `unpack` shrinks, `finish` enlarges and adds channels, so
     that what stands between them works on as few numbers as there are. Without augmentation, the middle of a face
-    `zoom` times as large is taken: 1.14 is the resize to 256 and centre crop to 224 of ImageNet evaluation.
+    `zoom` times as large is taken: 1.14 is the resize to 255 and centre crop to 224 of ImageNet evaluation.
     """
 
     mean: Tensor
