@@ -87,6 +87,7 @@ def load_weights(classifier: EmotionClassifier, settings: Settings) -> "Loaded |
         return None
     from emotion.weights import load_into
 
+    logging.getLogger("timm").setLevel(logging.WARNING)
     taken = settings["input"]["size"], settings["input"]["channels"]
     loaded = load_into(classifier.net, source, *taken, classifier.classes)
     print(loaded, flush=True)

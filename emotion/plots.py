@@ -62,7 +62,7 @@ def history(rows: Mapping[int, Mapping[str, float]], best_epoch: int | None = No
         if shown:
             axes.legend(fontsize=7)
     if any(row.get(name, 0) > 0 for row in rows.values() for name in lines[-1][2]):
-        rates.set_yscale("log")
+        rates.set_yscale("log", nonpositive="mask")  # a rate that ends at nothing
     return figure
 
 

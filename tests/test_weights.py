@@ -1,7 +1,12 @@
 """Weights from elsewhere: what is loaded, resized, skipped, and what is refused."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import timm
@@ -124,6 +129,56 @@ def test_a_resumed_run_needs_its_weights_no_more(run: Path, small_config: Callab
     record = read_record(Path("again"))
     assert record is not None
     assert record["weights"]["source"] == str(run)
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the Hub as a download asks for: one file of one repository."""
+
+    content = b""
+
+    def do_HEAD(self) -> None:
+        found = self.path == "/timm/test_resnet.r160_in1k/resolve/main/model.safetensors"
+        self.send_response(200 if found else 404)
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.send_header("ETag", '"1"')
+        self.send_header("Content-Length", str(len(self.content)))
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+        self.wfile.write(self.content)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+def test_pretrained_weights_come_from_the_hub() -> None:
+    save_file(timm.create_model("test_resnet").state_dict(), "hub.safetensors")
+    Hub.content = Path("hub.safetensors").read_bytes()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as hub:
+        Thread(target=hub.serve_forever, daemon=True).start()
+        here = {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HOME": "hf", "HF_HUB_DISABLE_XET": "1"}
+        there = os.environ | here | {"HF_HUB_OFFLINE": "0"}
+        done = subprocess.run([sys.executable, "-c", PRETRAINED], env=there, capture_output=True, text=True)
+        hub.shutdown()
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    assert said[0] == "weights: timm/test_resnet.r160_in1k, from the Hugging Face Hub or its cache on this machine"
+    tensors = len(timm.create_model("test_resnet", num_classes=0).state_dict())
+    assert said[1] == f"weights: timm/test_resnet.r160_in1k: {tensors} tensors loaded"
+    assert said[-1] == "True"
+
+
+PRETRAINED = """
+from safetensors.torch import load_file
+from emotion.models.timm_backbone import TimmBackbone
+from emotion.weights import load_into
+
+net = TimmBackbone(2, 3, 64, "test_resnet")
+print(load_into(net, "pretrained", 64, 3, ("one", "two")))
+given, own = load_file("hub.safetensors"), net.backbone.state_dict()
+print(all(own[name].equal(given[name]) for name in own))
+"""
 
 
 def test_pretrained_weights_that_cannot_be_had_name_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
