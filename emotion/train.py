@@ -56,7 +56,7 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
         "split": {part: len(rows) for part, rows in data.split._asdict().items()},
         "distillation": taught,
         "parameters": sum(parameter.numel() for parameter in classifier.net.parameters()),
-        "weights": loaded._asdict() if loaded else None,
+        "weights": loaded._asdict() | {"loaded": len(loaded.loaded)} if loaded else None,
     }
     if former:
         again = {key: record[key] for key in ("command", "commit")}
