@@ -73,7 +73,7 @@ def preflight(classifier: EmotionClassifier, data: EmotionDataModule, settings: 
         share, check = learning_check(classifier, data, settings)
         checks.append(check)
     rows = [{"check": c.name, "found": c.found, "expected": c.expected, "ok": "yes" if c.ok else "NO"} for c in checks]
-    name = settings["model"]["_target_"].rsplit(".", 1)[-1]
+    name = settings["model"].get("backbone") or settings["model"]["_target_"].rsplit(".", 1)[-1]
     where = f"{machine.description(settings['trainer']['accelerator'])}, {settings['trainer']['precision']}"
     print_table(f"{name}, {where}", rows, left=4)
     result = {"command": runs.command(), "commit": runs.commit(), "config": dict(settings), "classes": classes}

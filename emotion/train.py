@@ -123,7 +123,7 @@ def _machine(settings: Settings, *, compiled: bool) -> Settings:
 
 def _announce(record: Settings) -> None:
     settings, split, size = record["config"], record["split"], record["config"]["input"]["size"]
-    name = settings["model"]["_target_"].rsplit(".", 1)[-1]
+    name = settings["model"].get("backbone") or settings["model"]["_target_"].rsplit(".", 1)[-1]
     compiled = ", compiled (the first batches wait for it)" if record["machine"]["compiled"] else ""
     print(
         f"{name}, {record['parameters']:,} parameters; {len(settings['labels'])} classes; faces {size}x{size}"
