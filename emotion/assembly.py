@@ -56,6 +56,7 @@ def make_data(settings: Settings) -> tuple[EmotionDataModule, Settings]:
         print(f"*** {not_found(settings['data'])} ***\n", flush=True)
     described = (
         "labels", "split", "input", "augment", "mixup", "batch_size", "seed", "cache_dir", "sampler", "overfit",
+        "target",
     )  # fmt: skip
     given = {name: settings[name] for name in described if name in settings}  # an older run that goes on lacks some
     data = EmotionDataModule(source=source.reader, mix=source.mix, **given)

@@ -25,6 +25,11 @@ def negative_log_likelihood(probabilities: Tensor, labels: Tensor) -> Tensor:
     return -probabilities.double().gather(1, labels[:, None])[:, 0].clamp(min=LEAST).log()
 
 
+def cross_entropy_to(shares: Tensor, probabilities: Tensor) -> Tensor:
+    """-sum of a class's share times the log of its probability, a number a face (N,), for shares (N, K)."""
+    return -(shares.double() * probabilities.double().clamp(min=LEAST).log()).sum(-1)
+
+
 def brier(probabilities: Tensor, labels: Tensor) -> Tensor:
     """Squared distance to the true class's one-hot vector, a number from 0 to 2 a face (N,): Brier 1950."""
     truth = torch.nn.functional.one_hot(labels, probabilities.shape[1])

@@ -37,6 +37,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         trained_on,
         views,
         machine.precision(settings["precision"], accelerator),
+        data.votes,
     )
     scores = judged.scores
     title = f"{subset} of {data.faces.source}, {loaded.path}"
@@ -74,7 +75,7 @@ def _data(settings: dict[str, Any], loaded: "Loaded") -> tuple["EmotionDataModul
     from emotion.data.datamodule import EmotionDataModule
     from emotion.data.sources import locate, not_found
 
-    asked = dict(loaded.data) | {"cache_dir": settings["cache_dir"], "overfit": 0}
+    asked = dict(loaded.data) | {"cache_dir": settings["cache_dir"], "overfit": 0, "target": "majority"}
     if "labels" in settings:
         asked["labels"] = settings["labels"]
     if "data" in settings:
@@ -86,7 +87,11 @@ def _data(settings: dict[str, Any], loaded: "Loaded") -> tuple["EmotionDataModul
     trained.setup()
     checkpoints.check_classes(loaded.path, loaded.classifier.classes, trained.classes)
     rows = trained.split.train
-    if trained.faces.digest != loaded.digest:
+    if trained.faces.parts and trained.faces.parts[0].digest == loaded.digest:  # the same rows under other labels
+        alone = EmotionDataModule(**asked | {"source": asked["source"]["source"]})
+        alone.setup()
+        rows = alone.split.train
+    elif trained.faces.digest != loaded.digest:
         print(
             f"{trained.faces.source} is not what {loaded.path} was trained on: which of its rows it knows is unknown."
         )

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from emotion.calibration import brier, expected_calibration_error, negative_log_likelihood
+from emotion.calibration import brier, cross_entropy_to, expected_calibration_error, negative_log_likelihood
 from emotion.classifier import EmotionClassifier
 from emotion.metrics import class_scores, confusion_matrix
 
@@ -45,12 +45,20 @@ def probabilities(
     return torch.cat(parts)
 
 
-def score(probabilities: Tensor, labels: NDArray[np.int64], classes: tuple[str, ...]) -> dict[str, Any]:
+def score(
+    probabilities: Tensor,
+    labels: NDArray[np.int64],
+    classes: tuple[str, ...],
+    votes: NDArray[np.float32] | None = None,
+) -> dict[str, Any]:
     """Accuracy, macro F1, each class's precision, recall, F1 and calibration as [figure, lower, upper], 95 % intervals.
 
     Accuracy, precision and recall are proportions: Wilson's interval (1927). The F1s have none of that kind: percentile
     bootstrap, drawing confusion matrices of as many faces from the one that was seen. Negative log-likelihood and Brier
     score are means: normal interval. The calibration error stands alone: resampling only ever adds to it.
+
+    Given shares of taggers' votes (N, K), of which `labels` are the majority, besides the cross-entropy to them, and
+    their own entropy, the least that it can be.
     """
     truth = torch.from_numpy(labels)
     confusion = confusion_matrix(truth, probabilities.argmax(-1), len(classes))
@@ -74,6 +82,7 @@ def score(probabilities: Tensor, labels: NDArray[np.int64], classes: tuple[str, 
             for i, name in enumerate(classes)
         },
         "confusion": confusion.tolist(),
+        **({} if votes is None else {"votes": _against(torch.from_numpy(votes), probabilities)}),
     }
 
 
@@ -85,15 +94,18 @@ def score_rows(
     training_rows: NDArray[np.int64],
     views: str = "none",
     precision: str | int = "32-true",
+    votes: NDArray[np.float32] | None = None,
 ) -> Judged:
-    """`rows` judged: scores of all and of the clean ones, and what was asked."""
+    """`rows` judged: scores of all and of the clean ones, and what was asked; `votes`: shares, of all rows."""
     found = probabilities(classifier, images, rows, views, precision)
     clean = ~stand_in(images, rows, training_rows)
     scores = {
         "views": views,
         "precision": "bf16-mixed" if str(precision).startswith("bf16") else "32-true",
-        "all": score(found, labels[rows], classifier.classes),
-        "clean": score(found[clean], labels[rows[clean]], classifier.classes),
+        "all": score(found, labels[rows], classifier.classes, None if votes is None else votes[rows]),
+        "clean": score(
+            found[clean], labels[rows[clean]], classifier.classes, None if votes is None else votes[rows[clean]]
+        ),
     }
     return Judged(scores, rows, labels[rows], found.argmax(-1).numpy(), clean)
 
@@ -129,6 +141,13 @@ def wilson(share: Tensor, count: Tensor) -> list[float]:
 def _percentile(figure: Tensor, resampled: Tensor) -> list[float]:
     lower, upper = np.quantile(resampled.numpy(), [0.025, 0.975])
     return [float(figure), float(lower), float(upper)]
+
+
+def _against(shares: Tensor, probabilities: Tensor) -> dict[str, Any]:
+    return {
+        "cross_entropy": _mean(cross_entropy_to(shares, probabilities)),
+        "entropy": _mean(torch.special.entr(shares.double()).sum(-1)),
+    }
 
 
 def _mean(values: Tensor) -> list[float | None]:

@@ -17,18 +17,30 @@ from emotion.loggers import read_metrics
 Scores = Mapping[str, Any]
 
 
+ROWS = {"all": "all", "clean": "not in training"}
+
+
 def print_scores(title: str, by_views: Mapping[str, Scores]) -> None:
-    """A line for each kind of view and rows, then the classes of the last of them, each figure with its interval."""
+    """A line for each kind of view and rows, again against votes where there are some, then the last one's classes."""
     out = console()
     overall = Table(title=title, title_justify="left")
     for column in ("views", "rows", "faces", "accuracy %", "macro F1 %", "ECE %", "NLL"):
         overall.add_column(column, justify="left" if column in ("views", "rows") else "right")
     for views, scores in by_views.items():
-        for rows, name in (("all", "all"), ("clean", "not in training")):
+        for rows, name in ROWS.items():
             found = scores[rows]
             figures = spread(found["accuracy"]), spread(found["macro_f1"]), share(found["ece"]), loss(found["nll"])
             overall.add_row(views, name, f"{found['n']:,}", *figures)
     out.print(overall)
+    voted = {views: scores for views, scores in by_views.items() if "votes" in scores["all"]}
+    against = [
+        {"views": views, "rows": name}
+        | {key.replace("_", "-"): loss(scores[rows]["votes"][key]) for key in ("cross_entropy", "entropy")}
+        for views, scores in voted.items()
+        for rows, name in ROWS.items()
+    ]
+    if against:
+        print_table("against the taggers' votes, whose own entropy is the least possible", against, left=2)
     views, scores = list(by_views.items())[-1]
     classes = Table(title=f"by class, all rows, views={views}", title_justify="left")
     for column in ("class", "faces", "precision %", "recall %", "F1 %"):

@@ -26,13 +26,13 @@ RECORD, PREDICTIONS = "record.json", "predictions.npz"
 IN_A_RECORD = ("command", "commit", "config", "data", "split", "parameters", "epochs", "fit_seconds", "best", "scores")
 OF_A_RECIPE = (
     "labels", "split", "sampler", "input", "augment", "model", "loss", "optimizer", "scheduler", "batch_size",
-    "monitor", "overfit", "mixup", "distillation", "backbone_lr", "layer_decay",
+    "monitor", "overfit", "mixup", "distillation", "backbone_lr", "layer_decay", "target",
 )  # fmt: skip
 OF_THE_TRAINER = (
     "max_epochs", "devices", "gradient_clip_val", "accumulate_grad_batches", "limit_train_batches", "limit_val_batches",
 )  # fmt: skip
 OF_THE_CALLBACKS = ("early_stopping", "staged_unfreezing", "ema")
-DEFAULTS = {"sampler": SHUFFLED, "mixup": {}, "layer_decay": 1.0}
+DEFAULTS = {"sampler": SHUFFLED, "mixup": {}, "layer_decay": 1.0, "target": "majority"}
 
 
 class Run(NamedTuple):

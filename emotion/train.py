@@ -172,7 +172,14 @@ def _score(record: Settings, data: "EmotionDataModule", trainer: "Trainer") -> S
     classifier = checkpoints.load(run_dir).classifier.to(trainer.strategy.root_device)
     judged = {
         views: evaluation.score_rows(
-            classifier, data.faces.images, data.labels, data.split.test, data.split.train, views, trainer.precision
+            classifier,
+            data.faces.images,
+            data.labels,
+            data.split.test,
+            data.split.train,
+            views,
+            trainer.precision,
+            data.votes,
         )
         for views in dict.fromkeys(("none", settings["views"]))
     }

@@ -19,14 +19,16 @@ from emotion.data.mixed import check_classes, drawn
 from emotion.data.pixels import Pixels
 from emotion.data.prepared import prepare
 from emotion.data.splits import Split
+from emotion.data.targets import Targets, vote_shares
 from emotion.errors import UserError
 from emotion.files import write_atomically
-from emotion.labels import relabel
+from emotion.labels import LEFT_OUT, relabel
 from emotion.preprocess import Preprocess
 
 Config = Mapping[str, Any]
 Batch = tuple[Tensor, Tensor]
-"""Faces (B, C, S, S), normalised, and targets: classes (B,), shares of them (B, K) where mixed; on the device."""
+"""Faces (B, C, S, S), normalised, and targets: classes (B,), or shares of them (B, K) where voted or mixed; on the
+device."""
 
 SHUFFLED: Config = {"_target_": "emotion.data.sampling.shuffled"}
 
@@ -44,9 +46,11 @@ class EmotionDataModule(L.LightningDataModule):
         seed: of the order of faces and of everything random that happens to a batch.
         cache_dir: where prepared sources live.
         sampler: which faces an epoch takes: a function of emotion.data.sampling and its settings.
-        overfit: so many training rows, unaugmented and unmixed, are the training and the validation set; 0 for all.
+        overfit: so many training rows, unaugmented, unmixed and of one class each, are the training and the validation
+            set; 0 for all.
         mixup: what blends the faces of a training batch and their targets: torchvision's MixUp, CutMix or a choice.
         mix: at most so many per cent of each class's training rows are added from a second source; see `data.mixed`.
+        target: what faces with votes are trained to be taken for: majority, distribution or sampled; see `Targets`.
 
     Raises (from `setup`):
         UserError: from the reader, the label scheme or the split; or a part or class of the split is empty.
@@ -66,6 +70,7 @@ class EmotionDataModule(L.LightningDataModule):
         overfit: int = 0,
         mixup: Config | None = None,
         mix: float = 0,
+        target: str = "majority",
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -85,13 +90,17 @@ class EmotionDataModule(L.LightningDataModule):
         if faces.parts:
             check_classes(faces, labels)
         self.split = self._checked(build(self.hparams["split"], faces.usage, labels), faces, labels)
-        self.class_counts = np.bincount(labels[(faces.usage == TRAINING) & (labels >= 0)], minlength=len(self.classes))
-        if overfit := self.hparams["overfit"]:
+        self.votes = vote_shares(faces, labels, scheme)
+        overfit = self.hparams["overfit"]
+        self._targets = Targets(labels, self.votes, "majority" if overfit else self.hparams["target"])
+        rows = np.flatnonzero((faces.usage == TRAINING) & (labels != LEFT_OUT))
+        self.class_counts = self._targets.counts(rows, len(self.classes))
+        if overfit:
             some = np.random.default_rng(self.hparams["seed"]).permutation(self.split.train)[:overfit]
             self.split = Split(some, some, self.split.test)
         elif self.hparams["mix"] != 0:
             mixed = drawn(faces, labels, self.split.train, self.classes, self.hparams["mix"], self.hparams["seed"])
-            self.class_counts += np.bincount(labels[mixed], minlength=len(self.classes))
+            self.class_counts += self._targets.counts(mixed, len(self.classes))
             self.split = self.split._replace(train=np.concatenate([self.split.train, mixed]))
         self.faces, self.labels = faces, labels
         self._move(torch.device("cpu"))
@@ -113,7 +122,7 @@ class EmotionDataModule(L.LightningDataModule):
 
     def described(self) -> dict[str, Any]:
         """The source and its digest, for the record; of a composed one the main part's, and what the other one adds."""
-        if not self.faces.parts:
+        if len(self.faces.parts) < 2:
             return {"source": self.faces.source, "digest": self.faces.digest}
         main, extra = self.faces.parts
         mixed = self.split.train[self.faces.usage[self.split.train] == MIXED]
@@ -176,17 +185,19 @@ class EmotionDataModule(L.LightningDataModule):
             self._move(device)
         rows = batch.rows.to(device, non_blocking=True)
         faces = self.preprocess.unpack(self._pixels.take(rows if self._pixels.resident else batch.rows))
-        targets = self._targets[rows]
+        targets = self._targets.of(rows, batch.epoch_seed if batch.training else None)
         if batch.training:
             torch.manual_seed(batch.seed)
         faces = self.augment(faces) if batch.training and len(self.augment) else self.preprocess.centre(faces)
         if batch.training and self.mixup:
-            shares = faces.new_zeros(len(targets), len(self.classes)).scatter_(1, targets[:, None], 1.0)
-            faces, targets = self.mixup(faces, shares)
+            if targets.ndim == 1:
+                targets = faces.new_zeros(len(targets), len(self.classes)).scatter_(1, targets[:, None], 1.0)
+            faces, targets = self.mixup(faces, targets)
         return self.preprocess.finish(faces), targets
 
     def _move(self, device: torch.device) -> None:
         """What a batch is made of to the device, once."""
         self.preprocess.to(device)
         self.augment.to(device)
-        self._pixels, self._targets = Pixels(self.faces.images, device), torch.from_numpy(self.labels).to(device)
+        self._targets.to(device)
+        self._pixels = Pixels(self.faces.images, device)

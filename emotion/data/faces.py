@@ -27,6 +27,7 @@ class Rows(NamedTuple):
     labels: NDArray[np.uint8]  # (n,) index into the reader's classes
     usage: NDArray[np.uint8]  # (n,) index into USAGES
     origin: list[str]  # where each row came from: "row 17", "test/happy/x.png"
+    votes: NDArray[np.uint8] | None = None  # (n, V) taggers for each of the reader's first V classes
 
 
 class Reading(NamedTuple):
@@ -60,6 +61,7 @@ class Faces:
     digest: str  # of the source: the MD5 of its file, or of its files and their names, or of its parameters
     source: str  # for people: "data/fer2013.csv", "synthetic faces"
     parts: tuple[Part, ...] = ()  # of a composed source, the main one first
+    votes: NDArray[np.uint8] | None = None  # (N, V) taggers for each of the first V classes; a row may have none
 
     def __len__(self) -> int:
         return len(self.labels)

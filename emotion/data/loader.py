@@ -13,6 +13,7 @@ class RowBatch(NamedTuple):
     rows: Tensor  # (B,) int64, places in the data module's arrays
     seed: int  # for everything random that happens to this batch: augmentation, dropout
     training: bool
+    epoch_seed: int = 0  # for what is drawn once an epoch, of all rows: sampled targets
 
 
 class RowLoader:
@@ -50,7 +51,7 @@ class RowLoader:
         for index in range(self.next_batch, len(self)):
             self.next_batch = (index + 1) % len(self)
             part = order[index * self.batch_size : (index + 1) * self.batch_size]
-            yield RowBatch(self.rows[part], self._seed(index), self.draw is not None)
+            yield RowBatch(self.rows[part], self._seed(index), self.draw is not None, self._epoch_seed())
 
     def set_epoch(self, epoch: int) -> None:
         """Which epoch's order the next pass takes, from its first batch on unless it is the epoch under way."""
@@ -68,7 +69,10 @@ class RowLoader:
     def _order(self) -> Tensor:
         if not self.draw:
             return torch.arange(self.rank, len(self.rows), self.world)
-        return self.draw(torch.Generator().manual_seed(_mixed(self.seed, self.epoch)))[self.rank :: self.world]
+        return self.draw(torch.Generator().manual_seed(self._epoch_seed()))[self.rank :: self.world]
+
+    def _epoch_seed(self) -> int:
+        return _mixed(self.seed, self.epoch)
 
     def _seed(self, index: int) -> int:
         return _mixed(self.seed, self.epoch, index, self.rank)

@@ -15,7 +15,8 @@ from emotion.labels import LEFT_OUT
 def read(source: Reading, extra: Reading) -> Reading:
     """All rows of `source` under their own numbers, then the Training rows of `extra` as usage Mixed.
 
-    The latter take the size and channels of the former. Classes that only `extra` has come behind the others.
+    The latter take the size and channels of the former, and have no votes. Classes that only `extra` has come behind
+    the others.
     """
     classes = [*source.classes, *(name for name in extra.classes if name not in source.classes)]
     codes = np.array([classes.index(name) for name in extra.classes], np.uint8)
@@ -25,15 +26,17 @@ def read(source: Reading, extra: Reading) -> Reading:
 
 def _rows(source: Iterator[Rows], extra: Iterator[Rows], codes: NDArray[np.uint8]) -> Iterator[Rows]:
     shape: tuple[int, ...] = ()
+    voted = None
     for rows in source:
-        shape = rows.images.shape[1:]
+        shape, voted = rows.images.shape[1:], rows.votes
         yield rows
     for rows in extra:
         some = np.flatnonzero(rows.usage == TRAINING)
         if len(some):
             images = np.stack([_shaped(rows.images[i], shape) for i in some])
             usage = np.full(len(some), MIXED, np.uint8)
-            yield Rows(images, codes[rows.labels[some]], usage, [rows.origin[i] for i in some])
+            votes = None if voted is None else np.zeros((len(some), voted.shape[1]), np.uint8)
+            yield Rows(images, codes[rows.labels[some]], usage, [rows.origin[i] for i in some], votes)
 
 
 def _shaped(image: NDArray[np.uint8], shape: Sequence[int]) -> NDArray[np.uint8]:

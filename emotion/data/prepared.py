@@ -1,6 +1,6 @@
 """Sources read once into memory-mapped arrays, so that the second start is instant.
 
-    <cache>/<key>/images.u8 labels.u8 usage.u8 origin.bytes meta.json     one prepared source
+    <cache>/<key>/images.u8 labels.u8 usage.u8 origin.bytes meta.json     one prepared source; with votes.u8, if any
     <cache>/stamps/<name>.json                                            sizes and times of a source's files -> its key
 
 The key is a digest of the source's bytes, its reader and the reader's settings. A folder appears under its key by one
@@ -28,7 +28,8 @@ from emotion.files import sync_folder, write_text
 
 FORMAT = 2  # of the folder's contents; another number makes every source be prepared anew
 FILES = ("images.u8", "labels.u8", "usage.u8", "origin.bytes")
-PLACES = ("path", "train", "val", "test", "root", "label_map")  # settings that only say where something lies
+VOTES = "votes.u8"
+PLACES = ("path", "train", "val", "test", "root", "label_map", "votes")  # settings that only say where something lies
 
 Config = Mapping[str, Any]
 Progress = Callable[[int, int | None], None]
@@ -79,20 +80,26 @@ def prepare(reader: Config, cache_dir: str | Path, progress: Progress = lambda d
 
 def _write(reading: Reading, folder: Path, meta: dict[str, Any], progress: Progress) -> None:
     folder.mkdir()
-    done, shape = 0, ()
+    done, shape, voted = 0, (), 0
     with ExitStack() as stack:
-        images, labels, usage, origin = (stack.enter_context((folder / name).open("wb")) for name in FILES)
+        files = [stack.enter_context((folder / name).open("wb")) for name in (*FILES, VOTES)]
+        images, labels, usage, origin, votes = files
         for rows in _readable(reading):
             images.write(np.ascontiguousarray(rows.images).data)
             labels.write(np.ascontiguousarray(rows.labels).data)
             usage.write(np.ascontiguousarray(rows.usage).data)
             origin.write(np.array([text.encode()[-ORIGIN_BYTES:] for text in rows.origin], f"S{ORIGIN_BYTES}").data)
+            if rows.votes is not None:
+                votes.write(np.ascontiguousarray(rows.votes).data)
+                voted = rows.votes.shape[1]
             done, shape = done + len(rows.labels), rows.images.shape[1:]
             progress(done, reading.expected)
-        for file in (images, labels, usage, origin):
+        for file in files:
             file.flush()
             os.fsync(file.fileno())
-    meta |= {"rows": done, "shape": shape, "classes": list(reading.classes)}
+    if not voted:
+        (folder / VOTES).unlink()
+    meta |= {"rows": done, "shape": shape, "classes": list(reading.classes), "voted": voted}
     write_text(folder / "meta.json", json.dumps(meta))
 
 
@@ -126,8 +133,10 @@ def _mapped(folder: Path, meta: dict[str, Any]) -> Faces:
         np.memmap(folder / name, dtype, "c", shape=(meta["rows"], *shape))
         for name, dtype, shape in zip(FILES, types, shapes, strict=True)
     )
+    voted = meta.get("voted", 0)  # which folders from before there were votes do not say
+    votes = np.memmap(folder / VOTES, np.uint8, "c", shape=(meta["rows"], voted)) if voted else None
     parts = tuple(Part(*part) for part in meta["parts"])
-    return Faces(images, labels, usage, origin, tuple(meta["classes"]), meta["digest"], meta["source"], parts)
+    return Faces(images, labels, usage, origin, tuple(meta["classes"]), meta["digest"], meta["source"], parts, votes)
 
 
 def _settings(reader: Config) -> str:
@@ -155,23 +164,30 @@ def _stamp(reading: Reading) -> str:
     """Changes when the files do, or FORMAT, and is had without reading them."""
     digest = hashlib.md5(str(FORMAT).encode())
     with _reading_of(reading):
-        for file in chain(reading.files, *(part.files for part in reading.parts)):
+        for file in _files(reading):
             stat = file.stat()
             digest.update(f"\n{file} {stat.st_size} {stat.st_mtime_ns}".encode())
     return digest.hexdigest()
 
 
-def _identity(reader: Config, reading: Reading) -> tuple[str, list[Part]]:
-    """The digest of a source, and of its parts where it is composed of some: then theirs and the settings make it.
+def _files(reading: Reading) -> Iterator[Path]:
+    """A source's own and its parts', at any depth."""
+    yield from reading.files
+    for part in reading.parts:
+        yield from _files(part)
 
-    So they do where files' names say nothing: the settings tell which list trains and which tests.
+
+def _identity(reader: Config, reading: Reading) -> tuple[str, list[Part]]:
+    """The digest of a source, and of its parts where it is composed of some: theirs, the settings and own files make it.
+
+    So the settings do where files' names say nothing: they tell which list trains and which tests.
     """
     if not reading.parts:
         digest = _digest(reading)
         return (digest if digest and reading.named else _md5(_settings(reader) + digest)), []
     readers = [value for value in reader.values() if isinstance(value, Mapping) and "_target_" in value]
     parts = [Part(part.name, _identity(own, part)[0]) for own, part in zip(readers, reading.parts, strict=True)]
-    return _md5(_settings(reader) + "".join(part.digest for part in parts)), parts
+    return _md5(_settings(reader) + _digest(reading) + "".join(part.digest for part in parts)), parts
 
 
 def _digest(reading: Reading) -> str:

@@ -1,0 +1,75 @@
+"""The votes file of FER+, fer2013new.csv: ten taggers' votes for each row of fer2013.csv, in its order."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emotion.data.faces import USAGES
+from emotion.errors import UserError
+
+VOTED = (
+    "neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF",
+)  # fmt: skip
+"""What a tagger could vote for, in the file's order; NF: not a face."""
+
+HEADER = ("Usage", "Image name", *VOTED)
+
+
+class Votes(NamedTuple):
+    """The file's rows, of which row i is fer2013.csv's row i."""
+
+    votes: NDArray[np.uint8]  # (N, 10), as VOTED; about ten taggers a row
+    usage: NDArray[np.uint8]  # (N,) index into USAGES
+    names: list[str]  # ferNNNNNNN.png, not numbered by row; empty for rows that FER+ gives no picture of
+
+
+def read_votes(path: Path) -> Votes:
+    """The file, however its header's letters are.
+
+    Raises:
+        UserError: it is missing or not text, its header is another one, a row is not as announced, or there is none.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return _read(path, csv.reader(file))
+    except FileNotFoundError:
+        raise UserError(missing(path)) from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as CSV ({error}); expected {','.join(HEADER)}.") from error
+
+
+def missing(path: Path) -> str:
+    """What to say where there is no such file."""
+    return (
+        f"{path} is not there. The votes of FER+ are published on GitHub (search 'FERPlus fer2013new.csv'): put the "
+        f"file there, or say where it is: data.votes=FILE."
+    )
+
+
+def _read(path: Path, lines: Iterator[list[str]]) -> Votes:
+    header = next(lines, [])
+    if [name.strip().lower() for name in header] != [name.lower() for name in HEADER]:
+        raise UserError(f"{path} begins with {','.join(header)[:120]!r}; expected the header {','.join(HEADER)}.")
+    usages = {name: index for index, name in enumerate(USAGES[:3])}
+    votes, usage, names = [], [], []
+    for row, cells in enumerate(lines):
+        if len(cells) != len(HEADER):
+            _refuse(path, row, f"{len(cells)} columns", f"{len(HEADER)} (is the file cut short?)")
+        if (use := usages.get(cells[0].strip())) is None:
+            _refuse(path, row, f"usage {cells[0]!r}", ", ".join(usages))
+        if wrong := [cell for cell in cells[2:] if not (cell.strip().isdecimal() and int(cell) <= 255)]:
+            _refuse(path, row, f"{wrong[0]!r} among the votes", "whole numbers from 0")
+        votes.append([int(cell) for cell in cells[2:]])
+        usage.append(use)
+        names.append(cells[1].strip())
+    if not votes:
+        raise UserError(f"{path} has a header and no rows; expected one row for each of fer2013.csv.")
+    return Votes(np.array(votes, np.uint8), np.array(usage, np.uint8), names)
+
+
+def _refuse(path: Path, row: int, found: str, expected: str) -> NoReturn:
+    raise UserError(f"{path}, row {row} (line {row + 2}): found {found}, expected {expected}. Fetch the file again.")
