@@ -48,7 +48,7 @@ class EmotionClassifier(L.LightningModule):
         model: Config,
         input: Config,
         classes: Sequence[str],
-        class_counts: Sequence[int],
+        class_counts: Sequence[float],
         loss: Config,
         optimizer: Config,
         scheduler: Config,

@@ -2,6 +2,7 @@
 
 Targets are classes (B,) or probabilities (B, K). As in torch's cross-entropy the mean divides by the sum of the class
 weights for the former, by B for the latter: without class weights a one-hot target is worth what its class is.
+Where training's targets are soft or drawn from votes, the number of faces is the expected one, the sum of their shares.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from torch.nn.functional import cross_entropy as torch_cross_entropy
 from torch.nn.functional import one_hot
 
 
-def cross_entropy(class_counts: Sequence[int], balanced: float = 0.0, label_smoothing: float = 0.0) -> nn.Module:
+def cross_entropy(class_counts: Sequence[float], balanced: float = 0.0, label_smoothing: float = 0.0) -> nn.Module:
     """Cross-entropy; `balanced` is the power of `balanced_weights`, as in every loss here."""
     weight = balanced_weights(class_counts, balanced) if balanced else None
     return nn.CrossEntropyLoss(weight=weight, label_smoothing=label_smoothing)
@@ -32,7 +33,7 @@ class FocalLoss(nn.Module):
 
     def __init__(
         self,
-        class_counts: Sequence[int],
+        class_counts: Sequence[float],
         gamma: float = 2.0,
         balanced: float = 0.0,
         label_smoothing: float = 0.0,
@@ -67,7 +68,7 @@ class LDAMLoss(nn.Module):
 
     def __init__(
         self,
-        class_counts: Sequence[int],
+        class_counts: Sequence[float],
         max_margin: float = 0.5,
         scale: float = 1.0,
         balanced: float = 0.0,
@@ -89,7 +90,7 @@ class LDAMLoss(nn.Module):
         )
 
 
-def balanced_weights(class_counts: Sequence[int], power: float = 1.0) -> Tensor:
+def balanced_weights(class_counts: Sequence[float], power: float = 1.0) -> Tensor:
     """Weights (K,) proportional to n_c ** -power for classes of n_c faces, 1 in the mean over all N faces.
 
     Power 1 (true) gives N / (K n_c), which makes all classes count alike; 0 (false) gives 1 to each.

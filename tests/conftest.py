@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from omegaconf import DictConfig
 from PIL import Image
 
 from emotion.classifier import EmotionClassifier
 from emotion.cli import CONF, compose
 from emotion.data.faces import EMOTIONS, USAGES, Rows
+from emotion.data.ferplus_votes import HEADER, VOTED
 from emotion.data.synthetic import read
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks anybody for anything
@@ -103,6 +105,41 @@ def fer_csv(tmp_path: Path, few_faces: Rows) -> Path:
     path = tmp_path / "data" / "fer2013.csv"
     path.parent.mkdir()
     path.write_text("\n".join(csv_lines(few_faces)) + "\n")
+    return path
+
+
+def made_votes(faces: Rows) -> NDArray[np.uint8]:
+    """Ten votes for each face (n, 10): seven for its emotion, two for neutral or, of neutral ones, sadness, one unknown."""
+    order = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
+    votes = np.zeros((len(faces.labels), len(VOTED)), np.uint8)
+    for row, label in zip(votes, faces.labels, strict=True):
+        row[VOTED.index(order[label])] += 7
+        row[VOTED.index("sadness" if EMOTIONS[label] == "neutral" else "neutral")] += 2
+        row[VOTED.index("unknown")] += 1
+    return votes
+
+
+def write_votes(path: Path, votes: NDArray[np.uint8], usage: NDArray[np.uint8], header: str = ",".join(HEADER)) -> None:
+    """FER+'s file; a face that nine voted to be none has no name, and no number is left out for it."""
+    lines, named = [header], 0
+    for row, use in zip(votes, usage, strict=True):
+        name = "" if row[-1] > 8 else f"fer{named:07d}.png"
+        named += bool(name)
+        lines.append(",".join([USAGES[use], name, *map(str, row)]))
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture
+def fer_votes(fer_csv: Path, few_faces: Rows) -> Path:
+    """The votes on `fer_csv`'s faces, beside it; the first of each usage is contempt, the second none, the third open."""
+    votes = made_votes(few_faces)
+    for usage in range(3):
+        first, second, third = np.flatnonzero(few_faces.usage == usage)[[0, 4, 8]]
+        votes[first] = votes[second] = votes[third] = 0
+        votes[first, VOTED.index("contempt")] = votes[second, VOTED.index("NF")] = 10
+        votes[third, [VOTED.index("anger"), VOTED.index("fear")]] = 5
+    path = fer_csv.parent / "ferplus_votes.csv"
+    write_votes(path, votes, few_faces.usage)
     return path
 
 

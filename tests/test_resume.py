@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from emotion.building import build
 from emotion.callbacks.graceful_stop import Stopped
 from emotion.train import train
-from tests.conftest import signal_at
+from tests.conftest import made_votes, signal_at, write_votes
 
 Config = Callable[..., DictConfig]
 
@@ -49,6 +51,7 @@ RECIPES = {
         "trainer.gradient_clip_val=1.0",
     ],
     "restarts": ["scheduler=cosine_restarts", "scheduler.T_0=1"],
+    "voted": ["target=sampled", "mixup=mixup", "loss.balanced=true"],
     "one_cycle": ["scheduler=one_cycle", "optimizer=sgd", "sampler=weighted", "loss=focal"],
 }
 MOMENTS = {
@@ -67,6 +70,11 @@ def test_resumed_run_equals_uninterrupted_run(
 ) -> None:
     cfg = small_config("trainer.max_epochs=4", "data.training=20", *RECIPES[recipe])  # 6 batches, validation in 1
     cfg.batch_size = 16 if "validation" not in moment else 4
+    if cfg.target == "sampled":
+        faces = list(build(OmegaConf.to_container(cfg.data)).rows)
+        votes = Path("votes.csv")
+        write_votes(votes, np.concatenate([made_votes(f) for f in faces]), np.concatenate([f.usage for f in faces]))
+        cfg.data = {"_target_": "emotion.data.ferplus.read", "source": cfg.data, "votes": str(votes)}
     if cfg.distillation:
         train(small_config("input=rgb64", "trainer.max_epochs=1"), Path(cfg.distillation.teacher))
     straight, stopped = Path("straight"), Path("stopped")

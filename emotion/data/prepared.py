@@ -178,7 +178,7 @@ def _files(reading: Reading) -> Iterator[Path]:
 
 
 def _identity(reader: Config, reading: Reading) -> tuple[str, list[Part]]:
-    """The digest of a source, and of its parts where it is composed of some: theirs, the settings and own files make it.
+    """The digest of a source, and of its parts where it has some: theirs, the settings and its own files make it.
 
     So the settings do where files' names say nothing: they tell which list trains and which tests.
     """
