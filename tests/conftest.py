@@ -109,7 +109,7 @@ def fer_csv(tmp_path: Path, few_faces: Rows) -> Path:
 
 
 def made_votes(faces: Rows) -> NDArray[np.uint8]:
-    """Ten votes for each face (n, 10): seven for its emotion, two for neutral or, of neutral ones, sadness, one unknown."""
+    """Ten votes for each face (n, 10): seven for its emotion, two for neutral (or sadness), one unknown."""
     order = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
     votes = np.zeros((len(faces.labels), len(VOTED)), np.uint8)
     for row, label in zip(votes, faces.labels, strict=True):
@@ -131,7 +131,7 @@ def write_votes(path: Path, votes: NDArray[np.uint8], usage: NDArray[np.uint8], 
 
 @pytest.fixture
 def fer_votes(fer_csv: Path, few_faces: Rows) -> Path:
-    """The votes on `fer_csv`'s faces, beside it; the first of each usage is contempt, the second none, the third open."""
+    """The votes on `fer_csv`'s faces, beside it: in each usage one for contempt, one for no face, one undecided."""
     votes = made_votes(few_faces)
     for usage in range(3):
         first, second, third = np.flatnonzero(few_faces.usage == usage)[[0, 4, 8]]
