@@ -20,7 +20,7 @@ def module(cfg: DictConfig) -> EmotionDataModule:
     return make_data(resolve(cfg, Path("run")))[0]
 
 
-@pytest.mark.parametrize("labels", options("labels"))
+@pytest.mark.parametrize("labels", [name for name in options("labels") if name != "ferplus"])  # contempt is FER+'s
 @pytest.mark.parametrize("split", options("split"))
 def test_any_labels_with_any_split(labels: str, split: str, small_config: Config) -> None:
     data = module(small_config(f"labels={labels}", f"split={split}"))
