@@ -15,6 +15,7 @@ from emotion.checkpoint_io import WholeFileIO
 from emotion.classifier import EmotionClassifier
 from emotion.data.datamodule import EmotionDataModule
 from emotion.data.sources import locate, not_found
+from emotion.data.splits import dropped
 from emotion.distillation import teacher_of
 from emotion.errors import UserError
 from emotion.metrics import EPOCH_METRICS
@@ -61,7 +62,8 @@ def make_data(settings: Settings) -> tuple[EmotionDataModule, Settings]:
     data = EmotionDataModule(source=source.reader, mix=source.mix, **given)
     data.setup()
     settings["labels"] = data.hparams["labels"]  # which labels=source leaves to the data
-    return data, data.described() | {"stand_in": source.stand_in}
+    left_out = dropped(settings["split"], data.faces.usage, data.labels)
+    return data, data.described() | {"stand_in": source.stand_in} | ({"dropped": left_out} if left_out else {})
 
 
 def make_classifier(settings: Settings, data: EmotionDataModule) -> EmotionClassifier:

@@ -134,9 +134,9 @@ def _print(result: Settings) -> None:
     from emotion.report import print_table
 
     head = f"{result['faces']:,} faces of {result['data']['source']}, {result['pictures']:,} different pictures"
-    lines = [
-        {"fault": name, **{key: f"{n:,}" for key, n in row.items()}} for name, row in result["faults"].items()
-    ] + [{"fault": name, "rows": "-"} for name in result["not_looked_for"]]
+    lines = [{"fault": name, **{key: f"{n:,}" for key, n in row.items()}} for name, row in result["faults"].items()] + [
+        {"fault": name, "rows": "-"} for name in result["not_looked_for"]
+    ]
     print_table(head, lines)
     for usage, others in result["also_in"].items():
         said = ", ".join(f"{n:,} in {'any of these' if other == 'any' else other}" for other, n in others.items())

@@ -15,7 +15,10 @@ from emotion.data.faces import USAGES, Faces
 from emotion.data.faults import DROP, FAULTS, LOOK, Fault
 
 SIDE = 96  # pixels of a picture on the page
-OF_A_GROUP = 8  # pictures of one group that are shown
+OF_A_GROUP = 6  # pictures of one group that are shown
+
+Group = tuple[int, list[int]]
+"""A group's number, and its rows."""
 
 
 class Text(NamedTuple):
@@ -46,7 +49,7 @@ TEXTS: Mapping[str, Text] = {
     ),
     "near_leak": Text(
         "Nearly equal to a row of a later part",
-        "The same photograph scaled, cropped, relit, recompressed or mirrored. A score on clean rows does not see these.",
+        "The same photograph scaled, cropped, relit, recompressed or mirrored. Scores on clean rows miss it.",
         "Leave them out of training to be strict; the groups below are joined step by step, so look at long ones.",
     ),
     "near_duplicate": Text(
@@ -71,8 +74,8 @@ TEXTS: Mapping[str, Text] = {
     ),
     "label": Text(
         "Doubtful labels",
-        "Confident learning, on faces that the given network was not trained on: it gives the label little probability, "
-        "and another class more than it usually gives that class. The most doubtful come first.",
+        "Confident learning, on faces that the given network was not trained on: it gives the label little "
+        "probability, and another class more than it usually gives that class. The most doubtful come first.",
         "Look at them: a network errs, and so do labels. Never tidy a test set by the network that is judged on it.",
     ),
 }  # fmt: skip
@@ -82,7 +85,7 @@ def page(result: Mapping[str, Any], faces: Faces, found: Mapping[str, Fault], pi
     """The page of an audit.json and what it counts, with at most so many pictures a section."""
     sections = [_section(name, found[name], faces, pictures, result) for name in FAULTS if name in found]
     sections += [_left_out(name, reason) for name, reason in result["not_looked_for"].items()]
-    rows = {name: f"{found[name].rows.size:,}" if name in found else "–" for name in FAULTS}
+    rows = {name: f"{found[name].rows.size:,}" if name in found else "-" for name in FAULTS}
     links = [f'<li><a href="#{name}">{escape(TEXTS[name].title)} <b>{n}</b></a></li>' for name, n in rows.items()]
     stand_in = "<p class=act>These faces are drawn by the package: FER2013 was not found.</p>"
     style = files("emotion").joinpath("audit_page.css").read_text(encoding="utf-8")
@@ -138,27 +141,33 @@ def _cards(fault: Fault, faces: Faces, pictures: int) -> tuple[int, str]:
     if fault.groups is None:
         rows = fault.rows[:pictures].tolist()
         return len(rows), _list(_figure(faces, row, advice[row]) for row in rows)
-    blocks, left = [], pictures
-    for group, members in _members(fault):
-        shown = members[: min(OF_A_GROUP, left)]
-        if len(shown) < min(2, len(members)):
-            break
-        more = f", {len(members) - len(shown)} more" if len(shown) < len(members) else ""
+    blocks = []
+    for group, members in _some(_members(fault), pictures):
+        shown = [*members[: OF_A_GROUP - 1], *members[OF_A_GROUP - 1 :][-1:]]  # the last one is of the latest part
+        some = f", {len(shown)} of them shown" if len(shown) < len(members) else ""
         figures = _list(_figure(faces, row, advice.get(row)) for row in shown)
-        blocks.append(f"<div class=group><h3>Group {group}: {len(members)} rows{more}</h3>{figures}</div>\n")
-        left -= len(shown)
+        blocks.append(f"<div class=group><h3>Group {group}: {len(members)} rows{some}</h3>{figures}</div>\n")
     return len(blocks), f"<div class=groups>\n{''.join(blocks)}</div>\n"
 
 
-def _members(fault: Fault) -> Iterator[tuple[int, list[int]]]:
+def _some(groups: Sequence[Group], pictures: int) -> Sequence[Group]:
+    """As many of them as `pictures` allow and one at least, evenly from the first to the last."""
+    sizes = np.array([min(len(members), OF_A_GROUP) for _, members in groups])
+    for count in range(min(len(groups), pictures), 0, -1):
+        places = np.linspace(0, len(groups) - 1, count).astype(int)
+        if count == 1 or sizes[places].sum() <= pictures:
+            return [groups[place] for place in places]
+    return []
+
+
+def _members(fault: Fault) -> list[Group]:
     """The groups of a fault, the largest first, each with all its rows."""
     assert fault.groups is not None
     order = np.argsort(fault.groups, kind="stable")
     names, sizes = np.unique(fault.groups[fault.rows], return_counts=True)
     starts = np.searchsorted(fault.groups[order], names)
     ends = np.searchsorted(fault.groups[order], names, "right")
-    for i in np.lexsort((names, -sizes)):
-        yield int(names[i]), order[starts[i] : ends[i]].tolist()
+    return [(int(names[i]), order[starts[i] : ends[i]].tolist()) for i in np.lexsort((names, -sizes))]
 
 
 def _figure(faces: Faces, row: int, advice: str | None) -> str:

@@ -1,4 +1,4 @@
-"""Faces that stand in a source twice: to the pixel, or nearly (rescaled, recompressed, relit, slightly cropped, mirrored).
+"""Faces that stand in a source twice: to the pixel, or nearly (scaled, recompressed, relit, cropped, mirrored).
 
 Near ones are found by the signs of the 64 lowest frequencies of the picture's cosine transform (after Zauner 2010,
 Implementation and benchmarking of perceptual image hash functions), which differ in few bits, and confirmed by the
@@ -7,6 +7,7 @@ correlation of their pixels: aligned faces are too alike for the bits alone.
 
 import hashlib
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ Pairs = NDArray[np.int64]
 """(P, 2) numbers of faces."""
 
 BITS = 64
-FREQUENCIES = sorted(((u, v) for u in range(11) for v in range(11) if 0 < u + v <= 10), key=lambda f: (sum(f), f))[:BITS]
+FREQUENCIES = [(u, sum_ - u) for sum_ in range(1, 11) for u in range(sum_ + 1)][:BITS]
 """Vertical and horizontal, in half periods over the picture, without the mean."""
 MIRRORED = np.uint64(sum(1 << bit for bit, (_, v) in enumerate(FREQUENCIES) if v % 2))
 """The bits that a mirrored picture has the other way round."""
@@ -74,8 +75,8 @@ def alike(hashes: NDArray[np.uint64], bits: int, others: NDArray[np.uint64] | No
     other = hashes if others is None else others
     found = [np.empty((0, 2), np.int64)]
     edges = np.linspace(0, BITS, bits + 2).astype(int)
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
-        mask = np.uint64((1 << int(high)) - (1 << int(low)))
+    for low, high in pairwise(edges.tolist()):
+        mask = np.uint64((1 << high) - (1 << low))
         for ours, theirs in _sharing(hashes & mask, other & mask):
             close = np.bitwise_count(hashes[ours][:, None] ^ other[theirs]) <= bits
             i, j = np.nonzero(close & (ours[:, None] < theirs))
@@ -87,8 +88,9 @@ def _sharing(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> Iterator[tup
     """Numbers of the keys of `one` and of `other` that are equal, at most BATCH of `one` at a time."""
     ours, theirs = np.argsort(one, kind="stable"), np.argsort(other, kind="stable")
     keys = np.intersect1d(one, other)
-    places = [np.searchsorted(k[o], keys, side) for k, o in ((one, ours), (other, theirs)) for side in ("left", "right")]
-    for begin, end, first, last in zip(*places, strict=True):
+    begins, ends = (np.searchsorted(one[ours], keys, side) for side in ("left", "right"))
+    firsts, lasts = (np.searchsorted(other[theirs], keys, side) for side in ("left", "right"))
+    for begin, end, first, last in zip(begins, ends, firsts, lasts, strict=True):
         for start in range(begin, end, BATCH):
             yield ours[start : min(start + BATCH, end)], theirs[first:last]
 
@@ -128,7 +130,7 @@ def _standardised(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     flat = grey.reshape(len(grey), -1)
     centred = flat - flat.mean(1, keepdims=True)
     spread = centred.std(1, keepdims=True)
-    return centred / np.where(spread > 0, spread, 1)
+    return np.asarray(centred / np.where(spread > 0, spread, 1), np.float32)
 
 
 def _grey(images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -121,7 +121,7 @@ def _to_drop(having: NDArray[np.bool_], groups: Groups | None) -> Fault:
 def _firsts(groups: Groups, usage: NDArray[np.uint8]) -> Rows:
     """(N,) the first row of each one's group in its own usage."""
     _, first, own = np.unique(groups * len(USAGES) + usage, return_index=True, return_inverse=True)
-    return first[own]
+    return np.asarray(first[own], np.int64)
 
 
 def _later(groups: Groups, usage: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -44,7 +44,7 @@ def read(path: Path, faces: Faces) -> Votes:
         usage = np.array([USAGES.index(row["Usage"]) for row in rows], np.int64)
         votes = np.array([[int(row[column]) for column in SEEN] for row in rows], np.int64).reshape(-1, len(SEEN))
     except OSError as error:
-        raise UserError(f"votes={path} cannot be read: {error.strerror or error}. Give FER+'s file of votes.") from error
+        raise UserError(f"votes={path} cannot be read: {error.strerror or error}. Give FER+'s file.") from error
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise UserError(
             f"votes={path} is not FER+'s file of votes ({type(error).__name__}: {error}); "
