@@ -142,7 +142,8 @@ def _print(result: Settings) -> None:
         said = ", ".join(f"{n:,} in {'any of these' if other == 'any' else other}" for other, n in others.items())
         print(f"rows of {usage} whose very pixels stand elsewhere: {said}")
     if judge := result["checkpoint"]:
-        print(f"label: of {judge['held_out']:,} faces that {judge['path']} was not trained on, nor on their pixels")
+        print(f"label: of {judge['held_out']:,} faces that {judge['path']} was not trained on, nor on their pixels;")
+        print(f"  it has {100 * judge['accuracy']:.1f} % of them right: the more, the more its doubts mean")
     for name, reason in result["not_looked_for"].items():
         print(f"{name}: not looked for, {reason}")
 

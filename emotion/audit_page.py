@@ -83,7 +83,11 @@ TEXTS: Mapping[str, Text] = {
 
 def page(result: Mapping[str, Any], faces: Faces, found: Mapping[str, Fault], pictures: int) -> str:
     """The page of an audit.json and what it counts, with at most so many pictures a section."""
-    sections = [_section(name, found[name], faces, pictures, result) for name in FAULTS if name in found]
+    others: dict[int, list[str]] = {}
+    for name in (name for name in FAULTS if name in found):
+        for row, suggestion in zip(found[name].rows.tolist(), found[name].suggestions, strict=True):
+            others.setdefault(row, []).extend([name] if suggestion == DROP else [])
+    sections = [_section(name, found[name], faces, pictures, result, others) for name in FAULTS if name in found]
     sections += [_left_out(name, reason) for name, reason in result["not_looked_for"].items()]
     rows = {name: f"{found[name].rows.size:,}" if name in found else "-" for name in FAULTS}
     links = [f'<li><a href="#{name}">{escape(TEXTS[name].title)} <b>{n}</b></a></li>' for name, n in rows.items()]
@@ -114,16 +118,21 @@ def page(result: Mapping[str, Any], faces: Faces, found: Mapping[str, Fault], pi
 """
 
 
-def _section(name: str, fault: Fault, faces: Faces, pictures: int, result: Mapping[str, Any]) -> str:
+def _section(
+    name: str, fault: Fault, faces: Faces, pictures: int, result: Mapping[str, Any], others: Mapping[int, list[str]]
+) -> str:
     counts, text = result["faults"][name], TEXTS[name]
     by_usage = ", ".join(f"{counts[usage]:,} in {usage}" for usage in USAGES if usage in counts)
     groups = f", in {counts['groups']:,} groups" if "groups" in counts else ""
     judge = result["checkpoint"]
-    held_out = f" Looked at: {judge['held_out']:,} faces; {escape(judge['path'])}." if name == "label" else ""
+    held_out = ""
+    if name == "label":
+        right = f"{100 * judge['accuracy']:.1f} % right"
+        held_out = f" Looked at: {judge['held_out']:,} faces, of which {escape(judge['path'])} has {right}."
     tail = f"<p class=act><b>What to do:</b> {escape(text.act)}</p>"
     if len(fault.rows):
         tail += f"<p class=act><code>split.drop=rows.csv 'split.drop_faults=[{name}]'</code></p>"
-    shown, cards = _cards(fault, faces, pictures)
+    shown, cards = _cards(fault, faces, pictures, others)
     total = counts.get("groups", counts["rows"])
     unit = "groups" if "groups" in counts else "faces"
     note = f"<p class=note>{shown:,} of {total:,} {unit} shown; rows.csv lists all.</p>" if shown < total else ""
@@ -135,17 +144,24 @@ def _section(name: str, fault: Fault, faces: Faces, pictures: int, result: Mappi
     )
 
 
-def _cards(fault: Fault, faces: Faces, pictures: int) -> tuple[int, str]:
-    """How many groups, or faces, are shown, and they."""
+def _cards(fault: Fault, faces: Faces, pictures: int, others: Mapping[int, list[str]]) -> tuple[int, str]:
+    """How many groups, or faces, are shown, and they; `others` are the faults for which a row is to be dropped."""
     advice = dict(zip(fault.rows.tolist(), fault.suggestions, strict=True))
+
+    def said(row: int) -> str:
+        own = advice.get(row)
+        if own is None:
+            return f"<span class=stays>{f'see {others[row][0]}' if others.get(row) else 'stays'}</span>"
+        return f"<span class=faulty>{escape(own if own in (DROP, LOOK) else f'rather {own}')}</span>"
+
     if fault.groups is None:
         rows = fault.rows[:pictures].tolist()
-        return len(rows), _list(_figure(faces, row, advice[row]) for row in rows)
+        return len(rows), _list(_figure(faces, row, said(row)) for row in rows)
     blocks = []
     for group, members in _some(_members(fault), pictures):
         shown = [*members[: OF_A_GROUP - 1], *members[OF_A_GROUP - 1 :][-1:]]  # the last one is of the latest part
         some = f", {len(shown)} of them shown" if len(shown) < len(members) else ""
-        figures = _list(_figure(faces, row, advice.get(row)) for row in shown)
+        figures = _list(_figure(faces, row, said(row)) for row in shown)
         blocks.append(f"<div class=group><h3>Group {group}: {len(members)} rows{some}</h3>{figures}</div>\n")
     return len(blocks), f"<div class=groups>\n{''.join(blocks)}</div>\n"
 
@@ -170,14 +186,13 @@ def _members(fault: Fault) -> list[Group]:
     return [(int(names[i]), order[starts[i] : ends[i]].tolist()) for i in np.lexsort((names, -sizes))]
 
 
-def _figure(faces: Faces, row: int, advice: str | None) -> str:
+def _figure(faces: Faces, row: int, said: str) -> str:
     label, usage = faces.classes[faces.labels[row]], USAGES[faces.usage[row]]
-    said = {None: "stays", DROP: "drop", LOOK: "look"}.get(advice, f"rather {advice}")
     alt = escape(f"Row {row}, {label}, {usage}")
     return (
         f'<li><figure><img src="{_inline(faces.images[row])}" width="{SIDE}" height="{SIDE}" alt="{alt}">'
         f"<figcaption><b>{escape(label)}</b><br>{usage}<br>row {row}"
-        f'<br><span class="{"stays" if advice is None else "faulty"}">{escape(said)}</span></figcaption></figure></li>'
+        f"<br>{said}</figcaption></figure></li>"
     )
 
 
