@@ -61,7 +61,7 @@ def test_one_merged_test_set_needs_a_drawn_split(split: object) -> None:
 
 
 def listed(tmp_path: Path, *lines: str) -> str:
-    path = tmp_path / "rows.csv"
+    path = tmp_path / f"{len(list(tmp_path.iterdir()))}.csv"
     path.write_text("\n".join(["row,usage,fault", *lines]) + "\n")
     return str(path)
 
