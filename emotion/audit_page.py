@@ -45,7 +45,7 @@ TEXTS: Mapping[str, Text] = {
     "conflict": Text(
         "Equal pixels, different labels",
         "One picture under two labels or more: one of them at least is wrong, and no network can have both.",
-        "Leave them out of training, or give them the suggested class where the votes agree on one.",
+        "Leave them out of training, or give them the class behind the arrow, which most of FER+'s people saw.",
     ),
     "near_leak": Text(
         "Nearly equal to a row of a later part",
@@ -76,7 +76,9 @@ TEXTS: Mapping[str, Text] = {
         "Doubtful labels",
         "Confident learning, on faces that the given network was not trained on: it gives the label little "
         "probability, and another class more than it usually gives that class. The most doubtful come first.",
-        "Look at them: a network errs, and so do labels. Never tidy a test set by the network that is judged on it.",
+        "Look at them; behind the arrow is what the network sees, and networks err as labels do. Never tidy a test set "
+        "by the network that is judged on it. For training faces, give a run that left some of them out to validate "
+        "on: split=stratified_15.",
     ),
 }  # fmt: skip
 
@@ -130,7 +132,7 @@ def _section(
         right = f"{100 * judge['accuracy']:.1f} % right"
         held_out = f" Looked at: {judge['held_out']:,} faces, of which {escape(judge['path'])} has {right}."
     tail = f"<p class=act><b>What to do:</b> {escape(text.act)}</p>"
-    if len(fault.rows):
+    if counts.get("Training"):
         tail += f"<p class=act><code>split.drop=rows.csv 'split.drop_faults=[{name}]'</code></p>"
     shown, cards = _cards(fault, faces, pictures, others)
     total = counts.get("groups", counts["rows"])
@@ -152,7 +154,9 @@ def _cards(fault: Fault, faces: Faces, pictures: int, others: Mapping[int, list[
         own = advice.get(row)
         if own is None:
             return f"<span class=stays>{f'see {others[row][0]}' if others.get(row) else 'stays'}</span>"
-        return f"<span class=faulty>{escape(own if own in (DROP, LOOK) else f'rather {own}')}</span>"
+        if own == faces.classes[faces.labels[row]]:
+            return "<span class=stays>as labelled</span>"
+        return f"<span class=faulty>{escape(own if own in (DROP, LOOK) else f'→ {own}')}</span>"
 
     if fault.groups is None:
         rows = fault.rows[:pictures].tolist()
