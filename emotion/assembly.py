@@ -62,7 +62,8 @@ def make_data(settings: Settings) -> tuple[EmotionDataModule, Settings]:
     data = EmotionDataModule(source=source.reader, mix=source.mix, **given)
     data.setup()
     settings["labels"] = data.hparams["labels"]  # which labels=source leaves to the data
-    return data, data.described() | {"stand_in": source.stand_in}
+    left_out = {"dropped": data.dropped} if data.dropped else {}
+    return data, data.described() | {"stand_in": source.stand_in} | left_out
 
 
 def make_classifier(settings: Settings, data: EmotionDataModule) -> EmotionClassifier:

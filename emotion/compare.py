@@ -97,7 +97,9 @@ def _test(run: "Run") -> str:
     """What it was judged on: official, 7 classes."""
     config, source = run.record["config"], run.record["data"]["source"]
     drawn = ", SYNTHETIC" if source.startswith("synthetic") else ""
-    return f"{config['split']['_target_'].rsplit('.', 1)[-1]}, {len(config['labels'])} classes{drawn}"
+    left_out = sum((run.record["data"].get("dropped") or {"rows": {}})["rows"].values())
+    dropped = f", {left_out:,} rows left out" if left_out else ""
+    return f"{config['split']['_target_'].rsplit('.', 1)[-1]}, {len(config['labels'])} classes{drawn}{dropped}"
 
 
 def _overview(one: Entry) -> Row:

@@ -1,6 +1,5 @@
 """The one way in which a checkpoint is scored: after training, by evaluate, and so in every record."""
 
-import hashlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from emotion.calibration import brier, cross_entropy_to, expected_calibration_error, negative_log_likelihood
 from emotion.classifier import EmotionClassifier
+from emotion.data.duplicates import fingerprint
 from emotion.metrics import class_scores, confusion_matrix
 
 CONFIDENCE_Z = 1.959964  # 95 %, two-sided
@@ -112,12 +112,8 @@ def score_rows(
 
 def stand_in(images: NDArray[np.uint8], rows: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.bool_]:
     """For each of `rows`, whether its very pixels stand among `others`."""
-    seen = {_fingerprint(images[row]) for row in others}
-    return np.array([_fingerprint(images[row]) in seen for row in rows], bool)
-
-
-def _fingerprint(image: NDArray[np.uint8]) -> bytes:
-    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+    seen = {fingerprint(images[row]) for row in others}
+    return np.array([fingerprint(images[row]) in seen for row in rows], bool)
 
 
 def _resampled(confusion: Tensor) -> Tensor:

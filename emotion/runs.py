@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from omegaconf import MISSING
 
 from emotion.data.datamodule import SHUFFLED
+from emotion.data.dropped import NOTHING_DROPPED
 from emotion.errors import UserError
 from emotion.evaluation import Judged
 from emotion.files import write_atomically, write_text
@@ -148,6 +149,7 @@ def recipe(config: Mapping[str, Any]) -> dict[str, Any]:
     trainer = {key: config["trainer"].get(key) for key in OF_THE_TRAINER}
     decided = {key: config.get(key, DEFAULTS.get(key)) for key in OF_A_RECIPE}
     decided["model"] = {"weights": "random", **decided["model"]}
+    decided["split"] = {**NOTHING_DROPPED, **decided["split"]}
     return decided | {"trainer": trainer} | {part: config["callbacks"].get(part) for part in OF_THE_CALLBACKS}
 
 
@@ -169,7 +171,8 @@ def seeds_of(runs: Sequence[Run]) -> list[list[Run]]:
     for run in runs:
         data = run.record["data"]
         mixed = {key: data.get("mix", {}).get(key) for key in ("digest", "percent")}
-        key = json.dumps([recipe(run.record["config"]), data["digest"], mixed], sort_keys=True)
+        dropped = (data.get("dropped") or {}).get("digest")
+        key = json.dumps([recipe(run.record["config"]), data["digest"], mixed, dropped], sort_keys=True)
         groups.setdefault(key, {}).setdefault(run.record["config"]["seed"], run)
     return [list(group.values()) for group in groups.values()]
 

@@ -125,10 +125,13 @@ def _announce(record: Settings) -> None:
     settings, split, size = record["config"], record["split"], record["config"]["input"]["size"]
     name = settings["model"].get("backbone") or settings["model"]["_target_"].rsplit(".", 1)[-1]
     compiled = ", compiled (the first batches wait for it)" if record["machine"]["compiled"] else ""
+    dropped = record["data"].get("dropped")
+    left_out = f"; left out by {dropped['file']}: {sum(dropped['rows'].values()):,}" if dropped else ""
     print(
         f"{name}, {record['parameters']:,} parameters; {len(settings['labels'])} classes; faces {size}x{size}"
         f"x{settings['input']['channels']}\n"
-        f"{record['data']['source']}: {split['train']:,} train, {split['val']:,} validate, {split['test']:,} test\n"
+        f"{record['data']['source']}: {split['train']:,} train, {split['val']:,} validate, {split['test']:,} test"
+        f"{left_out}\n"
         f"{record['machine']['device']}; {record['machine']['precision']}{compiled}\n"
         f"run: {settings['run_dir']}",
         flush=True,

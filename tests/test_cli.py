@@ -36,6 +36,11 @@ MISTAKES = {
     "no checkpoint given": (["evaluate"], "Missing mandatory value: checkpoint"),
     "a checkpoint that is not there": (["evaluate", "checkpoint=nowhere"], "nowhere is not there; give a run folder"),
     "a source to prepare that is not there": (["prepare", "data=icml_csv"], "icml_face_data.csv is not there"),
+    "votes that do not fit": (
+        ["audit", "data=synthetic", "data.training=1", "votes=x.csv"],
+        "votes=x.csv cannot be read",
+    ),
+    "a fault that nothing lists": (["train", *SMALL, "split.drop_faults=[leak]"], "split.drop, which names no file"),
     "a size the network cannot take": (
         ["train", *SMALL, "input.size=2"],
         "V4Attention halves its input 2 times and takes at least 4x4 pixels of at least one channel; found 2x2 pixels",

@@ -13,6 +13,7 @@ from PIL import Image
 from emotion import runs
 from emotion.cli import compose
 from emotion.compare import compare
+from emotion.data.dropped import NOTHING_DROPPED
 from emotion.data.fer2013_csv import PUBLISHED_MD5
 from emotion.errors import UserError
 from emotion.results import BEGIN, END, experiment, results, tables
@@ -276,6 +277,25 @@ def test_records_of_before_mixing_and_teachers_had_neither(published: Path) -> N
     assert runs.recipe(older) == runs.recipe(config)
     assert runs.differing(older, experiment("compact_cnn")) == []
     assert runs.differing(config | {"mixup": {"_target_": "x"}}, experiment("compact_cnn")) == ["mixup"]
+
+
+def test_records_of_before_rows_could_be_left_out_left_none_out(published: Path) -> None:
+    config = json.loads((published / "compact/record.json").read_text())["config"]
+    whole = {key: value for key, value in config["split"].items() if not key.startswith("drop")}
+    older, now = config | {"split": whole}, config | {"split": whole | NOTHING_DROPPED}
+    assert runs.recipe(older) == runs.recipe(now)
+    assert runs.differing(older, experiment("compact_cnn")) == []
+    assert runs.differing(now | {"split": now["split"] | {"drop": "rows.csv"}}, experiment("compact_cnn")) == ["split"]
+
+
+def test_runs_that_left_other_rows_out_are_no_seeds_of_one_recipe(
+    kept: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = json.loads((kept / "simple/two/record.json").read_text())["data"]
+    changed(kept / "simple/two", data=data | {"dropped": {"file": "x", "digest": "y", "rows": {"train": 1200}}})
+    assert [len(group) for group in runs.seeds_of(runs.find([str(kept)]))] == [1, 1, 1]
+    compare(compose("compare", f"runs=[{kept}]"), kept / "out")
+    assert "1,200 rows left out" in (kept / "out/comparison.md").read_text()
 
 
 REFUSED: dict[str, tuple[dict[str, object], str]] = {

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from emotion.building import ALLOWED, build
 from emotion.cli import CONF, compose
+from emotion.data.dropped import NOTHING_DROPPED
 from emotion.errors import UserError
 from tests.conftest import BACKBONES, SYSTEMS, options
 
@@ -47,7 +48,7 @@ def test_targets_exist_and_take_every_key(group: str, choice: str) -> None:
         target = str(config["_target_"])
         assert target.startswith(ALLOWED)
         parameters = inspect.signature(hydra.utils.get_object(target)).parameters
-        routed = {"_target_", "interval"} if "interval" in config else {"_target_", "weights"}
+        routed = {"_target_", "interval"} if "interval" in config else {"_target_", "weights", *NOTHING_DROPPED}
         assert set(config) - routed <= set(parameters), target
 
 

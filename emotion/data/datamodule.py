@@ -13,6 +13,7 @@ from torch import Tensor
 
 from emotion.augment import augmentation
 from emotion.building import build
+from emotion.data.dropped import parted
 from emotion.data.faces import MIXED, TRAINING, USAGES, Faces
 from emotion.data.loader import RowBatch, RowLoader
 from emotion.data.mixed import check_classes, drawn
@@ -89,7 +90,8 @@ class EmotionDataModule(L.LightningDataModule):
         labels = relabel(faces.labels, faces.classes, scheme)
         if faces.parts:
             check_classes(faces, labels)
-        self.split = self._checked(build(self.hparams["split"], faces.usage, labels), faces, labels)
+        split, self.dropped = parted(self.hparams["split"], faces.usage, labels)
+        self.split = self._checked(split, faces, labels)
         self.votes = vote_shares(faces, labels, scheme)
         overfit = self.hparams["overfit"]
         self._targets = Targets(labels, self.votes, "majority" if overfit else self.hparams["target"])

@@ -20,9 +20,8 @@ from emotion.errors import UserError
 CLASSES = (*EMOTIONS, "contempt", "unknown", "not a face")
 """FER2013's own under their names and numbers, so that every label scheme of FER2013 takes FER+ labels too."""
 
-_IN_FILE = [VOTED.index(name) for name in (
-    "anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral", "contempt", "unknown", "NF",
-)]  # fmt: skip
+_NAMES = tuple(VOTED.values())
+_IN_FILE = [_NAMES.index(name) for name in CLASSES]
 _NAME = re.compile(r"fer\d{7}\.png$")
 
 
@@ -58,7 +57,7 @@ def without_single(votes: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def majority(votes: NDArray[np.uint8], agreement: float) -> NDArray[np.uint8]:
     """Places in VOTED (N,) of what more than `agreement` of the votes (N, 10) are for; unknown where nothing is."""
     won = votes.max(1) > agreement * votes.sum(1)
-    return np.where(won, votes.argmax(1), VOTED.index("unknown")).astype(np.uint8)
+    return np.where(won, votes.argmax(1), _NAMES.index("unknown")).astype(np.uint8)
 
 
 def _rows(source: Reading, path: Path, agreement: float) -> Iterator[Rows]:

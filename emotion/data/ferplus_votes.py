@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from emotion.data.faces import USAGES
 from emotion.errors import UserError
 
-VOTED = (
-    "neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF",
-)  # fmt: skip
-"""What a tagger could vote for, in the file's order; NF: not a face."""
+VOTED = {
+    "neutral": "neutral", "happiness": "happy", "surprise": "surprise", "sadness": "sad", "anger": "angry",
+    "disgust": "disgust", "fear": "fear", "contempt": "contempt", "unknown": "unknown", "NF": "not a face",
+}  # fmt: skip
+"""What a tagger could vote for, in the file's order, and FER2013's names for it."""
 
 HEADER = ("Usage", "Image name", *VOTED)
 
@@ -22,7 +23,7 @@ HEADER = ("Usage", "Image name", *VOTED)
 class Votes(NamedTuple):
     """The file's rows, of which row i is fer2013.csv's row i."""
 
-    votes: NDArray[np.uint8]  # (N, 10), as VOTED; about ten taggers a row
+    votes: NDArray[np.uint8]  # (N, 10), in the order of VOTED; about ten taggers a row
     usage: NDArray[np.uint8]  # (N,) index into USAGES
     names: list[str]  # ferNNNNNNN.png, not numbered by row; empty for rows that FER+ gives no picture of
 
@@ -40,6 +41,25 @@ def read_votes(path: Path) -> Votes:
         raise UserError(missing(path)) from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as CSV ({error}); expected {','.join(HEADER)}.") from error
+
+
+def check_rows(path: Path, votes: Votes, source: str, usage: NDArray[np.uint8]) -> None:
+    """Refuse faces whose usages (N,) are not those of the file's rows.
+
+    Raises:
+        UserError: they are more or fewer, or stand in another order.
+    """
+    fitting = "FER+ goes with fer2013.csv or icml_face_data.csv, row by row; leave votes= out for other data."
+    if len(votes.usage) != len(usage):
+        raise UserError(
+            f"votes={path} does not fit: it has {len(votes.usage):,} rows and {source} has {len(usage):,}. {fitting}"
+        )
+    if len(differing := np.flatnonzero(votes.usage != usage)):
+        row = int(differing[0])
+        raise UserError(
+            f"votes={path} does not fit: row {row} is {USAGES[votes.usage[row]]} there and {USAGES[usage[row]]} in "
+            f"{source}, and so with {len(differing):,} rows. {fitting}"
+        )
 
 
 def missing(path: Path) -> str:
