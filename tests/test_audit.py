@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from emotion.audit import audit
 from emotion.cli import compose
+from emotion.data.dropped import parted
 from emotion.data.faces import Rows
 from emotion.data.faults import FAULTS
 from emotion.data.ferplus_votes import VOTED

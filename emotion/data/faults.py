@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from emotion.data import duplicates
 from emotion.data.duplicates import Groups
 from emotion.data.faces import USAGES, Faces
-from emotion.data.ferplus_votes import VOTED
+from emotion.data.ferplus_votes import SEEN
 from emotion.files import write_text
 
 Rows = NDArray[np.int64]
@@ -75,13 +75,13 @@ def pale(faces: Faces, low_contrast: float) -> dict[str, Fault]:
 
 def not_faces(votes: Counts) -> dict[str, Fault]:
     """Where more of FER+'s taggers saw no face than saw anything else."""
-    return {"not_a_face": _to_drop(most_seen(votes) == VOTED["NF"], None)}
+    return {"not_a_face": _to_drop(most_seen(votes) == SEEN["NF"], None)}
 
 
 def most_seen(votes: Counts) -> NDArray[np.str_]:
     """What has more votes than anything else (N,) of votes (N, 10), by FER2013's name; empty where two have as many."""
     second, most = np.sort(votes, 1)[:, -2:].T
-    return np.where(most > second, np.array(list(VOTED.values()))[votes.argmax(1)], "")
+    return np.where(most > second, np.array(list(SEEN.values()))[votes.argmax(1)], "")
 
 
 def standing_in(exact: Groups, usage: NDArray[np.uint8], one: int, others: Sequence[int]) -> int:

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion.data.faces import EMOTIONS, USAGES, Reading, Rows
-from emotion.data.ferplus_votes import VOTED, Votes, missing, read_votes
+from emotion.data.ferplus_votes import SEEN, Votes, missing, read_votes
 from emotion.errors import UserError
 
 CLASSES = (*EMOTIONS, "contempt", "unknown", "not a face")
 """FER2013's own under their names and numbers, so that every label scheme of FER2013 takes FER+ labels too."""
 
-_NAMES = tuple(VOTED.values())
+_NAMES = tuple(SEEN.values())
 _IN_FILE = [_NAMES.index(name) for name in CLASSES]
 _NAME = re.compile(r"fer\d{7}\.png$")
 

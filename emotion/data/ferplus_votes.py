@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from emotion.data.faces import USAGES
 from emotion.errors import UserError
 
-VOTED = {
+SEEN = {
     "neutral": "neutral", "happiness": "happy", "surprise": "surprise", "sadness": "sad", "anger": "angry",
     "disgust": "disgust", "fear": "fear", "contempt": "contempt", "unknown": "unknown", "NF": "not a face",
 }  # fmt: skip
 """What a tagger could vote for, in the file's order, and FER2013's names for it."""
+
+VOTED = tuple(SEEN)
 
 HEADER = ("Usage", "Image name", *VOTED)
 
