@@ -151,7 +151,6 @@ def run(small_config: Callable[..., DictConfig], tmp_path: Path) -> Path:
 
 
 def test_label_faults_are_looked_for_among_held_out_faces_alone(run: Path, tmp_path: Path) -> None:
-    pytest.importorskip("cleanlab")
     drawn = ("data=synthetic", "data.training=16", "data.public_test=4", "data.private_test=4")
     result, listed, _ = audited(tmp_path / "out", *drawn, f"checkpoint={run}", "accelerator=cpu")
     assert result["checkpoint"]["held_out"] == 56  # type: ignore[index]
