@@ -126,9 +126,12 @@ def make_trainer(settings: Settings, *, limited: bool) -> Trainer:
     parts = settings["callbacks"]
     if not sys.stdout.isatty():  # in a log file the epoch table says it all
         parts = {name: part for name, part in parts.items() if name != "progress_bar"}
+    asked = dict(settings["trainer"])
+    if asked.get("strategy") == "ddp" and "staged_unfreezing" in parts:
+        asked["strategy"] = "ddp_find_unused_parameters_true"  # what is frozen has no gradient to wait for
     timer = Timer({"minutes": settings["demo_minutes"]} if limited else None, interval="epoch", verbose=False)
     trainer: Trainer = build(
-        settings["trainer"],
+        asked,
         callbacks=[*(build(part) for part in parts.values()), timer],
         logger=[build(part) for part in settings["logger"].values()],
         plugins=[WholeFileIO()],

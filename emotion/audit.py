@@ -40,7 +40,7 @@ def audit(cfg: DictConfig, folder: Path) -> Settings:
     faces = prepare(source.reader, settings["cache_dir"])
     voted = None
     if settings["votes"]:
-        table = read_votes(Path(settings["votes"]))
+        table = read_votes(Path(settings["votes"]), "votes")
         check_rows(Path(settings["votes"]), table, faces.source, faces.usage)
         voted = table.votes
     exact = duplicates.exact(faces.images)

@@ -88,9 +88,10 @@ def _goes_no_further(former: Settings | None, settings: Settings) -> bool:
         return False
     before, now = (config["trainer"]["max_epochs"] for config in (former["config"], settings))
     if former.get("scores") and before >= now:
-        raise UserError(
-            f"{settings['run_dir']} is finished after {former['epochs']} epochs; to train on, raise trainer.max_epochs."
-        )
+        on = "raise trainer.max_epochs"
+        if settings["scheduler"].get("interval") == "step":  # laid out for these epochs
+            on = f"start another run with model.weights={settings['run_dir']}"
+        raise UserError(f"{settings['run_dir']} is finished after {former['epochs']} epochs; to train on, {on}.")
     if settings["scheduler"].get("interval") == "step" and before != now:
         raise UserError(
             f"{settings['run_dir']}: its learning rates are laid out for {before} epochs, not for {now}; "

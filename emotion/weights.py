@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ from emotion.models.timm_backbone import TimmBackbone, create
 PRETRAINED, RANDOM = "pretrained", "random"
 WRAPPERS = ("module.", "_orig_mod.", "model.")
 """What training loops put before every name."""
+
+LEAST = 0.5  # of what stands before the head; with less, most of a network would begin from nothing
 
 State = dict[str, Tensor]
 
@@ -56,10 +59,13 @@ def load_into(net: nn.Module, source: str, input_size: int, in_channels: int, cl
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     found = _fill(net, given, name, digest)
-    if not any(key.startswith("features.") for key in found.loaded):
+    features = {name: p.numel() for name, p in net.named_parameters() if name.startswith("features.")}
+    fits = sum(features.get(name, 0) for name in found.loaded) / sum(features.values())
+    if fits < LEAST:
         raise UserError(
-            f"model.weights={source} fits no layer of {type(net).__name__}: it has {_few(list(given))}; expected "
-            f"{_few([key for key in net.state_dict() if key.startswith('features.')])}. Choose the model that it is of."
+            f"model.weights={source} fits {100 * fits:.0f} % of {type(net).__name__} before its head, expected at "
+            f"least {100 * LEAST:.0f} %: it has {_few(list(given))}; the network has {_few(list(features))}. "
+            f"Choose the model that they are of."
         )
     return found
 
@@ -106,7 +112,7 @@ def _read(path: Path, net: nn.Module, classes: tuple[str, ...]) -> State:
         except (OSError, SafetensorError) as error:
             raise UserError(f"{path} cannot be read as safetensors ({error}). Is it whole?") from error
     content = checkpoints.opened(path, "weights", "tensors by name, or the checkpoint of a run")
-    if isinstance(content, Mapping) and "hyper_parameters" in content:
+    if isinstance(content, Mapping) and "classes" in content.get("hyper_parameters", ()) and "state_dict" in content:
         return _of_run(content, classes)
     for name in ("state_dict_ema", "state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
@@ -136,7 +142,13 @@ def _of_others(net: nn.Module, state: State) -> State:
     if not net.backbone.state_dict().keys() <= state.keys():
         module = importlib.import_module(type(net.backbone).__module__)
         convert = getattr(module, "checkpoint_filter_fn", None)  # timm's own, from the layouts that authors published
-        state = convert(state, net.backbone) if convert else state
+        try:
+            state = convert(state, net.backbone) if convert else state
+        except (KeyError, RuntimeError, ValueError, AttributeError, IndexError, TypeError) as error:
+            raise UserError(
+                f"model.weights are not of {net.name} ({type(error).__name__}: {error}): they have "
+                f"{_few(list(state))}. Choose the model that they are of."
+            ) from error
     return _under(state)
 
 
@@ -167,7 +179,12 @@ def _fitted(net: nn.Module, name: str, value: Tensor, own: Tensor) -> Tensor | N
     None where the shapes differ otherwise.
     """
     if name.endswith("pos_embed") and value.ndim == own.ndim == 3 and isinstance(net, TimmBackbone):
-        grid, prefix = net.backbone.patch_embed.grid_size, getattr(net.backbone, "num_prefix_tokens", 0)
+        grid = net.backbone.patch_embed.grid_size
+        prefix = (
+            own.shape[1] - grid[0] * grid[1]
+        )  # of the class token and the like, which not every one has a place for
+        if value.shape[2] != own.shape[2] or math.isqrt(value.shape[1] - prefix) ** 2 != value.shape[1] - prefix:
+            return None
         places: Tensor = resample_abs_pos_embed(value, grid, num_prefix_tokens=prefix)
         return places if places.shape == own.shape else None
     if value.ndim != 4 or value.shape[:1] != own.shape[:1] or value.shape[2:] != own.shape[2:]:

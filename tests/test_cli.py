@@ -38,7 +38,7 @@ MISTAKES = {
     "a source to prepare that is not there": (["prepare", "data=icml_csv"], "icml_face_data.csv is not there"),
     "votes that do not fit": (
         ["audit", "data=synthetic", "data.training=1", "votes=x.csv"],
-        "votes=x.csv cannot be read",
+        "x.csv is not there. The votes of FER\\+ .* it is: votes=FILE",
     ),
     "a fault that nothing lists": (["train", *SMALL, "split.drop_faults=[leak]"], "split.drop, which names no file"),
     "a size the network cannot take": (

@@ -3,6 +3,7 @@
 import pytest
 from torch import nn
 
+from emotion.errors import UserError
 from emotion.models.blocks import FaceNetwork
 from emotion.models.timm_backbone import TimmBackbone
 from emotion.models.v4_attention import V4Attention
@@ -46,3 +47,16 @@ def test_each_block_s_rate_is_the_next_one_s_times_the_decay(net: FaceNetwork) -
     first = next(iter(net.features.parameters()))
     assert isinstance(first, nn.Parameter)
     assert any(first is parameter for parameter in blocks[0]["params"])
+
+
+def test_a_backbone_rate_of_nothing_is_nothing(net: FaceNetwork) -> None:
+    backbone, head = parameter_groups(net, 1e-3, 0.0, 1.0)
+    assert (backbone["lr"], head["lr"]) == (0.0, 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("backbone_lr", "decay"), [(-1, 1.0), (None, 0), (None, -1), (None, 1.5), ("x", 1.0), (None, "x")]
+)
+def test_rates_that_are_none_are_refused(net: FaceNetwork, backbone_lr: object, decay: object) -> None:
+    with pytest.raises(UserError, match=r"expected a rate from 0 on or null, and a factor above 0, at most 1"):
+        parameter_groups(net, 1e-3, backbone_lr, decay)  # type: ignore[arg-type]

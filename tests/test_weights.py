@@ -212,7 +212,9 @@ def test_a_file_that_would_run_code_is_refused_unopened() -> None:
 
 def test_weights_of_another_network_are_refused_naming_both() -> None:
     torch.save(timm.create_model("convnext_atto").state_dict(), "other.pth")
-    with pytest.raises(UserError, match=r"fits no layer of TimmBackbone: it has .*stem.*; expected .*conv1"):
+    with pytest.raises(
+        UserError, match=r"fits 0 % of TimmBackbone before its head.*: it has .*stem.*; the network has .*conv1"
+    ):
         fill(TimmBackbone(2, 3, 64, "resnet10t"), "other.pth")
 
 
@@ -220,3 +222,29 @@ def test_weights_of_another_network_are_refused_naming_both() -> None:
 def test_a_source_that_is_not_there_is_refused(missing: str) -> None:
     with pytest.raises(UserError, match=f"model.weights={missing} is not there; expected a file of weights"):
         fill(TimmBackbone(2, 3, 64, "resnet10t"), missing)
+
+
+def test_weights_that_leave_most_of_a_network_drawn_are_refused() -> None:
+    torch.save(timm.create_model("test_resnet").state_dict(), "small.pth")
+    with pytest.raises(UserError, match=r"fits \d+ % of TimmBackbone before its head, expected at least 50 %"):
+        fill(TimmBackbone(2, 3, 64, "resnet18"), "small.pth")
+
+
+def test_places_without_one_for_the_class_token_are_laid_out_anew_as_well() -> None:
+    torch.save(timm.create_model("deit3_small_patch16_224").state_dict(), "deit3.pth")
+    net = TimmBackbone(2, 3, 64, "deit3_small_patch16_224")
+    loaded = load_into(net, "deit3.pth", 64, 3, CLASSES)
+    assert loaded.resized == ["features.backbone.pos_embed 1x196x384 to 1x16x384"]
+
+
+@pytest.mark.parametrize("settings", [{}, {"classes": ["a"]}])
+def test_a_checkpoint_of_another_trainer_is_read_by_its_names(settings: dict[str, object]) -> None:
+    state = timm.create_model("resnet10t").state_dict()
+    torch.save({"hyper_parameters": settings, "model": state}, "foreign.ckpt")
+    assert len(load_into(TimmBackbone(2, 3, 64, "resnet10t"), "foreign.ckpt", 64, 3, CLASSES).skipped) == 2
+
+
+def test_weights_that_timm_cannot_convert_are_refused() -> None:
+    torch.save({name: value for name, value in timm.create_model("resnet10t").state_dict().items()}, "resnet.pth")
+    with pytest.raises(UserError, match=r"not of convnext_atto|fits 0 %"):
+        fill(TimmBackbone(2, 3, 64, "convnext_atto"), "resnet.pth")

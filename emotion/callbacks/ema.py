@@ -9,6 +9,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
 from emotion.classifier import EmotionClassifier
+from emotion.errors import UserError
 
 
 class ExponentialMovingAverage(L.Callback):
@@ -18,9 +19,14 @@ class ExponentialMovingAverage(L.Callback):
     gives the place back before the best checkpoint is saved, which then holds the raw weights unless it holds the
     optimiser's state too; saves the two exchanged where a run is stopped inside validation; and lets frozen weights
     drift by rounding.
+
+    Raises:
+        UserError: a decay that is none.
     """
 
     def __init__(self, decay: float = 0.999) -> None:
+        if not isinstance(decay, int | float) or not 0 <= decay <= 1:
+            raise UserError(f"ema_decay={decay}: expected a number from 0 to 1.")
         self.decay = decay
         self.step = 0  # the last one that was added
         self.stored: list[Tensor] = []  # the average, or the raw weights while the average stands in their place
@@ -70,6 +76,7 @@ class ExponentialMovingAverage(L.Callback):
         """Go on with both; the checkpoint of a run that did not average begins with its weights."""
         if trainer.state.fn != TrainerFn.FITTING:
             return
+        self.step = checkpoint["global_step"]
         self.stored = [tensor.detach().clone() for tensor in _tensors(pl_module)]
         if raw := checkpoint.get("raw_weights"):
             for name, tensor in _named(pl_module).items():
@@ -80,14 +87,6 @@ class ExponentialMovingAverage(L.Callback):
         tensors = self.stored if self.in_place else _tensors(pl_module)
         names = (name.removeprefix("net.") for name in _named(pl_module))
         return dict(zip(names, tensors, strict=True))
-
-    def state_dict(self) -> dict[str, int]:
-        """The last step that was added."""
-        return {"step": self.step}
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on from there."""
-        self.step = state_dict["step"]
 
     def _add(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.global_step == self.step:

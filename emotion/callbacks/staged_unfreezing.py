@@ -53,6 +53,12 @@ class StagedUnfreezing(L.Callback):
         names = list(self.stages)
         return next((name for name, end in zip(names, self.ends, strict=True) if epoch < end), names[-1])
 
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Refuse a later stage that the network cannot do before the first one takes its time."""
+        assert isinstance(pl_module, EmotionClassifier)
+        for stage in self.stages.values():
+            learning(pl_module.net, stage["train"])
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin, or go on in the middle of an epoch."""
         self._set(trainer, pl_module)
@@ -67,6 +73,21 @@ class StagedUnfreezing(L.Callback):
         freeze(pl_module.net, stage["train"], batch_norm=stage["batch_norm"])
 
 
+def learning(net: nn.Module, train: str | int) -> int:
+    """How many blocks besides the head learn.
+
+    Raises:
+        UserError: the network has not so many.
+    """
+    head = max(net.depths().values())  # type: ignore[operator]
+    blocks = int({"head": 0, "all": head}.get(str(train), train))
+    if blocks > head:
+        raise UserError(
+            f"train={train}: {type(net).__name__} has {head} blocks before its head; expected at most so many."
+        )
+    return blocks
+
+
 def freeze(net: nn.Module, train: str | int, batch_norm: str = "train") -> None:
     """Let the head, all, or so many last blocks besides the head learn; nothing else of `net`, its statistics included.
 
@@ -75,13 +96,9 @@ def freeze(net: nn.Module, train: str | int, batch_norm: str = "train") -> None:
     """
     depths: dict[str, int] = net.depths()  # type: ignore[operator]
     head = max(depths.values())
-    learning = {"head": 0, "all": head}.get(str(train), train)
-    if int(learning) > head:
-        raise UserError(
-            f"train={train}: {type(net).__name__} has {head} blocks before its head; expected at most {head}."
-        )
+    first = head - learning(net, train)
     for name, parameter in net.named_parameters():
-        parameter.requires_grad_(depths[name] >= head - int(learning))
+        parameter.requires_grad_(depths[name] >= first)
     for name, module in net.named_modules():
         if isinstance(module, _BatchNorm):
             own = module if module.affine else net.get_submodule(name.rpartition(".")[0])

@@ -30,8 +30,8 @@ class Votes(NamedTuple):
     names: list[str]  # ferNNNNNNN.png, not numbered by row; empty for rows that FER+ gives no picture of
 
 
-def read_votes(path: Path) -> Votes:
-    """The file, however its header's letters are.
+def read_votes(path: Path, setting: str = "data.votes") -> Votes:
+    """The file that `setting` names, however its header's letters are.
 
     Raises:
         UserError: it is missing or not text, its header is another one, a row is not as announced, or there is none.
@@ -40,7 +40,7 @@ def read_votes(path: Path) -> Votes:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return _read(path, csv.reader(file))
     except FileNotFoundError:
-        raise UserError(missing(path)) from None
+        raise UserError(missing(path, setting)) from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as CSV ({error}); expected {','.join(HEADER)}.") from error
 
@@ -64,11 +64,11 @@ def check_rows(path: Path, votes: Votes, source: str, usage: NDArray[np.uint8]) 
         )
 
 
-def missing(path: Path) -> str:
+def missing(path: Path, setting: str = "data.votes") -> str:
     """What to say where there is no such file."""
     return (
         f"{path} is not there. The votes of FER+ are published on GitHub (search 'FERPlus fer2013new.csv'): put the "
-        f"file there, or say where it is: data.votes=FILE."
+        f"file there, or say where it is: {setting}=FILE."
     )
 
 

@@ -79,12 +79,14 @@ class TimmFeatures(nn.Module):
         if maps.ndim == 3:
             tokens = maps[:, getattr(self.backbone, "num_prefix_tokens", 0) :]
             side = math.isqrt(tokens.shape[1])
-            return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, side, side)
+            if side * side != tokens.shape[1]:
+                raise ValueError(f"its {tokens.shape[1]} tokens are no square")
+            return tokens.transpose(1, 2).reshape(tokens.shape[0], tokens.shape[2], side, side)
         return maps.permute(0, 3, 1, 2) if _channels_last(self.backbone) else maps
 
 
 class TimmHead(nn.Module):
-    """Pools as the backbone does, with whatever trained layers it has there; a transformer's patches are averaged.
+    """Pools as the backbone does, with what trained layers it has there; a transformer's patches are averaged alone.
 
     Those layers stay among the backbone's parameters, with which they were trained.
     """
@@ -110,7 +112,7 @@ def create(backbone: str, in_channels: int, input_size: int, drop_path: float = 
     """Timm's model without its classifier; with `pretrained`, weights from the Hugging Face Hub or its cache.
 
     Raises:
-        ValueError: timm has no such backbone.
+        ValueError: timm has no such backbone, or one that cannot be used here.
     """
     if not timm.is_model(backbone):
         near = difflib.get_close_matches(backbone, timm.list_models(), 5, 0.5)
@@ -124,7 +126,13 @@ def create(backbone: str, in_channels: int, input_size: int, drop_path: float = 
         settings["img_size"] = input_size
     if drop_path:
         settings["drop_path_rate"] = drop_path
-    return timm.create_model(backbone, pretrained=pretrained, **settings)
+    try:
+        made = timm.create_model(backbone, pretrained=pretrained, **settings)
+    except AssertionError as error:
+        raise ValueError(f"{backbone} cannot take {input_size}x{input_size} pixels: {error}.") from error
+    if not hasattr(made, "group_matcher"):
+        raise ValueError(f"{backbone} does not tell its blocks apart, which stages need; choose another backbone.")
+    return made
 
 
 def _channels_last(backbone: nn.Module) -> bool:

@@ -9,6 +9,7 @@ from torch import Tensor
 from emotion import checkpoints
 from emotion.callbacks.ema import ExponentialMovingAverage
 from emotion.classifier import EmotionClassifier
+from emotion.errors import UserError
 from emotion.loggers import read_metrics
 from emotion.train import train
 from tests.callbacks.test_staged_unfreezing import state, transfer
@@ -92,3 +93,9 @@ def test_an_average_begun_on_resuming_begins_with_the_weights() -> None:
     after = state(RUN)
     names = [name for name in before if name.startswith("net.") and before[name].is_floating_point()]
     assert all(after[name].equal(before[name]) for name in names)
+
+
+@pytest.mark.parametrize("decay", [-0.1, 2, "abc"])
+def test_a_decay_that_is_none_is_refused(decay: object) -> None:
+    with pytest.raises(UserError, match="expected a number from 0 to 1"):
+        ExponentialMovingAverage(decay)  # type: ignore[arg-type]

@@ -172,3 +172,10 @@ def test_gradients_of_a_frozen_part_are_not_computed() -> None:
     net = TimmBackbone(7, 3, 32, "test_resnet")
     freeze(net, "head")
     assert not net.features(torch.randn(2, 3, 32, 32)).requires_grad
+
+
+def test_a_later_stage_that_cannot_be_is_refused_before_the_first() -> None:
+    cfg = transfer("callbacks.staged_unfreezing.stages.finetune={train: 99, epochs: null}")
+    with pytest.raises(UserError, match="train=99: TimmBackbone has 5 blocks"):
+        train(cfg, RUN)
+    assert not (RUN / "metrics.csv").exists()

@@ -171,6 +171,9 @@ def test_compiled_and_in_bf16_it_computes_the_same() -> None:
         ("resnt18", 64, r"timm has no backbone 'resnt18'; expected .* such as resnet18"),
         ("vgg11", 16, r"vgg11 cannot take 16x16 pixels of 3: .*Choose another input"),
         ("maxvit_tiny_tf_224", 100, r"maxvit_tiny_tf_224 cannot take 100x100 pixels of 3: .*divisible"),
+        ("pit_ti_224", 224, "pit_ti_224 does not tell its blocks apart"),
+        ("volo_d1_224", 32, "tokens are no square"),
+        ("nest_tiny", 50, "nest_tiny cannot take 50x50 pixels"),
         ("coat_tiny", 224, "its features are neither maps nor tokens"),
     ],
 )
