@@ -10,6 +10,7 @@ import torch
 
 from emotion.classifier import EmotionClassifier
 from emotion.errors import UserError
+from emotion.files import write_atomically
 
 BEST, LAST = Path("checkpoints/best.ckpt"), Path("checkpoints/last.ckpt")
 
@@ -42,6 +43,13 @@ def load(source: str | Path) -> Loaded:
             f"{path} is not a checkpoint of this package: {str(error).splitlines()[0]}. "
             f"Give a run folder or a .ckpt file that python -m emotion.train wrote."
         ) from error
+
+
+def set_temperature(path: Path, temperature: float) -> None:
+    """Have a checkpoint hold the temperature that its classifier's probabilities are to have from now on."""
+    content = read(path)
+    content["hyper_parameters"]["temperature"] = temperature
+    write_atomically(path, lambda temporary: torch.save(content, temporary))
 
 
 def read(path: Path) -> dict[str, Any]:

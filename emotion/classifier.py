@@ -41,6 +41,7 @@ class EmotionClassifier(L.LightningModule):
         monitor: the metric that a plateau schedule watches.
         backbone_lr: learning rate of all but the head, which has the optimizer's; None for the same.
         layer_decay: of the learning rate from each block to the one before it; see `parameter_groups`.
+        temperature: divides the logits of all probabilities; fitted after training, see `emotion.calibration`.
     """
 
     def __init__(
@@ -55,10 +56,11 @@ class EmotionClassifier(L.LightningModule):
         monitor: str = "val/acc",
         backbone_lr: float | None = None,
         layer_decay: float = 1.0,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.classes = tuple(classes)
+        self.classes, self.temperature = tuple(classes), temperature
         self.preprocess = Preprocess(**input)
         self.net = build(model, num_classes=len(classes), in_channels=input["channels"], input_size=input["size"])
         self.criterion = build(loss, class_counts=class_counts)
@@ -86,7 +88,7 @@ class EmotionClassifier(L.LightningModule):
     @torch.inference_mode()
     def probabilities(self, pixels: Tensor, views: str = "none") -> Tensor:
         """Raw uint8 faces (B, H, W) or (B, H, W, 3) to probabilities (B, K), averaged over the test-time views."""
-        return averaged(self, self.preprocess(pixels), views)
+        return averaged(self, self.preprocess(pixels), views, self.temperature)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean loss of a batch of faces and targets."""

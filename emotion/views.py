@@ -35,6 +35,6 @@ def ten_crop(faces: Tensor) -> list[Tensor]:
 VIEWS: dict[str, Callable[[Tensor], list[Tensor]]] = {"none": none, "flip": flip, "ten_crop": ten_crop}
 
 
-def averaged(net: Callable[[Tensor], Tensor], faces: Tensor, views: str) -> Tensor:
-    """Probabilities (B, K), the mean over the views' own."""
-    return torch.stack([net(view).float().softmax(-1) for view in VIEWS[views](faces)]).mean(0)
+def averaged(net: Callable[[Tensor], Tensor], faces: Tensor, views: str, temperature: float = 1.0) -> Tensor:
+    """Probabilities (B, K), the mean over the views' own, of logits divided by `temperature`."""
+    return torch.stack([(net(view).float() / temperature).softmax(-1) for view in VIEWS[views](faces)]).mean(0)
