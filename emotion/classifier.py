@@ -85,6 +85,11 @@ class EmotionClassifier(L.LightningModule):
         logits: Tensor = run(faces.contiguous(memory_format=self.memory_format))
         return logits
 
+    def calibrated(self, faces: Tensor) -> Tensor:
+        """Normalised faces (B, C, S, S) to probabilities (B, K), through the temperature."""
+        probabilities: Tensor = (self(faces).float() / self.temperature).softmax(-1)
+        return probabilities
+
     @torch.inference_mode()
     def probabilities(self, pixels: Tensor, views: str = "none") -> Tensor:
         """Raw uint8 faces (B, H, W) or (B, H, W, 3) to probabilities (B, K), averaged over the test-time views."""

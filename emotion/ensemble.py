@@ -36,6 +36,11 @@ class Ensemble(nn.Module):
         return [one.classifier for one in self.loaded]
 
     @property
+    def name(self) -> str:
+        """For people: its members' networks."""
+        return " + ".join(getattr(one.net, "name", type(one.net).__name__) for one in self.members)
+
+    @property
     def paths(self) -> list[str]:
         """Of the members' checkpoints."""
         return [str(one.path) for one in self.loaded]

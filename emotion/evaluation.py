@@ -70,8 +70,8 @@ def score(
         "accuracy": wilson(scores.accuracy, confusion.sum()),
         "macro_f1": _percentile(scores.macro_f1, resampled.macro_f1),
         "ece": float(expected_calibration_error(probabilities, truth)) if len(labels) else None,
-        "nll": _mean(negative_log_likelihood(probabilities, truth)),
-        "brier": _mean(brier(probabilities, truth)),
+        "nll": mean_with_interval(negative_log_likelihood(probabilities, truth)),
+        "brier": mean_with_interval(brier(probabilities, truth)),
         "classes": {
             name: {
                 "n": int(true[i]),
@@ -141,12 +141,13 @@ def _percentile(figure: Tensor, resampled: Tensor) -> list[float]:
 
 def _against(shares: Tensor, probabilities: Tensor) -> dict[str, Any]:
     return {
-        "cross_entropy": _mean(cross_entropy_to(shares, probabilities)),
-        "entropy": _mean(torch.special.entr(shares.double()).sum(-1)),
+        "cross_entropy": mean_with_interval(cross_entropy_to(shares, probabilities)),
+        "entropy": mean_with_interval(torch.special.entr(shares.double()).sum(-1)),
     }
 
 
-def _mean(values: Tensor) -> list[float | None]:
+def mean_with_interval(values: Tensor) -> list[float | None]:
+    """The mean of values (n,) with its 95 % interval, a normal one; of fewer than two, no interval."""
     if len(values) < 2:  # nothing is known of their spread
         return [float(values.mean()) if len(values) else None, None, None]
     mean, half = float(values.mean()), CONFIDENCE_Z * float(values.std()) / len(values) ** 0.5

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
 from emotion.errors import UserError
 
@@ -36,8 +36,7 @@ class Preprocess(nn.Module):
 
     def unpack(self, pixels: Tensor) -> Tensor:
         """uint8 pixels to values from 0 to 1, (B, 1 or 3, S, S) with S at most `zoom` times the network's size."""
-        faces = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
-        return self.reduce(faces.float().div_(255))
+        return self.reduce(values(pixels))
 
     def reduce(self, faces: Tensor) -> Tensor:
         """Values from 0 to 1, (B, 1 or 3, H, W), to no more channels and pixels than the network takes."""
@@ -63,9 +62,32 @@ class Preprocess(nn.Module):
         """What `finish` made to values from 0 to 1 again; their size and their channels stay."""
         return faces * self.std + self.mean
 
+    def take(self, faces: Tensor) -> Tensor:
+        """Values from 0 to 1, (B, 1 or 3, H, W), to what the network takes, (B, channels, size, size)."""
+        return self.finish(self.centre(self.reduce(faces)))
+
     def forward(self, pixels: Tensor) -> Tensor:
         """`unpack`, `centre`, `finish`."""
-        return self.finish(self.centre(self.unpack(pixels)))
+        return self.take(values(pixels))
+
+    def lay_back(self, maps: Tensor, height: int, width: int) -> Tensor:
+        """Maps (B, size, size) of what the network took, over the faces of (B, 1 or 3, height, width) it came from.
+
+        What `centre` cut off, the network has not seen: there they are 0.
+        """
+        if self.zoomed > self.size:
+            before = round((self.zoomed - self.size) / 2)
+            after = self.zoomed - self.size - before
+            maps = pad(maps, (before, after, before, after))
+        if maps.shape[-2:] == (height, width):
+            return maps
+        return interpolate(maps[:, None], (height, width), mode="bilinear", antialias=True)[:, 0]
+
+
+def values(pixels: Tensor) -> Tensor:
+    """uint8 faces (B, H, W) or (B, H, W, 3) to values from 0 to 1, (B, 1 or 3, H, W)."""
+    faces = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+    return faces.float().div_(255)
 
 
 def _resized(faces: Tensor, side: int) -> Tensor:

@@ -196,7 +196,12 @@ def commit() -> str | None:
 
 def versions() -> dict[str, str]:
     """Of Python and of the packages that a figure may depend on."""
-    return {"emotion": version("emotion"), "python": platform.python_version()} | {p: version(p) for p in PACKAGES}
+    return {"emotion": version("emotion"), "python": platform.python_version()} | versions_of(*PACKAGES)
+
+
+def versions_of(*packages: str) -> dict[str, str]:
+    """Of further packages that a result may depend on."""
+    return {package: version(package) for package in packages}
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -19,6 +19,20 @@ class FaceNetwork(nn.Module):
         logits: Tensor = self.head(self.features(faces))
         return logits
 
+    def cam_layer(self) -> str:
+        """The name of the layer that Grad-CAM explains: the last of the widest convolutions that see round them.
+
+        Of 1x1 convolutions, such as a skip's, and of an attention's single map it is none.
+        """
+        seeing = [
+            (layer.out_channels, name)
+            for name, layer in self.features.named_modules(prefix="features")
+            if isinstance(layer, nn.Conv2d) and max(layer.kernel_size) > 1
+        ]
+        widest = max(channels for channels, _ in seeing)
+        last: str = [name for channels, name in seeing if channels == widest][-1]
+        return last
+
     def depths(self) -> dict[str, int]:
         """Each parameter's block, counted from 0 at the input; the head is the last."""
         places = [name.split(".") for name, _ in self.named_parameters()]

@@ -51,6 +51,10 @@ class TimmBackbone(FaceNetwork):
         """The model of timm, whose parameters are named as in its own checkpoints."""
         return self.features.backbone
 
+    def cam_layer(self) -> str:
+        """The last maps, a transformer's too: its patches are averaged, so that each has its own gradient."""
+        return "features"
+
     def depths(self) -> dict[str, int]:
         """By timm's own groups: the stem, each block, what follows them; then the head."""
         matcher = self.backbone.group_matcher(coarse=False)

@@ -1,0 +1,157 @@
+"""Show and check what a network looks at: python -m emotion.explain checkpoint=RUN [method=gradcam] [beside=RUN]."""
+
+import json
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from emotion.cli import near, verb
+from emotion.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from emotion.ensemble import Ensemble
+    from emotion.explained import Explained, Subjects
+
+Settings = dict[str, Any]
+
+
+def explain(cfg: DictConfig, folder: Path) -> Settings:
+    """What explain.json says of the maps of every network and method; writes it with the maps and pictures of them.
+
+    Raises:
+        UserError: something given is missing or wrong.
+    """
+    import numpy as np
+    from rich.progress import Progress
+
+    from emotion import explain_sheets, plots, report, runs
+    from emotion.cli import console
+    from emotion.explained import subjects_of
+    from emotion.files import write_atomically, write_text
+
+    settings: Settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    _check(settings)
+    networks = _networks(settings)
+    subjects = subjects_of(next(iter(networks.values())), settings)
+    with Progress(console=console(), transient=True) as progress:
+        explained = [
+            one
+            for name, ensemble in networks.items()
+            for one in _explained(name, ensemble, subjects, settings, progress)
+        ]
+    result = {
+        "command": runs.command(),
+        "commit": runs.commit(),
+        "versions": runs.versions() | runs.versions_of("grad-cam", "captum"),
+        "config": settings,
+        "faces": subjects.described(),
+        "explained": [one.described() for one in explained],
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = {
+        "sheet.png": explain_sheets.sheet(subjects, explained, settings["shown"]),
+        "averages.png": explain_sheets.averages(subjects, explained),
+    }
+    if measured := [one for one in explained if one.truth]:
+        pictures["faithfulness.png"] = explain_sheets.curves(measured)
+        for one in measured:
+            report.print_table(*one.table())
+    for name, figure in pictures.items():
+        plots.save(figure, folder / name)
+    columns: dict[str, Any] = {f"{one.network}/{one.method}": one.maps.numpy() for one in explained}
+    columns |= {"rows": subjects.rows, "targets": np.stack([one.targets.numpy() for one in explained])}
+    write_atomically(folder / "maps.npz", lambda temporary: np.savez_compressed(temporary, **columns))
+    write_text(folder / "explain.json", json.dumps(result, indent=2) + "\n")
+    print("\n".join(f"wrote {near(folder / name)}" for name in (*pictures, "maps.npz", "explain.json")))
+    return result
+
+
+def _networks(settings: Settings) -> dict[str, "Ensemble"]:
+    """The network to explain and the one beside it, on the device, by names that tell them apart."""
+    from emotion import checkpoints, ensemble, machine
+
+    device = "cuda" if machine.on_gpu(settings["accelerator"]) else "cpu"
+    asked = [settings["checkpoint"], *([settings["beside"]] if settings["beside"] else [])]
+    loaded = [ensemble.load(source).to(device) for source in asked]
+    for other in loaded[1:]:
+        checkpoints.check_classes(other.loaded[0].path, other.classes, loaded[0].classes)
+    names = [one.name for one in loaded]
+    if len(set(names)) < len(names):
+        names = [" + ".join(one.paths) for one in loaded]
+    if len(set(names)) < len(names):
+        raise UserError(f"beside={settings['beside']} is the checkpoint itself; expected another one.")
+    return dict(zip(names, loaded, strict=True))
+
+
+def _explained(
+    network: str, ensemble: "Ensemble", subjects: "Subjects", settings: Settings, progress: "Progress"
+) -> list["Explained"]:
+    """Every method's maps of one network, and what they are worth."""
+    from emotion import machine
+    from emotion.building import build
+    from emotion.explained import Explained, targets_of
+    from emotion.explainers import faithfulness
+    from emotion.explainers.explanations import Explainer
+
+    asked, some = settings["faithfulness"], slice((settings["faithfulness"] or {}).get("faces"))
+    methods = {name: build(config) for name, config in settings["method"].items()}
+    precision = machine.precision(settings["precision"], settings["accelerator"])
+    found: list[Explained] = []
+    unknowing: dict[str, faithfulness.Truth] = {}
+    for name, method in methods.items():
+        explainer = Explainer(ensemble, method, precision)
+        probabilities = explainer.probabilities(subjects.faces)
+        targets = targets_of(settings["target"], probabilities, subjects)
+        bar = progress.add_task(f"{network}: {name}", total=len(targets))
+        began = time.perf_counter()
+        maps = explainer.maps(subjects.faces, targets, partial(progress.advance, bar))
+        seconds = time.perf_counter() - began
+        truth = None
+        if asked:
+            told = (subjects.faces[some], targets[some])
+            bar = progress.add_task("  are they true?", total=faithfulness.PARTS + (0 if unknowing else 6))
+            got_on = partial(progress.advance, bar)
+            for whose, know_nothing in faithfulness.UNKNOWING.items():
+                if whose not in unknowing:
+                    unknowing[whose] = faithfulness.ranked(explainer, *told, know_nothing(maps[some]), got_on)
+            truth = faithfulness.measure(explainer, *told, maps[some], asked["sensitivity"], got_on)
+        signed = method.signed
+        found.append(Explained(network, name, signed, maps, targets, probabilities, seconds, truth, unknowing))
+    return found
+
+
+def _check(settings: Settings) -> None:
+    import torch
+
+    expected = {
+        "subset": ("train", "val", "test"),
+        "precision": ("auto", "32-true", "bf16-mixed"),
+        "accelerator": ("auto", "cpu", "gpu") if torch.cuda.is_available() else ("auto", "cpu"),
+    }
+    for name, choices in expected.items():
+        if settings[name] not in choices:
+            raise UserError(f"{name}={settings[name]}: expected {', '.join(choices)}.")
+    for name in ("faces", "shown"):
+        if not isinstance(settings[name], int) or settings[name] < 1:
+            raise UserError(f"{name}={settings[name]}: expected a whole number above 0.")
+    asked = settings["faithfulness"]
+    if asked and not all(isinstance(n, int) and n > 1 for n in asked.values()):
+        raise UserError(f"faithfulness={asked}: expected whole numbers above 1, or null.")
+    if settings["rows"] and settings["images"]:
+        raise UserError("rows= and images= both name the faces; expected one of them.")
+
+
+@verb("explain")
+def main(cfg: DictConfig) -> None:
+    """Explain and report."""
+    explain(cfg, Path(cfg.output or near(Path(HydraConfig.get().runtime.output_dir))))
+
+
+if __name__ == "__main__":
+    main()
