@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from emotion.cli import near, verb
+from emotion.cli import duration, near, verb
 from emotion.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def explain(cfg: DictConfig, folder: Path) -> Settings:
     _check(settings)
     networks = _networks(settings)
     subjects = subjects_of(next(iter(networks.values())), settings)
-    with Progress(console=console(), transient=True) as progress:
+    screen = console()
+    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
         explained = [
             one
             for name, ensemble in networks.items()
@@ -112,6 +113,7 @@ def _explained(
         began = time.perf_counter()
         maps = explainer.maps(subjects.faces, targets, partial(progress.advance, bar))
         seconds = time.perf_counter() - began
+        progress.console.print(f"{network}: {name}, {len(maps)} faces in {duration(seconds)}", highlight=False)
         truth = None
         if asked:
             told = (subjects.faces[some], targets[some])

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emotion.checkpoint_data import data_of
+from emotion.data.datamodule import EmotionDataModule
 from emotion.data.images import SUFFIXES, read_images
 from emotion.ensemble import Ensemble
 from emotion.errors import UserError
@@ -130,6 +131,11 @@ def subjects_of(ensemble: Ensemble, settings: Mapping[str, Any]) -> Subjects:
             raise UserError(f"rows={left_out.tolist()} are of none of {', '.join(data.classes)}; choose others.")
     else:
         rows = balanced(getattr(data.split, settings["subset"]), data.labels, settings["faces"], settings["seed"])
+    return of_rows(data, rows)
+
+
+def of_rows(data: EmotionDataModule, rows: NDArray[np.int64]) -> Subjects:
+    """The faces of some of a source's rows."""
     faces = values(torch.from_numpy(data.faces.images[rows]))
     labels = torch.from_numpy(data.labels[rows].astype(np.int64))
     names = [f"row {row}" for row in rows]
@@ -146,12 +152,13 @@ def balanced(rows: NDArray[np.int64], labels: NDArray[np.integer], count: int, s
     return drawn[np.lexsort((labels[drawn], turn))][:count]
 
 
-def targets_of(target: str, probabilities: Tensor, subjects: Subjects) -> Tensor:
-    """The classes (N,) to explain.
+def targets_of(target: str | bool, probabilities: Tensor, subjects: Subjects) -> Tensor:
+    """The classes (N,) to explain; `target=true` reaches us as a truth value.
 
     Raises:
         UserError: it is none of the classes, or the faces have no true one.
     """
+    target = "true" if target is True else str(target)
     if target == "predicted":
         return probabilities.argmax(1)
     if target == "true" and subjects.labels is not None:

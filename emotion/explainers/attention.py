@@ -104,5 +104,6 @@ def _seen(
 
 
 def _from_0_to_1(maps: Tensor) -> Tensor:
+    """Each map's own range; one that is flat but for rounding becomes 0."""
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
-    return (maps - low) / (high - low).clamp(min=1e-12)
+    return torch.where(high - low > 1e-5 * high.abs(), (maps - low) / (high - low), 0.0)

@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
-from pytorch_grad_cam.metrics.road import NoisyLinearImputer
+from pytorch_grad_cam.metrics.road import NoisyLinearImputer, neighbors_weights
+from scipy.sparse import csc_matrix
+from scipy.sparse.linalg import spsolve
 from torch import Tensor
 
 from emotion.explainers.explanations import Explainer
@@ -70,6 +72,18 @@ def _exchanged(score: Score, before: Tensor, after: Tensor, maps: Tensor) -> Ten
     return torch.stack(scores, 1)
 
 
+def _filled_in(face: Tensor, kept: Tensor, noise: float = 0.01) -> Tensor:
+    """A face (1 or 3, H, W) whose pixels that are not `kept` (H, W) are weighted means of their neighbours.
+
+    As pytorch-grad-cam's imputer, which NumPy 2 warns of when it is given tensors.
+    """
+    equations, known = NoisyLinearImputer.setup_sparse_system(kept.numpy(), face.numpy(), neighbors_weights)
+    solved = torch.from_numpy(spsolve(csc_matrix(equations), known)).float().view(-1, len(face)).T
+    filled = face.clone()
+    filled[:, kept == 0] = solved + noise * torch.randn(solved.shape)
+    return filled
+
+
 def _order(maps: Tensor) -> Tensor:
     """The pixels (N, H * W) of maps (N, H, W), those that count most first; equal ones in random order."""
     flat = maps.flatten(1)
@@ -86,17 +100,16 @@ def road(score: Score, faces: Tensor, maps: Tensor) -> Tensor:
     """Half of what is lost more when the most important pixels go than when the least important do, (N,).
 
     Rong et al. 2022, https://arxiv.org/abs/2202.00449: what goes is filled in from its surroundings, with a little
-    noise, so that the hole itself gives nothing away. Imputation and combined score are pytorch-grad-cam's; higher is
+    noise, so that the hole itself gives nothing away. Equations and combined score are pytorch-grad-cam's; higher is
     truer.
     """
-    imputer, lost = NoisyLinearImputer(), []
-    order, pixels = _order(maps), maps[0].numel()
+    order, pixels, lost = _order(maps), maps[0].numel(), []
     with seeded(0):
         for share in ROAD_SHARES:
             gone = round(share * pixels)
             for sign, some in ((1, order[:, -gone:]), (-1, order[:, :gone])):
                 kept = torch.ones(maps.shape).flatten(1).scatter_(1, some, 0.0).view_as(maps)
-                filled = torch.stack([imputer(face, mask) for face, mask in zip(faces, kept, strict=True)])
+                filled = torch.stack([_filled_in(face, mask) for face, mask in zip(faces, kept, strict=True)])
                 lost.append(sign * score(filled))
     return torch.stack(lost).sum(0) / (2 * len(ROAD_SHARES))
 

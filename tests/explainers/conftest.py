@@ -1,0 +1,70 @@
+"""A network whose answer is the brightness of one corner, so that every method has a right answer."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from emotion.checkpoints import Loaded
+from emotion.classifier import EmotionClassifier
+from emotion.cli import compose
+from emotion.ensemble import Ensemble
+from emotion.models.blocks import FaceNetwork, SpatialAttention
+from tests.models.test_models import recipe
+
+SIDE, CORNER = 48, 24
+
+
+class OneCorner(SpatialAttention):
+    """Lets the upper left corner through and nothing else."""
+
+    def attention(self, maps: Tensor) -> Tensor:
+        where = torch.zeros_like(maps[:, :1])
+        where[..., :CORNER, :CORNER] = 1.0
+        return where
+
+
+class CornerNetwork(FaceNetwork):
+    """Two classes: bright, whose logit is four times the corner's mean, and dark, whose logit is 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        convolution = nn.Conv2d(1, 2, 3, padding=1, bias=False)
+        nn.init.constant_(convolution.weight, 1 / 9)
+        linear = nn.Linear(2, 2, bias=False)
+        linear.weight.data = torch.tensor([[2.0, 2.0], [0.0, 0.0]]) * (SIDE / CORNER) ** 2
+        self.features = nn.Sequential(OneCorner(), convolution, nn.ReLU(inplace=True))
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear)
+
+
+def classifier_of(net: nn.Module, classes: int, channels: int, size: int) -> EmotionClassifier:
+    """`net` in a classifier that takes faces as they are, from 0 to 1; frozen, as methods are given it."""
+    cfg = compose("train", "run_dir=x")
+    made = EmotionClassifier(
+        model=recipe("simple_cnn")[0],
+        input={"size": size, "channels": channels, "mean": [0.0], "std": [1.0]},
+        classes=[f"class {number}" for number in range(classes)],
+        class_counts=[1.0] * classes,
+        loss=dict(cfg.loss),
+        optimizer=dict(cfg.optimizer),
+        scheduler={},
+    )
+    made.net = net
+    return made.eval().requires_grad_(False)
+
+
+@pytest.fixture
+def corner() -> EmotionClassifier:
+    return classifier_of(CornerNetwork(), 2, 1, SIDE)
+
+
+@pytest.fixture
+def bright_faces() -> Tensor:
+    """Four nearly white faces (4, 1, 48, 48)."""
+    return 0.9 + 0.1 * torch.rand(4, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+
+
+def alone(classifier: EmotionClassifier) -> Ensemble:
+    """An ensemble of one that no file holds."""
+    from pathlib import Path
+
+    return Ensemble([Loaded(Path("nowhere"), classifier, {}, "", 0)])

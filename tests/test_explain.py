@@ -1,0 +1,121 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import DictConfig
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from emotion import checkpoints
+from emotion.cli import compose
+from emotion.errors import UserError
+from emotion.explain import explain
+from emotion.explained import balanced
+from emotion.train import train
+
+Config = Callable[..., DictConfig]
+RUN, OUT = Path("run"), Path("out")
+FEW = ("accelerator=cpu", "precision=32-true", "faces=7", "faithfulness.faces=3", "faithfulness.sensitivity=2")
+
+
+@pytest.fixture
+def run(small_config: Config) -> Path:
+    train(small_config("trainer.max_epochs=1", "~callbacks.tensorboard_pictures"), RUN)
+    return RUN
+
+
+def explained(*overrides: str) -> dict:
+    return explain(compose("explain", f"checkpoint={RUN}", *FEW, *overrides), OUT)
+
+
+def test_every_method_in_one_go_leaves_maps_pictures_and_measures(run: Path) -> None:
+    found = explained("method=[gradcam,gradcam++,attention,occlusion]", "shown=3")
+    assert found == json.loads((OUT / "explain.json").read_text())
+    assert [one["method"] for one in found["explained"]] == ["gradcam", "gradcam++", "attention", "occlusion"]
+    for one in found["explained"]:
+        assert one["n"] | {"sensitivity": 3} == dict.fromkeys(one["measures"], 3)
+        assert one["n"]["sensitivity"] == 2
+        shares = [figures[0] for name, figures in one["measures"].items() if name in PARTS]
+        assert sum(shares) == pytest.approx(1 if one["blank"] == 0 else sum(shares), abs=1e-4)
+        assert set(one["truer_than_middle"]) == {"deletion", "insertion", "road"}
+    with np.load(OUT / "maps.npz") as maps:
+        assert maps["V4Attention/occlusion"].shape == (7, 48, 48)
+        assert maps["targets"].shape == (4, 7)
+    for name in ("sheet.png", "averages.png", "faithfulness.png"):
+        with Image.open(OUT / name) as picture:
+            assert picture.width > 300
+
+
+PARTS = ("brows", "eyes", "nose", "mouth", "elsewhere")
+
+
+def test_rows_targets_and_layers_as_asked(run: Path) -> None:
+    with np.load(run / "rows.npz") as parts:
+        rows = parts["test"][:2].tolist()
+    asked = ("layer=features.0.0.body.0", "target=fear", f"rows={rows}", "faithfulness=null")
+    found = explained(*asked)
+    assert found["faces"]["rows"] == rows
+    assert (OUT / "sheet.png").is_file()
+    assert not (OUT / "faithfulness.png").exists()
+    with np.load(OUT / "maps.npz") as maps:
+        assert maps["targets"].tolist() == [[5, 5]]
+
+
+def test_two_networks_side_by_side_and_several_as_one(run: Path, small_config: Config) -> None:
+    train(small_config("trainer.max_epochs=1", "seed=1", "model=v2_se", "~callbacks.tensorboard_pictures"), Path("two"))
+    both = explained("beside=two", "faithfulness=null")
+    assert [one["network"] for one in both["explained"]] == ["V4Attention", "V2SE"]
+    together = explain(compose("explain", f"checkpoint=[{RUN},two]", *FEW, "faithfulness=null"), OUT)
+    assert [one["network"] for one in together["explained"]] == ["V4Attention + V2SE"]
+
+
+def test_pictures_from_files(run: Path) -> None:
+    Path("photos").mkdir()
+    for name, size in (("a.png", (60, 80)), ("b.jpg", (48, 48))):
+        Image.new("RGB", size, (200, 150, 100)).save(f"photos/{name}")
+    found = explained("images=[photos/a.png,photos]", "faithfulness=null")
+    assert found["faces"] == {"source": "['photos/a.png', 'photos']", "digest": None, "n": 3, "rows": [0, 1, 2]}
+    with pytest.raises(UserError, match="target=true: expected predicted, happiness, surprise"):
+        explained("images=photos", "target=true")
+
+
+REFUSED = {
+    "subset=dev": "expected train, val, test",
+    "faces=0": "faces=0: expected a whole number above 0",
+    "faithfulness.faces=1": "expected whole numbers above 1",
+    "target=joy": "target=joy: expected predicted, true, happiness",
+    "layer=features.7": r"layer=features\.7: V4Attention has no layer .* expected one of features\.0\.0\.body\.0",
+    "rows=[100000]": "expected numbers from 0 to",
+    "images=nothing.png": r"nothing\.png: not there",
+    "beside=run": "beside=run is the checkpoint itself",
+}
+
+
+@pytest.mark.parametrize(("override", "message"), REFUSED.items())
+def test_what_cannot_be_done_is_one_message(override: str, message: str, run: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        explained(override)
+    assert not OUT.exists()
+
+
+def test_faces_are_chosen_evenly_over_classes() -> None:
+    labels = np.array([0] * 90 + [1] * 8 + [2] * 2)
+    chosen = balanced(np.arange(100), labels, 12, seed=0)
+    assert np.bincount(labels[chosen]).tolist() == [5, 5, 2]
+    assert labels[chosen[:3]].tolist() == [0, 1, 2]
+    assert chosen.tolist() == balanced(np.arange(100), labels, 12, seed=0).tolist()
+
+
+def test_training_shows_the_same_faces_explained_each_epoch_and_is_not_changed_by_it(small_config: Config) -> None:
+    train(small_config(), Path("plain"))
+    shown = ("callbacks=[default,explanations]", "callbacks.explanations.faces=3")
+    train(small_config(*shown), Path("shown"))
+    events = EventAccumulator(str(next(Path("shown").rglob("events*")).parent), size_guidance={"images": 0})
+    events.Reload()
+    assert len(events.Images("val/explanations")) == 2
+    one, other = (torch.load(Path(run) / checkpoints.LAST, weights_only=True) for run in ("plain", "shown"))
+    assert all(value.equal(other["state_dict"][name]) for name, value in one["state_dict"].items())
+    assert (Path("plain") / "metrics.csv").read_text() == (Path("shown") / "metrics.csv").read_text()
