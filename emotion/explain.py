@@ -51,6 +51,7 @@ def explain(cfg: DictConfig, folder: Path) -> Settings:
         "commit": runs.commit(),
         "versions": runs.versions() | runs.versions_of("grad-cam", "captum"),
         "config": settings,
+        "networks": {name: ensemble.described() for name, ensemble in networks.items()},
         "faces": subjects.described(),
         "explained": [one.described() for one in explained],
     }
