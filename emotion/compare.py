@@ -24,15 +24,16 @@ def compare(cfg: DictConfig, folder: Path) -> tuple[list["Paired"], list["Recipe
     Raises:
         UserError: something given is missing or wrong.
     """
-    from emotion import compare_tables, compare_words, plots, report, runs
-    from emotion.files import write_text
-
     settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     views, rows = settings["views"], settings["rows"]
     if not settings["runs"]:
         raise UserError("no run given; expected folders of runs: python -m emotion.compare RUN RUN")
     if rows not in ("all", "clean"):
         raise UserError(f"rows={rows}: expected all or clean.")
+
+    from emotion import compare_tables, compare_words, plots, report, runs
+    from emotion.files import write_text
+
     entries, recipes = read(runs.find(listed(settings["runs"])), views, rows)
     title = f"test, views={views}, rows={rows}"
     tables = compare_tables.tables(entries, recipes, title)

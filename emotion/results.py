@@ -3,7 +3,7 @@
 import re
 import shutil
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,8 +63,9 @@ def tables(kept: Sequence["Run"]) -> str:
     return "\n".join([written, *(report.markdown(rows) for rows in by_class.values())])
 
 
+@cache
 def experiment(name: str) -> dict[str, Any]:
-    """The config of conf/experiment/`name`.
+    """The config of conf/experiment/`name`; not to be changed, as whoever asks next is given the same.
 
     Raises:
         UserError: there is none of that name.

@@ -24,7 +24,8 @@ from emotion.results import BEGIN, END, experiment, results, tables
 from emotion.significance import holm, welch
 from emotion.train import train
 
-DATA = ("data=synthetic", "data.training=20", "data.public_test=8", "data.private_test=8", "trainer.accelerator=cpu")
+DATA = ("data=synthetic", "data.training=20", "data.public_test=8", "data.private_test=8", "trainer.accelerator=cpu",
+        "~callbacks.tensorboard_pictures")  # fmt: skip
 RUNS = {"simple/one": ("simple_cnn", 0), "simple/two": ("simple_cnn", 1), "compact": ("compact_cnn", 0)}
 
 
@@ -36,7 +37,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.chdir(folder)
     try:
         for name, (model, seed) in RUNS.items():
-            changes = ("labels=seven", "trainer.max_epochs=2", "batch_size=16", f"cache_dir={folder}/cache")
+            changes = ("labels=seven", "trainer.max_epochs=1", "batch_size=16", f"cache_dir={folder}/cache")
             train(compose("train", f"experiment={model}", f"seed={seed}", *DATA, *changes), Path("runs") / name)
     finally:
         os.chdir(before)
