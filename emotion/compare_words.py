@@ -7,6 +7,7 @@ from emotion.significance import CHANCE, Difference
 
 NETWORKS = "trained networks, one run each"
 RECIPES = "recipes, over their seeds"
+TOGETHER = "Each interval is of its test alone; the p-values, corrected for all tests together, decide."
 
 
 def said(entries: Sequence[Entry], recipes: Sequence[Recipe]) -> dict[str, list[str]]:
@@ -20,7 +21,8 @@ def _of_networks(entries: Sequence[Entry]) -> list[str]:
     first, *others = entries
     tests = 2 * sum(not isinstance(one.pair, str) for one in others)
     return [_network(first.name, one, tests) for one in others if one.pair] + (
-        ["These tests are of networks as they were trained: whether the two differ on faces like these."] * bool(tests)
+        [f"These tests are of networks as they were trained: whether the two differ on faces like these. {TOGETHER}"]
+        * bool(tests)
     )
 
 
@@ -49,13 +51,13 @@ def _of_recipes(recipes: Sequence[Recipe]) -> list[str]:
         )
     elif single:
         sentences.append(
-            f"{', '.join(single)}: a single seed each, of which only the trained networks can be compared. "
-            f"Whether recipes differ takes two seeds of each at least."
+            f"Of {', '.join(single)} there is a single seed{' each' if len(single) > 1 else ''}: only the trained "
+            "networks can be compared. Whether recipes differ takes two seeds of each at least."
         )
     if tests:
         sentences.append(
             "These tests are of what training gives, from seed to seed, on these very faces: whether training anew "
-            "would show the difference again."
+            f"would show the difference again. {TOGETHER}"
         )
     return sentences
 

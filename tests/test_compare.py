@@ -231,7 +231,7 @@ def test_of_a_recipe_with_one_seed_the_trained_network_alone_is_compared(
     assert (len(pairs), len(tests)) == (2, 1)
     said = capsys.readouterr().out
     assert said.count("Welch p") == 2
-    assert "third: a single seed each, of which only the trained networks can be compared" in said
+    assert "Of third there is a single seed: only the trained networks can be compared" in said
     with Path("out/recipes.csv").open(newline="") as file:
         assert [(line["n"], line["accuracy"] == "") for line in csv.DictReader(file)][2] == ("1", True)
 
