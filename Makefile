@@ -26,7 +26,7 @@ published: setup ## every published result again, with each of SEEDS=0,1,2; long
 	$(PY) -m emotion.train -m 'experiment=glob(*,exclude=[distill,drawn_faces,resnet18_drawn])' seed=$(SEEDS) $(ARGS)
 
 test: setup ## all tests; those on FER2013 run where EMOTION_DATA holds it
-	$(PY) -m pytest -n $(WORKERS) $(ARGS)
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 lint: setup ## ruff, without changing anything
 	$(PY) -m ruff check . && $(PY) -m ruff format --check .

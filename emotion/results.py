@@ -3,7 +3,7 @@
 import re
 import shutil
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,8 +63,9 @@ def tables(kept: Sequence["Run"]) -> str:
     return "\n".join([written, *(report.markdown(rows) for rows in by_class.values())])
 
 
+@cache
 def experiment(name: str) -> dict[str, Any]:
-    """The config of conf/experiment/`name`.
+    """The config of conf/experiment/`name`; not to be changed, as whoever asks next is given the same.
 
     Raises:
         UserError: there is none of that name.
@@ -86,6 +87,7 @@ def _row(group: Sequence["Run"]) -> Row:
     name, views, plain = config["name"], config["views"], [test["none"]["all"] for test in tests]
     as_it_stands = experiment(name)
     published = as_it_stands["published"]
+    calibrated = all(run.record.get("calibration") for run in group)
     seeds = [str(run.record["config"]["seed"]) for run in group]
     split = config["split"]["_target_"].rsplit(".", 1)[-1]
     multirun = "-m " if len(seeds) > 1 else ""
@@ -99,7 +101,8 @@ def _row(group: Sequence["Run"]) -> Row:
         "macro F1 %": _shown([scores["macro_f1"] for scores in plain]),
         "with views %": f"{_shown([test[views]['all']['accuracy'] for test in tests])} ({views})",
         "clean rows %": _shown([test["none"]["clean"]["accuracy"] for test in tests]),
-        "ECE %": mean_and_deviation([scores["ece"] for scores in plain]),
+        "ECE %": mean_and_deviation([scores.get("uncalibrated", scores)["ece"] for scores in plain]),
+        "ECE % with temperature": mean_and_deviation([scores["ece"] for scores in plain]) if calibrated else "-",
         "split (test faces)": f"{split} ({plain[0]['n']:,})",
         "n": str(len(group)),
         "commit": ", ".join(dict.fromkeys(run.record["commit"][:7] for run in group)),
@@ -143,16 +146,16 @@ def _verdict(ours: Sequence[Figure], published: float) -> str:
     """`+0.41 [-0.70, 1.51], level`: passed or missed where the interval leaves nothing else.
 
     The interval is of a mean over seeds: the faces' share of it as each seed's own interval says, the seeds' share
-    from their deviation.
+    Student's interval of their mean.
     """
-    import numpy as np
+    from statistics import fmean
 
-    from emotion.evaluation import CONFIDENCE_Z
+    from emotion.significance import mean_of
 
-    figures = np.asarray(ours, float)
-    of_faces = float((figures[:, 2] - figures[:, 1]).mean()) / 2
-    of_seeds = CONFIDENCE_Z * float(figures[:, 0].std(ddof=1)) / len(ours) ** 0.5 if len(ours) > 1 else 0.0
-    gap, half = 100 * (float(figures[:, 0].mean()) - published), 100 * (of_faces**2 + of_seeds**2) ** 0.5
+    shares = [figure for figure, _, _ in ours]
+    of_faces = fmean(upper - lower for _, lower, upper in ours) / 2
+    of_seeds = mean_of(shares).half if len(ours) > 1 else 0.0
+    gap, half = 100 * (fmean(shares) - published), 100 * (of_faces**2 + of_seeds**2) ** 0.5
     verdict = "passed" if gap - half > 0 else "missed" if gap + half < 0 else "level"
     return f"{gap:+.2f} [{gap - half:+.2f}, {gap + half:+.2f}], {verdict}"
 

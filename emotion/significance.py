@@ -1,11 +1,13 @@
-"""Whether two classifiers that judged the same faces differ by more than chance: paired tests."""
+"""Whether two classifiers differ by more than chance on the same faces, and whether two recipes do by their seeds."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import stdtr, stdtrit
 
 from emotion.metrics import class_scores
 
@@ -34,6 +36,33 @@ class Paired(NamedTuple):
     only_second: int
     accuracy: Difference  # interval by bootstrap, p by McNemar's test
     macro_f1: Difference  # both by bootstrap
+
+
+class Recipes(NamedTuple):
+    """Two recipes on the same faces, by several seeds of each."""
+
+    faces: int
+    first: int  # seeds
+    second: int
+    accuracy: Difference  # of the means; interval and p by Welch's test
+    macro_f1: Difference
+
+
+class Mean(NamedTuple):
+    """Of n shares: their mean, how far its 95 % interval goes to either side, their standard deviation over n - 1."""
+
+    n: int
+    figure: float
+    half: float
+    deviation: float
+
+    @property
+    def interval(self) -> tuple[float, float, float]:
+        """The mean between its bounds, which end where a share must."""
+        return self.figure, max(0.0, self.figure - self.half), min(1.0, self.figure + self.half)
+
+
+Tested = TypeVar("Tested", Paired, Recipes)
 
 
 def compare(labels: Labels, first: Labels, second: Labels, classes: int) -> Paired:
@@ -69,14 +98,36 @@ def paired_bootstrap(
     return _summary(found[0], resampled[0]), _summary(found[1], resampled[1])
 
 
-def corrected(pairs: list[Paired]) -> list[Paired]:
-    """The same with p-values that stay honest together, two of each pair."""
-    p_values = iter(holm([p for pair in pairs for p in (pair.accuracy.p, pair.macro_f1.p)]))
+def mean_of(shares: Sequence[float]) -> Mean:
+    """Of the shares that two or more seeds reached, as draws from a normal distribution: Student 1908.
+
+    The interval is of what more seeds would have as their mean on the same faces; it knows nothing of other faces.
+    """
+    n, deviation = len(shares), _variance(shares) ** 0.5
+    return Mean(n, float(np.mean(shares)), float(stdtrit(n - 1, 0.975)) * deviation / n**0.5, deviation)
+
+
+def welch(first: Sequence[float], second: Sequence[float]) -> Difference:
+    """Difference of the means of two or more seeds' shares each, whose deviations may differ: Welch 1947.
+
+    Where no seed of either deviates, nothing is known of chance: any difference may be, and p is 1.
+    """
+    gap = float(np.mean(second) - np.mean(first))
+    one, other = _variance(first) / len(first), _variance(second) / len(second)
+    error = (one + other) ** 0.5
+    if error == 0:
+        return Difference(gap, -1.0, 1.0, 1.0)
+    degrees = (one + other) ** 2 / (one**2 / (len(first) - 1) + other**2 / (len(second) - 1))
+    half = float(stdtrit(degrees, 0.975)) * error
+    return Difference(gap, gap - half, gap + half, 2 * float(stdtr(degrees, -abs(gap) / error)))
+
+
+def corrected(tests: list[Tested]) -> list[Tested]:
+    """The same with p-values that stay honest together, two of each test."""
+    p_values = iter(holm([p for one in tests for p in (one.accuracy.p, one.macro_f1.p)]))
     return [
-        pair._replace(
-            accuracy=pair.accuracy._replace(p=next(p_values)), macro_f1=pair.macro_f1._replace(p=next(p_values))
-        )
-        for pair in pairs
+        one._replace(accuracy=one.accuracy._replace(p=next(p_values)), macro_f1=one.macro_f1._replace(p=next(p_values)))
+        for one in tests
     ]
 
 
@@ -87,6 +138,11 @@ def holm(p_values: list[float]) -> list[float]:
         worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = worst
     return adjusted
+
+
+def _variance(shares: Sequence[float]) -> float:
+    """Over n - 1; of equal shares nothing, where rounding would leave a little that every gap is far beyond."""
+    return float(np.var(shares, ddof=1)) if np.ptp(shares) else 0.0
 
 
 def _differences(counts: NDArray[np.int64], triples: Labels, classes: int) -> tuple[Shares, Shares]:

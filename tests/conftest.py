@@ -1,6 +1,8 @@
 """Small real parts for the tests: drawn faces in every source's format, a network small enough to train in a second."""
 
+import hashlib
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from emotion.cli import CONF, compose
 from emotion.data.faces import EMOTIONS, USAGES, Rows
 from emotion.data.ferplus_votes import HEADER, VOTED
 from emotion.data.synthetic import read
+from emotion.train import train
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks anybody for anything
 
@@ -28,6 +31,7 @@ SMALL = (
     "input=grey48",
     "compile.cpu=false",
     "trainer.accelerator=cpu",
+    "~callbacks.tensorboard_pictures",  # which take longer to draw than such an epoch
 )
 """Overrides that leave V4's recipe as it is but for its size."""
 
@@ -74,6 +78,27 @@ def small_config(tmp_path: Path) -> Callable[..., DictConfig]:
     def make(*overrides: str) -> DictConfig:
         data = ("data=synthetic", "data.training=16", "data.public_test=4", "data.private_test=4", "batch_size=16")
         return compose("train", *SMALL, *data, "trainer.max_epochs=2", *overrides)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def kept_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where runs lie that several tests begin with."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def small_run(small_config: Callable[..., DictConfig], kept_runs: Path) -> Callable[..., Path]:
+    """Trains what `small_config` makes of overrides into a folder; whoever wants the same again gets a copy."""
+
+    def make(folder: Path, *overrides: str) -> Path:
+        kept = kept_runs / hashlib.md5(repr((folder, overrides)).encode()).hexdigest()
+        if kept.exists():
+            return Path(shutil.copytree(kept, folder))
+        train(small_config(*overrides), folder)
+        shutil.copytree(folder, kept)
+        return folder
 
     return make
 
@@ -171,11 +196,14 @@ REAL_DATA = os.environ.get("EMOTION_DATA", "")
 
 
 @pytest.fixture
-def fer2013() -> Path:
-    """The real fer2013.csv; a test that asks for it is skipped where EMOTION_DATA does not lead to it."""
+def fer2013(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The real fer2013.csv, prepared once for all; a test is skipped where EMOTION_DATA does not lead to it."""
     path = Path(REAL_DATA) / "fer2013.csv"
     if not REAL_DATA or not path.is_file():
         pytest.skip("needs the real fer2013.csv: set EMOTION_DATA to its folder")
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # of all workers
+    monkeypatch.setenv("EMOTION_CACHE", str(shared / "fer2013"))
     return path.absolute()
 
 

@@ -17,9 +17,8 @@ RUN = Path("run")
 
 
 @pytest.fixture
-def run(small_config: Config) -> Path:
-    train(small_config("trainer.max_epochs=1"), RUN)
-    return RUN
+def run(small_run: Callable[..., Path]) -> Path:
+    return small_run(RUN, "trainer.max_epochs=1")
 
 
 def test_lightnings_own_loading_works(run: Path) -> None:

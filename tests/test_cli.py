@@ -16,7 +16,7 @@ from emotion.checkpoints import BEST, LAST
 SMALL = [
     "model.widths=[8,16]", "model.convs=[1,1]", "model.reduction=4", "model.hidden=8", "input=grey48",
     "compile.cpu=false", "data=synthetic", "data.training=16", "data.public_test=2", "data.private_test=2",
-    "batch_size=16", "trainer.max_epochs=1", "trainer.accelerator=cpu",
+    "batch_size=16", "trainer.max_epochs=1", "trainer.accelerator=cpu", "logger=csv",
 ]  # fmt: skip
 
 

@@ -8,18 +8,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from emotion import runs
 from emotion.cli import compose
-from emotion.compare import compare
+from emotion.compare import compare, read
+from emotion.compare_tables import bars
 from emotion.data.dropped import NOTHING_DROPPED
 from emotion.data.fer2013_csv import PUBLISHED_MD5
 from emotion.errors import UserError
+from emotion.evaluation import score
+from emotion.report import mean_and_deviation
 from emotion.results import BEGIN, END, experiment, results, tables
+from emotion.significance import holm, welch
 from emotion.train import train
 
-DATA = ("data=synthetic", "data.training=20", "data.public_test=8", "data.private_test=8", "trainer.accelerator=cpu")
+DATA = ("data=synthetic", "data.training=20", "data.public_test=8", "data.private_test=8", "trainer.accelerator=cpu",
+        "~callbacks.tensorboard_pictures")  # fmt: skip
 RUNS = {"simple/one": ("simple_cnn", 0), "simple/two": ("simple_cnn", 1), "compact": ("compact_cnn", 0)}
 
 
@@ -31,7 +37,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.chdir(folder)
     try:
         for name, (model, seed) in RUNS.items():
-            changes = ("labels=seven", "trainer.max_epochs=2", "batch_size=16", f"cache_dir={folder}/cache")
+            changes = ("labels=seven", "trainer.max_epochs=1", "batch_size=16", f"cache_dir={folder}/cache")
             train(compose("train", f"experiment={model}", f"seed={seed}", *DATA, *changes), Path("runs") / name)
     finally:
         os.chdir(before)
@@ -103,7 +109,7 @@ def test_table_shows_what_the_records_say(trained: Path, capsys: pytest.CaptureF
 
 def test_pair_is_the_difference_of_the_two_records(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sources = [str(trained / "compact"), str(trained / "simple/one")]
-    (pair,) = compare(compose("compare", f"runs=[{','.join(sources)}]", "views=flip"), Path("out"))
+    (pair,), recipes = compare(compose("compare", f"runs=[{','.join(sources)}]", "views=flip"), Path("out"))
     one, other = (run.record["scores"]["test"]["flip"]["all"] for run in runs.find(sources))
     assert pair.faces == one["n"] == 56
     assert pair.accuracy.figure == pytest.approx(other["accuracy"][0] - one["accuracy"][0])
@@ -111,12 +117,14 @@ def test_pair_is_the_difference_of_the_two_records(trained: Path, capsys: pytest
     said = capsys.readouterr().out
     assert "accurate than compact_cnn on 56 faces" in said
     assert said.count("a difference") == 2
-    assert "whether their recipes differ, only several seeds of each tell" in said
+    assert recipes == []
+    assert "compact_cnn has a single seed: only the trained networks can be compared" in said
 
 
 def test_two_seeds_of_one_recipe_are_not_tested(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    compared(trained / "simple")
+    out = compared(trained / "simple")
     assert "McNemar" not in capsys.readouterr().out
+    assert "##" not in (out / "comparison.md").read_text()
 
 
 def test_clean_rows_are_paired_alone(kept: Path) -> None:
@@ -126,7 +134,132 @@ def test_clean_rows_are_paired_alone(kept: Path) -> None:
         columns["clean"][10:] = False
         np.savez(run.folder / "predictions.npz", **columns)
     sources = f"runs=[{kept / 'compact'},{kept / 'simple'}]"
-    assert [pair.faces for pair in compare(compose("compare", sources, "rows=clean"), Path("out"))] == [10]
+    pairs, _ = compare(compose("compare", sources, "rows=clean"), Path("out"))
+    assert [pair.faces for pair in pairs] == [10]
+
+
+RIGHT = {"first": [30, 32, 31], "second": [40, 41, 45], "third": [31, 33]}
+"""Of 56 test faces, how many each seed of three recipes has right."""
+HALF = 4.3027 / 56 / 3**0.5
+"""Of the first's interval: Student's quantile at two degrees of freedom by the standard error."""
+
+
+@pytest.fixture
+def recipes(trained: Path, tmp_path: Path) -> Path:
+    """A folder of runs as if of three recipes: batch sizes 1, 2 and 3, several seeds each."""
+    for batch_size, (name, seeds) in enumerate(RIGHT.items(), 1):
+        for seed, right in enumerate(seeds):
+            run = Path(shutil.copytree(trained / "compact", tmp_path / "recipes" / name / str(seed)))
+            record = json.loads((run / "record.json").read_text())
+            settings = record["config"] | {"name": name, "seed": seed, "batch_size": batch_size}
+            with np.load(run / "predictions.npz") as stored:
+                columns = dict(stored)
+            labels = columns["labels"].astype(np.int64)
+            columns["none"] = np.where(np.arange(56) < right, labels, (labels + 1) % 7).astype(np.uint8)
+            np.savez(run / "predictions.npz", **columns)
+            certain = torch.eye(7)[torch.from_numpy(columns["none"]).long()]
+            scores = {"none": {"all": score(certain, labels, tuple(settings["labels"]))}}
+            changed(run, config=settings, scores={"test": scores})
+    return tmp_path / "recipes"
+
+
+def test_recipes_are_tested_by_the_figures_of_their_seeds(recipes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = runs.find([str(recipes)])
+    pairs, tests = compare(compose("compare", f"runs=[{recipes}]"), Path("out"))
+    assert [(pair.faces, pair.accuracy.figure) for pair in pairs] == [(56, pytest.approx(r / 56)) for r in (10, 1)]
+    assert [(test.faces, test.first, test.second) for test in tests] == [(56, 3, 3), (56, 3, 2)]
+    reached = {
+        key: [[run.record["scores"]["test"]["none"]["all"][key][0] for run in group] for group in runs.seeds_of(found)]
+        for key in ("accuracy", "macro_f1")
+    }
+    assert reached["accuracy"] == [[right / 56 for right in seeds] for seeds in RIGHT.values()]
+    uncorrected = [
+        welch(reached[key][0], other) for at in (1, 2) for key, other in ((k, reached[k][at]) for k in reached)
+    ]
+    figures = [figure for test in tests for figure in (test.accuracy, test.macro_f1)]
+    assert [figure[:3] for figure in figures] == [pytest.approx(expected[:3]) for expected in uncorrected]
+    assert [figure.p for figure in figures] == pytest.approx(holm([expected.p for expected in uncorrected]))
+    said = capsys.readouterr().out
+    assert "The recipe second (n = 3 seeds) is in the mean 19.64 points" in said
+    assert "more accurate than first (n = 3) on 56 faces, Welch p = " in said
+    assert said.count("corrected for 4 tests: the recipes differ. ") == 1
+    assert "The recipe third (n = 2 seeds) is in the mean 1.79 points" in said
+    assert said.count("corrected for 4 tests: no difference is shown. ") == 1
+
+
+def test_recipes_stand_in_every_file_with_the_interval_of_their_mean(recipes: Path) -> None:
+    out = compared(recipes)
+    mean, half, deviation = 31 / 56, HALF, 1 / 56
+    shown = f"{100 * mean:.1f} ± {100 * deviation:.1f} [{100 * (mean - half):.1f}, {100 * (mean + half):.1f}]"
+    assert f"| first | 3 | 0, 1, 2 | {shown} |" in (out / "comparison.md").read_text()
+    with (out / "recipes.csv").open(newline="") as file:
+        first, second, third = csv.DictReader(file)
+    assert (first["n"], first["seeds"], third["seeds"]) == ("3", "0 1 2", "0 1")
+    figures = [float(first[key]) for key in ("accuracy", "accuracy_low", "accuracy_high", "accuracy_deviation")]
+    assert figures == pytest.approx([mean, mean - half, mean + half, deviation], abs=1e-5)
+    assert first["accuracy_p_holm"] == ""
+    assert float(second["accuracy_difference"]) == pytest.approx(11 / 56)
+    assert float(second["accuracy_p_holm"]) < 0.05 < float(third["accuracy_p_holm"])
+
+
+def test_picture_carries_the_means_of_several_seeds_in_the_form_of_runs(recipes: Path, trained: Path) -> None:
+    found = runs.find([str(recipes / "first"), str(trained / "compact")])
+    names, shown = bars(*read(found, "none", "all"))
+    assert len(names) == len(shown) == 5
+    assert names[-1] == "first\nmean of 3 seeds"
+    assert shown[-1]["accuracy"] == pytest.approx((31 / 56, 31 / 56 - HALF, 31 / 56 + HALF), abs=1e-5)
+    assert shown[-1]["classes"]["happy"]["f1"][0] == pytest.approx(
+        np.mean([one["classes"]["happy"]["f1"][0] for one in shown[:3]])
+    )
+
+
+def test_recipes_are_tested_on_the_faces_that_every_seed_judged(recipes: Path) -> None:
+    path = recipes / "second/1/predictions.npz"
+    with np.load(path) as stored:
+        columns = {name: column[::-1][:50] for name, column in stored.items()}  # the last fifty, in another order
+    np.savez(path, **columns)
+    pairs, tests = compare(compose("compare", f"runs=[{recipes}]"), Path("out"))
+    assert [(pair.faces, test.faces) for pair, test in zip(pairs, tests, strict=True)] == [(56, 50), (56, 56)]
+    assert tests[0].accuracy.figure == pytest.approx(11 / 50)  # of the six first faces, which everyone has right
+
+
+def test_of_a_recipe_with_one_seed_the_trained_network_alone_is_compared(
+    recipes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(recipes / "third/1")
+    pairs, tests = compare(compose("compare", f"runs=[{recipes}]"), Path("out"))
+    assert (len(pairs), len(tests)) == (2, 1)
+    said = capsys.readouterr().out
+    assert said.count("Welch p") == 2
+    assert "Of third there is a single seed: only the trained networks can be compared" in said
+    with Path("out/recipes.csv").open(newline="") as file:
+        assert [(line["n"], line["accuracy"] == "") for line in csv.DictReader(file)][2] == ("1", True)
+
+
+def test_recipes_that_judged_something_else_are_not_tested(recipes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in (0, 1):
+        record = json.loads((recipes / f"third/{seed}/record.json").read_text())
+        changed(recipes / f"third/{seed}", data=record["data"] | {"digest": "1"})
+    _, tests = compare(compose("compare", f"runs=[{recipes}]"), Path("out"))
+    assert len(tests) == 1
+    assert "The recipe third is not tested against first: it was judged on other data." in capsys.readouterr().out
+
+
+def test_recipes_of_one_name_go_by_their_first_run(recipes: Path) -> None:
+    for path in recipes.rglob("record.json"):
+        record = json.loads(path.read_text())
+        changed(path.parent, config=record["config"] | {"name": "one"})
+    with (compared(recipes) / "recipes.csv").open(newline="") as file:
+        assert len({line["recipe"] for line in csv.DictReader(file)}) == 3
+
+
+def test_a_temperature_stands_beside_the_run_that_has_one(kept: Path) -> None:
+    changed(kept / "compact", calibration={"temperature": 1.618})
+    out = compared(kept / "compact", kept / "simple/one")
+    with (out / "comparison.csv").open(newline="") as file:
+        assert [line["temperature"] for line in csv.DictReader(file)] == ["1.618", ""]
+    endings = [line.split("|")[-2].strip() for line in (out / "comparison.md").read_text().splitlines()[4:8]]
+    assert endings == ["temperature", "---:", "1.62", "-"]
 
 
 OTHERS: dict[str, tuple[dict[str, object], str]] = {
@@ -244,6 +377,20 @@ def test_results_keep_records_and_write_the_table_from_them_alone(published: Pat
     assert "| 2 | a1a1a1a | `python -m emotion.train -m experiment=simple_cnn seed=0,1` |" in line
     shutil.rmtree(published)
     assert results(compose("results")) == written
+
+
+def test_calibration_error_is_shown_before_and_after_the_temperature(published: Path) -> None:
+    path = published / "simple"
+    before = [run.record["scores"]["test"]["none"]["all"]["ece"] for run in runs.find([str(path)])]
+    cells = tables(runs.find([str(path)])).splitlines()[2].split("|")
+    assert [cell.strip() for cell in cells[9:11]] == [mean_and_deviation(before), "-"]
+    for seed, place in enumerate(("one", "two")):
+        record = json.loads((path / place / "record.json").read_text())
+        scores = record["scores"]["test"]["none"]["all"]
+        scores |= {"ece": 0.01 + seed / 50, "uncalibrated": {key: scores[key] for key in ("ece", "nll", "brier")}}
+        changed(path / place, calibration={"temperature": 1.5}, scores=record["scores"])
+    cells = tables(runs.find([str(path)])).splitlines()[2].split("|")
+    assert [cell.strip() for cell in cells[9:11]] == [mean_and_deviation(before), "2.0 ± 1.4"]
 
 
 def test_a_figure_is_passed_or_missed_where_its_interval_says_so(published: Path) -> None:

@@ -13,11 +13,10 @@ Config = Callable[..., DictConfig]
 
 
 @pytest.fixture
-def runs(small_config: Config) -> list[Path]:
-    folders = [Path("first"), Path("second")]
-    for seed, folder in enumerate(folders):
-        train(small_config("trainer.max_epochs=1", f"seed={seed}"), folder)
-    return folders
+def runs(small_run: Callable[..., Path]) -> list[Path]:
+    return [
+        small_run(Path(name), "trainer.max_epochs=1", f"seed={seed}") for seed, name in enumerate(("first", "second"))
+    ]
 
 
 def test_an_ensembles_probabilities_are_its_members_mean(runs: list[Path]) -> None:

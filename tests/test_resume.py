@@ -1,5 +1,6 @@
 """A run that was stopped and resumed is the run that was never stopped."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,22 +65,40 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.fixture(scope="module")
+def kept_straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the uninterrupted runs lie, one of each recipe and batch size."""
+    return tmp_path_factory.mktemp("straight")
+
+
+def uninterrupted(cfg: DictConfig, kept: Path) -> Path:
+    if not kept.exists():
+        train(cfg, Path("straight"))
+        shutil.copytree("straight", kept)
+    return kept
+
+
 @pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_resumed_run_equals_uninterrupted_run(
-    recipe: str, moment: str, small_config: Config, monkeypatch: pytest.MonkeyPatch
+    recipe: str,
+    moment: str,
+    small_config: Config,
+    small_run: Callable[..., Path],
+    kept_straight: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cfg = small_config("trainer.max_epochs=4", "data.training=20", *RECIPES[recipe])  # 6 batches, validation in 1
     cfg.batch_size = 16 if "validation" not in moment else 4
+    cfg.cache_dir = "cache"
     if cfg.target == "sampled":
         faces = list(build(OmegaConf.to_container(cfg.data)).rows)
         votes = Path("votes.csv")
         write_votes(votes, np.concatenate([made_votes(f) for f in faces]), np.concatenate([f.usage for f in faces]))
         cfg.data = {"_target_": "emotion.data.ferplus.read", "source": cfg.data, "votes": str(votes)}
     if cfg.distillation:
-        train(small_config("input=rgb64", "trainer.max_epochs=1"), Path(cfg.distillation.teacher))
-    straight, stopped = Path("straight"), Path("stopped")
-    train(cfg, straight)
+        small_run(Path(cfg.distillation.teacher), "input=rgb64", "trainer.max_epochs=1")
+    straight, stopped = uninterrupted(cfg, kept_straight / f"{recipe} {cfg.batch_size}"), Path("stopped")
     with monkeypatch.context() as patch:
         signal_at(patch, *MOMENTS[moment])
         with pytest.raises(Stopped):

@@ -86,10 +86,9 @@ def test_a_transformer_s_places_are_laid_out_for_another_size() -> None:
 
 
 @pytest.fixture
-def run(small_config: Callable[..., DictConfig]) -> Path:
+def run(small_run: Callable[..., Path]) -> Path:
     """Of the small V4 on six classes."""
-    train(small_config("trainer.max_epochs=1"), RUN)
-    return RUN
+    return small_run(RUN, "trainer.max_epochs=1")
 
 
 def test_a_run_of_the_same_classes_gives_all_its_weights(run: Path, small_config: Callable[..., DictConfig]) -> None:
