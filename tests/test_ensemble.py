@@ -30,6 +30,7 @@ def test_an_ensembles_probabilities_are_its_members_mean(runs: list[Path]) -> No
 
 def test_a_stored_temperature_divides_the_logits(runs: list[Path]) -> None:
     pixels = torch.randint(0, 256, (4, 48, 48), dtype=torch.uint8)
+    checkpoints.set_temperature(runs[0] / checkpoints.BEST, 1.0)
     before = checkpoints.load(runs[0]).classifier.probabilities(pixels)
     checkpoints.set_temperature(runs[0] / checkpoints.BEST, 2.0)
     after = checkpoints.load(runs[0]).classifier.probabilities(pixels)
