@@ -10,10 +10,12 @@ besides (weather, other noises and blurs) is left out.
 import math
 from collections.abc import Callable
 from functools import partial
+from io import BytesIO
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
@@ -63,9 +65,13 @@ def contrast(faces: Tensor, level: int, rows: NDArray[np.int64]) -> Tensor:
 
 
 def jpeg(faces: Tensor, level: int, rows: NDArray[np.int64]) -> Tensor:
-    """Packed as JPEG and unpacked."""
-    unpacked: Tensor = functional.jpeg(faces, QUALITY[level])
-    return unpacked
+    """Packed as JPEG and unpacked, by Pillow: torchvision is giving up its own."""
+    unpacked = []
+    for face in faces.permute(0, 2, 3, 1).numpy():
+        packed = BytesIO()
+        Image.fromarray(face.squeeze(-1) if face.shape[-1] == 1 else face).save(packed, "JPEG", quality=QUALITY[level])
+        unpacked.append(np.asarray(Image.open(packed)).reshape(face.shape))
+    return torch.from_numpy(np.stack(unpacked)).permute(0, 3, 1, 2)
 
 
 def occlusion(faces: Tensor, level: int, rows: NDArray[np.int64], region: str) -> Tensor:
