@@ -45,7 +45,11 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> Settin
         judge, data.faces.images, data.labels, rows, trained_on, views, precision, data.votes
     )
     scores = judged.scores | {"slices": _slices(judged, data, votes)}
-    title = f"{subset} of {data.faces.source}\n{_named(judge)}"
+    named = [f"{path} at temperature {t:.3g}" for path, t in zip(judge.paths, judge.temperatures, strict=True)]
+    several = f"the mean of {len(named)} checkpoints"
+    title = f"{subset} of {data.faces.source}\n{named[0] if len(named) == 1 else several}"
+    if len(named) > 1:
+        print("\n".join([f"{several}:", *named]))
     score_tables.print_scores(title, {views: scores})
     score_tables.print_slices(scores["slices"])
     if settings["robustness"]:
@@ -156,14 +160,8 @@ def _robustness(judge: "Ensemble", data: "EmotionDataModule", judged: "Judged", 
         return robustness(judge, data.faces.images, judged, precision, lambda: bar.advance(task))
 
 
-def _named(judge: "Ensemble") -> str:
-    """The checkpoints and their temperatures, for people."""
-    named = [f"{path} at temperature {t:.3g}" for path, t in zip(judge.paths, judge.temperatures, strict=True)]
-    return named[0] if len(named) == 1 else f"the mean of {len(named)} checkpoints:\n" + "\n".join(named)
-
-
 def _described(judge: "Ensemble") -> Settings:
-    """The same for the JSON: lists where there are several."""
+    """The checkpoint for the JSON: lists where there are several."""
     columns: dict[str, list[Any]] = {
         "checkpoint": judge.paths,
         "epoch": [one.epoch for one in judge.loaded],

@@ -60,7 +60,7 @@ def label_faults(
     present = np.unique(labels)  # of a class without held-out faces nothing can be said
     if len(present) < 2:
         raise UserError(
-            f"{' and '.join(judge.paths)} leaves {len(rows)} faces of {len(present)} classes not trained on; "
+            f"{' and '.join(judge.paths)}: of {len(rows)} faces that were not trained on, {len(present)} classes; "
             f"expected some of two classes at least. Leave checkpoint= out, or give another run."
         )
     found = evaluation.probabilities(

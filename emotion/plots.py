@@ -126,7 +126,7 @@ def reliability(after: Reliability, before: Reliability | None, accuracy: NDArra
     upper.plot([0, 100], [0, 100], "--", color="grey", linewidth=0.8, label="as sure as right")
     upper.set(ylabel="accuracy %", xlim=(0, 100), ylim=(0, 100))
     upper.tick_params(labelbottom=False)
-    upper.legend(fontsize=8, loc="upper left")
+    upper.legend(fontsize=8, loc="lower right")
     lower.set(xlabel=f"confidence %, in {bins} ranges", ylabel="faces %")
     coverage = 100 * np.arange(1, len(accuracy) + 1) / max(1, len(accuracy))
     surest.plot(coverage, 100 * accuracy)
