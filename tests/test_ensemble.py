@@ -41,3 +41,7 @@ def test_members_of_other_classes_are_refused(runs: list[Path], small_config: Co
     train(small_config("trainer.max_epochs=1", "labels=four"), Path("four"))
     with pytest.raises(UserError, match=r"four/checkpoints/best\.ckpt tells apart happy, neutral, sad, surprise; the"):
         ensemble.load([str(runs[0]), "four"])
+
+
+def test_an_ensemble_is_where_it_was_moved_to(runs: list[Path]) -> None:
+    assert ensemble.load(runs[0]).to("meta").device.type == "meta"
