@@ -241,7 +241,9 @@ def _made(result: Mapping[str, Any]) -> str:
         "commit": str(result["commit"]),
         "digest of the data": result["data"]["digest"],
         "votes": f"{votes['path']} ({votes['digest']})" if votes else "none",
-        "checkpoint": f"{judge['path']}, epoch {judge['epoch'] + 1}" if judge else "none",
+        "checkpoint": f"{judge['path']}, epoch {' and '.join(str(e + 1) for e in judge['epochs'])}"
+        if judge
+        else "none",
         "near": f"hashes of 64 bits differ in at most {near['bits']}, pixels correlate at least {near['correlation']}",
         "versions": ", ".join(f"{name} {number}" for name, number in result["versions"].items()),
     }

@@ -16,7 +16,7 @@ from emotion.errors import UserError
 from emotion.metrics import EpochScores
 from emotion.optimizers import parameter_groups
 from emotion.preprocess import Preprocess
-from emotion.views import averaged
+from emotion.views import averaged, logits
 
 if TYPE_CHECKING:  # a teacher is made of classifiers
     from emotion.distillation import Teacher
@@ -91,9 +91,13 @@ class EmotionClassifier(L.LightningModule):
         return probabilities
 
     @torch.inference_mode()
+    def logits(self, pixels: Tensor, views: str = "none") -> Tensor:
+        """Raw uint8 faces (B, H, W) or (B, H, W, 3) to logits (V, B, K) of each view, whatever the temperature."""
+        return logits(self, self.preprocess(pixels), views)
+
     def probabilities(self, pixels: Tensor, views: str = "none") -> Tensor:
         """Raw uint8 faces (B, H, W) or (B, H, W, 3) to probabilities (B, K), averaged over the test-time views."""
-        return averaged(self, self.preprocess(pixels), views, self.temperature)
+        return averaged(self.logits(pixels, views), self.temperature)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean loss of a batch of faces and targets."""

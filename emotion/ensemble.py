@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,8 @@ from emotion import checkpoints
 from emotion.checkpoints import Loaded
 from emotion.classifier import EmotionClassifier
 from emotion.cli import listed
+from emotion.errors import UserError
+from emotion.views import averaged
 
 
 class Ensemble(nn.Module):
@@ -48,19 +51,40 @@ class Ensemble(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where it computes."""
-        return self.members[0].device
+        return next(self.parameters()).device  # a member does not see that it is moved as a part
 
-    @torch.inference_mode()
+    @property
+    def temperatures(self) -> list[float]:
+        """Of the members' probabilities."""
+        return [member.temperature for member in self.members]
+
+    def described(self) -> dict[str, Any]:
+        """For records: each member's checkpoint, epoch and temperature; lists where there are several."""
+        columns: dict[str, list[Any]] = {
+            "checkpoint": self.paths,
+            "epoch": [one.epoch for one in self.loaded],
+            "temperature": self.temperatures,
+        }
+        return {name: values if len(values) > 1 else values[0] for name, values in columns.items()}
+
     def probabilities(self, pixels: Tensor, views: str = "none") -> Tensor:
         """Raw uint8 faces (B, H, W) or (B, H, W, 3) to probabilities (B, K), the mean over members of their own."""
-        return torch.stack([member.probabilities(pixels, views).float() for member in self.members]).mean(0)
+        return self.with_and_without_temperature(pixels, views)[0]
+
+    def with_and_without_temperature(self, pixels: Tensor, views: str = "none") -> tuple[Tensor, Tensor]:
+        """`probabilities` (B, K), and what they would be if every member's temperature were 1, of one pass."""
+        logits = [member.logits(pixels, views) for member in self.members]
+        tempered = [averaged(own, t) for own, t in zip(logits, self.temperatures, strict=True)]
+        return torch.stack(tempered).mean(0), torch.stack([averaged(own) for own in logits]).mean(0)
 
 
 def load(sources: str | Path | Sequence[object]) -> Ensemble:
     """The run folders or .ckpt files of `checkpoint=RUN` or `checkpoint=[RUN,RUN]`, as one.
 
     Raises:
-        UserError: one is missing or is none of ours, or they tell other classes apart.
+        UserError: none is named, one is missing or is none of ours, or they tell other classes apart.
     """
     named = [str(sources)] if isinstance(sources, Path) else listed(sources)
+    if not named:
+        raise UserError("checkpoint= names none; expected checkpoint=RUN, or several of them: checkpoint=[RUN,RUN].")
     return Ensemble([checkpoints.load(source) for source in named])

@@ -1,59 +1,74 @@
-"""Score a checkpoint: python -m emotion.evaluate checkpoint=RUN [views=flip] [split=official] [subset=val]."""
+"""Score a checkpoint, or several as one: python -m emotion.evaluate checkpoint=RUN [views=flip] [robustness=true]."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from emotion.cli import near, verb
+from emotion.cli import console, near, verb
 from emotion.errors import UserError
 
 if TYPE_CHECKING:
-    from emotion.checkpoints import Loaded
+    import numpy as np
+    from numpy.typing import NDArray
+
     from emotion.data.datamodule import EmotionDataModule
+    from emotion.data.faces import Faces
     from emotion.data.splits import RowNumbers
+    from emotion.ensemble import Ensemble
+    from emotion.evaluation import Judged
+
+Settings = dict[str, Any]
 
 
-def evaluate(cfg: DictConfig) -> dict[str, Any]:
-    """Scores of one part of a split, on all rows and on those whose pixels the checkpoint was not trained on.
+def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> Settings:
+    """Scores of one part of a split, on all rows and on those whose pixels no checkpoint was trained on.
 
-    Without `data`, `labels` and `split` the checkpoint is scored on the data and the split that it was trained with.
+    Without `data`, `labels` and `split` it is the data and the split that the (first) checkpoint was trained with.
+    `folder` takes what is written of several checkpoints, which have no one run to lie in.
 
     Raises:
         UserError: something given is missing or wrong, or the data has other classes than the checkpoint.
     """
-    from emotion import checkpoints, evaluation, machine, report
+    from emotion import ensemble, evaluation, machine, report, score_tables
+    from emotion.checkpoint_data import data_of
 
-    settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    settings: Settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     _check(settings)
     subset, views, accelerator = settings["subset"], settings["views"], settings["accelerator"]
-    loaded = checkpoints.load(settings["checkpoint"])
-    data, trained_on = _data(settings, loaded)
+    judge = ensemble.load(settings["checkpoint"]).to("cuda" if machine.on_gpu(accelerator) else "cpu")
+    data = data_of(judge.loaded[0], settings)
+    votes = _votes(settings, data.faces)
+    rows, precision = getattr(data.split, subset), machine.precision(settings["precision"], accelerator)
+    trained_on = _trained_on(settings, judge, data, rows)
     judged = evaluation.score_rows(
-        loaded.classifier.to("cuda" if machine.on_gpu(accelerator) else "cpu"),
-        data.faces.images,
-        data.labels,
-        getattr(data.split, subset),
-        trained_on,
-        views,
-        machine.precision(settings["precision"], accelerator),
-        data.votes,
+        judge, data.faces.images, data.labels, rows, trained_on, views, precision, data.votes
     )
-    scores = judged.scores
-    title = f"{subset} of {data.faces.source}, {loaded.path}"
-    report.print_scores(title, {views: scores})
-    described = {"checkpoint": str(loaded.path), "epoch": loaded.epoch, "source": data.faces.source}
-    asked = {"digest": data.faces.digest, "split": data.hparams["split"], "subset": subset}
-    split = data.hparams["split"]["_target_"].rsplit(".", 1)[-1]
-    name = f"{loaded.path.stem}_{split}_{subset}_{views}"
-    run = loaded.path.parent.parent if loaded.path.parent.name == checkpoints.BEST.parent.name else loaded.path.parent
-    folder = Path(settings["output"] or run / "evaluation")
-    for path in report.save_scores(folder, name, described | asked | scores, data.classes, title):
+    scores = judged.scores | {"slices": _slices(judged, data, votes)}
+    named = [f"{path} at temperature {t:.3g}" for path, t in zip(judge.paths, judge.temperatures, strict=True)]
+    several = f"the mean of {len(named)} checkpoints"
+    title = f"{subset} of {data.faces.source}\n{named[0] if len(named) == 1 else several}"
+    if len(named) > 1:
+        print("\n".join([f"{several}:", *named]))
+    score_tables.print_scores(title, {views: scores})
+    score_tables.print_slices(scores["slices"])
+    if settings["robustness"]:
+        scores["robustness"] = _robustness(judge, data, judged, precision)
+        score_tables.print_robustness(scores["robustness"])
+    folder, name = _place(settings, judge, data, folder)
+    described = judge.described() | {"source": data.faces.source, "digest": data.faces.digest}
+    asked = {"split": data.hparams["split"], "subset": subset, "votes": settings["votes"]}
+    written = report.save_scores(folder, name, described | asked | scores, data.classes, title)
+    written += report.save_pictures(folder, name, judged, data.faces.images, data.classes, title)
+    if settings["robustness"]:
+        written += [report.save_robustness(folder, name, scores["robustness"], title)]
+    for path in written:
         print(f"wrote {near(path.absolute())}")
     return scores
 
 
-def _check(settings: dict[str, Any]) -> None:
+def _check(settings: Settings) -> None:
     import torch
 
     from emotion.views import VIEWS
@@ -67,46 +82,82 @@ def _check(settings: dict[str, Any]) -> None:
     for name, choices in expected.items():
         if settings[name] not in choices:
             raise UserError(f"{name}={settings[name]}: expected {', '.join(choices)}.")
+    if not isinstance(settings["robustness"], bool):
+        raise UserError(f"robustness={settings['robustness']}: expected true or false.")
 
 
-def _data(settings: dict[str, Any], loaded: "Loaded") -> tuple["EmotionDataModule", "RowNumbers"]:
-    """The data to score, and the rows of it that the checkpoint was trained on."""
-    from emotion import checkpoints
-    from emotion.data.datamodule import EmotionDataModule
-    from emotion.data.sources import locate, not_found
+def _trained_on(settings: Settings, judge: "Ensemble", data: "EmotionDataModule", rows: "RowNumbers") -> "RowNumbers":
+    """The rows of the data that a checkpoint was trained on; says what is unknown or overlaps."""
+    import numpy as np
 
-    asked = dict(loaded.data) | {"cache_dir": settings["cache_dir"], "overfit": 0, "target": "majority"}
-    if "labels" in settings:
-        asked["labels"] = settings["labels"]
-    if "data" in settings:
-        source = locate(settings["data"])
-        if source.stand_in:
-            print(f"*** {not_found(settings['data'])} ***\n")
-        asked["source"] = source.reader
-    trained = EmotionDataModule(**asked)
-    trained.setup()
-    checkpoints.check_classes(loaded.path, loaded.classifier.classes, trained.classes)
-    rows = trained.split.train
-    if trained.faces.parts and trained.faces.parts[0].digest == loaded.digest:  # the same rows under other labels
-        alone = EmotionDataModule(**asked | {"source": asked["source"]["source"]})
-        alone.setup()
-        rows = alone.split.train
-    elif trained.faces.digest != loaded.digest:
-        print(
-            f"{trained.faces.source} is not what {loaded.path} was trained on: which of its rows it knows is unknown."
-        )
-        rows = rows[:0]
-    if "split" not in settings:
-        return trained, rows
-    data = EmotionDataModule(**asked | {"split": settings["split"]})
-    data.setup()
-    return data, rows
+    from emotion.trained_on import training_rows
+
+    known = [rows[:0]]
+    for one in judge.loaded:
+        own = training_rows(one, data.hparams["source"], data.faces, settings["cache_dir"])
+        if own is None:
+            print(f"{data.faces.source} is not what {one.path} was trained on: which of its rows it knows is unknown.")
+        elif len(judge.loaded) > 1 and (both := int(np.isin(rows, own).sum())):
+            print(
+                f"{one.path} was trained on {both:,} of these {len(rows):,} {settings['subset']} rows, which are not "
+                f"among those not in training."
+            )
+        known += [] if own is None else [own]
+    return np.unique(np.concatenate(known))
+
+
+def _votes(settings: Settings, faces: "Faces") -> "NDArray[np.uint8] | None":
+    """Taggers' votes (N, V) on the faces without those that one tagger alone gave: of votes=FILE, or the data's own."""
+    from emotion.data.ferplus import without_single
+    from emotion.data.ferplus_votes import check_rows, read_votes
+
+    if not settings["votes"]:
+        return faces.votes
+    path = Path(settings["votes"])
+    table = read_votes(path, "votes")
+    check_rows(path, table, faces.source, faces.usage)
+    return without_single(table.votes)
+
+
+def _slices(judged: "Judged", data: "EmotionDataModule", votes: "NDArray[np.uint8] | None") -> Settings:
+    from emotion import slices
+
+    values = {"brightness": slices.brightness(data.faces.images, judged.rows)}
+    if votes is not None:
+        values["agreement"] = slices.agreement(votes, judged.rows)
+    return {name: slices.by_quartile(each, judged, len(data.classes)) for name, each in values.items()}
+
+
+def _robustness(judge: "Ensemble", data: "EmotionDataModule", judged: "Judged", precision: str | int) -> Settings:
+    """With a progress bar: it takes as long as scoring for each corruption and severity."""
+    from rich.progress import Progress
+
+    from emotion.corruptions import CORRUPTIONS, SEVERITIES
+    from emotion.robustness import robustness
+
+    out = console()
+    with Progress(console=out, transient=True, disable=not out.is_terminal) as bar:
+        task = bar.add_task("corrupted faces", total=len(CORRUPTIONS) * len(SEVERITIES))
+        return robustness(judge, data.faces.images, judged, precision, lambda: bar.advance(task))
+
+
+def _place(settings: Settings, judge: "Ensemble", data: "EmotionDataModule", folder: Path) -> tuple[Path, str]:
+    """The folder, in a single checkpoint's run unless `output` says otherwise, and the name that files begin with."""
+    from emotion.checkpoints import BEST
+
+    stem = "ensemble"
+    if len(judge.loaded) == 1:
+        path = judge.loaded[0].path
+        run = path.parent.parent if path.parent.name == BEST.parent.name else path.parent
+        folder, stem = run / "evaluation", path.stem
+    split = data.hparams["split"]["_target_"].rsplit(".", 1)[-1]
+    return Path(settings["output"] or folder), f"{stem}_{split}_{settings['subset']}_{settings['views']}"
 
 
 @verb("evaluate")
 def main(cfg: DictConfig) -> None:
     """Score and report."""
-    evaluate(cfg)
+    evaluate(cfg, near(Path(HydraConfig.get().runtime.output_dir)))
 
 
 if __name__ == "__main__":

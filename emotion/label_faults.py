@@ -3,17 +3,20 @@
 Northcutt, Jiang, Chuang 2021, https://arxiv.org/abs/1911.00068, by cleanlab.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from emotion import checkpoints, evaluation, machine
+from emotion import ensemble, evaluation, machine
+from emotion.checkpoints import Loaded
 from emotion.data.datamodule import EmotionDataModule
 from emotion.data.faces import Faces
 from emotion.data.faults import Fault
+from emotion.data.splits import RowNumbers
 from emotion.errors import UserError
+from emotion.trained_on import training_rows
 
 
 def require_cleanlab() -> None:
@@ -28,38 +31,40 @@ def require_cleanlab() -> None:
 
 
 def label_faults(
-    checkpoint: str | Path, reader: Mapping[str, Any], faces: Faces, cache_dir: str, views: str, accelerator: str
+    checkpoint: str | Path | Sequence[object],
+    reader: Mapping[str, Any],
+    faces: Faces,
+    cache_dir: str,
+    views: str,
+    accelerator: str,
 ) -> tuple[Fault, dict[str, Any]]:
     """The held-out faces whose label the checkpoint doubts, the most doubtful first, and what was looked at.
 
-    Held out are the validation and test rows of the checkpoint's own split whose pixels do not stand in its training
-    rows. The suggestion is the class that it gives most probability.
+    Held out are the validation and test rows of the (first) checkpoint's own split whose pixels do not stand in its
+    training rows; of several checkpoints, which are asked as one, in none of theirs. The suggestion is the class that
+    they give most probability.
 
     Raises:
         UserError: there is no such checkpoint, or it was trained on other data.
     """
     from cleanlab.filter import find_label_issues
 
-    loaded = checkpoints.load(checkpoint)
-    if loaded.digest != faces.digest:
-        raise UserError(
-            f"{loaded.path} was trained on other data than {faces.source} (digests {loaded.digest}, {faces.digest}): "
-            f"which of these faces it knows is unknown. Give a run that was trained on this data and no other."
-        )
-    asked = loaded.data | {"source": dict(reader), "cache_dir": cache_dir, "overfit": 0, "mix": 0}
-    data = EmotionDataModule(**asked)
+    judge = ensemble.load(checkpoint)
+    seen = np.unique(np.concatenate([_training_rows(one, reader, faces, cache_dir) for one in judge.loaded]))
+    asked = {"source": dict(reader), "cache_dir": cache_dir, "overfit": 0, "target": "majority"}
+    data = EmotionDataModule(**judge.loaded[0].data | asked)
     data.setup()
     rows = np.sort(np.concatenate([data.split.val, data.split.test]))
-    rows = rows[~evaluation.stand_in(faces.images, rows, data.split.train)]
+    rows = rows[~evaluation.stand_in(faces.images, rows, seen)]
     labels = data.labels[rows]
     present = np.unique(labels)  # of a class without held-out faces nothing can be said
     if len(present) < 2:
         raise UserError(
-            f"{loaded.path} leaves {len(rows)} faces of {len(present)} classes that it was not trained on; "
+            f"{' and '.join(judge.paths)}: of {len(rows)} faces that were not trained on, {len(present)} classes; "
             f"expected some of two classes at least. Leave checkpoint= out, or give another run."
         )
     found = evaluation.probabilities(
-        loaded.classifier.to("cuda" if machine.on_gpu(accelerator) else "cpu"),
+        judge.to("cuda" if machine.on_gpu(accelerator) else "cpu"),
         faces.images,
         rows,
         views,
@@ -73,10 +78,20 @@ def label_faults(
     )
     suggested = [data.classes[present[i]] for i in found[ranked][:, present].argmax(1)]
     looked_at = {
-        "path": str(loaded.path),
-        "epoch": loaded.epoch,
+        "path": ", ".join(judge.paths),
+        "epochs": [one.epoch for one in judge.loaded],
         "held_out": len(rows),
         "accuracy": float((found.argmax(1) == labels).mean()),
         "views": views,
     }
     return Fault(rows[ranked], suggested), looked_at
+
+
+def _training_rows(loaded: Loaded, reader: Mapping[str, Any], faces: Faces, cache_dir: str) -> RowNumbers:
+    rows = training_rows(loaded, reader, faces, cache_dir) if loaded.digest == faces.digest else None
+    if rows is None:
+        raise UserError(
+            f"{loaded.path} was trained on other data than {faces.source} (digests {loaded.digest}, {faces.digest}): "
+            f"which of these faces it knows is unknown. Give a run that was trained on this data and no other."
+        )
+    return rows

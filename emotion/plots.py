@@ -1,7 +1,8 @@
-"""Pictures of a run: confusion matrix, history, faces with their predictions. Every function returns a Figure."""
+"""Pictures of a run: confusion, history, confidence, faces with their predictions. Every function returns a Figure."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from emotion.calibration import Reliability
+from emotion.evaluation import wilson
 from emotion.files import write_atomically
 
 
@@ -33,7 +36,7 @@ def confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str], title
     axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
     axes.set_yticks(range(len(classes)), classes)
     axes.set(xlabel="predicted", ylabel="true")
-    axes.set_title(title, fontsize=10)
+    _entitle(figure, title)
     return figure
 
 
@@ -92,11 +95,70 @@ def comparison(names: Sequence[str], scores: Sequence[Mapping[str, Any]], title:
             by_class.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=8, color=colour)
     by_class.set_xticks(range(len(classes)), classes, rotation=30, ha="right")
     by_class.set_xlabel("F1 % by class")
-    figure.suptitle(title, fontsize=10)
+    _entitle(figure, title)
     return figure
 
 
-def faces(images: NDArray[np.uint8], captions: Sequence[str], right: Sequence[bool], columns: int = 8) -> Figure:
+def reliability(after: Reliability, before: Reliability | None, accuracy: NDArray[np.float64], title: str) -> Figure:
+    """Accuracy by confidence, with the share of the faces below, and the accuracy of the surest faces by their share.
+
+    Args:
+        after: of the probabilities as they are.
+        before: of what they would be without a temperature; None where there is none.
+        accuracy: of the 1, 2, ..., N surest faces.
+        title: above all.
+    """
+    figure = Figure(figsize=(10, 5.2), layout="constrained")
+    grid = figure.add_gridspec(2, 2, height_ratios=(4, 1))
+    upper = figure.add_subplot(grid[0, 0])
+    lower = figure.add_subplot(grid[1, 0], sharex=upper)
+    surest = figure.add_subplot(grid[:, 1])
+    bins = len(after.faces)
+    edges = np.linspace(0, 100, bins + 1)
+    shown = {"with temperature" if before else "accuracy": after} | ({"without": before} if before else {})
+    for colour, (label, found) in zip(("C0", "C1"), shown.items(), strict=False):
+        here, share = found.faces.numpy() > 0, found.faces.numpy() / max(1, int(found.faces.sum()))
+        confidence, right = 100 * found.confidence.numpy()[here], 100 * found.accuracy.numpy()[here]
+        spans = [wilson(share, count) for share, count in zip(found.accuracy[here], found.faces[here], strict=True)]
+        reach = 100 * np.abs(np.array(spans)[:, 1:] - np.array(spans)[:, :1]).T
+        upper.errorbar(confidence, right, reach, marker="o", color=colour, elinewidth=0.8, label=label)
+        lower.stairs(100 * share, edges, fill=found is after, color=colour, alpha=0.8)
+    upper.plot([0, 100], [0, 100], "--", color="grey", linewidth=0.8, label="as sure as right")
+    upper.set(ylabel="accuracy %", xlim=(0, 100), ylim=(0, 100))
+    upper.tick_params(labelbottom=False)
+    upper.legend(fontsize=8, loc="lower right")
+    lower.set(xlabel=f"confidence %, in {bins} ranges", ylabel="faces %")
+    coverage = 100 * np.arange(1, len(accuracy) + 1) / max(1, len(accuracy))
+    surest.plot(coverage, 100 * accuracy)
+    surest.set(xlabel="the surest % of the faces", ylabel="accuracy %", xlim=(0, 100), ylim=(None, 100.5))
+    for axes in (upper, lower, surest):
+        axes.grid(alpha=0.3)
+    _entitle(figure, title)
+    return figure
+
+
+def robustness(accuracy: Mapping[str, Sequence[Sequence[float]]], uncorrupted: float, title: str) -> Figure:
+    """Accuracy with its interval by severity, a line for each corruption; [figure, lower, upper] by severity."""
+    figure = Figure(figsize=(8, 4.8), layout="constrained")
+    axes = figure.subplots()
+    for name, figures in accuracy.items():
+        middle, lower, upper = 100 * np.array(figures).T
+        severities = range(len(figures) + 1)
+        style = "--" if name.endswith("covered") else "-"
+        (line,) = axes.plot(severities, [100 * uncorrupted, *middle], style, marker=".", label=name.replace("_", " "))
+        axes.fill_between(severities[1:], lower, upper, color=line.get_color(), alpha=0.12, linewidth=0)
+    axes.axhline(100 * uncorrupted, color="grey", linewidth=0.8, linestyle=":")
+    axes.set(xlabel="severity (0: the faces as they are)", ylabel="accuracy %, 95 % interval")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right center", fontsize=8)
+    _entitle(figure, title)
+    return figure
+
+
+def faces(
+    images: NDArray[np.uint8], captions: Sequence[str], right: Sequence[bool], columns: int = 8, title: str = ""
+) -> Figure:
     """Faces (N, H, W) or (N, H, W, 3) with a caption each, green where the prediction is right and red where not."""
     rows = max(1, -(-len(images) // columns))
     figure = Figure(figsize=(1.5 * columns, 1.9 * rows), layout="constrained")
@@ -105,4 +167,11 @@ def faces(images: NDArray[np.uint8], captions: Sequence[str], right: Sequence[bo
     for axes, image, caption, good in zip(figure.axes, images, captions, right, strict=False):
         axes.imshow(image, cmap="gray", vmin=0, vmax=255)
         axes.set_title(caption, fontsize=8, color="darkgreen" if good else "firebrick")
+    _entitle(figure, title)
     return figure
+
+
+def _entitle(figure: Figure, title: str) -> None:
+    """Above all, in lines no longer than the figure is wide."""
+    letters = int(11 * figure.get_figwidth())
+    figure.suptitle("\n".join(fill(line, letters) for line in title.splitlines()), fontsize=10)

@@ -1,4 +1,4 @@
-"""Scores for people: tables in the terminal, pictures and JSON beside a run."""
+"""Scores for people: figures as text, tables, pictures and JSON beside a run."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,48 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from numpy.typing import NDArray
 from rich.table import Table
 
 from emotion import plots
+from emotion.calibration import reliability
 from emotion.cli import console
+from emotion.evaluation import Judged
 from emotion.files import write_text
 from emotion.loggers import read_metrics
+from emotion.selective import risk_by_coverage
 
 Scores = Mapping[str, Any]
-
-
-ROWS = {"all": "all", "clean": "not in training"}
-
-
-def print_scores(title: str, by_views: Mapping[str, Scores]) -> None:
-    """A line for each kind of view and rows, again against votes where there are some, then the last one's classes."""
-    out = console()
-    overall = Table(title=title, title_justify="left")
-    for column in ("views", "rows", "faces", "accuracy %", "macro F1 %", "ECE %", "NLL"):
-        overall.add_column(column, justify="left" if column in ("views", "rows") else "right")
-    for views, scores in by_views.items():
-        for rows, name in ROWS.items():
-            found = scores[rows]
-            figures = spread(found["accuracy"]), spread(found["macro_f1"]), share(found["ece"]), loss(found["nll"])
-            overall.add_row(views, name, f"{found['n']:,}", *figures)
-    out.print(overall)
-    voted = {views: scores for views, scores in by_views.items() if "votes" in scores["all"]}
-    against = [
-        {"views": views, "rows": name}
-        | {key.replace("_", "-"): loss(scores[rows]["votes"][key]) for key in ("cross_entropy", "entropy")}
-        for views, scores in voted.items()
-        for rows, name in ROWS.items()
-    ]
-    if against:
-        print_table("against the taggers' votes, whose own entropy is the least possible", against, left=2)
-    views, scores = list(by_views.items())[-1]
-    classes = Table(title=f"by class, all rows, views={views}", title_justify="left")
-    for column in ("class", "faces", "precision %", "recall %", "F1 %"):
-        classes.add_column(column, justify="left" if column == "class" else "right")
-    for name, found in scores["all"]["classes"].items():
-        classes.add_row(name, f"{found['n']:,}", *(spread(found[key]) for key in ("precision", "recall", "f1")))
-    out.print(classes)
+WORST = 32  # mistakes on a sheet
 
 
 def spread(figure: list[float]) -> str:
@@ -99,6 +72,45 @@ def save_scores(folder: Path, name: str, scores: Scores, classes: tuple[str, ...
     return [table, picture]
 
 
+def save_pictures(
+    folder: Path, name: str, judged: Judged, images: NDArray[np.uint8], classes: tuple[str, ...], title: str
+) -> list[Path]:
+    """`name`_reliability.png, and `name`_mistakes.png where there is one, of all the rows that were judged."""
+    truth, found = torch.from_numpy(judged.labels), judged.scores["all"]
+    before = None if judged.untempered is None else reliability(judged.untempered, truth)
+    right = 1 - risk_by_coverage(judged.probabilities, truth).numpy()
+    was = f" (without temperature {share(found['uncalibrated']['ece'])} %)" if before else ""
+    said = f"{title}\nECE {share(found['ece'])} %{was}, AURC {share(found['selective']['aurc'])} %"
+    picture = folder / f"{name}_reliability.png"
+    plots.save(plots.reliability(reliability(judged.probabilities, truth), before, right, said), picture)
+    if not (worst := _worst(judged)).size:
+        return [picture]
+    captions = [
+        f"{classes[judged.labels[i]]} → {classes[judged.predicted[i]]}\n"
+        f"{100 * judged.probabilities[i].max():.1f} %, row {judged.rows[i]}"
+        for i in worst
+    ]
+    title += f"\nthe {len(worst)} surest of {(judged.predicted != judged.labels).sum():,} mistakes: label → prediction"
+    sheet = folder / f"{name}_mistakes.png"
+    plots.save(plots.faces(images[judged.rows[worst]], captions, [False] * len(worst), title=title), sheet)
+    return [picture, sheet]
+
+
+def save_robustness(folder: Path, name: str, found: Mapping[str, Any], title: str) -> Path:
+    """`name`_robustness.png."""
+    path = folder / f"{name}_robustness.png"
+    said = f"{title}\nmean {of_uncorrupted(found)}"
+    plots.save(plots.robustness(found["accuracy"], found["uncorrupted_accuracy"][0], said), path)
+    return path
+
+
+def _worst(judged: Judged) -> NDArray[np.int64]:
+    """Places (at most WORST,) of the faces that were taken for another class, the surest first."""
+    wrong = np.flatnonzero(judged.predicted != judged.labels)
+    confidence = judged.probabilities.amax(-1).numpy()
+    return wrong[np.argsort(-confidence[wrong], kind="stable")][:WORST]
+
+
 def save_history(run_dir: Path, best_epoch: int) -> list[Path]:
     """history.png, drawn from the run's metrics.csv where it has one."""
     if not (run_dir / "metrics.csv").is_file():
@@ -126,6 +138,12 @@ def log_hyperparameters(loggers: Sequence[Logger], settings: Mapping[str, Any], 
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(chosen, scores)
             logger.save()
+
+
+def of_uncorrupted(found: Mapping[str, Any]) -> str:
+    """What is left of the accuracy by all corruptions and severities."""
+    mean, whole = found["mean_corruption_accuracy"], found["uncorrupted_accuracy"][0]
+    return f"{share(mean)} %, {share(found['relative'])} % of the {share(whole)} % on the faces as they are"
 
 
 def mean_and_deviation(shares: Sequence[float]) -> str:

@@ -28,7 +28,7 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
     """
     import lightning as L
 
-    from emotion import assembly, runs
+    from emotion import assembly, best_epoch, runs
 
     settings = assembly.resolve(cfg, run_dir)
     former = runs.read_record(run_dir)
@@ -74,7 +74,9 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
         record |= _fit(trainer, classifier, data, settings)
     if trainer.is_global_zero:
         runs.write_record(run_dir, record | {"scores": None})  # a run stopped while it is scored resumes from here
-        runs.write_record(run_dir, record | {"scores": _score(record, data, trainer)})
+        device = trainer.strategy.root_device
+        record["calibration"] = best_epoch.calibrate(run_dir, data, device, trainer.precision)
+        runs.write_record(run_dir, record | {"scores": best_epoch.score(record, data, trainer)})
     return float(record["best"]["score"])
 
 
@@ -165,38 +167,6 @@ def _fit(
             return fitted | {"best": {"epoch": epoch, "score": float(callback.best_model_score), **settings["monitor"]}}
     score = trainer.callback_metrics.get(settings["monitor"]["metric"], float("nan"))
     return fitted | {"best": {"epoch": trainer.current_epoch - 1, "score": float(score), **settings["monitor"]}}
-
-
-def _score(record: Settings, data: "EmotionDataModule", trainer: "Trainer") -> Settings:
-    """Score the best epoch on test, plainly and with the configured views; print and draw what there is to see."""
-    from emotion import checkpoints, evaluation, report, runs
-
-    settings = record["config"]
-    run_dir, best = Path(settings["run_dir"]), record["best"]
-    classifier = checkpoints.load(run_dir).classifier.to(trainer.strategy.root_device)
-    judged = {
-        views: evaluation.score_rows(
-            classifier,
-            data.faces.images,
-            data.labels,
-            data.split.test,
-            data.split.train,
-            views,
-            trainer.precision,
-            data.votes,
-        )
-        for views in dict.fromkeys(("none", settings["views"]))
-    }
-    scores = {views: found.scores for views, found in judged.items()}
-    stand_in = " (SYNTHETIC faces)" if record["data"]["stand_in"] else ""
-    title = f"test{stand_in}: epoch {best['epoch'] + 1}, chosen by {best['metric']} {best['score']:.4f}"
-    report.print_scores(title, scores)
-    written = report.save_scores(run_dir, "test", scores["none"], data.classes, title)
-    written += [*report.save_history(run_dir, best["epoch"]), report.save_label_map(run_dir, data.classes)]
-    written += [runs.write_predictions(run_dir, judged)]
-    report.log_hyperparameters(trainer.loggers, settings, scores)
-    print("\n".join(f"wrote {path}" for path in [*written, run_dir / "record.json"]))
-    return {"test": scores}
 
 
 @verb("train")

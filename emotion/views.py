@@ -35,6 +35,11 @@ def ten_crop(faces: Tensor) -> list[Tensor]:
 VIEWS: dict[str, Callable[[Tensor], list[Tensor]]] = {"none": none, "flip": flip, "ten_crop": ten_crop}
 
 
-def averaged(net: Callable[[Tensor], Tensor], faces: Tensor, views: str, temperature: float = 1.0) -> Tensor:
-    """Probabilities (B, K), the mean over the views' own, of logits divided by `temperature`."""
-    return torch.stack([(net(view).float() / temperature).softmax(-1) for view in VIEWS[views](faces)]).mean(0)
+def logits(net: Callable[[Tensor], Tensor], faces: Tensor, views: str) -> Tensor:
+    """What `net` makes of the faces (B, C, H, W), seen in each of the views: (V, B, K) in float32."""
+    return torch.stack([net(view).float() for view in VIEWS[views](faces)])
+
+
+def averaged(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Probabilities (B, K), the mean over the views' own, of logits (V, B, K) divided by `temperature`."""
+    return (logits / temperature).softmax(-1).mean(0)

@@ -160,6 +160,21 @@ def test_label_faults_are_looked_for_among_held_out_faces_alone(run: Path, tmp_p
         audit(compose("audit", *drawn, "data.seed=1", f"checkpoint={run}"), tmp_path / "other")
 
 
+def test_of_several_checkpoints_a_held_out_face_is_new_to_all(
+    run: Path, small_config: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    train(small_config(f"run_dir={other}", "labels=seven", "split=stratified_15", "trainer.max_epochs=1"), other)
+    drawn = ("data=synthetic", "data.training=16", "data.public_test=4", "data.private_test=4", "accelerator=cpu")
+    alone, _, _ = audited(tmp_path / "alone", *drawn, f"checkpoint={other}")
+    result, listed, text = audited(tmp_path / "out", *drawn, f"checkpoint=[{other},{run}]")
+    assert alone["checkpoint"]["held_out"] == 56 + 7 * 2  # type: ignore[index]
+    assert result["checkpoint"]["held_out"] == 56  # type: ignore[index]
+    assert all(row >= 7 * 16 for row in listed["label"])
+    assert str(other) in text
+    assert str(run) in text
+
+
 def test_a_missing_cleanlab_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "cleanlab.filter", None)
     with pytest.raises(UserError, match=re.escape("pip install 'emotion[audit]'")):

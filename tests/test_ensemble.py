@@ -29,6 +29,7 @@ def test_an_ensembles_probabilities_are_its_members_mean(runs: list[Path]) -> No
 
 def test_a_stored_temperature_divides_the_logits(runs: list[Path]) -> None:
     pixels = torch.randint(0, 256, (4, 48, 48), dtype=torch.uint8)
+    checkpoints.set_temperature(runs[0] / checkpoints.BEST, 1.0)
     before = checkpoints.load(runs[0]).classifier.probabilities(pixels)
     checkpoints.set_temperature(runs[0] / checkpoints.BEST, 2.0)
     after = checkpoints.load(runs[0]).classifier.probabilities(pixels)
@@ -39,3 +40,7 @@ def test_members_of_other_classes_are_refused(runs: list[Path], small_config: Co
     train(small_config("trainer.max_epochs=1", "labels=four"), Path("four"))
     with pytest.raises(UserError, match=r"four/checkpoints/best\.ckpt tells apart happy, neutral, sad, surprise; the"):
         ensemble.load([str(runs[0]), "four"])
+
+
+def test_an_ensemble_is_where_it_was_moved_to(runs: list[Path]) -> None:
+    assert ensemble.load(runs[0]).to("meta").device.type == "meta"

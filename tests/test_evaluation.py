@@ -55,6 +55,30 @@ def test_class_that_is_never_predicted_has_an_open_precision() -> None:
     assert found["classes"]["b"]["precision"] == [0.0, 0.0, 1.0]
 
 
+def test_the_surest_half_is_judged_by_itself() -> None:
+    labels = np.zeros(10, np.int64)
+    sure = torch.tensor([[0.9, 0.1, 0.0]] * 5 + [[0.4, 0.6, 0.0]] * 5)  # the sure ones are right
+    found = score(sure, labels, CLASSES)["selective"]
+    assert found["accuracy"]["0.5"][0] == 1
+    assert found["accuracy"]["0.8"][0] == pytest.approx(5 / 8)
+    assert found["accuracy"]["0.9"][0] == pytest.approx(5 / 9)
+    assert found["aurc"] == pytest.approx(np.mean([0] * 5 + [k / (5 + k) for k in range(1, 6)]))
+
+
+def test_no_faces_have_no_calibration_and_open_intervals() -> None:
+    found = score(torch.zeros(0, 3), np.zeros(0, np.int64), CLASSES, untempered=torch.zeros(0, 3))
+    assert found["ece"] is found["selective"]["aurc"] is found["uncalibrated"]["ece"] is None
+    assert found["selective"]["accuracy"]["0.5"] == [0.0, 0.0, 1.0]
+
+
+def test_what_there_would_be_without_a_temperature_is_told_besides() -> None:
+    labels, probable = np.arange(30) % 3, torch.rand(30, 3).softmax(-1)
+    found = score(probable.sqrt() / probable.sqrt().sum(1, keepdim=True), labels, CLASSES, untempered=probable)
+    alone = score(probable, labels, CLASSES)
+    assert found["uncalibrated"] == {key: alone[key] for key in ("ece", "nll", "brier")}
+    assert "uncalibrated" not in alone
+
+
 def test_pixels_that_stand_elsewhere_are_found() -> None:
     images = rng.integers(0, 256, (6, 4, 4), dtype=np.uint8)
     images[4] = images[1]

@@ -6,7 +6,7 @@ from torchvision.transforms.v2 import functional as reference
 
 from emotion.errors import UserError
 from emotion.preprocess import Preprocess
-from emotion.views import VIEWS, averaged, flip, ten_crop
+from emotion.views import VIEWS, averaged, flip, logits, ten_crop
 
 GREY = torch.randint(0, 256, (5, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 COLOUR = torch.randint(0, 256, (5, 40, 40, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -72,7 +72,7 @@ def test_views_average_probabilities(views: str) -> None:
     faces = torch.rand(3, 1, 48, 48)
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48 * 48, 4))
     expected = sum(net(view).softmax(1) for view in VIEWS[views](faces)) / len(VIEWS[views](faces))
-    torch.testing.assert_close(averaged(net, faces, views), expected)
+    torch.testing.assert_close(averaged(logits(net, faces, views)), expected)
 
 
 def test_zoom_is_resize_and_centre_crop() -> None:

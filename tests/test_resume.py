@@ -1,5 +1,6 @@
 """A run that was stopped and resumed is the run that was never stopped."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +18,8 @@ from tests.conftest import made_votes, signal_at, write_votes
 Config = Callable[..., DictConfig]
 
 
-def content(run: Path) -> dict[str, object]:
-    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+def content(run: Path, name: str = "last") -> dict[str, object]:
+    checkpoint = torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
     for state in checkpoint["callbacks"].values():
         for name in ("dirpath", "best_model_path", "best_k_models", "kth_best_model_path", "last_model_path",
                      "time_elapsed", "seconds"):  # fmt: skip
@@ -106,5 +107,9 @@ def test_resumed_run_equals_uninterrupted_run(
     resumed = cfg.copy()
     resumed.resume = str(stopped)
     train(resumed, stopped)
-    assert differences(content(straight), content(stopped)) == []
+    for name in ("last", "best"):
+        assert differences(content(straight, name), content(stopped, name)) == []
+    records = [json.loads((run / "record.json").read_text()) for run in (straight, stopped)]
+    assert records[0]["calibration"] == records[1]["calibration"]
+    assert records[0]["scores"] == records[1]["scores"]
     assert (stopped / "metrics.csv").read_text() == (straight / "metrics.csv").read_text()
