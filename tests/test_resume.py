@@ -20,7 +20,7 @@ Config = Callable[..., DictConfig]
 
 def content(run: Path, name: str = "last") -> dict[str, object]:
     checkpoint = torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
-    for state in checkpoint["callbacks"].values():
+    for state in checkpoint.get("callbacks", {}).values():  # the best one holds none
         for name in ("dirpath", "best_model_path", "best_k_models", "kth_best_model_path", "last_model_path",
                      "time_elapsed", "seconds"):  # fmt: skip
             state.pop(name, None)  # where it lies and how long it took
