@@ -255,6 +255,7 @@ def test_recipes_of_one_name_go_by_their_first_run(recipes: Path) -> None:
 
 def test_a_temperature_stands_beside_the_run_that_has_one(kept: Path) -> None:
     changed(kept / "compact", calibration={"temperature": 1.618})
+    changed(kept / "simple/one", calibration=None)
     out = compared(kept / "compact", kept / "simple/one")
     with (out / "comparison.csv").open(newline="") as file:
         assert [line["temperature"] for line in csv.DictReader(file)] == ["1.618", ""]
@@ -381,6 +382,11 @@ def test_results_keep_records_and_write_the_table_from_them_alone(published: Pat
 
 def test_calibration_error_is_shown_before_and_after_the_temperature(published: Path) -> None:
     path = published / "simple"
+    for place in ("one", "two"):
+        record = json.loads((path / place / "record.json").read_text())
+        scores = record["scores"]["test"]["none"]["all"]
+        scores |= scores.pop("uncalibrated", {})
+        changed(path / place, calibration=None, scores=record["scores"])
     before = [run.record["scores"]["test"]["none"]["all"]["ece"] for run in runs.find([str(path)])]
     cells = tables(runs.find([str(path)])).splitlines()[2].split("|")
     assert [cell.strip() for cell in cells[9:11]] == [mean_and_deviation(before), "-"]

@@ -22,9 +22,8 @@ FEW = ("accelerator=cpu", "precision=32-true", "faces=7", "faithfulness.faces=3"
 
 
 @pytest.fixture
-def run(small_config: Config) -> Path:
-    train(small_config("trainer.max_epochs=1", "~callbacks.tensorboard_pictures"), RUN)
-    return RUN
+def run(small_run: Callable[..., Path]) -> Path:
+    return small_run(RUN, "trainer.max_epochs=1")
 
 
 def explained(*overrides: str) -> dict:
@@ -64,8 +63,8 @@ def test_rows_targets_and_layers_as_asked(run: Path) -> None:
         assert maps["targets"].tolist() == [[5, 5]]
 
 
-def test_two_networks_side_by_side_and_several_as_one(run: Path, small_config: Config) -> None:
-    train(small_config("trainer.max_epochs=1", "seed=1", "model=v2_se", "~callbacks.tensorboard_pictures"), Path("two"))
+def test_two_networks_side_by_side_and_several_as_one(run: Path, small_run: Callable[..., Path]) -> None:
+    small_run(Path("two"), "trainer.max_epochs=1", "seed=1", "model=v2_se")
     both = explained("beside=two", "faithfulness=null")
     assert [one["network"] for one in both["explained"]] == ["V4Attention", "V2SE"]
     together = explain(compose("explain", f"checkpoint=[{RUN},two]", *FEW, "faithfulness=null"), OUT)
