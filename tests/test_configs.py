@@ -2,12 +2,13 @@
 
 import inspect
 import re
+from functools import cache
 from pathlib import Path
 
 import hydra.utils
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from emotion.building import ALLOWED, build
 from emotion.cli import CONF, compose
@@ -20,10 +21,15 @@ CHOICES = [(group, choice) for group in GROUPS for choice in options(group)]
 VERBS = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "base")
 
 
+@cache
+def chosen(group: str, choice: str) -> DictConfig:
+    return compose("train", f"{group}={choice}", "run_dir=x")
+
+
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes_and_resolves(group: str, choice: str) -> None:
     part = group == "callbacks" and choice not in ("default", "whole_length", "transfer")
-    cfg = compose("train", f"{group}={choice}", "run_dir=x")
+    cfg = chosen(group, choice)
     assert OmegaConf.to_container(cfg, resolve=True)
     assert not part or choice in cfg.callbacks
 
@@ -43,7 +49,7 @@ def targets(config: object) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_targets_exist_and_take_every_key(group: str, choice: str) -> None:
-    cfg = compose("train", f"{group}={choice}", "run_dir=x")
+    cfg = chosen(group, choice)
     for config in targets(OmegaConf.to_container(cfg, resolve=True)):
         target = str(config["_target_"])
         assert target.startswith(ALLOWED)
