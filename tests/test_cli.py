@@ -7,11 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from emotion.checkpoints import BEST, LAST
+from emotion.cli import compose
+from emotion.errors import UserError
 
 SMALL = [
     "model.widths=[8,16]", "model.convs=[1,1]", "model.reduction=4", "model.hidden=8", "input=grey48",
@@ -36,22 +39,10 @@ MISTAKES = {
     "no checkpoint given": (["evaluate"], "Missing mandatory value: checkpoint"),
     "a checkpoint that is not there": (["evaluate", "checkpoint=nowhere"], "nowhere is not there; give a run folder"),
     "a source to prepare that is not there": (["prepare", "data=icml_csv"], "icml_face_data.csv is not there"),
-    "votes that do not fit": (
-        ["audit", "data=synthetic", "data.training=1", "votes=x.csv"],
-        "x.csv is not there. The votes of FER\\+ .* it is: votes=FILE",
-    ),
-    "a fault that nothing lists": (["train", *SMALL, "split.drop_faults=[leak]"], "split.drop, which names no file"),
-    "a size the network cannot take": (
-        ["train", *SMALL, "input.size=2"],
-        "V4Attention halves its input 2 times and takes at least 4x4 pixels of at least one channel; found 2x2 pixels",
-    ),
     "runs to compare that are not there": (["compare", "outputs/nowhere"], "nowhere: expected finished runs.*no such"),
     "nothing to compare": (["compare"], "no run given; expected folders of runs"),
     "results without a README": (["results"], "README.md has no place for the table"),
-    "no teacher given": (["train", "experiment=distill", "data=synthetic"], "names no teacher; expected the folder"),
-    "a setting nobody takes": (["train", *SMALL, "+optimizer.nesterov=true"], "was refused its settings"),
     "an accelerator that is not there": (["train", *SMALL, "trainer.accelerator=abacus"], "abacus"),
-    "a target that is no part": (["train", *SMALL, "loss._target_=os.system"], "is not among what a config may build"),
 }
 
 
@@ -63,6 +54,31 @@ def test_a_mistake_is_one_message(mistake: str) -> None:
     assert re.search(message, done.stderr), done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) < 25
+    assert not list(Path.cwd().rglob("*.ckpt"))
+
+
+REFUSED = {
+    "votes that do not fit": (
+        ["audit", "data=synthetic", "data.training=1", "votes=x.csv"],
+        "x.csv is not there. The votes of FER\\+ .* it is: votes=FILE",
+    ),
+    "a fault that nothing lists": (["train", *SMALL, "split.drop_faults=[leak]"], "split.drop, which names no file"),
+    "a size the network cannot take": (
+        ["train", *SMALL, "input.size=2"],
+        "V4Attention halves its input 2 times and takes at least 4x4 pixels of at least one channel; found 2x2 pixels",
+    ),
+    "no teacher given": (["train", "experiment=distill", "data=synthetic"], "names no teacher; expected the folder"),
+    "a setting nobody takes": (["train", *SMALL, "+optimizer.nesterov=true"], "was refused its settings"),
+    "a target that is no part": (["train", *SMALL, "loss._target_=os.system"], "is not among what a config may build"),
+}
+
+
+@pytest.mark.parametrize("refused", REFUSED)
+def test_what_a_verb_cannot_do_is_the_error_that_becomes_a_message(refused: str) -> None:
+    (verb, *arguments), message = REFUSED[refused]
+    with pytest.raises(UserError, match=message) as error:
+        getattr(import_module(f"emotion.{verb}"), verb)(compose(verb, *arguments), Path("out"))
+    assert len(str(error.value).splitlines()) < 25
     assert not list(Path.cwd().rglob("*.ckpt"))
 
 

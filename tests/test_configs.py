@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from functools import cache
 from pathlib import Path
 
 import hydra.utils
@@ -20,7 +21,8 @@ CHOICES = [(group, choice) for group in GROUPS for choice in options(group)]
 VERBS = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "base")
 
 
-def composed(group: str, choice: str) -> DictConfig:
+@cache
+def chosen(group: str, choice: str) -> DictConfig:
     if group == "method":
         return compose("explain", f"method={choice}", "checkpoint=RUN")
     return compose("train", f"{group}={choice}", "run_dir=x")
@@ -29,7 +31,7 @@ def composed(group: str, choice: str) -> DictConfig:
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes_and_resolves(group: str, choice: str) -> None:
     part = group == "callbacks" and choice not in ("default", "whole_length", "transfer")
-    cfg = composed(group, choice)
+    cfg = chosen(group, choice)
     assert OmegaConf.to_container(cfg, resolve=True)
     assert not part or choice in cfg.callbacks
 
@@ -49,7 +51,7 @@ def targets(config: object) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_targets_exist_and_take_every_key(group: str, choice: str) -> None:
-    cfg = composed(group, choice)
+    cfg = chosen(group, choice)
     for config in targets(OmegaConf.to_container(cfg, resolve=True)):
         target = str(config["_target_"])
         assert target.startswith(ALLOWED)
