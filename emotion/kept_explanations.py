@@ -58,7 +58,7 @@ def table(records: Path) -> str:
                 said.add(one["network"])
                 for name, measures in one["unknowing"].items():
                     lines.append(_line(one["network"], f"*{name}*", measures, record, one["n"]["deletion"]))
-    return report.markdown(lines, left=3)
+    return report.markdown(lines, left=3) if lines else ""
 
 
 def _line(network: str, method: str, measures: dict[str, Any], record: dict[str, Any], faces: int) -> dict[str, str]:

@@ -20,33 +20,40 @@ Figure = Sequence[float]
 """A share with its 95 % interval."""
 
 BEGIN, END = "<!-- results: written by python -m emotion.results -->", "<!-- end of results -->"
+BEGIN_EXPLANATIONS = "<!-- explanations: written by python -m emotion.results -->"
+END_EXPLANATIONS = "<!-- end of explanations -->"
 
 
 def results(cfg: DictConfig) -> str:
-    """Keep the records of the given runs, write the tables of all that are kept into the README; the tables.
+    """Keep the records of given runs and explanations, write the tables of all kept ones into the README; the runs'.
 
     Raises:
         UserError: a run that is not an experiment as it stands, on FER2013, from a commit; another run of its seed is
-            kept; or the README has no place for the tables.
+            kept; explanations that cannot be kept; or the README has no place for the tables.
     """
-    from emotion import runs
+    from emotion import kept_explanations, runs
     from emotion.files import write_text
 
     settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     records, readme = Path(settings["records"]), Path(settings["readme"])
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise UserError(f"{readme} has no place for the table; expected a line {BEGIN} and below it {END}.")
+    places = [(BEGIN, END), (BEGIN_EXPLANATIONS, END_EXPLANATIONS)]
+    for begin, end in places:
+        if end not in text.partition(begin)[2]:
+            raise UserError(f"{readme} has no place for a table; expected a line {begin} and below it {end}.")
     chosen = runs.find(listed(settings["runs"]))
     for run in chosen:
         _check(run, records)
     for run in chosen:
         print(f"kept {near(_keep(run, records).absolute())}")
-    written = tables(runs.find([str(records)]))
-    write_text(readme, f"{head}{BEGIN}\n\n{written}\n{END}{tail}")
-    print(f"{written}\nwrote {near(readme.absolute())}")
+    for folder in listed(settings["explanations"]):
+        print(f"kept {near(kept_explanations.keep(Path(folder), records).absolute())}")
+    written, explained = tables(runs.find([str(records)])), kept_explanations.table(records)
+    for (begin, end), table in zip(places, (written, explained), strict=True):
+        head, _, rest = text.partition(begin)
+        text = f"{head}{begin}\n\n{table}\n{end}{rest.partition(end)[2]}"
+    write_text(readme, text)
+    print(f"{written}\n{explained}\nwrote {near(readme.absolute())}")
     return written
 
 

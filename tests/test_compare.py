@@ -20,7 +20,7 @@ from emotion.data.fer2013_csv import PUBLISHED_MD5
 from emotion.errors import UserError
 from emotion.evaluation import score
 from emotion.report import mean_and_deviation
-from emotion.results import BEGIN, END, experiment, results, tables
+from emotion.results import BEGIN, BEGIN_EXPLANATIONS, END, END_EXPLANATIONS, experiment, results, tables
 from emotion.significance import holm, welch
 from emotion.train import train
 
@@ -350,6 +350,9 @@ def test_what_was_not_scored_is_named(trained: Path, kept: Path, capsys: pytest.
         compared(kept)
 
 
+AFTER = f"after\n{BEGIN_EXPLANATIONS}\n\n\n{END_EXPLANATIONS}\n"
+
+
 @pytest.fixture
 def published(kept: Path) -> Path:
     """The runs with records as if they were experiments on the real data; and a README with a place for the table."""
@@ -359,7 +362,7 @@ def published(kept: Path) -> Path:
         as_it_stands["data"] = {}
         data = {"source": "data/fer2013.csv", "digest": PUBLISHED_MD5, "stand_in": False}
         changed(path.parent, config=as_it_stands, data=data, commit="a1" * 20)
-    Path("README.md").write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    Path("README.md").write_text(f"before\n{BEGIN}\nold\n{END}\n{AFTER}")
     return kept
 
 
@@ -369,7 +372,7 @@ def test_results_keep_records_and_write_the_table_from_them_alone(published: Pat
     places = sorted(path.relative_to("outputs/records").as_posix() for path in Path("outputs").rglob("*.*"))
     files = ("metrics.csv", "predictions.npz", "record.json")
     assert places == [f"simple_cnn/seed={seed}/{name}" for seed in (0, 1) for name in files]
-    assert Path("README.md").read_text() == f"before\n{BEGIN}\n\n{written}\n{END}\nafter\n"
+    assert Path("README.md").read_text() == f"before\n{BEGIN}\n\n{written}\n{END}\n{AFTER}"
     line = written.splitlines()[2]
     figures = [100 * run.record["scores"]["test"]["none"]["all"]["accuracy"][0] for run in found]
     assert f"| {np.mean(figures):.1f} ± {np.std(figures, ddof=1):.1f} |" in line
@@ -488,6 +491,6 @@ def test_results_take_experiments_as_they_stand_alone(published: Path, refused: 
 @pytest.mark.parametrize("text", ["no place", f"{END}\n{BEGIN}\n"])
 def test_a_readme_without_a_place_stays_as_it_is(text: str) -> None:
     Path("README.md").write_text(text)
-    with pytest.raises(UserError, match=r"README.md has no place for the table"):
+    with pytest.raises(UserError, match=r"README.md has no place for a table"):
         results(compose("results"))
     assert Path("README.md").read_text() == text

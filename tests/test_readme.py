@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from emotion import runs
+from emotion import kept_explanations, runs
 from emotion.cli import compose
-from emotion.results import BEGIN, END, tables
+from emotion.results import BEGIN, BEGIN_EXPLANATIONS, END, END_EXPLANATIONS, tables
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 COMMANDS = sorted(set(re.findall(r"python -m emotion\.(\w+)([^`\n#]*)", re.sub(r"<!--.*?-->", "", README))))
@@ -36,6 +36,16 @@ def test_every_file_that_is_named_exists(project: Path) -> None:
 def test_the_table_of_results_says_what_the_records_say(project: Path) -> None:
     written = README.split(BEGIN)[1].split(END)[0].strip()
     assert written == tables(runs.find([str(project / "outputs" / "records")])).strip()
+
+
+def test_the_table_of_explanations_says_what_their_records_say(project: Path) -> None:
+    written = README.split(BEGIN_EXPLANATIONS)[1].split(END_EXPLANATIONS)[0].strip()
+    assert written == kept_explanations.table(project / "outputs" / "records").strip()
+
+
+def test_every_picture_exists(project: Path) -> None:
+    for name in re.findall(r"!\[.*?\]\((.*?)\)", README, re.DOTALL):
+        assert (project / name).is_file(), name
 
 
 def test_every_model_stands_in_the_readme_with_its_parameters() -> None:
