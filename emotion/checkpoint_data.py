@@ -1,6 +1,7 @@
 """The data that a checkpoint was trained with, or other data in its place."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from emotion import checkpoints
@@ -16,6 +17,9 @@ def data_of(loaded: Loaded, settings: Mapping[str, Any]) -> EmotionDataModule:
         UserError: the data is missing, or has other classes than the checkpoint.
     """
     asked = dict(loaded.data) | {"cache_dir": settings["cache_dir"], "overfit": 0, "target": "majority"}
+    own = Path(str(asked["source"].get("path", "")))
+    if not own.exists() and (Path(settings["data_dir"]) / own.name).exists():  # of a run in another folder
+        asked["source"] = asked["source"] | {"path": str(Path(settings["data_dir"]) / own.name)}
     if "data" in settings:
         source = locate(settings["data"])
         if source.stand_in:

@@ -84,6 +84,8 @@ def load(sources: str | Path | Sequence[object]) -> Ensemble:
     Raises:
         UserError: none is named, one is missing or is none of ours, or they tell other classes apart.
     """
+    if not isinstance(sources, str | Path | Sequence):
+        raise UserError(f"checkpoint={sources}: expected a run folder, a .ckpt file, or several of them.")
     named = [str(sources)] if isinstance(sources, Path) else listed(sources)
     if not named:
         raise UserError("checkpoint= names none; expected checkpoint=RUN, or several of them: checkpoint=[RUN,RUN].")

@@ -1,5 +1,6 @@
 """Score a checkpoint, or several as one: python -m emotion.evaluate checkpoint=RUN [views=flip] [robustness=true]."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,8 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> Settin
     data = data_of(judge.loaded[0], settings)
     votes = _votes(settings, data.faces)
     rows, precision = getattr(data.split, subset), machine.precision(settings["precision"], accelerator)
+    folder, name = _place(settings, judge, data, folder)
+    _refuse_others(folder / f"{name}.json", judge)
     trained_on = _trained_on(settings, judge, data, rows)
     judged = evaluation.score_rows(
         judge, data.faces.images, data.labels, rows, trained_on, views, precision, data.votes
@@ -56,7 +59,6 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> Settin
     if settings["robustness"]:
         scores["robustness"] = _robustness(judge, data, judged, precision)
         score_tables.print_robustness(scores["robustness"])
-    folder, name = _place(settings, judge, data, folder)
     described = judge.described() | {"source": data.faces.source, "digest": data.faces.digest}
     asked = {"split": data.hparams["split"], "subset": subset, "votes": settings["votes"]}
     written = report.save_scores(folder, name, described | asked | scores, data.classes, title)
@@ -152,6 +154,12 @@ def _place(settings: Settings, judge: "Ensemble", data: "EmotionDataModule", fol
         folder, stem = run / "evaluation", path.stem
     split = data.hparams["split"]["_target_"].rsplit(".", 1)[-1]
     return Path(settings["output"] or folder), f"{stem}_{split}_{settings['subset']}_{settings['views']}"
+
+
+def _refuse_others(path: Path, judge: "Ensemble") -> None:
+    """Raises UserError where the scores of another checkpoint lie in our place, which are not to be lost."""
+    if path.is_file() and (other := json.loads(path.read_text())["checkpoint"]) != judge.described()["checkpoint"]:
+        raise UserError(f"{path} holds the scores of {other}; give another folder: output=FOLDER.")
 
 
 @verb("evaluate")

@@ -38,7 +38,7 @@ def explain(cfg: DictConfig, folder: Path) -> Settings:
     settings: Settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     _check(settings)
     networks = _networks(settings)
-    subjects = subjects_of(next(iter(networks.values())), settings)
+    subjects = subjects_of(list(networks.values()), settings)
     screen = console()
     with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
         explained = [
@@ -56,6 +56,7 @@ def explain(cfg: DictConfig, folder: Path) -> Settings:
         "explained": [one.described() for one in explained],
     }
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "faithfulness.png").unlink(missing_ok=True)  # of a former run, where this one draws none
     pictures = {
         "sheet.png": explain_sheets.sheet(subjects, explained, settings["shown"]),
         "averages.png": explain_sheets.averages(subjects, explained),
@@ -140,14 +141,30 @@ def _check(settings: Settings) -> None:
     for name, choices in expected.items():
         if settings[name] not in choices:
             raise UserError(f"{name}={settings[name]}: expected {', '.join(choices)}.")
-    for name in ("faces", "shown"):
-        if not isinstance(settings[name], int) or settings[name] < 1:
-            raise UserError(f"{name}={settings[name]}: expected a whole number above 0.")
+    for name, least in (("faces", 1), ("shown", 1), ("seed", 0)):
+        if not _whole(settings[name], least):
+            raise UserError(f"{name}={settings[name]}: expected a whole number of {least} or more.")
     asked = settings["faithfulness"]
-    if asked and not all(isinstance(n, int) and n > 1 for n in asked.values()):
-        raise UserError(f"faithfulness={asked}: expected whole numbers above 1, or null.")
-    if settings["rows"] and settings["images"]:
+    sizes = [asked.get(name) for name in ("faces", "sensitivity")] if isinstance(asked, dict) else [None]
+    if asked is not None and not all(_whole(size, 2) for size in sizes):
+        raise UserError(f"faithfulness={asked}: expected faces and sensitivity, whole numbers of 2 or more, or null.")
+    rows, images = settings["rows"], settings["images"]
+    if rows is not None and images is not None:
         raise UserError("rows= and images= both name the faces; expected one of them.")
+    if rows is not None and not (isinstance(rows, list) and rows and all(_whole(row, 0) for row in rows)):
+        raise UserError(f"rows={rows}: expected row numbers of the source: rows=[28709,30011].")
+    if images is not None and not (images and isinstance(images, str | list)):
+        raise UserError(f"images={images}: expected picture files or folders of them: images=[a.jpg,photos].")
+    if settings["layer"] and not {"gradcam", "gradcam++"} & set(settings["method"]):
+        raise UserError(
+            f"layer={settings['layer']} is Grad-CAM's; expected method=gradcam, or method.attention.layer=."
+        )
+    if settings["output"] and Path(settings["output"]).is_file():
+        raise UserError(f"output={settings['output']} is a file; expected a folder.")
+
+
+def _whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 @verb("explain")

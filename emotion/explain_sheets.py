@@ -44,6 +44,7 @@ def _caption(axes: Axes, subjects: Subjects, one: Explained, number: int, severa
     target = int(one.targets[number])
     said = f"{subjects.classes[target]} {100 * one.probabilities[number, target]:.0f} %"
     method = f"{one.network}\n{one.method}" if several else one.method
+    method += " (blank)" if not one.maps[number].any() else ""
     colour = "black"
     if subjects.labels is not None:
         colour = "darkgreen" if target == int(subjects.labels[number]) else "firebrick"

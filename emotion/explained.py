@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emotion.checkpoint_data import data_of
+from emotion.cli import listed
 from emotion.data.datamodule import EmotionDataModule
 from emotion.data.images import SUFFIXES, read_images
 from emotion.ensemble import Ensemble
 from emotion.errors import UserError
-from emotion.evaluation import mean_with_interval
 from emotion.explainers.faithfulness import Truth
 from emotion.preprocess import values
+from emotion.significance import mean_of
+from emotion.trained_on import training_rows
 
 
 class Subjects(NamedTuple):
@@ -49,21 +51,29 @@ class Explained(NamedTuple):
     unknowing: Mapping[str, Truth]  # of maps that know nothing, by name
 
     def described(self) -> dict[str, Any]:
-        """For the record: every measure as [mean, lower, upper], 95 % intervals over faces."""
+        """For the record: every measure as [mean, lower, upper], Student's 95 % intervals over faces.
+
+        A blank map has no sensitivity, shares or likeness, and is ranked at random.
+        """
         said = {
             "network": self.network,
             "method": self.method,
             "seconds": round(self.seconds, 3),
-            "blank": int((self.maps.abs().amax((1, 2)) == 0).sum()),
+            "blank": self.blank,
         }
         if self.truth is None:
             return said
         return said | {
             "measures": _means(self.truth),
-            "n": {name: len(found) for name, found in self.truth.measures.items()},
+            "n": {name: int((~found.isnan()).sum()) for name, found in self.truth.measures.items()},
             "unknowing": {whose: _means(truth) for whose, truth in self.unknowing.items()},
-            "truer_than_middle": {name: mean_with_interval(self._beyond(name)) for name in RANKED},
+            "truer_than_middle": {name: _mean(self._beyond(name)) for name in RANKED},
         }
+
+    @property
+    def blank(self) -> int:
+        """Maps in which nothing speaks for or against the class."""
+        return int((self.maps.abs().amax((1, 2)) == 0).sum())
 
     def _beyond(self, name: str) -> Tensor:
         """How much truer than a blob in the middle, face by face."""
@@ -77,16 +87,17 @@ class Explained(NamedTuple):
         lines = []
         for name, found in self.truth.measures.items():
             by_unknowing = {
-                whose: f"{truth.measures[name].mean():.3f}" if name in truth.measures else "-"
+                whose: f"{_mean(truth.measures[name])[0]:.3f}" if name in truth.measures else "-"
                 for whose, truth in self.unknowing.items()
             }
             beyond = _spread(self._beyond(name)) if name in RANKED else "-"
             lines.append(
                 {"measure": MEASURES.get(name, f"share on {name}"), self.method: _spread(found)}
                 | by_unknowing
-                | {"truer than the middle by": beyond, "faces": str(len(found))}
+                | {"truer than the middle by": beyond, "faces": str(int((~found.isnan()).sum()))}
             )
-        return f"{self.network}, {self.method}: are its maps true?", lines
+        blank = f" ({self.blank} of {len(self.maps)} are blank)" if self.blank else ""
+        return f"{self.network}, {self.method}: are its maps true?{blank}", lines
 
 
 MEASURES: Mapping[str, str] = {
@@ -106,31 +117,44 @@ RANKED = ("deletion", "insertion", "road")
 
 
 def _means(truth: Truth) -> dict[str, list[float | None]]:
-    return {name: mean_with_interval(found) for name, found in truth.measures.items()}
+    return {name: _mean(found) for name, found in truth.measures.items()}
+
+
+def _mean(found: Tensor) -> list[float | None]:
+    """With its interval, of the faces of which something is known; of fewer than two, none."""
+    known = found[~found.isnan()].tolist()
+    if len(known) < 2:
+        return [known[0] if known else None, None, None]
+    mean = mean_of(known)
+    return [mean.figure, mean.figure - mean.half, mean.figure + mean.half]
 
 
 def _spread(found: Tensor) -> str:
-    mean, low, high = mean_with_interval(found)
-    return f"{mean:.3f}" if low is None else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+    known = [f"{value:.3f}" for value in _mean(found) if value is not None]
+    return "{} [{}, {}]".format(*known) if len(known) == 3 else "".join(known) or "-"
 
 
-def subjects_of(ensemble: Ensemble, settings: Mapping[str, Any]) -> Subjects:
-    """The faces that `images`, `rows`, or `subset` and `faces` name.
+def subjects_of(ensembles: Sequence[Ensemble], settings: Mapping[str, Any]) -> Subjects:
+    """The faces that `images`, `rows`, or `subset` and `faces` name; says how many of them a network was trained on.
 
     Raises:
         UserError: they are missing, or cannot be had.
     """
-    if settings["images"]:
-        return _pictures(ensemble, settings["images"])
-    data = data_of(ensemble.loaded[0], settings)
-    if settings["rows"]:
+    if settings["images"] is not None:
+        return _pictures(ensembles, listed(settings["images"]))
+    data = data_of(ensembles[0].loaded[0], settings)
+    if settings["rows"] is not None:
         rows = np.array(settings["rows"])
-        if rows.dtype.kind != "i" or rows.min() < 0 or rows.max() >= len(data.faces):
+        if rows.min() < 0 or rows.max() >= len(data.faces):
             raise UserError(f"rows={settings['rows']}: expected numbers from 0 to {len(data.faces) - 1}.")
         if (left_out := rows[data.labels[rows] >= len(data.classes)]).size:
             raise UserError(f"rows={left_out.tolist()} are of none of {', '.join(data.classes)}; choose others.")
     else:
         rows = balanced(getattr(data.split, settings["subset"]), data.labels, settings["faces"], settings["seed"])
+    for one in (one for ensemble in ensembles for one in ensemble.loaded):
+        known = training_rows(one, data.hparams["source"], data.faces, settings["cache_dir"])
+        if known is not None and (both := int(np.isin(rows, known).sum())):
+            print(f"{one.path} was trained on {both} of these {len(rows)} faces.")
     return of_rows(data, rows)
 
 
@@ -169,8 +193,8 @@ def targets_of(target: str | bool, probabilities: Tensor, subjects: Subjects) ->
     raise UserError(f"target={target}: expected predicted, {true}{', '.join(subjects.classes)}.")
 
 
-def _pictures(ensemble: Ensemble, images: str | Sequence[str]) -> Subjects:
-    named = [Path(name) for name in ([images] if isinstance(images, str) else images)]
+def _pictures(ensembles: Sequence[Ensemble], images: Sequence[str]) -> Subjects:
+    named = [Path(name) for name in images]
     files = [
         file
         for name in named
@@ -179,11 +203,14 @@ def _pictures(ensemble: Ensemble, images: str | Sequence[str]) -> Subjects:
     if missing := [str(name) for name in files if not name.is_file()]:
         raise UserError(f"images={', '.join(missing)}: not there; expected picture files or folders of them.")
     if not files:
-        raise UserError(f"images={images}: found no {', '.join(sorted(SUFFIXES))}; expected pictures of faces.")
-    takes = [member.preprocess for member in ensemble.members]
+        raise UserError(
+            f"images={', '.join(images)}: found no {', '.join(sorted(SUFFIXES))}; expected pictures of faces."
+        )
+    takes = [member.preprocess for ensemble in ensembles for member in ensemble.members]
     size, channels = max(one.zoomed for one in takes), max(one.channels for one in takes)
-    read = read_images(files, size, channels, lambda place: str(files[place]), str(images))
+    source = ", ".join(images)
+    read = read_images(files, size, channels, lambda place: str(files[place]), source)
     pixels = np.concatenate([some.copy() for _, some in read])
     names = [file.name for file in files]
     numbers = np.arange(len(files))
-    return Subjects(values(torch.from_numpy(pixels)), numbers, names, None, ensemble.classes, str(images), None)
+    return Subjects(values(torch.from_numpy(pixels)), numbers, names, None, ensembles[0].classes, source, None)

@@ -51,7 +51,9 @@ def table(records: Path) -> str:
         record = json.loads(path.read_text())
         said: set[str] = set()
         for one in record["explained"]:
-            lines.append(_line(one["network"], one["method"], one["measures"], record, one["n"]["deletion"]))
+            blank = f" ({one['blank']} of {record['faces']['n']} blank)" if one["blank"] else ""
+            measured = (one["measures"], record, one["n"]["deletion"])
+            lines.append(_line(one["network"], one["method"] + blank, *measured))
             lines[-1]["truer than the middle (ROAD)"] = _spread(one["truer_than_middle"]["road"], signed=True)
         for one in record["explained"]:
             if one["network"] not in said:

@@ -16,6 +16,7 @@ from emotion.data.datamodule import EmotionDataModule
 from emotion.errors import UserError
 from emotion.evaluate import evaluate
 from emotion.train import train
+from tests.conftest import SMALL
 
 Config = Callable[..., DictConfig]
 RUN, OTHER, OUT = Path("run"), Path("other"), Path("out")
@@ -142,3 +143,27 @@ def test_what_cannot_be_is_refused(override: str, message: str, run: Path) -> No
 def test_votes_on_other_faces_are_refused(run: Path, fer_votes: Path) -> None:
     with pytest.raises(UserError, match="does not fit: it has 63 rows and synthetic faces"):
         evaluated("run", f"votes={fer_votes}")
+
+
+def test_the_scores_of_another_checkpoint_are_not_lost(run: Path, small_config: Config) -> None:
+    evaluated(str(run))
+    evaluated(str(run))
+    before = {path: path.read_bytes() for path in OUT.iterdir()}
+    train(small_config("trainer.max_epochs=1", "seed=1"), OTHER)
+    with pytest.raises(
+        UserError, match=r"out/best_random_test_none.json holds the scores of run/checkpoints/best.ckpt"
+    ):
+        evaluated(str(OTHER))
+    assert {path: path.read_bytes() for path in OUT.iterdir()} == before
+
+
+def test_the_source_is_found_in_data_dir_by_a_run_from_another_folder(
+    fer_csv: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = ("data=fer2013_csv", "data_dir=data", "split=official", "batch_size=8", "trainer.max_epochs=1")
+    train(compose("train", *SMALL, *asked), RUN)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    run = str(tmp_path / RUN)
+    asked = (f"checkpoint={run}", "accelerator=cpu", f"data_dir={fer_csv.parent}", f"cache_dir={tmp_path}/cache")
+    assert evaluate(compose("evaluate", *asked))["all"]["n"] == 18

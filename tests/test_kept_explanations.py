@@ -16,7 +16,14 @@ OUT, RECORDS = Path("out/small"), Path("records")
 def explained(small_run: Callable[..., Path]) -> Path:
     """Explanations of drawn faces, as if made from a commit."""
     small_run(Path("run"), "trainer.max_epochs=1")
-    few = ("accelerator=cpu", "faces=6", "shown=2", "faithfulness.faces=2", "faithfulness.sensitivity=2")
+    few = (
+        "method=occlusion",
+        "accelerator=cpu",
+        "faces=6",
+        "shown=2",
+        "faithfulness.faces=2",
+        "faithfulness.sensitivity=2",
+    )
     explain(compose("explain", "checkpoint=run", "data_dir=data", "cache_dir=cache", *few), OUT)
     changed(commit="a1" * 20)
     return OUT
@@ -33,7 +40,7 @@ def test_a_kept_record_is_a_line_of_the_table_beside_maps_that_know_nothing(expl
     assert sorted(path.name for path in kept.iterdir()) == ["explain.json", "sheet.png"]
     cells = [[cell.strip() for cell in line.split("|")] for line in kept_explanations.table(RECORDS).splitlines()]
     assert [line[1:4] for line in cells[2:]] == [
-        ["V4Attention", "2, drawn", method] for method in ("gradcam", "*chance*", "*middle*")
+        ["V4Attention", "2, drawn", method] for method in ("occlusion", "*chance*", "*middle*")
     ]
     figure = json.loads((kept / "explain.json").read_text())["explained"][0]["measures"]["deletion"]
     assert cells[2][4] == "{:.2f} [{:.2f}, {:.2f}]".format(*figure)

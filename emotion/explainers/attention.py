@@ -14,7 +14,13 @@ from torch.nn.functional import interpolate
 
 from emotion.classifier import EmotionClassifier
 from emotion.errors import UserError
+from emotion.explainers.layers import prefix_tokens
 from emotion.models.blocks import SpatialAttention
+
+NONE = (
+    "method=attention: {} has no attention over places; expected a network with spatial attention (v4_attention, "
+    "attention_cnn, resnet_cbam) or a transformer with attention over all patches. Choose another method."
+)
 
 
 class Attention:
@@ -43,11 +49,7 @@ class Attention:
                 return self._spatial(classifier, faces, [spatial[self.layer]] if self.layer else [*spatial.values()])
             if own:
                 return _rollout(classifier, faces, [*own.values()])
-        raise UserError(
-            f"method=attention: {type(classifier.net).__name__} has no attention over places; expected a network with "
-            f"spatial attention (v4_attention, attention_cnn, resnet_cbam) or a transformer with attention over all "
-            f"patches. Choose another method."
-        )
+        raise UserError(NONE.format(getattr(classifier.net, "name", type(classifier.net).__name__)))
 
     def _spatial(self, classifier: EmotionClassifier, faces: Tensor, layers: list[SpatialAttention]) -> Tensor:
         def see(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
@@ -76,12 +78,14 @@ def _rollout(classifier: EmotionClassifier, faces: Tensor, layers: list[Any]) ->
         for layer, was in zip(layers, fused, strict=True):
             layer.fused_attn = was
     tokens = weights[0].shape[-1]
-    patches = math.isqrt(tokens) ** 2
+    patches = tokens - prefix_tokens(classifier.net)
+    side = math.isqrt(patches)
+    if side**2 != patches or any(one.shape != (len(faces), tokens, tokens) for one in weights):
+        raise UserError(NONE.format(classifier.net.name))
     flow = torch.eye(tokens, device=faces.device).expand(len(faces), -1, -1)
     for attention in weights:
         mixed = attention + torch.eye(tokens, device=faces.device)
         flow = (mixed / mixed.sum(-1, keepdim=True)) @ flow
-    side = math.isqrt(patches)
     maps = flow[:, -patches:, -patches:].mean(1).view(-1, 1, side, side)
     return _from_0_to_1(interpolate(maps, faces.shape[-2:], mode="bilinear")[:, 0])
 

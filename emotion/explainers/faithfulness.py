@@ -48,18 +48,22 @@ UNKNOWING: Mapping[str, Callable[[Tensor], Tensor]] = {"chance": chance, "middle
 def deletion(score: Score, faces: Tensor, maps: Tensor) -> Tensor:
     """Probability (N, STEPS + 1) while the pixels that count most go first, to the face's mean grey.
 
-    RISE, Petsiuk et al. 2018, https://arxiv.org/abs/1806.07421. The lower its mean, the truer the map.
+    RISE, Petsiuk et al. 2018, https://arxiv.org/abs/1806.07421, whose grey is that of all pictures. The lower its mean,
+    the truer the map.
     """
     grey = faces.mean((2, 3), keepdim=True).expand_as(faces)
     return _exchanged(score, faces, grey, maps)
 
 
 def insertion(score: Score, faces: Tensor, maps: Tensor) -> Tensor:
-    """Probability (N, STEPS + 1) while the pixels that count most come first into the blurred face; higher is truer."""
+    """Probability (N, STEPS + 1) while the pixels that count most come first into the blurred face; higher is truer.
+
+    RISE blurs as many pixels of pictures of 224; here a face is blurred until its expression is gone.
+    """
     from torchvision.transforms.v2.functional import gaussian_blur
 
     scale = faces.shape[-1] / 48
-    kernel = 2 * round(BLUR[0] * scale / 2) + 1
+    kernel = 2 * round((BLUR[0] * scale - 1) / 2) + 1
     blurred: Tensor = gaussian_blur(faces, [kernel, kernel], [BLUR[1] * scale] * 2)
     return _exchanged(score, blurred, faces, maps)
 
@@ -101,7 +105,7 @@ def road(score: Score, faces: Tensor, maps: Tensor) -> Tensor:
 
     Rong et al. 2022, https://arxiv.org/abs/2202.00449: what goes is filled in from its surroundings, with a little
     noise, so that the hole itself gives nothing away. Equations and combined score are pytorch-grad-cam's; higher is
-    truer.
+    truer. Maps that rank what speaks against the class last, as signed ones do, have the more to gain from it.
     """
     order, pixels, lost = _order(maps), maps[0].numel(), []
     with seeded(0):
@@ -115,9 +119,9 @@ def road(score: Score, faces: Tensor, maps: Tensor) -> Tensor:
 
 
 def region_shares(maps: Tensor) -> Mapping[str, Tensor]:
-    """What share of what speaks for the class lies in each part of the face and outside all, (N,) each."""
+    """What share of what speaks for the class lies in each part of the face and outside all, (N,) each; NaN of none."""
     positive = maps.clamp(min=0)
-    total = positive.sum((1, 2)).clamp(min=1e-12)
+    total = positive.sum((1, 2))
     masks = {name: region_mask(name, *maps.shape[-2:]) for name in REGIONS}
     shares = {name: (positive * mask).sum((1, 2)) / total for name, mask in masks.items()}
     return shares | {"elsewhere": (positive * ~torch.stack([*masks.values()]).any(0)).sum((1, 2)) / total}

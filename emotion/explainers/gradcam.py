@@ -4,6 +4,8 @@ Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391; Grad-CAM++: Chattopadha
 https://arxiv.org/abs/1710.11063. By pytorch-grad-cam.
 """
 
+from functools import partial
+
 import torch
 from pytorch_grad_cam import GradCAM as TheirGradCAM
 from pytorch_grad_cam import GradCAMPlusPlus
@@ -11,7 +13,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 from emotion.classifier import EmotionClassifier
-from emotion.explainers.layers import as_maps, layer_of
+from emotion.explainers.layers import as_maps, layer_of, prefix_tokens
 
 
 class GradCam:
@@ -33,7 +35,7 @@ class GradCam:
         layer = layer_of(classifier.net, faces[:1], self.layer)
         with torch.enable_grad():
             began = layer.register_forward_hook(_begin)  # before theirs: what comes earlier needs no gradient
-            cam = self.cam(classifier, [layer], _reshape)
+            cam = self.cam(classifier, [layer], partial(_reshape, prefix_tokens(classifier.net)))
             went_on = layer.register_forward_hook(_copy)  # after theirs: a ReLU in place does not change what it saw
             try:
                 maps = cam(faces, [ClassifierOutputTarget(target) for target in targets.tolist()])
@@ -52,7 +54,7 @@ def _copy(layer: nn.Module, inputs: object, output: Tensor) -> Tensor:
     return output.clone()
 
 
-def _reshape(output: Tensor) -> Tensor:
-    reshape = as_maps(output)
+def _reshape(prefix: int, output: Tensor) -> Tensor:
+    reshape = as_maps(output, prefix)
     assert reshape is not None, "layer_of gives no other layers"
     return reshape(output)

@@ -32,7 +32,7 @@ def choices(net: nn.Module, face: Tensor) -> list[str]:
     found: dict[str, None] = {}
 
     def note(name: str, module: nn.Module, inputs: object, output: object) -> None:
-        if isinstance(output, Tensor) and as_maps(output) is not None:
+        if isinstance(output, Tensor) and as_maps(output, prefix_tokens(net)) is not None:
             found[name] = None
 
     hooks = [module.register_forward_hook(partial(note, name)) for name, module in net.named_modules() if name]
@@ -45,17 +45,23 @@ def choices(net: nn.Module, face: Tensor) -> list[str]:
     return list(found)
 
 
-def as_maps(output: Tensor) -> Callable[[Tensor], Tensor] | None:
+def prefix_tokens(net: nn.Module) -> int:
+    """How many tokens a transformer puts before those of its patches: class, registers."""
+    return int(getattr(getattr(net, "backbone", None), "num_prefix_tokens", 0))
+
+
+def as_maps(output: Tensor, prefix: int) -> Callable[[Tensor], Tensor] | None:
     """What makes maps (B, c, h, w) of a layer's output and of its gradient; None for one that has no places.
 
-    Tokens (B, n, c) lie row by row; up to 8 before them (class, registers) have no place.
+    Tokens (B, n, c) lie row by row, after `prefix` ones that have no place, or before those are added.
     """
     if output.ndim == 4 and output.shape[2] == output.shape[3] > 1:
         return _same
     if output.ndim == 3:
-        side = math.isqrt(output.shape[1])
-        if side > 1 and output.shape[1] - side**2 <= 8:
-            return partial(_laid_out, side)
+        for patches in (output.shape[1] - prefix, output.shape[1]):
+            side = math.isqrt(max(0, patches))
+            if side > 1 and side**2 == patches:
+                return partial(_laid_out, side)
     return None
 
 

@@ -13,6 +13,8 @@ from emotion.explainers.method import seeded
 
 GREYS = 9  # blank faces: one of a single grey would see nothing in the pixels that are as grey
 
+AT_ONCE = 64  # points whose gradients are computed together
+
 
 class Shap:
     """Maps whose sum over pixels nears the face's logit less the mean over blank faces, the more samples the nearer.
@@ -33,10 +35,18 @@ class Shap:
     def __call__(self, classifier: EmotionClassifier, faces: Tensor, targets: Tensor) -> Tensor:
         """Faces (B, C, S, S), classes (B,) to maps (B, S, S)."""
         greys = torch.linspace(0, 1, GREYS, device=faces.device).view(-1, 1, 1, 1).expand(-1, 1, *faces.shape[-2:])
+        blank, at_once = classifier.preprocess.finish(greys), max(1, AT_ONCE // self.samples)
+        maps = [
+            self._few(classifier, some, blank, of_some)
+            for some, of_some in zip(torch.split(faces, at_once), torch.split(targets, at_once), strict=True)
+        ]
+        return torch.cat(maps)
+
+    def _few(self, classifier: EmotionClassifier, faces: Tensor, blank: Tensor, targets: Tensor) -> Tensor:
         with torch.enable_grad(), seeded(self.seed):
             values: Tensor = GradientShap(classifier).attribute(
                 faces.clone(),
-                baselines=classifier.preprocess.finish(greys),
+                baselines=blank,
                 n_samples=self.samples,
                 stdevs=self.noise,
                 target=targets,

@@ -112,6 +112,16 @@ def test_rank_correlation_of_equal_contrary_and_flat_maps() -> None:
     assert found.tolist() == pytest.approx([1, -1, 0])
 
 
+def test_of_a_blank_map_nothing_is_known(corner: EmotionClassifier, bright_faces: Tensor) -> None:
+    dark = Explainer(alone(corner), GradCam())
+    dark_faces = torch.zeros_like(bright_faces)
+    maps = dark.maps(dark_faces, BRIGHT)
+    assert not maps.any()
+    assert sanity.sensitivity(dark, dark_faces, BRIGHT).isnan().all()
+    assert sanity.rank_correlation(maps, bright_faces[:, 0]).isnan().all()
+    assert all(share.isnan().all() for share in faithfulness.region_shares(maps).values())
+
+
 def test_an_ensembles_map_is_the_mean_of_its_members_own_of_size_one(
     corner: EmotionClassifier, bright_faces: Tensor
 ) -> None:

@@ -11,7 +11,7 @@ from emotion.cli import compose
 from emotion.errors import UserError
 from emotion.explainers.attention import Attention
 from emotion.explainers.gradcam import GradCam
-from emotion.explainers.layers import choices
+from emotion.explainers.layers import as_maps, choices
 from emotion.explainers.lime_regions import Lime
 from emotion.explainers.method import Method
 from emotion.explainers.occlusion import Occlusion
@@ -135,6 +135,22 @@ def test_attention_of_a_transformer_is_its_rollout() -> None:
     assert maps.amin((1, 2)).tolist() == [0.0, 0.0]
     assert maps.amax((1, 2)).tolist() == [1.0, 1.0]
     assert net.backbone.blocks[0].attn.fused_attn
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 5])
+def test_tokens_are_laid_out_row_by_row_after_those_without_a_place(prefix: int) -> None:
+    tokens = torch.arange(4 + prefix).float().view(1, -1, 1)
+    lay_out = as_maps(tokens, prefix)
+    assert lay_out is not None
+    assert (lay_out(tokens) - prefix).flatten().tolist() == [0, 1, 2, 3]
+    before = as_maps(tokens[:, :4], prefix)  # of the patches alone, which some layers make
+    assert before is not None
+
+
+def test_attention_of_windows_or_of_fewer_tokens_is_refused() -> None:
+    net = TimmBackbone(5, 3, 64, "pvt_v2_b0").eval()
+    with pytest.raises(UserError, match="method=attention: pvt_v2_b0 has no attention over places"):
+        Attention()(classifier_of(net, 5, 3, 64), torch.rand(2, 3, 64, 64), torch.tensor([0, 3]))
 
 
 def test_attention_of_one_layer_is_that_layers(corner: EmotionClassifier, bright_faces: Tensor) -> None:
