@@ -41,7 +41,7 @@ MISTAKES = {
     "a source to prepare that is not there": (["prepare", "data=icml_csv"], "icml_face_data.csv is not there"),
     "runs to compare that are not there": (["compare", "outputs/nowhere"], "nowhere: expected finished runs.*no such"),
     "nothing to compare": (["compare"], "no run given; expected folders of runs"),
-    "results without a README": (["results"], "README.md has no place for the table"),
+    "results without a README": (["results"], "README.md has no place for a table"),
     "an accelerator that is not there": (["train", *SMALL, "trainer.accelerator=abacus"], "abacus"),
 }
 
@@ -156,7 +156,7 @@ def test_two_processes_write_one_record() -> None:
     assert done.returncode == 0, done.stderr
     (run,) = Path("outputs/v4_attention").iterdir()
     assert (run / "record.json").is_file()
-    assert done.stdout.count("wrote") == 6
+    assert done.stdout.count("wrote") == 8
 
 
 def test_wheel_carries_conf_and_runs_from_any_folder(tmp_path: Path, project: Path) -> None:

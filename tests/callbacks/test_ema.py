@@ -59,7 +59,7 @@ def test_a_checkpoint_has_the_raw_weights_beside(weights: list[dict[str, Tensor]
 
 def test_validation_and_the_best_checkpoint_are_of_the_average(weights: list[dict[str, Tensor]]) -> None:
     """The recorded score of the best epoch is that of the average, which the best checkpoint holds."""
-    from emotion import evaluation
+    from emotion import ensemble, evaluation
     from emotion.assembly import make_data
     from emotion.runs import read_record
 
@@ -70,7 +70,7 @@ def test_validation_and_the_best_checkpoint_are_of_the_average(weights: list[dic
         assert all(state(RUN, "best")[name].equal(value) for name, value in state(RUN).items())
     data, _ = make_data(record["config"])
     found = evaluation.score_rows(
-        loaded.classifier, data.faces.images, data.labels, data.split.val, data.split.train[:0], "none",
+        ensemble.load(RUN), data.faces.images, data.labels, data.split.val, data.split.train[:0], "none",
         record["config"]["trainer"]["precision"],
     )  # fmt: skip
     rows = read_metrics(RUN / "metrics.csv")
