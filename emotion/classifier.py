@@ -87,8 +87,7 @@ class EmotionClassifier(L.LightningModule):
 
     def calibrated(self, faces: Tensor) -> Tensor:
         """Normalised faces (B, C, S, S) to probabilities (B, K), through the temperature."""
-        probabilities: Tensor = (self(faces).float() / self.temperature).softmax(-1)
-        return probabilities
+        return averaged(logits(self, faces, "none"), self.temperature)
 
     @torch.inference_mode()
     def logits(self, pixels: Tensor, views: str = "none") -> Tensor:

@@ -71,6 +71,10 @@ class Ensemble(nn.Module):
         """Raw uint8 faces (B, H, W) or (B, H, W, 3) to probabilities (B, K), the mean over members of their own."""
         return self.with_and_without_temperature(pixels, views)[0]
 
+    def calibrated(self, faces: Tensor) -> Tensor:
+        """Faces (B, 1 or 3, H, W) from 0 to 1 to the same; gradients flow."""
+        return torch.stack([one.calibrated(one.preprocess.take(faces)) for one in self.members]).mean(0)
+
     def with_and_without_temperature(self, pixels: Tensor, views: str = "none") -> tuple[Tensor, Tensor]:
         """`probabilities` (B, K), and what they would be if every member's temperature were 1, of one pass."""
         logits = [member.logits(pixels, views) for member in self.members]

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emotion.calibration import brier, cross_entropy_to, expected_calibration_error, negative_log_likelihood
-from emotion.classifier import EmotionClassifier
 from emotion.data.duplicates import fingerprint
 from emotion.ensemble import Ensemble
 from emotion.metrics import class_scores, confusion_matrix
@@ -33,7 +32,7 @@ class Judged(NamedTuple):
 
 
 def probabilities(
-    judge: EmotionClassifier | Ensemble,
+    judge: Ensemble,
     images: NDArray[np.uint8],
     rows: NDArray[np.int64],
     views: str = "none",

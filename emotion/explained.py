@@ -53,7 +53,8 @@ class Explained(NamedTuple):
     def described(self) -> dict[str, Any]:
         """For the record: every measure as [mean, lower, upper], Student's 95 % intervals over faces.
 
-        A blank map has no sensitivity, shares or likeness, and is ranked at random.
+        A blank map has no sensitivity, shares or likeness, and is ranked at random; a network that shuffled weights
+        have silenced makes blank maps, which are like nothing.
         """
         said = {
             "network": self.network,

@@ -58,11 +58,9 @@ def shuffle(ensemble: Ensemble, share: float, seed: int = 0) -> Ensemble:
 
 
 def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
-    """Spearman's, (N,), of maps (N, H, W) with others: NaN where the map is flat, 0 where the other alone is."""
+    """Spearman's, (N,), of maps (N, H, W) with others; NaN where one of the two is flat and nothing can be said."""
     found = []
     for one, other in zip(maps.flatten(1).numpy(), others.flatten(1).numpy(), strict=True):
-        if one.min() == one.max():
-            found.append(float("nan"))
-        else:
-            found.append(0.0 if other.min() == other.max() else float(spearmanr(one, other).statistic))
+        flat = one.min() == one.max() or other.min() == other.max()
+        found.append(float("nan") if flat else float(spearmanr(one, other).statistic))
     return torch.tensor(found)
