@@ -1,7 +1,8 @@
 """Objects from plain config: {_target_: dotted name, arguments}. The one place where a config becomes code."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from inspect import isclass, isfunction
+from typing import Any, NoReturn
 
 import hydra.utils
 from hydra.errors import InstantiationException
@@ -9,14 +10,30 @@ from hydra.errors import InstantiationException
 from emotion.errors import UserError
 
 ALLOWED = (
-    "emotion.",
-    "torch.nn.",
+    "emotion.augment.",
+    "emotion.callbacks.",
+    "emotion.data.",
+    "emotion.distillation.",
+    "emotion.explainers.",
+    "emotion.inference.",
+    "emotion.loggers.",
+    "emotion.losses.",
+    "emotion.models.",
+    "emotion.schedules.",
+    "kornia.augmentation.",
+    "lightning.pytorch.callbacks.",
+    "lightning.pytorch.loggers.",
+    "lightning.pytorch.profilers.",
+    "lightning.pytorch.strategies.",
+    "lightning.pytorch.trainer.",
+    "torch.nn.modules.",
     "torch.optim.",
     "torchvision.transforms.v2.",
-    "kornia.augmentation.",
-    "lightning.pytorch.",
 )
-"""What a config may name. Nothing here opens a file as code, so a config from elsewhere cannot run anything."""
+"""Where the classes and functions that a config names must be defined, by whatever name it reaches them. Nothing there
+opens a file as code, so a config from elsewhere cannot run anything."""
+
+PACKAGES = tuple({f"{package.split('.')[0]}." for package in ALLOWED})
 
 
 def build(config: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
@@ -27,7 +44,7 @@ def build(config: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:  # noqa:
     Raises:
         UserError: a target outside the allowed packages, one that does not exist, or settings it does not take.
     """
-    _check_targets(config)
+    check_targets(config)
     target = config["_target_"]
     try:
         return hydra.utils.instantiate(dict(config), _partial_=True, _convert_="all")(*args, **kwargs)
@@ -39,15 +56,38 @@ def build(config: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:  # noqa:
         raise UserError(f"{target} was refused its settings: {error}") from error
 
 
-def _check_targets(config: object) -> None:
+def check_targets(config: object) -> None:
+    """Refuse a config, at any depth, that names what it may not.
+
+    Raises:
+        UserError: naming the target that is not among the parts, or is not there.
+    """
+    for target in targets(config):
+        if not isinstance(target, str) or not f"{target}.".startswith(PACKAGES):  # before anything is imported
+            _refuse(target)
+        try:
+            found = hydra.utils.get_object(target)
+        except Exception as error:  # Hydra's own, and whatever importing raises
+            raise UserError(f"_target_ {target} is not there: {str(error).splitlines()[0]}") from error
+        home = f"{getattr(found, '__module__', None)}."
+        if not (isclass(found) or isfunction(found)) or not home.startswith(ALLOWED):
+            _refuse(target)
+
+
+def _refuse(target: object) -> NoReturn:
+    raise UserError(
+        f"_target_ {target!r} is not among what a config may build: classes and functions of "
+        f"{', '.join(f'{package}*' for package in ALLOWED)}."
+    )
+
+
+def targets(config: object) -> Iterator[object]:
+    """Every `_target_` in a config, at any depth."""
     if isinstance(config, Mapping):
-        target = config.get("_target_")
-        if target is not None and not str(target).startswith(ALLOWED):
-            raise UserError(
-                f"_target_ {target!r} is not among what a config may build: {', '.join(f'{a}*' for a in ALLOWED)}."
-            )
+        if config.get("_target_") is not None:
+            yield config["_target_"]
         for value in config.values():
-            _check_targets(value)
+            yield from targets(value)
     elif isinstance(config, Sequence) and not isinstance(config, str):
         for value in config:
-            _check_targets(value)
+            yield from targets(value)

@@ -1,4 +1,8 @@
-"""From a checkpoint on disk to a classifier, and to what is known of its training."""
+"""From a checkpoint of any kind to a classifier, and to what is known of its training.
+
+A checkpoint is a run folder, a .ckpt file, weights that come with the package (by name), that were exported
+(.safetensors) or that lie on the Hugging Face Hub (hub:owner/name).
+"""
 
 import pickle
 import zipfile
@@ -8,11 +12,14 @@ from typing import Any, NamedTuple
 
 import torch
 
+from emotion import shipped
 from emotion.classifier import EmotionClassifier
+from emotion.data.sources import stored
 from emotion.errors import UserError
 from emotion.files import write_atomically
 
 BEST, LAST = Path("checkpoints/best.ckpt"), Path("checkpoints/last.ckpt")
+HUB, SHIPPED = "hub:", ".safetensors"
 
 
 class Loaded(NamedTuple):
@@ -24,14 +31,19 @@ class Loaded(NamedTuple):
     digest: str  # of the source that it was trained on
     epoch: int
 
+    @property
+    def stored(self) -> tuple[int, int]:
+        """Side and channels of the faces that it was trained on, as their source stores them."""
+        return stored(self.data["source"])
+
 
 def load(source: str | Path) -> Loaded:
-    """The best checkpoint of a run folder, or a .ckpt file.
+    """The classifier of a checkpoint, and what it was trained on.
 
     Raises:
         UserError: there is none, or it is not one of ours.
     """
-    path = located(Path(source))
+    path = located(source)
     content = read(path)
     try:
         classifier = EmotionClassifier(**content["hyper_parameters"])
@@ -58,6 +70,8 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it cannot be read, or is something else.
     """
+    if path.suffix == SHIPPED:
+        return shipped.read(path)
     content = opened(path, "a checkpoint", "a .ckpt file that python -m emotion.train wrote")
     if not isinstance(content, dict) or "state_dict" not in content:
         raise UserError(f"{path} holds no network; expected a .ckpt file that python -m emotion.train wrote.")
@@ -90,17 +104,27 @@ def check_classes(path: Path, own: Sequence[str], data: Sequence[str]) -> None:
         )
 
 
-def located(source: Path) -> Path:
-    """The best checkpoint of a run folder, its last one where there is no best, or the file itself.
+def located(source: str | Path) -> Path:
+    """The best checkpoint of a run folder, its last one where there is no best; the file itself; trained weights.
 
     Raises:
         UserError: there is none.
     """
-    if source.is_dir():
+    if str(source).startswith(HUB):
+        from emotion.hub import fetched
+
+        return fetched(str(source).removeprefix(HUB))
+    path = Path(source)
+    if path.is_dir():
         for name in (BEST, LAST):
-            if (source / name).is_file():
-                return source / name
-        raise UserError(f"{source} holds no {BEST}; expected the folder of a run that saved at least once.")
-    if not source.is_file():
-        raise UserError(f"{source} is not there; give a run folder (outputs/NAME/TIME) or a .ckpt file.")
-    return source
+            if (path / name).is_file():
+                return path / name
+        raise UserError(f"{path} holds no {BEST}; expected the folder of a run that saved at least once.")
+    if path.is_file():
+        return path
+    if found := shipped.zoo().get(str(source)):
+        return found
+    raise UserError(
+        f"{path} is not there; give a run folder (outputs/NAME/TIME), a .ckpt or .safetensors file, hub:OWNER/NAME, or "
+        f"the name of weights that come with the package ({', '.join(shipped.zoo())})."
+    )

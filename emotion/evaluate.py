@@ -145,13 +145,13 @@ def _robustness(judge: "Ensemble", data: "EmotionDataModule", judged: "Judged", 
 
 def _place(settings: Settings, judge: "Ensemble", data: "EmotionDataModule", folder: Path) -> tuple[Path, str]:
     """The folder, in a single checkpoint's run unless `output` says otherwise, and the name that files begin with."""
-    from emotion.checkpoints import BEST
+    from emotion.checkpoints import BEST, SHIPPED
 
     stem = "ensemble"
     if len(judge.loaded) == 1:
         path = judge.loaded[0].path
         run = path.parent.parent if path.parent.name == BEST.parent.name else path.parent
-        folder, stem = run / "evaluation", path.stem
+        folder, stem = folder if path.suffix == SHIPPED else run / "evaluation", path.stem
     split = data.hparams["split"]["_target_"].rsplit(".", 1)[-1]
     return Path(settings["output"] or folder), f"{stem}_{split}_{settings['subset']}_{settings['views']}"
 

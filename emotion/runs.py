@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import MISSING
 
+from emotion import shipped
+from emotion.checkpoints import SHIPPED, Loaded
 from emotion.data.datamodule import SHUFFLED
 from emotion.data.dropped import NOTHING_DROPPED
 from emotion.errors import UserError
@@ -106,6 +108,14 @@ def read_predictions(run: Run, views: str) -> Predictions:
     if not whole or found.rows.ndim != 1 or max(found.labels.max(initial=0), found.predicted.max(initial=0)) >= classes:
         raise UserError(f"{path} has columns that do not fit together or to {classes} classes; {expected}.")
     return found
+
+
+def record_of(loaded: Loaded) -> dict[str, Any] | None:
+    """Of the run that a checkpoint is from; None where it is not to be had."""
+    if loaded.path.suffix == SHIPPED:
+        found: dict[str, Any] | None = shipped.description(loaded.path).get("record")
+        return found
+    return read_record(loaded.path.parent.parent)
 
 
 def find(sources: Sequence[str]) -> list[Run]:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from emotion import checkpoints
+from emotion import checkpoints, shipped
 from emotion.errors import UserError
 from emotion.models.timm_backbone import TimmBackbone, create
 
@@ -93,20 +93,19 @@ def _pretrained(net: nn.Module, in_channels: int, input_size: int) -> tuple[Stat
 
 
 def _file(source: str) -> Path:
-    path = Path(source)
-    if path.is_dir():
-        return checkpoints.located(path)
-    if not path.is_file():
+    try:
+        return checkpoints.located(source)
+    except UserError as error:
         raise UserError(
-            f"model.weights={source} is not there; expected a file of weights, the folder of a run, {PRETRAINED} "
-            f"(from the Hugging Face Hub) or {RANDOM}."
-        )
-    return path
+            f"model.weights={source}: {error} Or {PRETRAINED} (timm's, from the Hugging Face Hub), or {RANDOM}."
+        ) from error
 
 
 def _read(path: Path, net: nn.Module, classes: tuple[str, ...]) -> State:
     """A file's tensors under this network's names."""
-    if path.suffix == ".safetensors":
+    if path.suffix == checkpoints.SHIPPED:
+        if shipped.beside(path):
+            return _of_run(shipped.read(path), classes)
         try:
             return _of_others(net, load_file(path))
         except (OSError, SafetensorError) as error:

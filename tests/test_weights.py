@@ -219,7 +219,9 @@ def test_weights_of_another_network_are_refused_naming_both() -> None:
 
 @pytest.mark.parametrize("missing", ["nowhere", "nowhere.pth"])
 def test_a_source_that_is_not_there_is_refused(missing: str) -> None:
-    with pytest.raises(UserError, match=f"model.weights={missing} is not there; expected a file of weights"):
+    with pytest.raises(
+        UserError, match=f"model.weights={missing}: {missing} is not there; give a run folder.* Or pretrained"
+    ):
         fill(TimmBackbone(2, 3, 64, "resnet10t"), missing)
 
 

@@ -79,11 +79,11 @@ def square(image: Image.Image, size: int, mode: str) -> Image.Image:
     """Turned as its EXIF data say, the shorter side `size`, the middle of the longer one."""
     image.draft(None, (2 * size, 2 * size))  # a large JPEG is decoded at 1/2, 1/4 or 1/8, no smaller than that
     ImageOps.exif_transpose(image, in_place=True)
-    flat = _flat(image, mode)
-    return flat if flat.size == (size, size) else ImageOps.fit(flat, (size, size), Image.Resampling.BILINEAR)
+    plain = flat(image, mode)
+    return plain if plain.size == (size, size) else ImageOps.fit(plain, (size, size), Image.Resampling.BILINEAR)
 
 
-def _flat(image: Image.Image, mode: str) -> Image.Image:
+def flat(image: Image.Image, mode: str) -> Image.Image:
     """Grey (L) or RGB of any mode: 16 bits scaled to 8, what is transparent on white, as a browser shows it."""
     if image.mode.startswith("I"):  # Pillow's own conversion cuts off what is above 255
         values = np.asarray(image).astype(np.uint32)

@@ -37,6 +37,13 @@ def _main(data: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     return dict(data["otherwise"]), True
 
 
+def stored(reader: Config) -> tuple[int, int]:
+    """Side and channels of the faces that a reader gives: its settings, else FER2013's 48 and grey."""
+    while isinstance(reader.get("source"), Mapping):  # of a composed one, which has its main part's
+        reader = reader["source"]
+    return int(reader.get("size", 48)), int(reader.get("channels", 1))
+
+
 def not_found(data: Config) -> str:
     """What to say of a stand-in."""
     places = ", ".join(str(place) for place in data["known_by"].values())
