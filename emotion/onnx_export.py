@@ -18,6 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.functional import interpolate, one_hot
 
 from emotion import runs, shipped
+from emotion.classifier import EmotionClassifier
 from emotion.data.synthetic import draw
 from emotion.ensemble import Ensemble
 from emotion.errors import UserError
@@ -51,40 +52,35 @@ class Whole(nn.Module):
 
     def __init__(self, ensemble: Ensemble, views: str, cam: bool, side: int) -> None:
         super().__init__()
-        self.members = nn.ModuleList(ensemble.members)
-        self.temperatures, self.views, self.side = ensemble.temperatures, views, side
-        self.gradients = nn.ModuleList(_gradient(one, side) for one in ensemble.members) if cam else None
+        self.ensemble, self.views, self.side = ensemble, views, side
+        self.gradients = nn.ModuleList(map(_gradient, ensemble.members)) if cam else None
 
     def forward(self, pixels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Probabilities; with `cam` the map besides."""
-        taken = [one.preprocess(pixels) for one in self.members]
+        members = self.ensemble.members
+        taken = [one.preprocess(pixels) for one in members]
         found = [
-            averaged(logits(one.net, faces, self.views), temperature)
-            for one, faces, temperature in zip(self.members, taken, self.temperatures, strict=True)
+            averaged(logits(one.net, faces, self.views), one.temperature)
+            for one, faces in zip(members, taken, strict=True)
         ]
         probabilities = found[0] if len(found) == 1 else torch.stack(found).mean(0)
         if self.gradients is None:
             return probabilities
         chosen = one_hot(probabilities.argmax(1), probabilities.shape[1]).float()
-        maps = [
-            self._map(one, gradient, faces, chosen)
-            for one, gradient, faces in zip(self.members, self.gradients, taken, strict=True)
-        ]
+        maps = [self._map(*each, chosen) for each in zip(members, self.gradients, taken, strict=True)]
         if len(maps) == 1:
             return probabilities, maps[0]
         largest = max(one.shape[-1] for one in maps)
         scaled = [one / one.amax((1, 2), keepdim=True).clamp(min=1e-12) for one in maps]
         return probabilities, torch.stack([_resized(one, largest) for one in scaled]).mean(0)
 
-    def _map(self, member: nn.Module, gradient: nn.Module, faces: Tensor, chosen: Tensor) -> Tensor:
-        features = member.net.features(faces)  # type: ignore[operator, union-attr]
+    def _map(self, member: EmotionClassifier, gradient: nn.Module, faces: Tensor, chosen: Tensor) -> Tensor:
+        features, takes = member.net.features(faces), member.preprocess
         weights = gradient(features, chosen).mean((2, 3), keepdim=True)
-        found = (weights * features).sum(1).relu()
-        takes = member.preprocess
-        if takes.zoomed == takes.size:  # type: ignore[union-attr]
+        found: Tensor = (weights * features).sum(1).relu()
+        if takes.zoomed == takes.size:
             return found
-        laid: Tensor = takes.lay_back(_resized(found, takes.size), self.side, self.side)  # type: ignore[operator, union-attr, arg-type]
-        return laid
+        return takes.lay_back(_resized(found, takes.size), self.side, self.side)
 
 
 def export_onnx(
@@ -111,7 +107,7 @@ def export_onnx(
     onnx = needed("onnx")
     needed("onnxruntime", "onnxscript")
     ensemble = ensemble.cpu().eval().requires_grad_(False)
-    side, channels = stored(ensemble)
+    side, channels = ensemble.stored
     faces = drawn(side, channels) if faces is None else faces
     example = torch.from_numpy(faces[:2] if len(faces) > 1 else np.concatenate([faces, faces]))
     failed = []
@@ -149,12 +145,6 @@ def compare(ensemble: Ensemble, judge: OnnxJudge, faces: NDArray[np.uint8], view
     return Parity(len(faces), float(np.abs(ours - theirs).max()), same, 0)
 
 
-def stored(ensemble: Ensemble) -> tuple[int, int]:
-    """Side and channels of the faces that the ensemble takes: the largest that a member's source stores."""
-    sides, channels = zip(*(one.stored for one in ensemble.loaded), strict=True)
-    return max(sides), max(channels)
-
-
 def drawn(side: int, channels: int, count: int = 14) -> NDArray[np.uint8]:
     """Drawn faces (count, side, side) or (count, side, side, 3), of all emotions in turn."""
     faces = draw((np.arange(count) % 7).astype(np.uint8), np.random.default_rng(0))
@@ -185,20 +175,20 @@ def _model(whole: Whole, example: Tensor, opset: int) -> Any:  # noqa: ANN401
     return model
 
 
-def _gradient(member: nn.Module, side: int) -> nn.Module:
+def _gradient(member: EmotionClassifier) -> nn.Module:
     """The gradient of chosen logits as a plain graph: maps (B, c, h, w) and a one-hot (B, K) to the like of the maps.
 
     A graph, because an exporter cannot go through what differentiates; traced with a free B.
     """
-    net, takes = member.net, member.preprocess
-
-    def gradient(maps: Tensor, chosen: Tensor) -> Any:  # noqa: ANN401
-        _, pull = torch.func.vjp(net.head, maps)  # type: ignore[union-attr, arg-type]
-        return pull(chosen)[0]
-
+    takes, head = member.preprocess, member.net.head
     with torch.no_grad():
-        maps = net.features(torch.zeros(2, takes.channels, takes.size, takes.size))  # type: ignore[operator, union-attr, call-overload]
-        chosen = torch.zeros_like(net.head(maps))  # type: ignore[operator, union-attr]
+        maps: Tensor = member.net.features(torch.zeros(2, takes.channels, takes.size, takes.size))
+
+    def gradient(maps: Tensor, chosen: Tensor) -> Tensor:
+        found: Tensor = torch.func.vjp(head, maps)[1](chosen)[0]
+        return found
+
+    chosen = maps.new_zeros(2, len(member.classes))
     graph: nn.Module = make_fx(gradient, tracing_mode="symbolic", _allow_non_fake_inputs=True)(maps, chosen)
     return graph
 

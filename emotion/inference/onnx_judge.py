@@ -78,7 +78,8 @@ def needed(*modules: str) -> Any:  # noqa: ANN401
         UserError: one is not installed; names the extra.
     """
     try:
-        return [importlib.import_module(module) for module in modules][0]
+        first, *_ = [importlib.import_module(module) for module in modules]
+        return first
     except ImportError as error:
         raise UserError(f"ONNX needs {error.name}, which is not installed: pip install 'emotion[export]'.") from error
 
