@@ -6,7 +6,7 @@ several. What the file is, its classes and the record of its run stand in its me
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -134,15 +134,24 @@ def export_onnx(
 
 
 def compare(ensemble: Ensemble, judge: OnnxJudge, faces: NDArray[np.uint8], views: str) -> Parity:
-    """The file's probabilities against torch's, some faces at a time."""
-    expected, found = [], []
-    for start in range(0, len(faces), 64):
-        some = faces[start : start + 64]
-        expected.append(ensemble.probabilities(torch.from_numpy(some), views).numpy())
-        found.append(judge.probabilities(some))
-    ours, theirs = np.concatenate(expected), np.concatenate(found)
-    same = float((ours.argmax(1) == theirs.argmax(1)).mean())
-    return Parity(len(faces), float(np.abs(ours - theirs).max()), same, 0)
+    """The file's probabilities against torch's."""
+    ours, theirs = torch_says(ensemble, faces, views), in_parts(judge.probabilities, faces)
+    return Parity(len(faces), *differences(ours, theirs), 0)
+
+
+def differences(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> tuple[float, float]:
+    """Of two (N, K): the largest difference of a probability, and the share of faces with the same likeliest class."""
+    return float(np.abs(ours - theirs).max()), float((ours.argmax(1) == theirs.argmax(1)).mean())
+
+
+def torch_says(ensemble: Ensemble, faces: NDArray[np.uint8], views: str = "none") -> NDArray[np.float32]:
+    """An ensemble's probabilities (N, K) of raw faces."""
+    return in_parts(lambda some: ensemble.probabilities(torch.from_numpy(some), views).cpu().numpy(), faces)
+
+
+def in_parts(ask: Callable[[NDArray[np.uint8]], NDArray[np.float32]], faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What `ask` says of faces (N, ...), some at a time."""
+    return np.concatenate([ask(faces[start : start + 64]) for start in range(0, len(faces), 64)])
 
 
 def drawn(side: int, channels: int, count: int = 14) -> NDArray[np.uint8]:
@@ -157,7 +166,7 @@ def _model(whole: Whole, example: Tensor, opset: int) -> Any:  # noqa: ANN401
     import torch.onnx  # what needs onnxscript
 
     names = [PROBABILITIES] if whole.gradients is None else [PROBABILITIES, MAP]
-    for library in ("torch.onnx", "onnxscript"):
+    for library in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(library).setLevel(logging.CRITICAL)  # what counts of it is said in our words
     program = torch.onnx.export(
         whole, (example,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},), opset_version=opset,
