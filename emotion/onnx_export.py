@@ -76,7 +76,7 @@ class Whole(nn.Module):
 
     def _map(self, member: EmotionClassifier, gradient: nn.Module, faces: Tensor, chosen: Tensor) -> Tensor:
         features, takes = member.net.features(faces), member.preprocess
-        weights = gradient(features, chosen).mean((2, 3), keepdim=True)
+        weights = gradient(features.contiguous(), chosen).mean((2, 3), keepdim=True)  # as it was traced
         found: Tensor = (weights * features).sum(1).relu()
         if takes.zoomed == takes.size:
             return found
@@ -110,21 +110,23 @@ def export_onnx(
     side, channels = ensemble.stored
     faces = drawn(side, channels) if faces is None else faces
     example = torch.from_numpy(faces[:2] if len(faces) > 1 else np.concatenate([faces, faces]))
+    traced = _traced(Whole(ensemble, views, cam, side).eval(), example)
+    description = json.dumps(_described(ensemble, views, side, channels))
     failed = []
     for opset in opsets:
         try:
-            model = _model(Whole(ensemble, views, cam, side).eval(), example, opset)
-            description = json.dumps(_described(ensemble, views, side, channels))
+            model = _model(traced, opset, [PROBABILITIES, MAP] if cam else [PROBABILITIES])
             onnx.helper.set_model_props(model, {METADATA: description})
             onnx.checker.check_model(model)
-            parity = compare(ensemble, OnnxJudge(model.SerializeToString(), views), faces, views)
+            content = model.SerializeToString()
+            parity = compare(ensemble, OnnxJudge(content, views), faces, views)._replace(opset=opset)
         except Exception as error:  # whatever the exporter, the checker or the runtime stumble over
-            failed.append(f"opset {opset}: {type(error).__name__}: {(str(error) or '-').strip().splitlines()[0]}")
+            failed.append(f"opset {opset}: {type(error).__name__}: {_first_line(error)}")
             print(failed[-1], flush=True)
             continue
         if parity.largest <= MOST:
-            write_atomically(path, lambda temporary: temporary.write_bytes(model.SerializeToString()))  # noqa: B023
-            return parity._replace(opset=opset)
+            write_atomically(path, lambda temporary: temporary.write_bytes(content))  # noqa: B023
+            return parity
         failed.append(f"opset {opset}: probabilities differ by {parity.largest:.2g} from torch's, at most {MOST:g} may")
         print(failed[-1], flush=True)
     raise UserError(
@@ -161,17 +163,22 @@ def drawn(side: int, channels: int, count: int = 14) -> NDArray[np.uint8]:
     return np.stack([crop(picture, Box(0, 0, len(picture), 1), side, channels) for picture in pictures])
 
 
-def _model(whole: Whole, example: Tensor, opset: int) -> Any:  # noqa: ANN401
-    """An onnx.ModelProto with a free number of faces; without traces, which name places on this machine."""
-    import torch.onnx  # what needs onnxscript
+def _traced(whole: Whole, example: Tensor) -> torch.export.ExportedProgram:
+    try:
+        return torch.export.export(whole, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    except (RuntimeError, ValueError, TypeError) as error:  # torch's own kinds are such
+        raise UserError(
+            f"{whole.ensemble.name} cannot be had as ONNX: {_first_line(error)}. Its weights can be: target=weights."
+        ) from error
 
-    names = [PROBABILITIES] if whole.gradients is None else [PROBABILITIES, MAP]
+
+def _model(traced: torch.export.ExportedProgram, opset: int, outputs: Sequence[str]) -> Any:  # noqa: ANN401
+    """An onnx.ModelProto with a free number of faces; without traces, which name places on this machine."""
     for library in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(library).setLevel(logging.CRITICAL)  # what counts of it is said in our words
     program = torch.onnx.export(
-        whole, (example,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},), opset_version=opset,
-        input_names=[FACES], output_names=names, verbose=False,
-    )  # fmt: skip
+        traced, dynamo=True, opset_version=opset, input_names=[FACES], output_names=outputs, verbose=False
+    )
     assert program is not None
     model = program.model_proto
     found = {one.domain: one.version for one in model.opset_import}[""]
@@ -200,6 +207,10 @@ def _gradient(member: EmotionClassifier) -> nn.Module:
     chosen = maps.new_zeros(2, len(member.classes))
     graph: nn.Module = make_fx(gradient, tracing_mode="symbolic", _allow_non_fake_inputs=True)(maps, chosen)
     return graph
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), "no reason given").strip()
 
 
 def _resized(maps: Tensor, side: int) -> Tensor:

@@ -142,8 +142,9 @@ def _by_method(fp32: Path, folder: Path, calibration: NDArray[np.uint8]) -> dict
         found[method.name] = folder / f"{method.name}.onnx"
         theirs.quantize_static(
             folder / "folded.onnx", found[method.name], Reader(calibration), per_channel=True,
-            op_types_to_quantize=list(QUANTISED), activation_type=theirs.QuantType.QUInt8, weight_type=theirs.QuantType.QInt8,
-            calibrate_method=method, extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
+            op_types_to_quantize=list(QUANTISED), calibrate_method=method,
+            activation_type=theirs.QuantType.QUInt8, weight_type=theirs.QuantType.QInt8,
+            extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
         )  # fmt: skip
         _with_metadata_of(fp32, found[method.name])
     return found
