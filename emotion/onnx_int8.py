@@ -8,7 +8,7 @@ import contextlib
 import io
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,7 +63,7 @@ def write_int8(fp32: Path, path: Path, data: EmotionDataModule) -> dict[str, Any
     validation, test = (_part(data, rows) for rows in (data.split.val, data.split.test))
     drawn = np.random.default_rng(0).permutation(data.split.train)[:CALIBRATION]
     with tempfile.TemporaryDirectory() as folder:
-        files = _quantised(fp32, Path(folder), data.faces.images[np.sort(drawn)])
+        files = quantised(fp32, Path(folder), data.faces.images[np.sort(drawn)])
         on_validation = {name: accuracy(OnnxJudge(file), validation) for name, file in files.items()}
         best = max(files, key=lambda name: on_validation[name]["accuracy"][0])
         chosen = {"fp32": fp32, "int8": files[best]}
@@ -118,35 +118,37 @@ def _part(data: EmotionDataModule, rows: NDArray[np.int64]) -> Part:
     return Part(data.faces.images[rows], data.labels[rows].astype(np.int64))
 
 
-def _quantised(fp32: Path, folder: Path, calibration: NDArray[np.uint8]) -> dict[str, Path]:
-    """A file for each way to find the ranges, by its name."""
+def quantised(
+    fp32: Path, folder: Path, calibration: NDArray[np.uint8], methods: Sequence[str] = ("MinMax", "Entropy")
+) -> dict[str, Path]:
+    """A file in `folder` for each way to find the ranges on faces (N, ...), by its name.
+
+    Raises:
+        UserError: the file cannot be quantised.
+    """
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)  # advice to programmers
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            return _by_method(fp32, folder, calibration)
+            return {method: _by(method, fp32, folder, calibration) for method in methods}
     except (RuntimeError, ValueError, TypeError) as error:
         raise UserError(f"{fp32.name} cannot be quantised: {str(error).splitlines()[0]}. Leave int8= out.") from error
     finally:
         root.setLevel(level)
 
 
-def _by_method(fp32: Path, folder: Path, calibration: NDArray[np.uint8]) -> dict[str, Path]:
+def _by(method: str, fp32: Path, folder: Path, calibration: NDArray[np.uint8]) -> Path:
     theirs = needed("onnxruntime.quantization", "onnx")
-    needed("onnxruntime.quantization.shape_inference").quant_pre_process(
-        fp32, folder / "folded.onnx", skip_symbolic_shape=True
-    )
-    found = {}
-    for method in (theirs.CalibrationMethod.MinMax, theirs.CalibrationMethod.Entropy):
-        found[method.name] = folder / f"{method.name}.onnx"
-        theirs.quantize_static(
-            folder / "folded.onnx", found[method.name], Reader(calibration), per_channel=True,
-            op_types_to_quantize=list(QUANTISED), calibrate_method=method,
-            activation_type=theirs.QuantType.QUInt8, weight_type=theirs.QuantType.QInt8,
-            extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
-        )  # fmt: skip
-        _with_metadata_of(fp32, found[method.name])
+    folded, found = folder / "folded.onnx", folder / f"{method}.onnx"
+    needed("onnxruntime.quantization.shape_inference").quant_pre_process(fp32, folded, skip_symbolic_shape=True)
+    theirs.quantize_static(
+        folded, found, Reader(calibration), per_channel=True, op_types_to_quantize=list(QUANTISED),
+        activation_type=theirs.QuantType.QUInt8, weight_type=theirs.QuantType.QInt8,
+        calibrate_method=theirs.CalibrationMethod[method],
+        extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
+    )  # fmt: skip
+    _with_metadata_of(fp32, found)
     return found
 
 
