@@ -73,7 +73,7 @@ def write_int8(fp32: Path, path: Path, data: EmotionDataModule) -> dict[str, Any
             "validation": {"fp32": accuracy(OnnxJudge(fp32), validation), "int8": on_validation[best]},
             "test": {name: accuracy(OnnxJudge(file), test) for name, file in chosen.items()},
         }
-        found["why"] = _why_not(found)
+        found["why"] = why_not(found)
         found["kept"] = found["why"] is None
         if found["kept"]:
             content = files[best].read_bytes()
@@ -101,7 +101,8 @@ def accuracy(judge: OnnxJudge, part: Part) -> dict[str, list[float]]:
     return accuracy_and_f1(predicted, torch.from_numpy(part.labels), len(judge.classes))
 
 
-def _why_not(found: Mapping[str, Any]) -> str | None:
+def why_not(found: Mapping[str, Any]) -> str | None:
+    """What speaks against whole numbers in what `write_int8` found; None where they win."""
     lost = found["validation"]["fp32"]["accuracy"][0] - found["validation"]["int8"]["accuracy"][0]
     if lost > MOST_LOST:
         return f"it loses {100 * lost:.2f} points on validation, at most {100 * MOST_LOST:g} may be lost"
