@@ -32,6 +32,7 @@ LARGEST = {CONFIG: 4_000_000, WEIGHTS: 2_000_000_000}
 """Bytes; what is larger is not fetched."""
 
 NAME = re.compile(r"(?P<repo>[a-zA-Z0-9][\w.-]*/\w([\w.-]*\w)?)(@(?P<revision>\w[\w./+-]*))?", re.ASCII)
+PATIENCE = 20.0  # seconds for an answer
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 
 
@@ -93,7 +94,7 @@ def listed(repo: str, revision: str | None = None) -> "ModelInfo":
         UserError: there is none.
     """
     with asking(repo, revision):
-        return HfApi().model_info(repo, revision=revision, files_metadata=True)
+        return HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=PATIENCE)
 
 
 @contextmanager

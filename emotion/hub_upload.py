@@ -17,13 +17,15 @@ def check(repo: str) -> None:
     """Refuse what could not be uploaded, before anything is made.
 
     Raises:
-        UserError: no token, the Hub is out of reach, or something else lies in the repository.
+        UserError: no token or none that the Hub takes, the Hub is out of reach, or something else lies in the repository.
     """
     if not get_token():
         raise UserError(
             "there is no token for the Hugging Face Hub, and nothing was made. Set HF_TOKEN or log in with hf auth "
             "login (a token that may write), or make the folder alone: dry_run=true."
         )
+    with hub.asking(repo):
+        HfApi().whoami()
     _lying_there(repo)
 
 
