@@ -37,8 +37,9 @@ class Hub(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def put(self, repo: str, **files: bytes) -> None:
-        """A commit of these files, `_` for the dot of their names."""
-        self.repos.setdefault(repo, []).append({name.replace("_", "."): content for name, content in files.items()})
+        """A commit of these files, their names' last `_` for a dot."""
+        named = {".".join(name.rsplit("_", 1)): content for name, content in files.items()}
+        self.repos.setdefault(repo, []).append(named)
 
     def fetched(self) -> set[str]:
         """Names of the files whose content was asked for."""
@@ -142,7 +143,7 @@ class Answer(BaseHTTPRequestHandler):
 def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """A Hub that this process asks, with an empty cache; it has read its settings from the environment already."""
     with Hub() as hub:
-        Thread(target=hub.serve_forever, daemon=True).start()
+        Thread(target=hub.serve_forever, args=(0.01,), daemon=True).start()
         settings = {
             "ENDPOINT": hub.address,
             "HUGGINGFACE_CO_URL_TEMPLATE": hub.address + "/{repo_id}/resolve/{revision}/{filename}",
