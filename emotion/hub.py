@@ -100,34 +100,39 @@ def listed(repo: str, revision: str | None = None) -> "ModelInfo":
 @contextmanager
 def asking(repo: str, revision: str | None = None) -> Iterator[None]:
     """The Hub's refusals, and of getting there, as a UserError that bears no token."""
-    shown = _shown(repo, revision)
     try:
         yield
-    except GatedRepoError:
-        raise UserError(
-            f"{shown} is gated: ask for access at {constants.ENDPOINT}/{repo}, then give a token that has it "
-            f"(HF_TOKEN, or hf auth login)."
-        ) from None
-    except RepositoryNotFoundError:
-        raise Missing(
-            f"{shown}: no such repository, or a private one and no token that may read it. Check the name; a token is "
-            f"taken from HF_TOKEN or from hf auth login."
-        ) from None
-    except RevisionNotFoundError:
-        raise UserError(f"{shown}: the repository has no branch, tag or commit {revision}.") from None
-    except HfHubHTTPError as error:
-        status, said = error.response.status_code, _without_token(error.server_message or error)
-        if status >= 500:
-            raise Unreachable(f"{shown}: the Hub answers {status}; try again later.") from None
-        token = " Give another token: HF_TOKEN, or hf auth login." if status in (401, 403) else ""
-        raise UserError(f"{shown}: the Hub refuses with {status}: {said}.{token}") from None
-    except OfflineModeIsEnabled:
-        raise Unreachable(f"{shown}: HF_HUB_OFFLINE forbids to ask the Hub.") from None
-    except httpx.HTTPError as error:
-        raise Unreachable(f"{shown}: the Hub cannot be reached ({_without_token(error)}).") from None
-    except (OSError, RuntimeError, ValueError) as error:  # of the file transfer; its libraries wrap what they caught
-        cause = error.__cause__ or error
-        raise UserError(f"{shown}: {type(cause).__name__}: {_without_token(cause)}.") from None
+    except (httpx.HTTPError, OSError, RuntimeError, ValueError) as error:
+        wrapped = isinstance(error, RuntimeError) and error.__cause__ is not None  # by what transfers large files
+        raise _refusal(error.__cause__ if wrapped else error, repo, revision) from None
+
+
+def _refusal(error: BaseException | None, repo: str, revision: str | None) -> UserError:
+    shown = _shown(repo, revision)
+    match error:
+        case GatedRepoError():
+            return UserError(
+                f"{shown} is gated: ask for access at {constants.ENDPOINT}/{repo}, then give a token that has it "
+                f"(HF_TOKEN, or hf auth login)."
+            )
+        case RepositoryNotFoundError():
+            return Missing(
+                f"{shown}: no such repository, or a private one and no token that may read it. Check the name; a token "
+                f"is taken from HF_TOKEN or from hf auth login."
+            )
+        case RevisionNotFoundError():
+            return UserError(f"{shown}: the repository has no branch, tag or commit {revision}.")
+        case HfHubHTTPError(response=response, server_message=message):
+            status, said = response.status_code, f": {_without_token(message)}" if message else ""
+            if status >= 500:
+                return Unreachable(f"{shown}: the Hub answers {status}; try again later.")
+            token = " Give another token: HF_TOKEN, or hf auth login." if status in (401, 403) else ""
+            return UserError(f"{shown}: the Hub refuses with {status}{said}.{token}")
+        case OfflineModeIsEnabled():
+            return Unreachable(f"{shown}: HF_HUB_OFFLINE forbids to ask the Hub.")
+        case httpx.HTTPError():
+            return Unreachable(f"{shown}: the Hub cannot be reached ({_without_token(error)}).")
+    return UserError(f"{shown}: {type(error).__name__}: {_without_token(error)}.")
 
 
 def _check(shown: str, info: "ModelInfo") -> None:

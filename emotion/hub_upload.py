@@ -17,7 +17,7 @@ def check(repo: str) -> None:
     """Refuse what could not be uploaded, before anything is made.
 
     Raises:
-        UserError: no token or none that the Hub takes, the Hub is out of reach, or something else lies in the repository.
+        UserError: no token, or none that the Hub takes; the Hub is out of reach; something else lies there.
     """
     if not get_token():
         raise UserError(

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any
 from urllib.parse import unquote, urlparse
 
 import pytest
@@ -129,7 +128,7 @@ class Answer(BaseHTTPRequestHandler):
         self.server.repos[repo].append(files)
         return self._say({"commitUrl": f"{self.server.address}/{repo}/commit/1", "commitOid": "1" * 40})
 
-    def _say(self, answer: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
+    def _say(self, answer: object, status: int = 200, headers: dict[str, str] | None = None) -> None:
         body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         self.send_response(status)
         for name, value in ({"Content-Length": str(len(body))} | (headers or {})).items():

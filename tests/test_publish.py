@@ -26,6 +26,8 @@ from emotion.runs import read_record, write_record
 from tests.hub_stub import TOKEN, Hub, environment, serving
 from tests.pictures import FOUND
 
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub 2.4 on httpx2
+
 REPO, RUN, FOLDER = "some-one/faces", Path("run"), Path("outputs/publish/now")
 WRITTEN = {"README.md", "config.json", "label_map.json", "model.safetensors"}
 PUBLISH = ("checkpoint=run", f"repo={REPO}", "onnx=false")
@@ -102,16 +104,14 @@ def test_a_dry_run_asks_nobody_and_its_folder_can_be_uploaded_later(
 
 
 def test_without_a_token_nothing_is_made(run: Path, served: Hub) -> None:
-    with pytest.raises(
-        UserError, match=r"no token for the Hugging Face Hub, and nothing was made. Set HF_TOKEN or log"
-    ):
+    with pytest.raises(UserError, match=r"no token for the Hugging Face Hub, and nothing was made. Set HF_TOKEN"):
         published()
     assert not FOLDER.exists()
     assert not served.asked
 
 
 REFUSED = {
-    "a token that the Hub does not take": ("whoami", 401, r"refuses with 401: .*Give another token"),
+    "a token that the Hub does not take": ("whoami", 401, r"refuses with 401.* Give another token"),
     "the Hub is down": ("GET /api/models", 503, "the Hub answers 503; try again later"),
 }
 
@@ -150,9 +150,7 @@ def test_what_we_published_before_gives_way_and_nothing_of_it_stays(run: Path, s
 def test_a_repository_of_something_else_is_left_alone(config: bytes | None, run: Path, served: Hub, token: str) -> None:
     files = {"README_md": b"mine", "x_bin": b"mine"} | ({"config_json": config} if config else {})
     served.put(REPO, **files)
-    with pytest.raises(
-        UserError, match=r"holds something else, which is left alone: found README.md, .*x.bin; expected"
-    ):
+    with pytest.raises(UserError, match=r"something else, which is left alone: found README.md, .*x.bin; expected"):
         published()
     assert len(served.repos[REPO]) == 1
     assert not FOLDER.exists()
