@@ -34,8 +34,8 @@ def in_short(facts: Facts) -> str:
         return ""
     found = next(iter(facts.judged.values()))["all"]
     return (
-        f"Of {found['n']:,} test faces it names {report.spread(found['accuracy'])} % as their labels do, macro F1 "
-        f"{report.spread(found['macro_f1'])} % (95 % intervals)."
+        f"It agrees with the labels of {report.spread(found['accuracy'])} % of {found['n']:,} test faces; macro F1 is "
+        f"{report.spread(found['macro_f1'])} % (in brackets 95 % intervals)."
     )
 
 

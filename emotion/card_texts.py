@@ -40,12 +40,12 @@ workplaces and in schools are prohibited but for medical and safety reasons (AI 
 LIMITS = """## Limits and bias
 
 - An expression is not a feeling: people scowl when they concentrate and smile when they are sad, and differently in
-  different situations and cultures (Barrett et al. 2019, https://doi.org/10.1177/1529100619832930). The network names
+  different situations and cultures ([Barrett et al. 2019](https://doi.org/10.1177/1529100619832930)). The network names
   what a face looks like to those who labelled such pictures.
 - It knows no other classes: whatever it is shown, also no face at all, gets one of these names.
 - How well it does for people of different age, gender, skin or disability was not measured."""
 
-FER2013 = """The faces come from FER2013 (Goodfellow et al. 2013, https://arxiv.org/abs/1307.0414). What is known of it:
+FER2013 = """The faces come from FER2013 ([Goodfellow et al. 2013](https://arxiv.org/abs/1307.0414)). What is known of it:
 
 - **Origin.** Web images, found by search words for emotions, many of them posed or acted, cut to 48x48 grey pixels.
   Nobody recorded who they show or what those people felt.
@@ -56,8 +56,8 @@ FER2013 = """The faces come from FER2013 (Goodfellow et al. 2013, https://arxiv.
 - **Imbalance.** Of 28,709 training faces 7,215 are happy and 436 disgusted. The rarer a class, the less its figures are
   to be trusted."""
 
-FERPLUS = """The labels are not FER2013's own but FER+'s: what the votes of ten people said of each face (Barsoum et al.
-2016, https://arxiv.org/abs/1608.01041). What is said of labels and classes above is of FER2013's own."""
+FERPLUS = """The labels are not FER2013's own but FER+'s: what the votes of ten people said of each face
+([Barsoum et al. 2016](https://arxiv.org/abs/1608.01041)). What is said of labels and classes above is of FER2013's own."""
 
 ANOTHER_FORM = """These counts are of the published `fer2013.csv`. The data here was another file or form of it, which
 may differ."""

@@ -3,6 +3,7 @@
 import json
 import re
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from emotion.checkpoints import Loaded
 
 Settings = dict[str, Any]
+
+NEEDED_FOR_ONNX = ("onnx", "onnxscript", "onnxruntime")
 
 
 def publish(cfg: DictConfig, folder: Path) -> Path:
@@ -89,10 +92,11 @@ def _write(folder: Path, settings: Settings) -> None:
         )
     if others := [path.name for path in folder.glob("*") if path.name not in hub_upload.FILES]:
         raise UserError(f"output={folder} holds {', '.join(sorted(others)[:5])}; expected a new or empty folder.")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".publish", dir=folder.parent) as place:
         made = Path(place)
         _make(made, loaded[0], settings)
+        folder.mkdir(exist_ok=True)
         for name in hub_upload.FILES:
             (folder / name).unlink(missing_ok=True)
             if (made / name).is_file():
@@ -123,12 +127,15 @@ def _export(weights: Path, path: Path) -> None:
     """The ONNX file of the weights as they travel; says so where it is left out."""
     from emotion import ensemble
 
-    try:
-        from emotion.onnx_export import export_onnx
+    if missing := [name for name in NEEDED_FOR_ONNX if find_spec(name) is None]:
+        print(f"note: {path.name} is left out, as it needs {', '.join(missing)}: pip install 'emotion[export]'.")
+        return
+    from emotion.onnx_export import export_onnx
 
+    try:
         export_onnx(ensemble.load(weights), path, views="none")
-    except ImportError as error:
-        print(f"note: without {path.name}, which needs {error.name}: pip install 'emotion[export]', or onnx=false.")
+    except UserError as error:
+        raise UserError(f"{error}\nTo publish without it: onnx=false.") from error
 
 
 @verb("publish")
