@@ -21,10 +21,11 @@ import onnxruntime
 from huggingface_hub import hf_hub_download
 from PIL import Image
 
+classes = {classes}
 session = onnxruntime.InferenceSession(hf_hub_download("{repo}", "model.onnx"))
 face = Image.open("face.png").convert("{mode}").resize(({side}, {side}))
 (probabilities,) = session.run(["probabilities"], {{"faces": np.asarray(face)[None]}})
-print(dict(zip({classes}, probabilities[0].tolist())))
+print(dict(zip(classes, probabilities[0].tolist())))
 ```"""
 
 INTENDED = """## Intended use
@@ -45,7 +46,7 @@ LIMITS = """## Limits and bias
 - It knows no other classes: whatever it is shown, also no face at all, gets one of these names.
 - How well it does for people of different age, gender, skin or disability was not measured."""
 
-FER2013 = """The faces come from FER2013 ([Goodfellow et al. 2013](https://arxiv.org/abs/1307.0414)). What is known of it:
+FER2013 = """The faces come from FER2013 ([Goodfellow et al. 2013](https://arxiv.org/abs/1307.0414)). Known of it:
 
 - **Origin.** Web images, found by search words for emotions, many of them posed or acted, cut to 48x48 grey pixels.
   Nobody recorded who they show or what those people felt.
@@ -57,7 +58,8 @@ FER2013 = """The faces come from FER2013 ([Goodfellow et al. 2013](https://arxiv
   to be trusted."""
 
 FERPLUS = """The labels are not FER2013's own but FER+'s: what the votes of ten people said of each face
-([Barsoum et al. 2016](https://arxiv.org/abs/1608.01041)). What is said of labels and classes above is of FER2013's own."""
+([Barsoum et al. 2016](https://arxiv.org/abs/1608.01041)). What is said above of labels and
+classes is of FER2013's own."""
 
 ANOTHER_FORM = """These counts are of the published `fer2013.csv`. The data here was another file or form of it, which
 may differ."""

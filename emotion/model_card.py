@@ -1,5 +1,6 @@
 """The page that a published classifier bears: what it is, how good, for what, and what is wrong with its data."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ def _use(facts: Facts, repo: str, *, onnx: bool) -> str:
     if not onnx:
         return said
     mode = "L" if channels == 1 else "RGB"
-    return f"{said}\n\n{card_texts.USE_ONNX.format(repo=repo, side=side, mode=mode, classes=facts.classes)}"
+    return f"{said}\n\n{card_texts.USE_ONNX.format(repo=repo, side=side, mode=mode, classes=json.dumps(facts.classes))}"
 
 
 def _limits(facts: Facts) -> str:

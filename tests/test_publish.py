@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 import torch
-import yaml
 from huggingface_hub import ModelCard
+from PIL import Image
 
 from emotion import checkpoints, runs, shipped
 from emotion.card_facts import Facts
@@ -24,7 +25,7 @@ from emotion.model_card import card
 from emotion.publish import publish
 from emotion.runs import read_record, write_record
 from tests.hub_stub import TOKEN, Hub, environment, serving
-from tests.pictures import FOUND
+from tests.pictures import FOUND, scene
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub 2.4 on httpx2
 
@@ -280,12 +281,22 @@ def test_a_label_map_goes_both_ways(run: Path, capsys: pytest.CaptureFixture[str
     assert maps["id2label"] == {str(index): name for index, name in enumerate(classes)}
 
 
-def test_the_code_of_a_card_compiles(run: Path) -> None:
-    facts, folder = told_of(run), Path("as_it_travels")
-    (folder / "model.onnx").touch()
-    text = card(facts, folder, REPO, None)
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 2
-    for block in blocks:
-        compile(block, "card", "exec")
-    yaml.safe_load(text.split("---")[1])
+def test_the_code_of_a_card_does_what_it_says(run: Path, served: Hub, token: str) -> None:
+    folder = published("onnx=true")
+    Image.fromarray(FOUND[0]).save("face.png")
+    cv2.imwrite("photo.jpg", scene((200, 100, 200)))
+    predicting, with_onnx = re.findall(r"```python\n(.*?)```", read_back(folder).text, re.DOTALL)
+    exec(predicting, {})
+    said: dict[str, Any] = {}
+    exec(with_onnx, said)
+    expected = checkpoints.load(folder / "model.safetensors").classifier.probabilities(torch.from_numpy(FOUND[:1]))
+    torch.testing.assert_close(torch.from_numpy(said["probabilities"]), expected.detach(), atol=1e-4, rtol=0)
+
+
+def test_without_the_extra_onnx_is_left_out(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("emotion.publish.NEEDED_FOR_ONNX", ("onnx", "nothing_of_that_name"))
+    folder = published("dry_run=true", "onnx=true")
+    assert {path.name for path in folder.iterdir()} == WRITTEN
+    assert "model.onnx is left out, as it needs nothing_of_that_name: pip install" in capsys.readouterr().out
