@@ -41,7 +41,7 @@ def publish(cfg: DictConfig, folder: Path) -> Path:
     else:
         folder = Path(settings["output"] or folder)
         _write(folder, settings)
-    again = f"python -m emotion.publish folder={folder} repo={repo}"
+    again = f"python -m emotion.publish folder={folder} repo={repo}" + (" private=true" if settings["private"] else "")
     if settings["dry_run"]:
         print(f"nothing was uploaded (dry_run=true); to do so: {again}")
         return folder

@@ -133,10 +133,11 @@ def test_what_cannot_be_uploaded_is_not_made(why: str, run: Path, served: Hub, t
 def test_an_upload_that_fails_leaves_a_folder_to_try_again_with(step: str, run: Path, served: Hub, token: str) -> None:
     served.faults[step] = (403, {})
     with pytest.raises(UserError, match=r"403") as error:
-        published()
+        published("private=true")
     assert token not in str(error.value)
     again = str(error.value).rpartition("python -m emotion.publish ")[2]
     served.faults.clear()
+    assert again.endswith("private=true")  # whoever tries again does not make it public
     publish(compose("publish", *again.split()), Path("other"))
     assert WRITTEN < served.repos[REPO][-1].keys()
 
