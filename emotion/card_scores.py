@@ -53,7 +53,7 @@ def _overall(facts: Facts) -> list[dict[str, str]]:
                 "ECE %": report.share(found["ece"]),
             }
             if before := found.get("uncalibrated"):
-                line["ECE % without temperature"] = report.share(before["ece"])
+                line["at T = 1"] = report.share(before["ece"])
             lines.append(line)
     return lines
 
@@ -77,7 +77,10 @@ def _protocol(facts: Facts) -> list[str]:
     drawn = "".join(f", {key} {split[key]}" for key in ("fraction", "seed") if split.get(key) is not None)
     which = f" ({TEST_OF_FER2013[name]})" if facts.of_fer2013 and name in TEST_OF_FER2013 else ""
     if facts.tempered:
-        of = f"at temperature {facts.temperature:.3g}, which was fitted on the validation faces"
+        of = (
+            f"at temperature T = {facts.temperature:.3g}, which was fitted on the validation faces; *at T = 1* is the "
+            f"ECE without it"
+        )
     elif facts.temperature == 1:
         of = "as the network gives them, at temperature 1"
     else:
