@@ -23,15 +23,12 @@ def demo(cfg: DictConfig) -> None:
     settings: Settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     _check(settings)
     try:
-        import starlette  # noqa: F401
-        import uvicorn
+        from emotion.demo_guard import is_loopback
+        from emotion.demo_server import server
     except ImportError as error:
         raise UserError(f"{error.name} is not installed; the page needs it: pip install 'emotion[demo]'.") from error
     from emotion.building import build
-    from emotion.demo_connections import Punctual
-    from emotion.demo_guard import is_loopback
     from emotion.demo_looking import Looker
-    from emotion.demo_server import application
     from emotion.inference.judge import judge_of
     from emotion.inference.predictor import Predictor
 
@@ -41,12 +38,7 @@ def demo(cfg: DictConfig) -> None:
         judge = judge_of(settings["checkpoint"], settings["views"], settings["accelerator"])
         looker = Looker(Predictor(judge, build(settings["detector"])), limits["megapixels"])
         local = is_loopback(address)
-        app = application(looker, host, settings["hosts"], limits, local)
-        config = uvicorn.Config(
-            app, http=Punctual.within(limits["seconds"]), ws="none", proxy_headers=False, server_header=False,
-            log_config=None, log_level="warning", access_log=False, limit_concurrency=limits["connections"],
-            timeout_graceful_shutdown=5,
-        )  # fmt: skip
+        serving = server(looker, host, settings["hosts"], limits, local)
         url = f"http://{_reachable(host)}:{port}/"
         print(f"{judge.name} looks at pictures at {url} (Ctrl-C stops it)", flush=True)
         if not local:
@@ -54,7 +46,7 @@ def demo(cfg: DictConfig) -> None:
             print(everybody, "Browsers open the camera only on this machine itself, or over https.", file=sys.stderr)
         if settings["open_browser"]:
             webbrowser.open(url)
-        uvicorn.Server(config).run([listener])
+        serving.run([listener])
 
 
 def listening(host: str, port: int) -> socket.socket:

@@ -70,10 +70,7 @@ class Guard:
             name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
         except ValueError:
             return False
-        try:
-            return is_loopback(name) or (not self.local and bool(ipaddress.ip_address(name)))
-        except ValueError:
-            return name in self.names
+        return name in self.names or is_loopback(name) or (not self.local and _is_address(name))
 
 
 def _of_own_page(headers: Headers) -> bool:
@@ -88,10 +85,15 @@ def _of_own_page(headers: Headers) -> bool:
 
 def is_loopback(name: str) -> bool:
     """Whether an address in digits is this machine's to itself."""
+    return _is_address(name) and ipaddress.ip_address(name).is_loopback
+
+
+def _is_address(name: str) -> bool:
     try:
-        return ipaddress.ip_address(name).is_loopback
+        ipaddress.ip_address(name)
     except ValueError:
         return False
+    return True
 
 
 class Allowance:

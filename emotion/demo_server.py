@@ -9,12 +9,14 @@ from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from emotion.demo_connections import Punctual
 from emotion.demo_guard import Allowance, Guard
 from emotion.demo_looking import Looker, NoPicture
 from emotion.errors import UserError
@@ -25,6 +27,7 @@ PAGE = {  # where, the file in web/, its type
     "/app.js": ("app.js", "text/javascript"),
     "/engine.js": ("engine_server.js", "text/javascript"),
 }
+STOPPING = 5  # seconds that answers under way have when a signal comes
 STAYS = (
     "No picture leaves this machine: pictures go to the program that serves this page, which looks at them and stores "
     "nothing."
@@ -35,21 +38,41 @@ TRAVELS = (
 )
 
 
-def application(
+def server(
     looker: Looker, host: str, hosts: Sequence[str], limits: Mapping[str, Any], local: bool = True
-) -> Starlette:
-    """The page and its two questions: GET /api/about, and POST /api/look[?map=1] with the bytes of a picture.
+) -> uvicorn.Server:
+    """The page and its two questions, for `run([listener])`; a signal stops it.
 
     Args:
         looker: what looks, a picture at a time, in a thread of its own.
-        host: at which the server listens.
-        hosts: further names that it goes by.
-        limits: megabytes, per_second, waiting and seconds, as conf/demo.yaml has them.
+        host: at which the listener listens.
+        hosts: further names that the server goes by.
+        limits: as conf/demo.yaml has them.
         local: only this machine can reach it.
     """
+    app = application(
+        looker, Middleware(Guard, host=host, hosts=hosts, local=local), limits, STAYS if local else TRAVELS
+    )
+    config = uvicorn.Config(
+        app,
+        http=Punctual.within(limits["seconds"]),
+        ws="none",
+        proxy_headers=False,  # whoever writes them could be as many addresses as they like
+        server_header=False,
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        limit_concurrency=limits["connections"],
+        timeout_graceful_shutdown=STOPPING,
+    )
+    return uvicorn.Server(config)
+
+
+def application(looker: Looker, guard: Middleware, limits: Mapping[str, Any], private: str) -> Starlette:
+    """The page; GET /api/about; POST /api/look[?map=1] with the bytes of a picture."""
     pool = ThreadPoolExecutor(1, "looker")
     desk = Desk(looker, pool, limits)
-    about = looker.about() | {"private": STAYS if local else TRAVELS}
+    about = looker.about() | {"private": private}
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -61,7 +84,6 @@ def application(
 
     pages = [Route(path, _static(name, kind)) for path, (name, kind) in PAGE.items()]
     questions = [Route("/api/about", say), Route("/api/look", desk.look, methods=["POST"])]
-    guard = Middleware(Guard, host=host, hosts=hosts, local=local)
     return Starlette(routes=[*pages, *questions], middleware=[guard], lifespan=lifespan)
 
 

@@ -209,7 +209,7 @@ function heat({ width, height, values }) {
     const place = Math.min(value, 0.9999) * (HEAT.length - 1);
     const [low, high] = [HEAT[Math.floor(place)], HEAT[Math.floor(place) + 1]];
     const colour = low.map((from, i) => from + (place % 1) * (high[i] - from));
-    pixels.data.set([...colour, 255 * Math.min(0.75, 1.5 * value)], 4 * index);
+    pixels.data.set([...colour, 255 * Math.min(0.65, 1.3 * value)], 4 * index);
   });
   pen.putImageData(pixels, 0, 0);
   return canvas;
