@@ -124,9 +124,9 @@ def header_of(width: int, height: int) -> bytes:
     """A PNG of that size, of whose pixels next to nothing is there."""
     size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = ((b"IHDR", size), (b"IDAT", zlib.compress(b"\0")))
-    packed = (
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
-    )
+    lengths = (struct.pack(">I", len(data)) for _, data in chunks)
+    sums = (struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks)
+    packed = (n + name + data + c for n, (name, data), c in zip(lengths, chunks, sums, strict=True))
     return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
 
 
