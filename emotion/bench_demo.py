@@ -53,6 +53,7 @@ def bench_demo(settings: Settings) -> Settings:
         "p95_ms": p95,
         "errors": errors,
         "memory_mb": {"warm": before, "end": after},
+        "status": server.returncode,
     }
     print(
         f"{clients} clients for {elapsed:.0f} s: {result['answers_per_second']:.1f} answers/s, p50 {p50:.0f} ms, "

@@ -1,10 +1,12 @@
 """From the bytes of a picture to what the page shows of it."""
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import UnidentifiedImageError
 from torch.nn.functional import interpolate
 
@@ -18,10 +20,10 @@ from emotion.inference.predictor import Face, Predictor
 from emotion.inference.torch_judge import TorchJudge
 from emotion.preprocess import values
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 Answer = dict[str, Any]
+Maps = Callable[[NDArray[np.uint8], NDArray[np.float32]], NDArray[np.float32]]
+"""Faces (B, S, S) or (B, S, S, 3) and their probabilities (B, K) to maps (B, h, w) from 0 to 1."""
+
 LAYER = "features"  # whose maps every page shows
 MAPPED = 16  # faces of one picture with a map, the largest
 FINEST = 64  # pixels of a map's side; the page enlarges it
@@ -29,6 +31,14 @@ FINEST = 64  # pixels of a map's side; the page enlarges it
 
 class NoPicture(UserError):
     """What came is of no format that is read."""
+
+
+@runtime_checkable
+class MakesMaps(Protocol):
+    """A judge that makes the maps itself, such as a file of ONNX."""
+
+    def maps(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Grad-CAM of each face's likeliest class, (B, h, w)."""
 
 
 class Looker:
@@ -44,7 +54,7 @@ class Looker:
 
     def __init__(self, predictor: Predictor, megapixels: float) -> None:
         self.predictor, self.most = predictor, round(megapixels * 1e6)
-        self.explainer, self.without_maps = _explainer(predictor.judge)
+        self.maps, self.without_maps = _maker(predictor.judge)
 
     def about(self) -> Answer:
         """What the page says of the network."""
@@ -73,26 +83,38 @@ class Looker:
 
     def _maps(self, faces: list[Face]) -> list[Answer]:
         """Of each face's likeliest class, from 0 to 1."""
-        if self.explainer is None or not faces:
+        if self.maps is None or not faces:
             return []
-        pixels = torch.from_numpy(np.stack([face.pixels for face in faces]))
-        targets = torch.tensor([int(face.shares.argmax()) for face in faces])
-        maps = self.explainer.maps(values(pixels), targets).clamp(0, 1)
+        maps = self.maps(np.stack([face.pixels for face in faces]), np.stack([face.shares for face in faces]))
         if maps.shape[-1] > FINEST:
-            maps = interpolate(maps[:, None], (FINEST, FINEST), mode="area")[:, 0]
+            maps = interpolate(torch.from_numpy(maps)[:, None], (FINEST, FINEST), mode="area")[:, 0].numpy()
         return [_laid_out(one) for one in maps]
 
 
-def _explainer(judge: Judge) -> tuple[Explainer | None, str | None]:
+def _maker(judge: Judge) -> tuple[Maps | None, str | None]:
     """What makes a judge's maps, or why there are none; tried once, so that the first picture is no slower."""
-    if not isinstance(judge, TorchJudge):
-        return None, "There are no maps of an ONNX file: give the run or the .safetensors file that it was made of."
-    explainer = Explainer(judge.ensemble, GradCam(LAYER))
+    if isinstance(judge, TorchJudge):
+        explainer = Explainer(judge.ensemble, GradCam(LAYER))
+
+        def maps(faces: NDArray[np.uint8], shares: NDArray[np.float32]) -> NDArray[np.float32]:
+            found = explainer.maps(values(torch.from_numpy(faces)), torch.from_numpy(shares.argmax(1)))
+            return np.asarray(found.clamp(0, 1), np.float32)
+
+    elif isinstance(judge, MakesMaps):
+
+        def maps(faces: NDArray[np.uint8], shares: NDArray[np.float32]) -> NDArray[np.float32]:
+            found = judge.maps(faces)
+            found = found - found.min((1, 2), keepdims=True)  # as Grad-CAM's maps of torch are scaled
+            return np.asarray(found / found.max((1, 2), keepdims=True).clip(1e-7), np.float32)
+
+    else:
+        return None, f"{judge.name} makes no maps."
+    shape = (1, judge.side, judge.side, 3)[: 3 + (judge.channels == 3)]
     try:
-        explainer.maps(torch.zeros(1, judge.channels, judge.side, judge.side), torch.zeros(1, dtype=torch.long))
+        maps(np.zeros(shape, np.uint8), np.ones((1, len(judge.classes)), np.float32))
     except UserError as error:
         return None, str(error)
-    return explainer, None
+    return maps, None
 
 
 def _described(face: Face) -> Answer:
@@ -100,6 +122,6 @@ def _described(face: Face) -> Answer:
     return {name: round(float(value), 2) for name, value in box.items()} | {"probabilities": face.shares.tolist()}
 
 
-def _laid_out(one: "Tensor") -> Answer:
+def _laid_out(one: NDArray[np.float32]) -> Answer:
     height, width = one.shape
-    return {"width": width, "height": height, "values": [round(value, 3) for value in one.flatten().tolist()]}
+    return {"width": width, "height": height, "values": [round(value, 3) for value in one.ravel().tolist()]}

@@ -11,16 +11,19 @@ import sys
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import ExitStack, closing
+from contextlib import closing
 from http.client import HTTPConnection
+from pathlib import Path
 from threading import Event
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 import emotion
+from emotion.bench import bench
 from emotion.cli import compose
 from emotion.demo import demo, listening
 from emotion.demo_guard import REMEMBERED, Allowance
@@ -29,6 +32,7 @@ from emotion.errors import UserError
 from emotion.explainers.explanations import Explainer
 from emotion.explainers.gradcam import GradCam
 from emotion.inference.detectors import Box
+from emotion.inference.judge import Judge
 from emotion.inference.pictures import Picture, read_picture
 from emotion.inference.predictor import Predictor
 from emotion.inference.torch_judge import TorchJudge
@@ -281,36 +285,55 @@ def test_whoever_leaves_early_harms_nobody(port: int) -> None:
     assert ask(port)[0] == 200
 
 
-def test_a_network_without_maps_of_features_says_so(predictor: Predictor) -> None:
-    class Asked:  # such as a file of ONNX
-        name, classes, side, channels = "asked", predictor.classes, 48, 1
-        probabilities = predictor.judge.probabilities
+class Asked:
+    """A judge that is not torch's."""
 
-    looker = Looker(Predictor(Asked(), predictor.detector), 40)
-    assert looker.about()["without_maps"].startswith("There are no maps of an ONNX file")
+    def __init__(self, judge: Judge) -> None:
+        self.name, self.classes, self.side, self.channels = "asked", judge.classes, judge.side, judge.channels
+        self.probabilities = judge.probabilities
+
+
+class Mapping(Asked):
+    """One that makes its own maps."""
+
+    def maps(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return np.tile(np.array([[0, 1], [2, 4]], np.float32), (len(faces), 1, 1))
+
+
+def test_a_judge_without_maps_says_so(predictor: Predictor) -> None:
+    looker = Looker(Predictor(Asked(predictor.judge), predictor.detector), 40)
+    assert looker.about()["without_maps"] == "asked makes no maps."
     assert [face["map"] for face in looker.look(TWO, with_maps=True)["faces"]] == [None, None]
 
 
-def test_a_signal_stops_the_verb() -> None:
+def test_a_judge_s_own_maps_are_scaled_to_1(predictor: Predictor) -> None:
+    looker = Looker(Predictor(Mapping(predictor.judge), predictor.detector), 40)
+    assert looker.about()["without_maps"] is None
+    expected = {"width": 2, "height": 2, "values": [0, 0.25, 0.5, 1]}
+    assert [face["map"] for face in looker.look(TWO, with_maps=True)["faces"]] == [expected] * 2
+
+
+def test_ctrl_c_stops_the_verb() -> None:
     command = [sys.executable, "-m", "emotion.demo", "port=0"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with ExitStack() as both:
-        children = {
-            signum: both.enter_context(
-                subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-            )
-            for signum in (signal.SIGINT, signal.SIGTERM)
-        }
-        for signum, child in children.items():
-            assert child.stdout
-            said = child.stdout.readline()
-            port = re.fullmatch(r"AttentionCNN looks at pictures at http://127.0.0.1:(\d+)/ .*\n", said)
-            assert port
-            assert ask(int(port[1]))[0] == 200
-            child.send_signal(signum)
-        errors = {signum: child.communicate()[1] for signum, child in children.items()}
-    assert errors == {signal.SIGINT: "error: stopped by Ctrl-C.\n", signal.SIGTERM: ""}
-    assert [child.returncode for child in children.values()] == [130, 143]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as child:
+        assert child.stdout
+        said = re.fullmatch(r"AttentionCNN looks at pictures at http://127.0.0.1:(\d+)/ .*\n", child.stdout.readline())
+        assert said
+        assert ask(int(said[1]))[0] == 200
+        child.send_signal(signal.SIGINT)
+        assert child.communicate()[1] == "error: stopped by Ctrl-C.\n"
+    assert child.returncode == 130
+
+
+def test_the_bench_asks_a_server_that_sigterm_then_stops(capsys: pytest.CaptureFixture[str]) -> None:
+    found = bench(compose("bench", "measure=demo", "seconds=0.5", "clients=2"), Path("run"))
+    assert found["answers"] > 0
+    assert (found["errors"], found["status"]) == ([], 143)
+    assert found["p50_ms"] <= found["p95_ms"]
+    assert "0 errors" in capsys.readouterr().out
+    with pytest.raises(UserError, match="clients=40: expected a whole number from 1 to 16"):
+        bench(compose("bench", "measure=demo", "clients=40"), Path("run"))
 
 
 def test_a_port_that_is_taken_is_named() -> None:

@@ -145,6 +145,7 @@ function stopCamera(words = "The camera is off.", faulty = false) {
   if (!running) return;
   turn += 1;
   setRunning(false);
+  figures.textContent = "";
   say(words, faulty);
 }
 
