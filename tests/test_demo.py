@@ -327,6 +327,7 @@ def test_ctrl_c_stops_the_verb() -> None:
 
 
 def test_the_bench_asks_a_server_that_sigterm_then_stops(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("run").mkdir()
     found = bench(compose("bench", "measure=demo", "seconds=0.5", "clients=2"), Path("run"))
     assert found["answers"] > 0
     assert (found["errors"], found["status"]) == ([], 143)

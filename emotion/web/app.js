@@ -40,6 +40,7 @@ function say(words, faulty = false) {
 // ---- pictures ----
 
 async function takePicture(blob) {
+  if (!classes.length) return; // the network is not there yet, or never will be, which the page says
   stopCamera();
   const own = ++turn;
   let bitmap;
@@ -98,6 +99,7 @@ async function startCamera() {
   let stream;
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: OF_CAMERA }, facingMode: "user" } });
+    if (own !== turn) return;
     const [track] = stream.getVideoTracks();
     track.addEventListener("ended", () => own === turn && stopCamera("The camera has stopped.", true));
     video.srcObject = stream;
