@@ -23,12 +23,14 @@ def demo(cfg: DictConfig) -> None:
     settings: Settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     _check(settings)
     try:
-        from emotion.demo_guard import is_loopback
-        from emotion.demo_server import server
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
     except ImportError as error:
         raise UserError(f"{error.name} is not installed; the page needs it: pip install 'emotion[demo]'.") from error
     from emotion.building import build
+    from emotion.demo_guard import is_loopback
     from emotion.demo_looking import Looker
+    from emotion.demo_server import server
     from emotion.inference.judge import judge_of
     from emotion.inference.predictor import Predictor
 

@@ -362,8 +362,6 @@ def test_a_wrong_setting_is_named(wrong: str) -> None:
 
 
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("uvicorn", "emotion.demo_server", "emotion.demo_connections"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(UserError, match=r"uvicorn is not installed; the page needs it: pip install 'emotion\[demo\]'"):
         demo(compose("demo"))
