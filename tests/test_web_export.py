@@ -18,7 +18,6 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from onnxruntime import InferenceSession
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 import emotion
 from emotion import ensemble
@@ -28,6 +27,9 @@ from emotion.inference.onnx_judge import OnnxJudge
 from emotion.web_export import export_web, halved
 from emotion.web_runtime import FILES, NAME, runtime_files
 from tests.pictures import scene
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'emotion[dev]'")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 TWO = scene((50, 100, 240), (400, 200, 160))
 
@@ -81,17 +83,16 @@ def address(site: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("needs chromium")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator["sync_api.Browser"]:
+    if CHROMIUM is None:
+        pytest.skip("needs chromium in the PATH")
     film = tmp_path_factory.mktemp("camera") / "film.mjpeg"
     frames = [scene((150 + 5 * i, 100, 220)) for i in range(8)]
     film.write_bytes(b"".join(packed(frame, "JPEG") for frame in frames))
     camera = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
-    with sync_playwright() as playwright:
+    with sync_api.sync_playwright() as playwright:
         opened = playwright.chromium.launch(
-            executable_path=chromium, args=[*camera, f"--use-file-for-fake-video-capture={film}"]
+            executable_path=CHROMIUM, args=[*camera, f"--use-file-for-fake-video-capture={film}"]
         )
         yield opened
         opened.close()
@@ -104,7 +105,7 @@ def noticed() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def page(browser: Browser, address: str, noticed: list[str]) -> Iterator[Page]:
+def page(browser: "sync_api.Browser", address: str, noticed: list[str]) -> Iterator["sync_api.Page"]:
     """The page, ready."""
     context = browser.new_context(viewport={"width": 1200, "height": 800})
     opened = context.new_page()
@@ -113,7 +114,7 @@ def page(browser: Browser, address: str, noticed: list[str]) -> Iterator[Page]:
     own = (address, f"blob:{address.removesuffix('below/page/')}")
     context.on("request", lambda request: None if request.url.startswith(own) else noticed.append(request.url))
     opened.goto(address)
-    expect(opened.locator("#choose")).to_be_enabled(timeout=30_000)
+    sync_api.expect(opened.locator("#choose")).to_be_enabled(timeout=30_000)
     yield opened
     context.close()
 
@@ -124,7 +125,7 @@ def packed(pixels: NDArray[np.uint8], kind: str = "PNG") -> bytes:
     return file.getvalue()
 
 
-def looked(page: Page, picture: NDArray[np.uint8], maps: bool = False) -> list[dict[str, Any]]:
+def looked(page: "sync_api.Page", picture: NDArray[np.uint8], maps: bool = False) -> list[dict[str, Any]]:
     faces: list[dict[str, Any]] = page.evaluate(LOOK, [base64.b64encode(packed(picture)).decode(), maps])["faces"]
     return faces
 
@@ -139,7 +140,7 @@ def coloured(seed: int) -> NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize("picture", [TWO, coloured(0), coloured(1)[:700, 100:1400], scene()])
-def test_the_browser_sees_what_python_sees(page: Page, site: Path, picture: NDArray[np.uint8]) -> None:
+def test_the_browser_sees_what_python_sees(page: "sync_api.Page", site: Path, picture: NDArray[np.uint8]) -> None:
     found, expected = looked(page, picture, maps=True), emotion.load().predict(picture)
     assert len(found) == len(expected)
     judge = OnnxJudge(site / "below/page/model.onnx")
@@ -151,12 +152,12 @@ def test_the_browser_sees_what_python_sees(page: Page, site: Path, picture: NDAr
         np.testing.assert_allclose(face["map"]["values"], (values / values.max()).ravel(), atol=1e-4)
 
 
-def test_maps_are_made_when_they_are_asked_for(page: Page) -> None:
+def test_maps_are_made_when_they_are_asked_for(page: "sync_api.Page") -> None:
     assert [face["map"] for face in looked(page, TWO)] == [None, None]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_crop_has_the_pixels_that_opencv_gives_it(page: Page, channels: int) -> None:
+def test_a_crop_has_the_pixels_that_opencv_gives_it(page: "sync_api.Page", channels: int) -> None:
     picture = coloured(2)[:300, :400]
     cut = """async ([picture, channels, crops]) => {
       const { enlarged, grey, rgb, shrunk, square } = await import("./pixels.js");
@@ -185,39 +186,67 @@ def test_a_crop_has_the_pixels_that_opencv_gives_it(page: Page, channels: int) -
         assert np.array_equal(np.array(pixels, np.uint8), expected.ravel()), (left, top, side, to)
 
 
-def test_a_file_is_looked_at_and_what_is_none_is_refused(page: Page) -> None:
+def test_a_network_of_colours_gets_colours(browser: "sync_api.Browser", site: Path, address: str) -> None:
+    """One whose probabilities are the mean red, green and blue of a face, and whose map is its brightness."""
+    nodes = [
+        onnx.helper.make_node("Cast", ["faces"], ["values"], to=onnx.TensorProto.FLOAT),
+        onnx.helper.make_node("ReduceMean", ["values", "places"], ["probabilities"], keepdims=0),
+        onnx.helper.make_node("ReduceMean", ["values", "colours"], ["map"], keepdims=0),
+    ]
+    axes = [onnx.numpy_helper.from_array(np.array(of), name) for name, of in (("places", [1, 2]), ("colours", [3]))]
+    faces = onnx.helper.make_tensor_value_info("faces", onnx.TensorProto.UINT8, ["batch", 40, 40, 3])
+    shapes = {"probabilities": ["batch", 3], "map": ["batch", 40, 40]}
+    given = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    graph = onnx.helper.make_graph(nodes, "colours", [faces], given, axes)
+    network = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
+    told = json.loads((site / "below/page/model.json").read_text())
+    told |= {"classes": ["red", "green", "blue"], "side": 40, "channels": 3}
+    page, picture = browser.new_page(), coloured(0)
+    page.route("**/model.onnx", lambda route: route.fulfill(body=network.SerializeToString()))
+    page.route("**/model.json", lambda route: route.fulfill(json=told))
+    page.goto(address)
+    sync_api.expect(page.locator("#about")).to_contain_text("40 x 40 colour pixels", timeout=30_000)
+    found = looked(page, picture, maps=True)
+    page.close()
+    crops = [crop(picture, box, 40, 3) for box in Haar()(picture)]
+    np.testing.assert_allclose([face["probabilities"] for face in found], [c.mean((0, 1)) for c in crops], rtol=1e-5)
+    maps = [c.mean(2) / c.mean(2).max() for c in crops]
+    np.testing.assert_allclose([face["map"]["values"] for face in found], [m.ravel() for m in maps], atol=1e-5)
+
+
+def test_a_file_is_looked_at_and_what_is_none_is_refused(page: "sync_api.Page") -> None:
     def give(name: str, content: bytes) -> None:
         page.set_input_files("#file", {"name": name, "mimeType": "image/png", "buffer": content})
 
     message = page.locator("#message")
     give("two.png", packed(TWO))
-    expect(message).to_have_text("2 faces were found.")
-    expect(page.locator("#faces > li")).to_have_count(2)
+    sync_api.expect(message).to_have_text("2 faces were found.")
+    sync_api.expect(page.locator("#faces > li")).to_have_count(2)
     page.check("#map")
-    expect(page.locator(".box canvas")).to_have_count(2)
+    sync_api.expect(page.locator(".box canvas")).to_have_count(2)
     page.uncheck("#map")
     give("wall.png", packed(scene()))
-    expect(message).to_contain_text("No face was found.")
+    sync_api.expect(message).to_contain_text("No face was found.")
     give("words.png", b"no picture")
-    expect(message).to_have_text("words.png is no picture that this browser can open.")
+    sync_api.expect(message).to_have_text("words.png is no picture that this browser can open.")
 
 
-def test_the_camera_s_pictures_are_looked_at(page: Page) -> None:
+def test_the_camera_s_pictures_are_looked_at(page: "sync_api.Page") -> None:
     page.click("#camera")
-    expect(page.locator("#figures")).to_contain_text("pictures a second", timeout=20_000)
-    expect(page.locator("#faces > li")).to_have_count(1)
+    sync_api.expect(page.locator("#figures")).to_contain_text("pictures a second", timeout=20_000)
+    sync_api.expect(page.locator("#faces > li")).to_have_count(1)
     page.keyboard.press("Escape")
-    expect(page.locator("#message")).to_have_text("The camera is off.")
+    sync_api.expect(page.locator("#message")).to_have_text("The camera is off.")
 
 
-def test_the_console_stays_empty_and_nobody_else_is_asked(page: Page, noticed: list[str]) -> None:
+def test_the_console_stays_empty_and_nobody_else_is_asked(page: "sync_api.Page", noticed: list[str]) -> None:
     assert len(looked(page, TWO)) == 2
     assert noticed == []
 
 
 @pytest.mark.parametrize("held", [True, False])
 def test_the_page_s_policy_lets_neither_it_nor_its_worker_send_anything_elsewhere(
-    browser: Browser, address: str, held: bool
+    browser: "sync_api.Browser", address: str, held: bool
 ) -> None:
     send = """(elsewhere) => new Promise((done) => {
       const sent = `fetch("${elsewhere}", { mode: "no-cors" }).then(() => "sent", () => "held")`;
@@ -236,10 +265,10 @@ def test_the_page_s_policy_lets_neither_it_nor_its_worker_send_anything_elsewher
     context.close()
 
 
-def test_a_page_opened_as_a_file_says_what_to_do(browser: Browser, site: Path) -> None:
+def test_a_page_opened_as_a_file_says_what_to_do(browser: "sync_api.Browser", site: Path) -> None:
     page = browser.new_page()
     page.goto((site / "below/page/index.html").as_uri())
-    expect(page.locator("#about")).to_contain_text(
+    sync_api.expect(page.locator("#about")).to_contain_text(
         "Opened as a file, this page cannot start: it has to come from a web"
     )
     page.close()
@@ -254,12 +283,12 @@ def test_a_page_opened_as_a_file_says_what_to_do(browser: Browser, site: Path) -
     ],
 )
 def test_a_page_without_one_of_its_files_says_so(
-    browser: Browser, address: str, missing: str, where: str, told: str
+    browser: "sync_api.Browser", address: str, missing: str, where: str, told: str
 ) -> None:
     page = browser.new_page()
     page.route(f"**/{missing}", lambda route: route.fulfill(status=404))
     page.goto(address)
-    expect(page.locator(where)).to_contain_text(told)
+    sync_api.expect(page.locator(where)).to_contain_text(told)
     page.close()
 
 
