@@ -55,7 +55,7 @@ def export_web(
         The files, in the order of their names.
 
     Raises:
-        UserError: the runtime cannot be had, or the network not as ONNX; nothing is written then.
+        UserError: the runtime cannot be had, the network not as ONNX, or the folder not be made; nothing is written.
     """
     content: dict[str, bytes] = dict(runtime_files(runtime, cache))
     content |= {name: (WEB / source).read_bytes() for name, source in PAGE.items()}
@@ -154,12 +154,12 @@ def _written(folder: Path, content: dict[str, bytes]) -> list[Path]:
     """Every file put in its place, once all of them are on the disk."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".") as scratch:
+            for name, text in content.items():
+                (Path(scratch) / name).write_bytes(text)
+            for name in content:
+                os.replace(Path(scratch) / name, folder / name)
+        sync_folder(folder)
     except OSError as error:
-        raise UserError(f"{folder} cannot be made ({error.strerror}); expected a folder.") from error
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as scratch:
-        for name, text in content.items():
-            (Path(scratch) / name).write_bytes(text)
-        for name in content:
-            os.replace(Path(scratch) / name, folder / name)
-    sync_folder(folder)
+        raise UserError(f"{folder} cannot be written ({error.strerror}); expected a folder for the page.") from error
     return [folder / name for name in sorted(content)]

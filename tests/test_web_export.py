@@ -332,3 +332,14 @@ def test_without_a_runtime_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="runtime="):
         export_web(ensemble.load("attention_cnn"), tmp_path / "page", str(tmp_path))
     assert not (tmp_path / "page").exists()
+
+
+def test_what_was_fetched_once_is_not_fetched_again(
+    runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = shutil.copytree(runtime, tmp_path / "cache" / runtime.name)
+    monkeypatch.setenv("PATH", "")  # no npm
+    assert set(runtime_files(None, kept.parent)) == set(FILES)
+    (kept / "ort.wasm.bundle.min.mjs").write_bytes(b"damaged")
+    with pytest.raises(UserError, match="is fetched with npm"):
+        runtime_files(None, kept.parent)
