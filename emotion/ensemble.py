@@ -54,6 +54,12 @@ class Ensemble(nn.Module):
         return next(self.parameters()).device  # a member does not see that it is moved as a part
 
     @property
+    def stored(self) -> tuple[int, int]:
+        """Side and channels of the faces that it takes: the largest that a member's source stores."""
+        sides, channels = zip(*(one.stored for one in self.loaded), strict=True)
+        return max(sides), max(channels)
+
+    @property
     def temperatures(self) -> list[float]:
         """Of the members' probabilities."""
         return [member.temperature for member in self.members]

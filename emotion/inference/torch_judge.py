@@ -31,8 +31,7 @@ class TorchJudge:
             raise UserError(f"views={views}: expected one of {', '.join(VIEWS)}.")
         self.ensemble = ensemble.load(checkpoint).to("cuda" if machine.on_gpu(accelerator) else "cpu").eval()
         self.name, self.classes, self.views = self.ensemble.name, self.ensemble.classes, views
-        sides, channels = zip(*(one.stored for one in self.ensemble.loaded), strict=True)
-        self.side, self.channels = max(sides), max(channels)
+        self.side, self.channels = self.ensemble.stored
 
     def probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Faces (B, side, side), or (B, side, side, 3) of three channels, to probabilities (B, K)."""

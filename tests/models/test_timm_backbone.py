@@ -1,9 +1,6 @@
 """Backbones of timm: the document's four at their full size, a small one in depth."""
 
-from pathlib import Path
-
 import numpy as np
-import onnxruntime
 import pytest
 import timm
 import torch
@@ -83,7 +80,7 @@ def test_a_named_backbone_trains_frozen_and_unfrozen(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", BACKBONES)
-def test_a_named_backbone_gives_what_grad_cam_and_onnx_need(model: str, tmp_path: Path) -> None:
+def test_a_named_backbone_gives_what_grad_cam_needs(model: str) -> None:
     net, faces = named(model)
     net.eval()
     with GradCAM(net, [net.features]) as cam:
@@ -91,15 +88,6 @@ def test_a_named_backbone_gives_what_grad_cam_and_onnx_need(model: str, tmp_path
     assert maps.shape == (2, *faces.shape[2:])
     assert np.isfinite(maps).all()
     assert maps.max() > 0.9
-    batch = ({0: torch.export.Dim("batch")},)
-    program = torch.onnx.export(net, (faces,), dynamo=True, dynamic_shapes=batch, verbose=False)
-    assert program is not None
-    program.save(tmp_path / "net.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
-    with torch.inference_mode():
-        expected = net(faces[:1])
-    (found,) = session.run(None, {session.get_inputs()[0].name: faces[:1].numpy()})
-    torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
