@@ -89,7 +89,8 @@ def _source(settings: Settings, folder: Path | None) -> "list[File] | Frame | Re
     if named == STANDARD:
         if sys.stdin.isatty():
             raise UserError("source=- reads standard input, which is the keyboard; expected a pipe or a file: < FILE.")
-        found = piped.piped(sys.stdin.buffer, settings["fps"], settings["every"])
+        stream = open(sys.stdin.fileno(), "rb", closefd=False)
+        found = piped.piped(stream, settings["fps"], settings["every"])
         return found if isinstance(found, Reel) else Frame(piped.NAME, piped.KEPT, found)
     if str(named).isdecimal() and not Path(str(named)).exists():
         return videos.camera(int(named), settings["every"])

@@ -14,7 +14,7 @@ def imported(statement: str) -> str:
     ).stdout
 
 
-@pytest.mark.parametrize("verb", ["train", "evaluate", "explain", "prepare", "audit", "bench", "publish"])
+@pytest.mark.parametrize("verb", ["train", "evaluate", "explain", "predict", "prepare", "audit", "bench", "publish"])
 def test_a_verb_answers_before_anything_heavy_is_imported(verb: str) -> None:
     modules = imported(f"import emotion.{verb}").split()
     assert not set(LATE) & set(modules)

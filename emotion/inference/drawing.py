@@ -12,10 +12,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from emotion.inference.colours import Colour, colours_of
 from emotion.inference.detectors import Box
-from emotion.inference.pictures import Picture
+from emotion.inference.pictures import LONGEST, Picture
 from emotion.inference.predictor import Face
 
-LEAST = 360  # pixels of the shorter side that letters need; a smaller picture is enlarged by a whole number
+LEAST = 360  # pixels of the shorter side that letters need; a smaller picture is enlarged by a whole number, if it can
 MOST_BARS = 8
 DARK, WHITE, SHADE = (20, 22, 26), (255, 255, 255), (18, 20, 24, 165)
 
@@ -51,7 +51,8 @@ def annotated(picture: Picture, faces: Sequence[Face], numbers: Sequence[int] = 
         faces: in pixels of the picture.
         numbers: of the faces, where they are to be said.
     """
-    factor = max(1, -(-LEAST // min(picture.shape[:2])))
+    height, width = picture.shape[:2]
+    factor = max(1, min(-(-LEAST // min(height, width)), LONGEST // max(height, width)))
     if factor > 1:
         picture = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)  # type: ignore[assignment]
     image = Image.fromarray(picture)
@@ -59,19 +60,23 @@ def annotated(picture: Picture, faces: Sequence[Face], numbers: Sequence[int] = 
     whole = Area(0, 0, *image.size)
     boxes = [_enlarged(face.box, factor) for face in faces]
     taken = [Area(b.left, b.top, b.left + b.side, b.top + b.side) for b in boxes]
-    labels: list[tuple[Face, Area, int, Colour]] = []
-    for place, (face, area) in enumerate(zip(faces, tuple(taken), strict=True)):
-        size = _letters(area, whole)
+    areas = tuple(taken)
+    sizes = [_letters(area, whole) for area in areas]
+    for place, (face, area, size) in enumerate(zip(faces, areas, sizes, strict=True)):
         colour = colours_of(face.classes)[int(face.shares.argmax())]
         drawing.rounded_rectangle(area, radius=size * 0.5, outline=colour, width=max(2, round(size / 7)))
         said = f"{numbers[place]}  " if numbers else ""
-        taken.append(_label(drawing, f"{said}{face.label} {100 * face.probability:.0f} %", area, size, colour, taken))
-        labels.append((face, area, size, colour))
-    for face, area, size, _ in labels:
-        room = _panel_place(drawing, face, area, max(10, round(0.8 * size)), whole, taken)
+        said += f"{face.label} {100 * face.probability:.0f} %"
+        taken.append(_label(drawing, said, area, size, colour, taken))
+    for face, area, size in zip(faces, areas, sizes, strict=True):
+        letters = (max(10, round(share * size)) for share in (0.8, 0.6))
+        places = ((_panel_place(face, area, size, whole, taken), size) for size in letters)
+        room, smaller = next((found for found in places if found[0]), (None, 0))
         if room:
             taken.append(room)
-            _bars(drawing, face, room, max(10, round(0.8 * size)))
+            _bars(drawing, face, room, smaller)
+        else:
+            _strip(drawing, face, area, size)
     return np.asarray(image)
 
 
@@ -79,7 +84,7 @@ def _letters(area: Area, whole: Area) -> int:
     """Pixels of a line of letters beside a face: by its size, but neither lost in the picture nor all over it."""
     longest = max(whole.right, whole.bottom)
     least = max(12.0, longest / 64)
-    return round(min(max(0.11 * (area.right - area.left), least), max(least, longest / 32)))
+    return round(min(max(0.11 * (area.right - area.left), least), max(least, longest / 40)))
 
 
 def _label(
@@ -102,13 +107,11 @@ def _label(
     return place
 
 
-def _panel_place(
-    drawing: ImageDraw.ImageDraw, face: Face, area: Area, size: int, whole: Area, taken: Sequence[Area]
-) -> Area | None:
+def _panel_place(face: Face, area: Area, size: int, whole: Area, taken: Sequence[Area]) -> Area | None:
     """Beside the box, below or above it, inside a large one; None where bars would hide something else."""
     font = _font(size)
     names = max(font.getlength(face.classes[index]) for index in _shown(face))
-    width, height = names + 6.2 * size, (1.3 * len(_shown(face)) + 0.8) * size
+    width, height = names + 5.4 * size, (1.3 * len(_shown(face)) + 0.8) * size
     gap = 0.4 * size
     middle = min(max(area.left, gap), whole.right - width - gap)
     upper = min(max(area.top, gap), whole.bottom - height - gap)
@@ -140,6 +143,17 @@ def _bars(drawing: ImageDraw.ImageDraw, face: Face, place: Area, size: int) -> N
         end = left + (right - left) * share
         if end - left >= 1:
             drawing.rounded_rectangle((left, upper, end, lower), radius=0.3 * size, fill=colours[index])
+
+
+def _strip(drawing: ImageDraw.ImageDraw, face: Face, area: Area, size: int) -> None:
+    """All classes in one bar along the box's lower edge, where there is no room for a bar each."""
+    edge = max(3, round(size / 4))
+    left, width = area.left + edge, area.right - area.left - 2 * edge
+    lower = area.bottom - edge
+    for share, colour in zip(face.shares.tolist(), colours_of(face.classes), strict=True):
+        if width * share >= 1:
+            drawing.rectangle((left, lower - 0.4 * size, left + width * share, lower), fill=colour)
+        left += width * share
 
 
 def _shown(face: Face) -> list[int]:

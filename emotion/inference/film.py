@@ -9,6 +9,7 @@ from cv2.typing import MatLike
 
 from emotion.errors import UserError
 from emotion.inference.pictures import Picture
+from emotion.inference.videos import silence
 
 SLOWEST, FASTEST = 1.0, 60.0  # frames a second
 
@@ -77,6 +78,7 @@ class Film:
 
     def _open(self, picture: Picture, time: float) -> None:
         self.size, self.began = (picture.shape[1], picture.shape[0]), time
+        silence()
         writer = cv2.VideoWriter(
             str(self.partial), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), self.rate, self.size
         )

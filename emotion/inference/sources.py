@@ -2,7 +2,7 @@
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,23 +55,27 @@ def _stands_for(name: str, besides: Path | None) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        found = sorted(_known(path.rglob("*"), path, besides))
+        shown = (found for found in path.rglob("*") if not _hidden(found.relative_to(path)))
+        found = sorted(_known(shown, besides))
         if not found:
             raise UserError(f"{name} holds nothing to judge; expected {_kinds()}.")
         return found
     if glob.has_magic(name):
-        found = sorted(_known(map(Path, glob.iglob(str(path), recursive=True)), Path(), besides))
+        found = sorted(_known(map(Path, glob.iglob(str(path), recursive=True)), besides))
         if not found:
             raise UserError(f"{name} fits nothing to judge; expected {_kinds()}.")
         return found
     raise UserError(f"{name} is not there; expected {EXPECTED}.")
 
 
-def _known(paths: Iterator[Path], root: Path, besides: Path | None) -> Iterator[Path]:
-    """Pictures and videos by their names, hidden ones and those in the folder `besides` left out."""
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _known(paths: Iterable[Path], besides: Path | None) -> Iterator[Path]:
+    """Pictures and videos by their names, those in the folder `besides` left out."""
     for path in paths:
-        hidden = any(part.startswith(".") and part != ".." for part in path.relative_to(root).parts)
-        if path.suffix.lower() in SUFFIXES | VIDEOS and not hidden and path.is_file():
+        if path.suffix.lower() in SUFFIXES | VIDEOS and path.is_file():
             if besides is None or not path.resolve().is_relative_to(besides):
                 yield path
 

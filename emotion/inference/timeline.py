@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MultipleLocator
 from numpy.typing import NDArray
 
 from emotion.inference.colours import colours_of
@@ -14,6 +14,7 @@ from emotion.inference.tracking import GAP_SECONDS
 
 BINS = 600  # stretches of time; where they do not suffice, two become one
 LEAST_WIDTH = 0.02  # seconds of one, to begin with
+STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200)  # of the axis
 KEPT, SURE = 32, 8  # faces; of those that have gone, all but the longest are forgotten first
 
 
@@ -104,16 +105,20 @@ class Timeline:
 
     def drawn(self, title: str, most: int = 4) -> Figure:
         """The longest faces, one below the other: probabilities over time, on top of each other to 100 %."""
-        shown = self.longest(most)
+        longest = self.longest(most)
+        least = 0.01 * max(history.length for history in longest)  # what is seen for less could hardly be seen here
+        shown = [history for history in longest if history.length >= least]
         figure = Figure(figsize=(11, 1.4 + 1.75 * len(shown)), layout="constrained")
         grid = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
-        colours = [tuple(part / 255 for part in colour) for colour in colours_of(self.classes)]
+        colours = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colours_of(self.classes)]
         reach = max(self.end, LEAST_WIDTH)
         for axes, history in zip(grid, shown, strict=True):
             for times, shares in history.parts(max(GAP_SECONDS, 3 * self.width)):
-                if len(times) == 1:  # has no width of its own
-                    times, shares = times + np.array([0, reach / 400]), np.repeat(shares, 2, 0)
-                axes.stackplot(times, 100 * shares.T, colors=colours, linewidth=0.4, edgecolor="white")
+                narrow = times[-1] - times[0] < reach / 300
+                if narrow:  # and would not be seen
+                    times, shares = times[:1] + np.array([0, reach / 300]), np.repeat(shares.mean(0)[None], 2, 0)
+                edge = 0 if narrow else 0.4
+                axes.stackplot(times, 100 * shares.T, colors=colours, linewidth=edge, edgecolor="white")
             best = int(history.mean.argmax())
             words = f"face {history.number}: {self.classes[best]} {100 * history.mean[best]:.0f} % on average"
             axes.set_title(words, fontsize=10, loc="left")
@@ -121,17 +126,18 @@ class Timeline:
             axes.set_yticks([0, 50, 100])
             axes.spines[["top", "right"]].set_visible(False)
         grid[-1].set_xlabel("time")
-        grid[-1].xaxis.set_major_locator(MaxNLocator(10, steps=[1, 1.5, 2, 3, 6, 10]))
-        grid[-1].xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(seconds)))
+        step = next((step for step in STEPS if reach <= 10 * step), 86400 * -(-reach // 864000))
+        grid[-1].xaxis.set_major_locator(MultipleLocator(step))
+        grid[-1].xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(seconds, tenths=step < 1)))
         patches = [Patch(color=colour, label=name) for colour, name in zip(colours, self.classes, strict=True)]
         figure.legend(handles=patches[::-1], loc="outside right upper", fontsize=9, frameon=False)
         figure.suptitle(title, fontsize=11)
         return figure
 
 
-def clock(seconds: float) -> str:
-    """7.5 s as 0:07.5, two hours as 2:00:00."""
-    whole, tenths = divmod(round(10 * seconds), 10)
-    text = f"{whole // 3600}:{whole % 3600 // 60:02d}:{whole % 60:02d}" if whole >= 3600 else ""
-    text = text or f"{whole // 60}:{whole % 60:02d}"
-    return f"{text}.{tenths}" if tenths else text
+def clock(seconds: float, tenths: bool = False) -> str:
+    """75 s as 1:15, or 1:15.0 with tenths; two hours as 2:00:00."""
+    whole, rest = divmod(round(10 * seconds), 10)
+    hours, minutes = divmod(whole // 60, 60)
+    text = f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+    return f"{text}.{rest}" if tenths else text

@@ -75,7 +75,7 @@ def _frames(capture: cv2.VideoCapture, reel: Reel, every: int, times: Iterator[f
 
 
 def _of_the_file(capture: cv2.VideoCapture, step: float) -> Iterator[float]:
-    """The time of the frame just grabbed, always later than the one before: where the file says otherwise, by `step`."""
+    """The time of the frame just grabbed; where that is no later than the one before, `step` after it."""
     last = -step
     while True:
         moment = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
