@@ -54,7 +54,7 @@ def _row(found: Seen, place: int) -> dict[str, Any]:
         "frame": frame.number,
         "time": None if frame.time is None else round(frame.time, 3),
         "face": found.numbers[place],
-        "box": [round(value, 1) for value in (left, top, side, side)],
+        "box": [round(float(value), 1) for value in (left, top, side, side)],
         "score": round(score, 3),
         "label": face.label,
         "probability": round(face.probability, 4),
