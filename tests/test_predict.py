@@ -112,7 +112,7 @@ def test_faces_cropped_already_need_no_detector() -> None:
     for number, face in enumerate(FOUND):
         saved(f"faces/{number}.png", face)
     assert predicted("source=faces", "detector=none", "format=csv")[:2] == (6, 6)
-    rows = list(csv.DictReader((OUT / "predictions.csv").open()))
+    rows = list(csv.DictReader((OUT / "predictions.csv").read_text().splitlines()))
     assert {(row["left"], row["top"], row["width"], row["height"]) for row in rows} == {("0.0", "0.0", "48.0", "48.0")}
     expected = [face.label for (face,) in emotion.load(detector="none", accelerator="cpu").predict(list(FOUND))]
     assert [row["label"] for row in rows] == expected

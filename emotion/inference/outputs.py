@@ -8,7 +8,6 @@ from types import TracebackType
 
 from PIL import Image
 
-from emotion import plots
 from emotion.data.images import SUFFIXES
 from emotion.errors import UserError
 from emotion.files import write_atomically
@@ -82,7 +81,8 @@ class Outputs:
             if self.drawn_in and timeline.numbers:
                 path = self.drawn_in / OVER_TIME / reel.kept.with_name(f"{reel.kept.name}.png")
                 _make_room(path, reel.source)
-                plots.save(timeline.drawn(title), path)
+                figure = timeline.drawn(title)
+                write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=150))
                 self.written.append(path)
 
     def _film(self, reel: Reel) -> Film | None:

@@ -1,16 +1,17 @@
 """What faces showed over time, in a memory that does not grow with it."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, MultipleLocator
 from numpy.typing import NDArray
 
 from emotion.inference.colours import colours_of
 from emotion.inference.frames import Seen
 from emotion.inference.tracking import GAP_SECONDS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 BINS = 600  # stretches of time; where they do not suffice, two become one
 LEAST_WIDTH = 0.02  # seconds of one, to begin with
@@ -103,8 +104,12 @@ class Timeline:
             others = [history for history in self.histories.values() if history not in sure]
             del self.histories[min(others, key=lambda history: history.last).number]
 
-    def drawn(self, title: str, most: int = 4) -> Figure:
+    def drawn(self, title: str, most: int = 4) -> "Figure":
         """The longest faces, one below the other: probabilities over time, on top of each other to 100 %."""
+        from matplotlib.figure import Figure
+        from matplotlib.patches import Patch
+        from matplotlib.ticker import FuncFormatter, MultipleLocator
+
         longest = self.longest(most)
         least = 0.01 * max(history.length for history in longest)  # what is seen for less could hardly be seen here
         shown = [history for history in longest if history.length >= least]
