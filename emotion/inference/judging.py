@@ -76,7 +76,8 @@ class Judging:
         try:
             with self.outputs.moving(reel, title) as moving, self._progress(reel) as progress:
                 timeline = moving.timeline
-                bar = progress.add_task("", total=None if seconds else reel.length)
+                name = printable(reel.source)
+                bar = progress.add_task("", total=None if seconds else reel.length, source=name)
                 for found in seen(reel.until(seconds), self.predictor, tracker, 1 if reel.live else MOST):
                     moving.add(found)
                     progress.update(bar, completed=reel.read, description=_now(found))
@@ -115,8 +116,8 @@ class Judging:
         self.warnings.print(f"warning: {printable(text)}", markup=False, highlight=False, soft_wrap=True)
 
     def _progress(self, reel: Reel) -> Progress:
-        columns = [SpinnerColumn(), TextColumn(printable(reel.source).replace("[", r"\["))]
-        columns += [] if reel.length is None else [BarColumn(), TimeRemainingColumn(compact=True)]
+        columns = [SpinnerColumn(), TextColumn("{task.fields[source]}", markup=False)]
+        columns += [] if reel.length is None else [BarColumn(20), TimeRemainingColumn(compact=True)]
         columns += [TextColumn("{task.completed} frames"), TextColumn("{task.description}", markup=False)]
         shown = self.words.is_terminal and not self.words.quiet
         return Progress(*columns, console=self.words, transient=True, disable=not shown)
