@@ -183,7 +183,7 @@ def test_standard_input_may_be_one_picture(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_standard_input_may_be_many_pictures_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures = [*moving_face(3), scene((150, 100, 200))]
+    pictures = [*moving_face(12)[:3], scene((400, 200, 200))]
     Path("stream.mjpeg").write_bytes(b"".join(map(jpeg, pictures)))
     with Path("stream.mjpeg").open() as file:
         monkeypatch.setattr(sys, "stdin", file)
