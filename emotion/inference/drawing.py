@@ -17,7 +17,7 @@ from emotion.inference.predictor import Face
 
 LEAST = 360  # pixels of the shorter side that letters need; a smaller picture is enlarged by a whole number, if it can
 MOST_BARS = 8
-DARK, WHITE, SHADE = (20, 22, 26), (255, 255, 255), (18, 20, 24, 165)
+DARK, GROOVE, WHITE, SHADE = (20, 22, 26), (84, 87, 93), (255, 255, 255), (18, 20, 24, 165)
 
 
 class Area(NamedTuple):
@@ -139,7 +139,7 @@ def _bars(drawing: ImageDraw.ImageDraw, face: Face, place: Area, size: int) -> N
         share = float(face.shares[index])
         drawing.text((left - 0.6 * size, middle), face.classes[index], fill=WHITE, font=font, anchor="rm")
         upper, lower = middle - 0.32 * size, middle + 0.32 * size
-        drawing.rounded_rectangle((left, upper, right, lower), radius=0.3 * size, fill=(255, 255, 255, 40))
+        drawing.rounded_rectangle((left, upper, right, lower), radius=0.3 * size, fill=GROOVE)
         end = left + (right - left) * share
         if end - left >= 1:
             drawing.rounded_rectangle((left, upper, end, lower), radius=0.3 * size, fill=colours[index])
