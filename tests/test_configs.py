@@ -25,6 +25,10 @@ VERBS = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "base")
 def chosen(group: str, choice: str) -> DictConfig:
     if group == "method":
         return compose("explain", f"method={choice}", "checkpoint=RUN")
+    if group == "detector":
+        return compose(
+            "predict", f"detector={choice}", "source=x", *(["detector.model=x"] if choice == "yunet" else ())
+        )
     return compose("train", f"{group}={choice}", "run_dir=x")
 
 
