@@ -28,11 +28,11 @@ def demo(cfg: DictConfig) -> None:
     except ImportError as error:
         raise UserError(f"{error.name} is not installed; the page needs it: pip install 'emotion[demo]'.") from error
     from emotion.building import build
-    from emotion.demo_guard import is_loopback
-    from emotion.demo_looking import Looker
-    from emotion.demo_server import server
     from emotion.inference.judge import judge_of
     from emotion.inference.predictor import Predictor
+    from emotion.serving.guard import is_loopback
+    from emotion.serving.looking import Looker
+    from emotion.serving.server import server
 
     host, limits = settings["host"], settings["limits"]
     with listening(host, settings["port"]) as listener:

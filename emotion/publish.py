@@ -27,7 +27,7 @@ def publish(cfg: DictConfig, folder: Path) -> Path:
     Raises:
         UserError: something given is missing or wrong, or the Hub refuses it.
     """
-    from emotion import hub, hub_upload
+    from emotion.publishing import hub, hub_upload
 
     settings: Settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     _check(settings)
@@ -70,7 +70,8 @@ def _check(settings: Settings) -> None:
 
 def _whole(folder: Path) -> Path:
     """The folder of an earlier `publish`; raises UserError where it is none."""
-    from emotion import checkpoints, hub, hub_upload
+    from emotion import checkpoints
+    from emotion.publishing import hub, hub_upload
 
     if missing := [name for name in hub_upload.FILES if name != hub_upload.ONNX and not (folder / name).is_file()]:
         raise UserError(
@@ -82,7 +83,8 @@ def _whole(folder: Path) -> Path:
 
 def _write(folder: Path, settings: Settings) -> None:
     """All files of one checkpoint, made beside `folder` and moved into it together."""
-    from emotion import ensemble, hub_upload
+    from emotion import ensemble
+    from emotion.publishing import hub_upload
 
     loaded = ensemble.load(settings["checkpoint"]).loaded
     if len(loaded) > 1:
@@ -105,9 +107,10 @@ def _write(folder: Path, settings: Settings) -> None:
 
 
 def _make(folder: Path, loaded: "Loaded", settings: Settings) -> None:
-    from emotion import checkpoints, hub, hub_upload, model_card, runs, shipped
-    from emotion.card_facts import Facts
+    from emotion import checkpoints, runs, shipped
     from emotion.files import write_text
+    from emotion.publishing import hub, hub_upload, model_card
+    from emotion.publishing.card_facts import Facts
 
     weights = folder / hub.WEIGHTS
     shipped.write(weights, folder / shipped.CONFIG, checkpoints.read(loaded.path), runs.record_of(loaded))
@@ -130,7 +133,7 @@ def _export(weights: Path, path: Path) -> None:
     if missing := [name for name in NEEDED_FOR_ONNX if find_spec(name) is None]:
         print(f"note: {path.name} is left out, as it needs {', '.join(missing)}: pip install 'emotion[export]'.")
         return
-    from emotion.onnx_export import export_onnx
+    from emotion.exporting.onnx_export import export_onnx
 
     try:
         export_onnx(ensemble.load(weights), path, views="none")

@@ -5,7 +5,7 @@ import pytest
 
 from emotion.errors import UserError
 from emotion.inference.film import Film
-from tests.videos import read
+from tests.inference.videos import read
 
 PATH = Path("x.mp4")
 

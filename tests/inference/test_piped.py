@@ -9,8 +9,8 @@ from emotion.errors import UserError
 from emotion.inference import piped as module
 from emotion.inference.frames import Reel
 from emotion.inference.piped import piped
+from tests.inference.videos import jpeg
 from tests.pictures import scene
-from tests.videos import jpeg
 
 
 class Trickle:

@@ -6,7 +6,7 @@ import pytest
 
 from emotion.errors import UserError
 from emotion.inference.videos import camera, video
-from tests.videos import cut, film, moving_face
+from tests.inference.videos import cut, film, moving_face
 
 SHADES = [np.full((48, 64, 3), (10 * number, 0, 255 - 10 * number), np.uint8) for number in range(20)]
 

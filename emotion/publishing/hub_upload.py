@@ -4,8 +4,9 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token, hf_hub_download
 
-from emotion import hub, shipped
+from emotion import shipped
 from emotion.errors import UserError
+from emotion.publishing import hub
 
 MADE_BY_THE_HUB = ".gitattributes"
 ONNX, LABELS, CARD = "model.onnx", "label_map.json", "README.md"

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import pytest
 
 import emotion
-from emotion.demo_looking import Looker
-from tests.demo_serving import packed, serving
+from emotion.serving.looking import Looker
 from tests.pictures import scene
+from tests.serving.demo_serving import packed, serving
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'emotion[dev]'")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 import emotion
-from emotion import checkpoints, hub, runs, shipped
+from emotion import checkpoints, runs, shipped
 from emotion.errors import UserError
-from tests.hub_stub import TOKEN, Hub, serving
+from emotion.publishing import hub
 from tests.pictures import FOUND
+from tests.publishing.hub_stub import TOKEN, Hub, serving
 
 REPO, NAME = "some-one/faces", "hub:some-one/faces"
 PICKLE = b"\x80\x04nothing that anybody should open"

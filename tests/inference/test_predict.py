@@ -16,8 +16,8 @@ import emotion
 from emotion.cli import compose
 from emotion.errors import UserError
 from emotion.predict import Predicted, predict
+from tests.inference.videos import cut, film, jpeg, moving_face, read
 from tests.pictures import FOUND, scene
-from tests.videos import cut, film, jpeg, moving_face, read
 
 OUT = Path("out")
 TWO = scene((50, 100, 240), (400, 200, 160))

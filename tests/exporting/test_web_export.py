@@ -22,10 +22,10 @@ from PIL import Image
 import emotion
 from emotion import ensemble
 from emotion.errors import UserError
+from emotion.exporting.web_export import export_web, halved
+from emotion.exporting.web_runtime import FILES, NAME, runtime_files
 from emotion.inference.detectors import Box, Haar, crop
 from emotion.inference.onnx_judge import OnnxJudge
-from emotion.web_export import export_web, halved
-from emotion.web_runtime import FILES, NAME, runtime_files
 from tests.pictures import scene
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'emotion[dev]'")

@@ -16,10 +16,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from emotion.demo_connections import Punctual
-from emotion.demo_guard import Allowance, Guard
-from emotion.demo_looking import Looker, NoPicture
 from emotion.errors import UserError
+from emotion.serving.connections import Punctual
+from emotion.serving.guard import Allowance, Guard
+from emotion.serving.looking import Looker, NoPicture
 
 PAGE = {  # where, the file in web/, its type
     "/": ("index.html", "text/html"),

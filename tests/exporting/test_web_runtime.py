@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from emotion.errors import UserError
-from emotion.web_runtime import FILES, NAME, VERSION, runtime_files
+from emotion.exporting.web_runtime import FILES, NAME, VERSION, runtime_files
 
 PACKED = f"{NAME}-{VERSION}.tgz"
 

@@ -17,16 +17,16 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from emotion import checkpoints, evaluation, runs, shipped
-from emotion.card_facts import Facts
 from emotion.checkpoint_data import data_of
 from emotion.cli import compose
 from emotion.ensemble import Ensemble
 from emotion.errors import UserError
-from emotion.model_card import card
 from emotion.publish import publish
+from emotion.publishing.card_facts import Facts
+from emotion.publishing.model_card import card
 from emotion.runs import read_record, write_record
-from tests.hub_stub import TOKEN, Hub, environment, serving
 from tests.pictures import FOUND, scene
+from tests.publishing.hub_stub import TOKEN, Hub, environment, serving
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub 2.4 on httpx2
 

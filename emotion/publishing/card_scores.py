@@ -1,7 +1,7 @@
 """A model card's scores, and how they came about."""
 
 from emotion import report
-from emotion.card_facts import Facts
+from emotion.publishing.card_facts import Facts
 
 ROWS = {"all": "all", "clean": "not in training"}
 VIEWS = {

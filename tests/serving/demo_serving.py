@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from emotion.demo import listening
-from emotion.demo_looking import Looker
-from emotion.demo_server import server
+from emotion.serving.looking import Looker
+from emotion.serving.server import server
 
 LIMITS = {"megabytes": 1, "per_second": None, "waiting": 16, "connections": 64, "seconds": 10}
 

@@ -7,9 +7,10 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from emotion import card_scores, card_texts, report
-from emotion.card_facts import Facts
+from emotion import report
 from emotion.cli import duration
+from emotion.publishing import card_scores, card_texts
+from emotion.publishing.card_facts import Facts
 
 
 def card(facts: Facts, folder: Path, repo: str, licence: str | None) -> str:

@@ -26,8 +26,6 @@ import emotion
 from emotion.bench import bench
 from emotion.cli import compose
 from emotion.demo import demo, listening
-from emotion.demo_guard import REMEMBERED, Allowance
-from emotion.demo_looking import Looker
 from emotion.errors import UserError
 from emotion.explainers.explanations import Explainer
 from emotion.explainers.gradcam import GradCam
@@ -37,8 +35,10 @@ from emotion.inference.pictures import Picture, read_picture
 from emotion.inference.predictor import Predictor
 from emotion.inference.torch_judge import TorchJudge
 from emotion.preprocess import values
-from tests.demo_serving import packed, serving
+from emotion.serving.guard import REMEMBERED, Allowance
+from emotion.serving.looking import Looker
 from tests.pictures import scene
+from tests.serving.demo_serving import packed, serving
 
 TWO = packed(scene((50, 100, 240), (400, 200, 160)))
 

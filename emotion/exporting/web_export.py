@@ -12,11 +12,11 @@ import numpy as np
 
 from emotion.ensemble import Ensemble
 from emotion.errors import UserError
+from emotion.exporting.onnx_export import export_onnx
+from emotion.exporting.web_runtime import VERSION, runtime_files
 from emotion.files import sync_folder
 from emotion.inference.detectors import CASCADE, HAAR_LOWER, HAAR_SIDE, HAAR_STEP, Haar
 from emotion.inference.onnx_judge import needed
-from emotion.onnx_export import export_onnx
-from emotion.web_runtime import VERSION, runtime_files
 
 WEB = files("emotion") / "web"
 PAGE = {
