@@ -2,7 +2,7 @@
 
 python -m emotion.bench [model=NAME] [seconds=8] [rounds=3]. The three are measured in turn, `rounds` times, and medians
 are compared, so that a machine whose speed drifts drifts for all of them. measure=images, measure=explanations,
-measure=latency: see bench_images.py, bench_explanations.py, bench_latency.py.
+measure=latency, measure=demo: see bench_images.py, bench_explanations.py, bench_latency.py, bench_demo.py.
 """
 
 import json
@@ -41,7 +41,7 @@ def bench(cfg: DictConfig, run_dir: Path) -> Settings:
     Raises:
         UserError: something given is missing or wrong.
     """
-    from emotion import assembly, bench_explanations, bench_images, bench_latency, machine, runs
+    from emotion import assembly, bench_demo, bench_explanations, bench_images, bench_latency, machine, runs
 
     settings = assembly.resolve(cfg, run_dir)
     measures = {
@@ -49,6 +49,7 @@ def bench(cfg: DictConfig, run_dir: Path) -> Settings:
         "images": bench_images.bench_images,
         "explanations": bench_explanations.bench_explanations,
         "latency": bench_latency.bench_latency,
+        "demo": bench_demo.bench_demo,
     }
     if settings["measure"] not in measures:
         raise UserError(f"measure={settings['measure']}: expected {', '.join(measures)}.")

@@ -21,10 +21,10 @@ def bench_latency(settings: Settings) -> Settings:
     import torch
 
     from emotion import assembly, checkpoints, ensemble, report
+    from emotion.exporting.latency import milliseconds, one_thread
+    from emotion.exporting.onnx_export import drawn, export_onnx
+    from emotion.exporting.onnx_int8 import quantised
     from emotion.inference.onnx_judge import OnnxJudge
-    from emotion.latency import milliseconds, one_thread
-    from emotion.onnx_export import drawn, export_onnx
-    from emotion.onnx_int8 import quantised
 
     source = {"_target_": "emotion.data.synthetic.read", "training": 4, "public_test": 2, "private_test": 2}
     data, _ = assembly.make_data(settings | {"data": source})

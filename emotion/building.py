@@ -26,6 +26,7 @@ ALLOWED = (
     "lightning.pytorch.profilers.",
     "lightning.pytorch.strategies.",
     "lightning.pytorch.trainer.",
+    "timm.optim.",
     "torch.nn.modules.",
     "torch.optim.",
     "torchvision.transforms.v2.",

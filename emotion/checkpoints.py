@@ -111,7 +111,7 @@ def located(source: str | Path) -> Path:
         UserError: there is none.
     """
     if str(source).startswith(HUB):
-        from emotion.hub import fetched
+        from emotion.publishing.hub import fetched
 
         return fetched(str(source).removeprefix(HUB))
     path = Path(source)

@@ -157,9 +157,10 @@ def _leaving_no_empty_folder(task: Callable[[DictConfig], Result], cfg: DictConf
         return task(cfg)
     finally:
         folder = Path(HydraConfig.get().runtime.output_dir)
-        with contextlib.suppress(OSError):  # it, or the one above, holds something
-            folder.rmdir()
-            folder.parent.rmdir()
+        if folder != Path.cwd():  # which a command that is to leave nothing names
+            with contextlib.suppress(OSError):  # it, or the one above, holds something
+                folder.rmdir()
+                folder.parent.rmdir()
 
 
 def _fail(message: str, status: int) -> NoReturn:

@@ -59,10 +59,10 @@ def _onnx(judge: "Ensemble", path: Path, settings: Settings) -> tuple[list[Path]
     """One file, and where it is asked for and worth it a second one in whole numbers."""
     import torch
 
+    from emotion.exporting.latency import milliseconds, one_thread
+    from emotion.exporting.onnx_export import export_onnx
+    from emotion.exporting.onnx_int8 import print_int8, write_int8
     from emotion.inference.onnx_judge import OnnxJudge
-    from emotion.latency import milliseconds, one_thread
-    from emotion.onnx_export import export_onnx
-    from emotion.onnx_int8 import print_int8, write_int8
 
     views, data = settings["views"], _data(judge, settings)
     faces, whose = _faces(judge, data)
@@ -93,7 +93,7 @@ def _weights(judge: "Ensemble", path: Path, settings: Settings) -> tuple[list[Pa
     import tempfile
 
     from emotion import checkpoints, ensemble, runs, shipped
-    from emotion.onnx_export import differences, torch_says
+    from emotion.exporting.onnx_export import differences, torch_says
 
     if len(judge.loaded) > 1:
         raise UserError(f"target=weights writes one checkpoint; found {len(judge.loaded)}. Export each on its own.")
@@ -119,10 +119,11 @@ def _weights(judge: "Ensemble", path: Path, settings: Settings) -> tuple[list[Pa
 
 
 def _web(judge: "Ensemble", path: Path, settings: Settings) -> tuple[list[Path], Settings]:
-    """A folder of static files."""
-    from emotion.web_export import export_web
+    """A folder of static files; the page's own where no other is named."""
+    from emotion.exporting.web_export import export_web
 
-    return export_web(judge, path.parent, settings["runtime"]), {}
+    folder = path.parent if settings["output"] else path.parent / "web"
+    return export_web(judge, folder, settings["runtime"], Path(settings["cache_dir"]), settings["views"]), {}
 
 
 def _data(judge: "Ensemble", settings: Settings) -> "EmotionDataModule | None":
@@ -141,7 +142,7 @@ def _faces(judge: "Ensemble", data: "EmotionDataModule | None") -> tuple["NDArra
     """Faces to compare on, and what they are."""
     import numpy as np
 
-    from emotion.onnx_export import drawn
+    from emotion.exporting.onnx_export import drawn
 
     side, channels = judge.stored
     if data is None or data.faces.images.shape[1:] != (side, side, 3)[: 1 + channels]:
@@ -179,9 +180,14 @@ def _check(settings: Settings) -> None:
             raise UserError(f"{key}={settings[key]}: expected {', '.join(choices)}.")
     if not isinstance(settings["int8"], bool):
         raise UserError(f"int8={settings['int8']}: expected true or false.")
-    for key, default, target in (("views", "none", "onnx"), ("int8", False, "onnx"), ("runtime", None, "web")):
-        if settings[key] != default and settings["target"] != target:
-            raise UserError(f"{key}={settings[key]} is of target={target}; found target={settings['target']}.")
+    for key, default, of in (
+        ("views", "none", ("onnx", "web")),
+        ("int8", False, ("onnx",)),
+        ("runtime", None, ("web",)),
+    ):
+        if settings[key] != default and settings["target"] not in of:
+            expected = f"of target={' and '.join(of)}"
+            raise UserError(f"{key}={settings[key]} is {expected}; found target={settings['target']}.")
     name = settings["name"]
     if name is not None and (not isinstance(name, str) or Path(name).name != name or not name):
         raise UserError(f"name={name}: expected a plain name of files, without a folder: output= has that.")

@@ -19,6 +19,16 @@ def cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.05, floor: 
     return LambdaLR(optimizer, factor)
 
 
+def linear(optimizer: Optimizer, total_steps: int, warmup: float = 0.15) -> LambdaLR:
+    """Linearly up over the first `warmup` share of the steps, then linearly down to nothing."""
+    rising = max(1, round(warmup * total_steps))
+
+    def factor(step: int) -> float:
+        return min((step + 1) / rising, max(0.0, (total_steps - step) / max(1, total_steps - rising)))
+
+    return LambdaLR(optimizer, factor)
+
+
 def staged_cosine(
     optimizer: Optimizer, total_steps: int, epochs: int, warmup_epochs: int, floor: float = 0.0
 ) -> LambdaLR:

@@ -67,7 +67,7 @@ def description(weights: Path) -> dict[str, Any]:
         )
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}). Is it whole?") from error
     if not isinstance(told, dict) or told.get("format") != FORMAT or not all(key in told for key in KEPT):
         found = told.get("format") if isinstance(told, dict) else type(told).__name__

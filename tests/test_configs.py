@@ -25,6 +25,10 @@ VERBS = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "base")
 def chosen(group: str, choice: str) -> DictConfig:
     if group == "method":
         return compose("explain", f"method={choice}", "checkpoint=RUN")
+    if group == "detector":
+        return compose(
+            "predict", f"detector={choice}", "source=x", *(["detector.model=x"] if choice == "yunet" else ())
+        )
     return compose("train", f"{group}={choice}", "run_dir=x")
 
 
@@ -97,6 +101,7 @@ RECIPES = {  # of each document; what it leaves open is ours, as its file says. 
     "attention_cnn": ("seven", 48, 1, "adam", 1e-3, 1e-4, 64, 50, "ReduceLROnPlateau", None, None),
     "baseline_cnn": ("seven", 48, 1, "adam", 1e-3, 1e-4, 64, 50, "ReduceLROnPlateau", None, None),
     "compact_cnn": ("four", 48, 3, "adam", 1e-3, 1e-4, 64, 50, "ReduceLROnPlateau", 10, None),
+    "fast_cnn": ("seven", 48, 1, "muon", 0.02, 0.05, 256, 12, "linear", None, None),
     "improved_cnn": ("seven", 48, 1, "adam", 1e-3, 1e-4, 64, 50, "StepLR", 10, 1.0),
     "resnet_cbam": ("seven", 48, 1, "adam", 1e-3, 1e-4, 64, 50, "StepLR", 10, 1.0),
     "simple_cnn": ("seven", 48, 1, "adam", 1e-3, 0.0, 64, 30, None, None, None),
@@ -115,6 +120,7 @@ AUGMENTATION = {
     "attention_cnn": ["flip", "affine"],
     "baseline_cnn": ["flip", "affine"],
     "compact_cnn": ["flip", "affine"],
+    "fast_cnn": ["flip", "affine", "jitter"],
     "improved_cnn": [],
     "resnet_cbam": [],
     "simple_cnn": [],

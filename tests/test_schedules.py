@@ -5,7 +5,7 @@ import torch
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from emotion.schedules import cosine, one_cycle, staged_cosine
+from emotion.schedules import cosine, linear, one_cycle, staged_cosine
 
 RATES = (1e-4, 1e-3)
 STEPS = 100
@@ -53,3 +53,9 @@ def test_one_cycle_has_each_group_s_rate_as_its_peak() -> None:
     for own, found in zip(RATES, rates(one_cycle(optimizer(), STEPS), STEPS - 1), strict=True):
         assert max(found) == pytest.approx(own)
         assert found[-1] < own / 1000
+
+
+def test_linear_rises_to_the_rate_and_falls_to_nothing() -> None:
+    for own, found in zip(RATES, rates(linear(optimizer(), STEPS, warmup=0.2)), strict=True):
+        assert found[:20] == pytest.approx([own * (step + 1) / 20 for step in range(20)])
+        assert found[20:] == pytest.approx([own * (STEPS - step) / 80 for step in range(20, STEPS + 1)])

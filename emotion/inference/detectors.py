@@ -19,6 +19,9 @@ from emotion.errors import UserError
 from emotion.inference.pictures import Picture
 
 HAAR_SIDE = 0.97  # of the crop's
+HAAR_LOWER = 0.01  # of the crop's side: by how much that lies lower than the detector's square
+HAAR_STEP = 1.1  # from one size of face to the next
+CASCADE = Path(cv2.data.haarcascades) / "haarcascade_frontalface_alt2.xml"
 EYES, MOUTH = np.array([0.49, 0.38]), np.array([0.50, 0.79])  # where they lie in a crop, across and down
 EYE_DISTANCE = 0.38
 
@@ -55,21 +58,21 @@ class Haar:
                 f"pixels on, a share of it up to 1, and a number from 1 on."
             )
         self.longest, self.smallest, self.neighbours = longest, smallest, neighbours
-        path = Path(cv2.data.haarcascades) / "haarcascade_frontalface_alt2.xml"
-        self.cascade = cv2.CascadeClassifier(str(path))
+        self.cascade = cv2.CascadeClassifier(str(CASCADE))
 
     def __call__(self, picture: Picture) -> list[Box]:
         """The faces of a picture, the largest first; the score is the cascade's weight of its last stage."""
         grey, shrunk = _shrunk(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), self.longest)
         least = max(20, round(self.smallest * max(grey.shape)))
         found, _, weights = self.cascade.detectMultiScale3(
-            grey, 1.1, self.neighbours, minSize=(least, least), outputRejectLevels=True
+            grey, HAAR_STEP, self.neighbours, minSize=(least, least), outputRejectLevels=True
         )
         boxes = []
         for (left, top, width, _), weight in zip(found, np.ravel(weights), strict=True):
             side = width / HAAR_SIDE
             edge = (side - width) / 2
-            boxes.append(Box((left - edge) / shrunk, (top - edge + 0.01 * side) / shrunk, side / shrunk, float(weight)))
+            down = top - edge + HAAR_LOWER * side
+            boxes.append(Box((left - edge) / shrunk, down / shrunk, side / shrunk, float(weight)))
         return _largest_first(boxes)
 
 

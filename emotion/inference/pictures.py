@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from emotion.data.images import DAMAGE, FORMATS, flat
 from emotion.errors import UserError
@@ -33,6 +33,7 @@ def read_picture(source: Path | bytes, name: str = "", most: int = MOST) -> Pict
         raise UserError(_too_large(name, str(error).split(",")[0], most)) from error
     except DAMAGE as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = "it is something else" if isinstance(error, UnidentifiedImageError) else reason
         expected = f"expected a picture: {', '.join(FORMATS)}"
         raise UserError(f"{name} cannot be read ({reason}); {expected}. Is it whole?") from error
 

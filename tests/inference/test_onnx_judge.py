@@ -12,9 +12,9 @@ import pytest
 import emotion
 from emotion import ensemble
 from emotion.errors import UserError
+from emotion.exporting.onnx_export import export_onnx
 from emotion.inference.judge import judge_of
 from emotion.inference.onnx_judge import OnnxJudge
-from emotion.onnx_export import export_onnx
 from tests.pictures import FOUND, scene
 
 FILE = Path("small.onnx")

@@ -17,9 +17,9 @@ from emotion.cli import compose
 from emotion.ensemble import Ensemble
 from emotion.errors import UserError
 from emotion.explainers.gradcam import GradCam
+from emotion.exporting.onnx_export import drawn, export_onnx
 from emotion.inference.onnx_judge import OnnxJudge
-from emotion.onnx_export import drawn, export_onnx
-from tests.conftest import BACKBONES, SYSTEMS
+from tests.conftest import BACKBONES, ROOT, SYSTEMS
 from tests.models.test_models import recipe
 
 FILE = Path("net.onnx")
@@ -157,7 +157,7 @@ def test_a_file_tells_all_of_itself_and_no_place_on_this_machine(tmp_path: Path)
         "temperature": one.classifier.temperature,
         "record": {"scores": 1, "data": "fer2013.csv"},
     }
-    for place in (str(tmp_path), str(Path(__file__).parent.parent), ".py"):
+    for place in (str(tmp_path), str(ROOT), ".py"):
         assert place.encode() not in content
     assert {opset.domain for opset in model.opset_import} == {""}
 

@@ -13,8 +13,8 @@ from emotion.bench import bench
 from emotion.cli import compose
 from emotion.errors import UserError
 from emotion.export import export
+from emotion.exporting.onnx_int8 import why_not
 from emotion.inference.onnx_judge import OnnxJudge
-from emotion.onnx_int8 import why_not
 from emotion.runs import read_record
 from tests.pictures import FOUND
 

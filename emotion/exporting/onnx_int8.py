@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from emotion.data.datamodule import EmotionDataModule
 from emotion.errors import UserError
 from emotion.evaluation import accuracy_and_f1
+from emotion.exporting.latency import milliseconds
+from emotion.exporting.onnx_export import in_parts
 from emotion.files import write_atomically
 from emotion.inference.onnx_judge import FACES, OnnxJudge, needed
-from emotion.latency import milliseconds
-from emotion.onnx_export import in_parts
 
 QUANTISED = ("Conv", "Gemm", "MatMul", "Add", "MaxPool")
 METHODS = ("MinMax", "Percentile")  # of the ranges; ONNX Runtime's Entropy, with 128 bins for 128 steps, is MinMax

@@ -1,0 +1,122 @@
+"""The demo under load: python -m emotion.bench measure=demo [seconds=60] [clients=8].
+
+So many clients send the same JPEG of 640 x 480 pixels with two drawn faces to a server of its own process, each the
+next one as soon as it has its answer.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+
+from emotion.errors import UserError
+
+Settings = dict[str, Any]
+COMMAND = [sys.executable, "-m", "emotion.demo", "port=0", "limits.per_second=null"]
+WARM_UP = 3  # seconds, in which memory grows to what the server needs
+
+
+def bench_demo(settings: Settings) -> Settings:
+    """Answers per second, how long they take, errors, and the server's memory after warming up and at the end.
+
+    Raises:
+        UserError: the number of clients is wrong, or the server does not start.
+    """
+    import numpy as np
+
+    clients, seconds = settings["clients"], settings["seconds"]
+    if not isinstance(clients, int) or not 1 <= clients <= 16:
+        raise UserError(f"clients={clients}: expected a whole number from 1 to 16, which the server lets wait.")
+    with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            port, picture = _port(server), _picture()
+            with ThreadPoolExecutor(clients) as pool:
+                _load(pool, clients, port, picture, min(WARM_UP, seconds))
+                before, began = _memory(server.pid), time.perf_counter()
+                waits, errors = _load(pool, clients, port, picture, seconds)
+                elapsed, after = time.perf_counter() - began, _memory(server.pid)
+        finally:
+            server.terminate()
+    p50, p95 = (1000 * np.percentile(waits, (50, 95))).tolist() if waits else (float("nan"),) * 2
+    result = {
+        "measure": "demo",
+        "clients": clients,
+        "seconds": elapsed,
+        "answers": len(waits),
+        "answers_per_second": len(waits) / elapsed,
+        "p50_ms": p50,
+        "p95_ms": p95,
+        "errors": errors,
+        "memory_mb": {"warm": before, "end": after},
+        "status": server.returncode,
+    }
+    print(
+        f"{clients} clients for {elapsed:.0f} s: {result['answers_per_second']:.1f} answers/s, p50 {p50:.0f} ms, "
+        f"p95 {p95:.0f} ms, {len(errors)} errors; server {before:,.0f} MB, at the end {after:,.0f} MB"
+    )
+    return result
+
+
+def _port(server: "subprocess.Popen[str]") -> int:
+    assert server.stdout
+    said = re.search(r"http://[^ ]*:(\d+)/", server.stdout.readline())
+    if said is None:
+        raise UserError("The demo did not start; python -m emotion.demo says why.")
+    return int(said[1])
+
+
+def _picture() -> bytes:
+    """A wall with two drawn faces that the detector finds."""
+    from io import BytesIO
+
+    import numpy as np
+    from PIL import Image
+
+    from emotion.data.synthetic import draw
+
+    drawn = draw(np.repeat(np.arange(7), 10).astype(np.uint8), np.random.default_rng(0))[[31, 0]]
+    wall = Image.new("L", (640, 480), 128)
+    for face, (left, top, side) in zip(drawn, ((50, 100, 240), (400, 200, 160)), strict=True):
+        wall.paste(Image.fromarray(face).resize((side, side), Image.Resampling.BICUBIC), (left, top))
+    file = BytesIO()
+    wall.convert("RGB").save(file, "JPEG", quality=92)
+    return file.getvalue()
+
+
+def _load(
+    pool: ThreadPoolExecutor, clients: int, port: int, picture: bytes, seconds: float
+) -> tuple[list[float], list[str]]:
+    """Seconds that each answer took, and what went wrong, of all clients."""
+    until = time.perf_counter() + seconds
+    found = list(pool.map(lambda _: _ask(port, picture, until), range(clients)))
+    return [wait for waits, _ in found for wait in waits], [error for _, errors in found for error in errors]
+
+
+def _ask(port: int, picture: bytes, until: float) -> tuple[list[float], list[str]]:
+    waits, errors = [], []
+    connection = HTTPConnection("127.0.0.1", port, timeout=30)
+    while (began := time.perf_counter()) < until:
+        try:
+            connection.request("POST", "/api/look", picture)
+            answer = connection.getresponse()
+            told = json.loads(answer.read())
+            if answer.status != 200 or len(told["faces"]) != 2:
+                errors.append(f"{answer.status}: {told.get('error', 'other faces')}")
+                continue
+            waits.append(time.perf_counter() - began)
+        except (OSError, HTTPException, ValueError) as error:
+            errors.append(f"{type(error).__name__}: {error}")
+            connection.close()
+    connection.close()
+    return waits, errors
+
+
+def _memory(process: int) -> float:
+    """MB that a process holds of its own."""
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
+    return int(fields["RssAnon"].split()[0]) * 1024 / 1e6

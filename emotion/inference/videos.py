@@ -1,0 +1,112 @@
+"""Frames of video files and cameras, read as they are needed."""
+
+import math
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+
+from emotion.errors import UserError
+from emotion.inference.frames import Frame, Reel
+from emotion.inference.sources import VIDEOS
+
+RATE = 25.0  # frames a second of a video that does not say
+RATES = 1.0, 240.0  # of one that may be believed
+
+
+def video(path: Path, kept: Path, every: int = 1) -> Reel:
+    """A video file's frames, turned as it says, as far as they can be read; times are its own.
+
+    Args:
+        path: of the file.
+        kept: see `Frame`.
+        every: hand out the first of so many.
+
+    Raises:
+        UserError: not even the first one can be read.
+    """
+    capture = _quiet(str(path))
+    if not capture.isOpened() or not capture.grab():
+        raise UserError(f"{path} cannot be read as a video ({', '.join(sorted(VIDEOS))}). Is it whole?")
+    rate = _rate(capture)
+    length = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    reel = Reel(str(path), kept, iter(()), rate / every, round(length) if 0 < length < 1e9 else None)
+    reel.frames = _frames(capture, reel, every, _of_the_file(capture, 1 / rate))
+    return reel
+
+
+def camera(index: int, every: int = 1) -> Reel:
+    """What a camera sees, in seconds since its first picture.
+
+    Raises:
+        UserError: there is no such camera, or it gives no picture.
+    """
+    capture = _quiet(index)
+    if not capture.isOpened() or not capture.grab():
+        raise UserError(
+            f"camera {index} gives no picture; expected the number of a camera that is connected, that you may read "
+            f"and that no other program uses: source=0 is the first. {_cameras()}"
+        )
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # where we are slower than it, see what is, not what was
+    reel = Reel(f"camera {index}", Path(f"camera_{index}"), iter(()), _rate(capture) / every, live=True)
+    reel.frames = _frames(capture, reel, every, _of_the_clock())
+    return reel
+
+
+def _frames(capture: cv2.VideoCapture, reel: Reel, every: int, times: Iterator[float]) -> Iterator[Frame]:
+    """From the one on that is grabbed already."""
+    try:
+        more = True
+        while more:
+            moment = next(times)
+            number, reel.read = reel.read, reel.read + 1
+            if number % every == 0:
+                whole, pixels = capture.retrieve()
+                if whole:
+                    picture = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+                    yield Frame(reel.source, reel.kept, picture, number, moment)  # type: ignore[arg-type]
+                else:
+                    reel.damaged += 1
+            more = capture.grab()
+    finally:
+        capture.release()
+
+
+def _of_the_file(capture: cv2.VideoCapture, step: float) -> Iterator[float]:
+    """The time of the frame just grabbed; where that is no later than the one before, `step` after it."""
+    last = -step
+    while True:
+        moment = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        last = moment if moment > last else last + step
+        yield last
+
+
+def _of_the_clock() -> Iterator[float]:
+    began = time.monotonic()
+    while True:
+        yield time.monotonic() - began
+
+
+def _quiet(source: str | int) -> cv2.VideoCapture:
+    """Opened, or not; what OpenCV and FFmpeg have to say of it is said by us."""
+    silence()
+    return cv2.VideoCapture(source) if isinstance(source, int) else cv2.VideoCapture(source, cv2.CAP_FFMPEG)
+
+
+def silence() -> None:
+    """Keep OpenCV and FFmpeg from writing to standard error."""
+    os.environ["OPENCV_FFMPEG_LOGLEVEL"] = "-8"  # AV_LOG_QUIET; FFmpeg is told when the first file is opened
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def _rate(capture: cv2.VideoCapture) -> float:
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    return rate if math.isfinite(rate) and RATES[0] <= rate <= RATES[1] else RATE
+
+
+def _cameras() -> str:
+    """What there is, where the system lists them as files."""
+    found = sorted(str(path) for path in Path("/dev").glob("video*")) if os.name == "posix" else []
+    return f"Found: {', '.join(found)}." if found else "None was found."

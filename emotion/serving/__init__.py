@@ -1,0 +1,1 @@
+"""The demo: its server and what it asks."""

@@ -1,0 +1,123 @@
+"""Who may ask the demo's server, how often, and what every answer tells the browser to forbid."""
+
+import ipaddress
+import math
+import socket
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+REMEMBERED = 4096  # addresses
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; object-src 'none'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+class Guard:
+    """Answers nobody who calls the server by a foreign name, nor a page of another site; see `HEADERS` besides.
+
+    A foreign page could have its own name lead to this machine (DNS rebinding), so that names are compared; an address
+    in digits cannot be made to lead anywhere else.
+
+    Args:
+        app: what answers everybody else.
+        host: at which the server listens.
+        hosts: further names that are its own.
+        local: only this machine can reach it.
+    """
+
+    def __init__(self, app: ASGIApp, host: str, hosts: Iterable[str], local: bool) -> None:
+        self.app, self.local = app, local
+        own = [host, "localhost", *hosts, *([] if local else [socket.gethostname()])]
+        self.names = {name.lower().rstrip(".") for name in own}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, refuse, or let pass."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        headers = Headers(scope=scope)
+        app: ASGIApp = self.app
+        if not self._is_own(headers.getlist("host")):
+            app = JSONResponse({"error": "This server does not go by that name; hosts=[NAME] makes it."}, 421)
+        elif not _of_own_page(headers):
+            app = JSONResponse({"error": "Pages of other sites may not ask this server."}, 403)
+        await app(scope, receive, send_guarded)
+
+    def _is_own(self, hosts: list[str]) -> bool:
+        try:
+            (host,) = hosts
+            name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+        except ValueError:
+            return False
+        return name in self.names or is_loopback(name) or (not self.local and _is_address(name))
+
+
+def _of_own_page(headers: Headers) -> bool:
+    """Whether a request is from the page itself, the address bar or a program; browsers say which it is."""
+    origin = headers.get("origin")
+    if origin is not None and origin not in (f"http://{headers['host']}", f"https://{headers['host']}"):
+        return False
+    return headers.get("sec-fetch-site", "none") in ("none", "same-origin") or headers.get("sec-fetch-mode") == (
+        "navigate"  # a link to the page may stand anywhere
+    )
+
+
+def is_loopback(name: str) -> bool:
+    """Whether an address in digits is this machine's to itself."""
+    return _is_address(name) and ipaddress.ip_address(name).is_loopback
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+class Allowance:
+    """So many turns a second for each address, twice as many in one go after a pause; None for any number.
+
+    Args:
+        per_second: for each address.
+        clock: seconds.
+    """
+
+    def __init__(self, per_second: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.per_second, self.clock = per_second, clock
+        self.most = max(1.0, 2 * (per_second or 0))
+        self.left: OrderedDict[str, tuple[float, float]] = OrderedDict()  # turns, when; the latest asked last
+
+    def wait(self, address: str) -> int:
+        """0 where it has a turn, which is then taken; else in how many seconds it will have one."""
+        if self.per_second is None:
+            return 0
+        now = self.clock()
+        left, then = self.left.pop(address, (self.most, now))
+        left = min(self.most, left + (now - then) * self.per_second)
+        has_turn = left >= 1
+        self.left[address] = (left - has_turn, now)
+        if len(self.left) > REMEMBERED:
+            self.left.popitem(last=False)
+        return 0 if has_turn else math.ceil((1 - left) / self.per_second)
