@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch._decomp import core_aten_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.functional import interpolate, one_hot
 
@@ -199,18 +200,42 @@ def _gradient(member: EmotionClassifier) -> nn.Module:
     """
     takes, head = member.preprocess, member.net.head
     with torch.no_grad():
-        maps: Tensor = member.net.features(torch.zeros(2, takes.channels, takes.size, takes.size))
+        maps: Tensor = member.net.features(torch.zeros(2, takes.channels, takes.size, takes.size)).contiguous()
 
     def gradient(maps: Tensor, chosen: Tensor) -> Tensor:
         found: Tensor = torch.func.vjp(head, maps)[1](chosen)[0]
         return found
 
     chosen = maps.new_zeros(2, len(member.classes))
-    graph: nn.Module = make_fx(gradient, tracing_mode="symbolic", _allow_non_fake_inputs=True)(maps, chosen)
+    parts = core_aten_decompositions() | {
+        torch.ops.aten.adaptive_max_pool2d_backward.default: _where_largest,
+        torch.ops.aten.convolution_backward.default: _turned_round,
+    }
+    trace = make_fx(gradient, decomposition_table=parts, tracing_mode="symbolic", _allow_non_fake_inputs=True)
+    graph: nn.Module = trace(maps, chosen)
     return graph
 
 
-def _first_line(error: Exception) -> str:
+def _where_largest(gradient: Tensor, maps: Tensor, places: Tensor) -> Tensor:
+    """The gradient of adaptive max pooling, for which no exporter has an operator; places count over h times w."""
+    flat = torch.zeros_like(maps).flatten(2)
+    return flat.scatter_add(2, places.flatten(2), gradient.flatten(2)).view_as(maps)
+
+
+def _turned_round(  # the names are the operator's
+    gradient: Tensor, maps: Tensor, weight: Tensor, bias_sizes: object, stride: list[int], padding: list[int],
+    dilation: list[int], transposed: bool, output_padding: list[int], groups: int, output_mask: object,
+) -> tuple[Tensor, None, None]:  # fmt: skip
+    """The same of a convolution, of which some heads of timm have one of stride 1; none of its weights is asked for."""
+    settings = (stride, padding, dilation, not transposed, output_padding, groups)
+    found = torch.ops.aten.convolution(gradient, weight, None, *settings)
+    return found.view_as(maps), None, None
+
+
+def _first_line(error: BaseException) -> str:
+    """Of the error that it all began with: the exporter's own begin with advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     return next((line for line in str(error).splitlines() if line.strip()), "no reason given").strip()
 
 

@@ -79,9 +79,23 @@ def test_a_file_says_what_torch_says_of_one_face_and_of_five_and_maps_them_as_gr
     assert np.ptp(expected, axis=0).max() > 1e-3, "faces do not matter to this network"
     np.testing.assert_allclose(judge.probabilities(faces), expected, atol=1e-5)
     np.testing.assert_allclose(judge.probabilities(faces[:1]), expected[:1], atol=1e-5)
+    expect_maps_of_grad_cam(ensemble, judge, faces)
+
+
+@pytest.mark.parametrize("backbone", ["convnext_atto", "mobilenetv3_small_050"])  # heads that normalise and convolve
+def test_maps_of_a_backbone_are_grad_cam_s(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SHALLOW, "resnet18", {"backbone": backbone})
+    ensemble, faces = Ensemble([member("resnet18", fitted=False)]), drawn(48, 1, 2)
+    leave_out_repetitions(ensemble.members[0].net.backbone)
+    export_onnx(ensemble, FILE, cam=True, faces=faces)
+    expect_maps_of_grad_cam(ensemble, OnnxJudge(FILE), faces)
+
+
+def expect_maps_of_grad_cam(ensemble: Ensemble, judge: OnnxJudge, faces: NDArray[np.uint8]) -> None:
+    """Of the likeliest class, up to the scale that each method has."""
     (classifier,) = ensemble.members
     taken = classifier.preprocess(torch.from_numpy(faces))
-    cam = GradCam("features")(classifier, taken, torch.from_numpy(expected.argmax(1))).numpy()
+    cam = GradCam("features")(classifier, taken, torch.from_numpy(torch_says(ensemble, faces).argmax(1))).numpy()
     for found, theirs in zip(judge.maps(faces), cam, strict=True):
         large = cv2.resize(found, theirs.shape)
         np.testing.assert_allclose((large - large.min()) / max(np.ptp(large), 1e-9), theirs, atol=1e-3)
