@@ -67,7 +67,6 @@ def _onnx(judge: "Ensemble", path: Path, settings: Settings) -> tuple[list[Path]
     views, data = settings["views"], _data(judge, settings)
     faces, whose = _faces(judge, data)
     fp32, int8 = path.with_name(f"{path.name}.onnx"), path.with_name(f"{path.name}_int8.onnx")
-    path.parent.mkdir(parents=True, exist_ok=True)
     parity = export_onnx(judge, fp32, views, faces=faces)
     print(
         f"opset {parity.opset}; on {parity.faces} {whose} no probability differs by more than {parity.largest:.1e} "

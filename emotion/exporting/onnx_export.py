@@ -125,6 +125,7 @@ def export_onnx(
             print(failed[-1], flush=True)
             continue
         if parity.largest <= MOST:
+            path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, lambda temporary: temporary.write_bytes(content))  # noqa: B023
             return parity
         failed.append(f"opset {opset}: probabilities differ by {parity.largest:.2g} from torch's, at most {MOST:g} may")

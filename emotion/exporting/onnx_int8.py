@@ -57,14 +57,15 @@ def write_int8(fp32: Path, path: Path, data: EmotionDataModule) -> dict[str, Any
     Returns:
         For the record, of both on validation and, once that is decided, on the test part: accuracy and macro F1 with
         their intervals; whether `path` was `kept`, and `why` not.
-
-    Raises:
-        UserError: the file cannot be quantised.
     """
     validation, test = (_part(data, rows) for rows in (data.split.val, data.split.test))
     drawn = np.random.default_rng(0).permutation(data.split.train)[:CALIBRATION]
     with tempfile.TemporaryDirectory() as folder:
-        files = quantised(fp32, Path(folder), data.faces.images[np.sort(drawn)])
+        try:
+            files = quantised(fp32, Path(folder), data.faces.images[np.sort(drawn)])
+        except UserError as error:
+            path.unlink(missing_ok=True)  # of a former export
+            return {"kept": False, "why": str(error)}
         on_validation = {name: accuracy(OnnxJudge(file), validation) for name, file in files.items()}
         best = max(files, key=lambda name: on_validation[name]["accuracy"][0])
         chosen = {"fp32": fp32, "int8": files[best]}
@@ -80,13 +81,13 @@ def write_int8(fp32: Path, path: Path, data: EmotionDataModule) -> dict[str, Any
             content = files[best].read_bytes()
             write_atomically(path, lambda temporary: temporary.write_bytes(content))
         else:
-            path.unlink(missing_ok=True)  # of a former export
+            path.unlink(missing_ok=True)
     return found
 
 
 def print_int8(found: Mapping[str, Any]) -> None:
     """Both on the test part and the clock, and what was decided."""
-    for name in ("fp32", "int8"):
+    for name in found.get("test", ()):
         figure, lower, upper = (100 * value for value in found["test"][name]["accuracy"])
         print(
             f"{name}: {figure:.2f} % [{lower:.2f}, {upper:.2f}] on the test part, "
@@ -135,7 +136,7 @@ def quantised(
         with contextlib.redirect_stdout(io.StringIO()):
             return {method: _by(method, fp32, folder, calibration) for method in methods}
     except (RuntimeError, ValueError, TypeError) as error:
-        raise UserError(f"{fp32.name} cannot be quantised: {str(error).splitlines()[0]}. Leave int8= out.") from error
+        raise UserError(f"{fp32.name} cannot be quantised: {str(error).splitlines()[0]}.") from error
     finally:
         root.setLevel(level)
 
