@@ -6,7 +6,7 @@ SEEDS ?= 0,1,2
 LOCK := uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train published test lint format types bench constraints wheel clean
+.PHONY: help setup train published test lint format types demo bench constraints wheel clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/\1|\2/' | column -t -s '|'
@@ -36,6 +36,9 @@ format: setup ## ruff, mending what it can
 
 types: setup ## mypy, strict
 	$(PY) -m mypy
+
+demo: setup ## a page that looks at pictures and the camera, on http://127.0.0.1:8000
+	$(PY) -m emotion.demo $(ARGS)
 
 bench: setup ## speed of the real training path against the textbook loop
 	$(PY) -m emotion.bench $(ARGS)

@@ -22,22 +22,23 @@ Figure = Sequence[float]
 BEGIN, END = "<!-- results: written by python -m emotion.results -->", "<!-- end of results -->"
 BEGIN_EXPLANATIONS = "<!-- explanations: written by python -m emotion.results -->"
 END_EXPLANATIONS = "<!-- end of explanations -->"
+BEGIN_WEIGHTS, END_WEIGHTS = "<!-- weights: written by python -m emotion.results -->", "<!-- end of weights -->"
 
 
 def results(cfg: DictConfig) -> str:
-    """Keep the records of given runs and explanations, write the tables of all kept ones into the README; the runs'.
+    """Keep the records of given runs and explanations, write the tables of all that is kept into the README; the runs'.
 
     Raises:
         UserError: a run that is not an experiment as it stands, on FER2013, from a commit; another run of its seed is
             kept; explanations that cannot be kept; or the README has no place for the tables.
     """
-    from emotion import kept_explanations, runs
+    from emotion import kept_explanations, kept_weights, runs
     from emotion.files import write_text
 
     settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     records, readme = Path(settings["records"]), Path(settings["readme"])
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-    places = [(BEGIN, END), (BEGIN_EXPLANATIONS, END_EXPLANATIONS)]
+    places = [(BEGIN, END), (BEGIN_EXPLANATIONS, END_EXPLANATIONS), (BEGIN_WEIGHTS, END_WEIGHTS)]
     for begin, end in places:
         if end not in text.partition(begin)[2]:
             raise UserError(f"{readme} has no place for a table; expected a line {begin} and below it {end}.")
@@ -49,7 +50,7 @@ def results(cfg: DictConfig) -> str:
     for folder in listed(settings["explanations"]):
         print(f"kept {near(kept_explanations.keep(Path(folder), records).absolute())}")
     written, explained = tables(runs.find([str(records)])), kept_explanations.table(records)
-    for (begin, end), table in zip(places, (written, explained), strict=True):
+    for (begin, end), table in zip(places, (written, explained, kept_weights.table()), strict=True):
         head, _, rest = text.partition(begin)
         text = f"{head}{begin}\n\n{table}\n{end}{rest.partition(end)[2]}"
     write_text(readme, text)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from emotion import runs
+from emotion import kept_weights, runs
 from emotion.cli import compose
 from emotion.compare import compare, read
 from emotion.compare_tables import bars
@@ -20,7 +20,17 @@ from emotion.data.fer2013_csv import PUBLISHED_MD5
 from emotion.errors import UserError
 from emotion.evaluation import score
 from emotion.report import mean_and_deviation
-from emotion.results import BEGIN, BEGIN_EXPLANATIONS, END, END_EXPLANATIONS, experiment, results, tables
+from emotion.results import (
+    BEGIN,
+    BEGIN_EXPLANATIONS,
+    BEGIN_WEIGHTS,
+    END,
+    END_EXPLANATIONS,
+    END_WEIGHTS,
+    experiment,
+    results,
+    tables,
+)
 from emotion.significance import holm, welch
 from emotion.train import train
 
@@ -350,7 +360,9 @@ def test_what_was_not_scored_is_named(trained: Path, kept: Path, capsys: pytest.
         compared(kept)
 
 
-AFTER = f"after\n{BEGIN_EXPLANATIONS}\n\n\n{END_EXPLANATIONS}\n"
+AFTER = (
+    f"after\n{BEGIN_EXPLANATIONS}\n\n\n{END_EXPLANATIONS}\n{BEGIN_WEIGHTS}\n\n{kept_weights.table()}\n{END_WEIGHTS}\n"
+)
 
 
 @pytest.fixture

@@ -6,9 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from emotion import kept_explanations, runs
+from emotion import kept_explanations, kept_weights, runs
 from emotion.cli import compose
-from emotion.results import BEGIN, BEGIN_EXPLANATIONS, END, END_EXPLANATIONS, tables
+from emotion.results import (
+    BEGIN,
+    BEGIN_EXPLANATIONS,
+    BEGIN_WEIGHTS,
+    END,
+    END_EXPLANATIONS,
+    END_WEIGHTS,
+    tables,
+)
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 COMMANDS = sorted(set(re.findall(r"python -m emotion\.(\w+)([^`\n#]*)", re.sub(r"<!--.*?-->", "", README))))
@@ -17,6 +25,8 @@ COMMANDS = sorted(set(re.findall(r"python -m emotion\.(\w+)([^`\n#]*)", re.sub(r
 @pytest.mark.parametrize(("verb", "rest"), COMMANDS)
 def test_every_command_composes(verb: str, rest: str) -> None:
     overrides = [word for word in shlex.split(rest) if "=" in word and not word.startswith("resume=")]
+    if verb == "predict" and "source=" not in rest:
+        overrides.append("source=x")
     if verb in ("compare", "results"):
         overrides.append(f"runs=[{','.join(word for word in rest.split() if '=' not in word)}]")
     single = [re.sub(r"=([^,\[{]+),.*", r"=\1", word) for word in overrides]  # of a sweep, its first value
@@ -41,6 +51,11 @@ def test_the_table_of_results_says_what_the_records_say(project: Path) -> None:
 def test_the_table_of_explanations_says_what_their_records_say(project: Path) -> None:
     written = README.split(BEGIN_EXPLANATIONS)[1].split(END_EXPLANATIONS)[0].strip()
     assert written == kept_explanations.table(project / "outputs" / "records").strip()
+
+
+def test_the_table_of_weights_says_what_travels_with_them() -> None:
+    written = README.split(BEGIN_WEIGHTS)[1].split(END_WEIGHTS)[0].strip()
+    assert written == kept_weights.table().strip()
 
 
 def test_every_picture_exists(project: Path) -> None:

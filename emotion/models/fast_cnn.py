@@ -32,9 +32,15 @@ class FastCNN(FaceNetwork):
             nn.Sequential(_conv(second, third), _Residual(third), nn.MaxPool2d(2)),
             nn.Sequential(_conv(third, last), _Residual(last)),
         )
-        self.head = nn.Sequential(
-            nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(last, num_classes)
-        )
+        self.head = nn.Sequential(_GlobalMaxPool(), nn.Flatten(), nn.Dropout(dropout), nn.Linear(last, num_classes))
+
+
+class _GlobalMaxPool(nn.Module):
+    """The largest value of each map. torch's own has a gradient that no ONNX file can hold."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, 1, 1)."""
+        return maps.amax((2, 3), keepdim=True)
 
 
 class _Residual(nn.Module):

@@ -110,7 +110,7 @@ def test_weights_that_travelled_are_compared_on_drawn_faces_and_lie_apart(run: P
         (["views=twice"], "views=twice: expected none, flip, ten_crop"),
         (["int8=4"], "int8=4: expected true or false"),
         (["target=weights", "int8=true"], "int8=True is of target=onnx; found target=weights"),
-        (["target=web", "views=flip"], "views=flip is of target=onnx; found target=web"),
+        (["target=weights", "views=flip"], "views=flip is of target=onnx and web; found target=weights"),
         (["runtime=there"], "runtime=there is of target=web; found target=onnx"),
         (["name=a/b"], "name=a/b: expected a plain name"),
         (["output=run/record.json"], r"output=run/record\.json is a file; expected a folder"),
