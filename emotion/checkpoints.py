@@ -88,6 +88,8 @@ def opened(path: Path, kind: str, expected: str) -> object:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
+        if isinstance(error, pickle.UnpicklingError):  # torch's words advise to run whatever is in it
+            reason = "torch.save did not write it, or more than numbers and settings are in it"
         raise UserError(f"{path} cannot be read as {kind} ({reason}); expected {expected}. Is it whole?") from error
 
 

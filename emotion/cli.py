@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from rich.console import Console
 
 from emotion.errors import UserError
@@ -54,6 +54,8 @@ def verb(name: str) -> Callable[[Callable[[DictConfig], Result]], Callable[[], N
                 return _leaving_no_empty_folder(task, cfg)
             except UserError as error:
                 _fail(str(error), 2)
+            except MissingMandatoryValue as error:
+                _fail(f"{error.full_key}= is not given; --cfg job shows every setting, conf/ what each may be.", 2)
             except OmegaConfBaseException as error:
                 _fail(f"config: {str(error).splitlines()[0]}", 2)
             except BrokenPipeError:  # whoever read the output, such as head, has left

@@ -36,7 +36,7 @@ MISTAKES = {
     "an unknown model": (["train", "model=v5"], r"(?s)Could not find 'model/v5'.*Available options.*v4_attention"),
     "a missing source": (["train", "data=fer2013_csv"], r"fer2013.csv is not there.*data_dir=FOLDER"),
     "a folder that is no run": (["train", "resume=nowhere"], "nowhere is not the folder of a run"),
-    "no checkpoint given": (["evaluate"], "Missing mandatory value: checkpoint"),
+    "no checkpoint given": (["evaluate"], "checkpoint= is not given"),
     "a checkpoint that is not there": (["evaluate", "checkpoint=nowhere"], "nowhere is not there; give a run folder"),
     "a source to prepare that is not there": (["prepare", "data=icml_csv"], "icml_face_data.csv is not there"),
     "runs to compare that are not there": (["compare", "outputs/nowhere"], "nowhere: expected finished runs.*no such"),
