@@ -207,26 +207,17 @@ def _gradient(member: EmotionClassifier) -> nn.Module:
         return found
 
     chosen = maps.new_zeros(2, len(member.classes))
-    parts = core_aten_decompositions() | {
-        torch.ops.aten.adaptive_max_pool2d_backward.default: _where_largest,
-        torch.ops.aten.convolution_backward.default: _turned_round,
-    }
+    parts = core_aten_decompositions() | {torch.ops.aten.convolution_backward.default: _turned_round}
     trace = make_fx(gradient, decomposition_table=parts, tracing_mode="symbolic", _allow_non_fake_inputs=True)
     graph: nn.Module = trace(maps, chosen)
     return graph
-
-
-def _where_largest(gradient: Tensor, maps: Tensor, places: Tensor) -> Tensor:
-    """The gradient of adaptive max pooling, for which no exporter has an operator; places count over h times w."""
-    flat = torch.zeros_like(maps).flatten(2)
-    return flat.scatter_add(2, places.flatten(2), gradient.flatten(2)).view_as(maps)
 
 
 def _turned_round(  # the names are the operator's
     gradient: Tensor, maps: Tensor, weight: Tensor, bias_sizes: object, stride: list[int], padding: list[int],
     dilation: list[int], transposed: bool, output_padding: list[int], groups: int, output_mask: object,
 ) -> tuple[Tensor, None, None]:  # fmt: skip
-    """The same of a convolution, of which some heads of timm have one of stride 1; none of its weights is asked for."""
+    """The gradient of a convolution, of which some heads of timm have one of stride 1; none of its weights is asked for."""
     settings = (stride, padding, dilation, not transposed, output_padding, groups)
     found = torch.ops.aten.convolution(gradient, weight, None, *settings)
     return found.view_as(maps), None, None
