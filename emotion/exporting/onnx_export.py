@@ -14,8 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch._decomp import core_aten_decompositions
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.functional import interpolate, one_hot
 
 from emotion import runs, shipped
@@ -23,6 +21,7 @@ from emotion.classifier import EmotionClassifier
 from emotion.data.synthetic import draw
 from emotion.ensemble import Ensemble
 from emotion.errors import UserError
+from emotion.exporting.head_gradient import gradient_of
 from emotion.files import write_atomically
 from emotion.inference.detectors import Box, crop
 from emotion.inference.onnx_judge import FACES, FORMAT, MAP, METADATA, PROBABILITIES, OnnxJudge, needed
@@ -54,7 +53,7 @@ class Whole(nn.Module):
     def __init__(self, ensemble: Ensemble, views: str, cam: bool, side: int) -> None:
         super().__init__()
         self.ensemble, self.views, self.side = ensemble, views, side
-        self.gradients = nn.ModuleList(map(_gradient, ensemble.members)) if cam else None
+        self.gradients = nn.ModuleList(map(gradient_of, ensemble.members)) if cam else None
 
     def forward(self, pixels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Probabilities; with `cam` the map besides."""
@@ -191,45 +190,6 @@ def _model(traced: torch.export.ExportedProgram, opset: int, outputs: Sequence[s
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
     return model
-
-
-def _gradient(member: EmotionClassifier) -> nn.Module:
-    """The gradient of chosen logits as a plain graph: maps (B, c, h, w) and a one-hot (B, K) to the like of the maps.
-
-    A graph, because an exporter cannot go through what differentiates; traced with a free B.
-    """
-    takes, head = member.preprocess, member.net.head
-    with torch.no_grad():
-        maps: Tensor = member.net.features(torch.zeros(2, takes.channels, takes.size, takes.size)).contiguous()
-
-    def gradient(maps: Tensor, chosen: Tensor) -> Tensor:
-        found: Tensor = torch.func.vjp(head, maps)[1](chosen)[0]
-        return found
-
-    chosen = maps.new_zeros(2, len(member.classes))
-    parts = core_aten_decompositions() | {
-        torch.ops.aten.adaptive_max_pool2d_backward.default: _where_largest,
-        torch.ops.aten.convolution_backward.default: _turned_round,
-    }
-    trace = make_fx(gradient, decomposition_table=parts, tracing_mode="symbolic", _allow_non_fake_inputs=True)
-    graph: nn.Module = trace(maps, chosen)
-    return graph
-
-
-def _where_largest(gradient: Tensor, maps: Tensor, places: Tensor) -> Tensor:
-    """The gradient of adaptive max pooling, for which no exporter has an operator; places count over h times w."""
-    flat = torch.zeros_like(maps).flatten(2)
-    return flat.scatter_add(2, places.flatten(2), gradient.flatten(2)).view_as(maps)
-
-
-def _turned_round(  # the names are the operator's
-    gradient: Tensor, maps: Tensor, weight: Tensor, bias_sizes: object, stride: list[int], padding: list[int],
-    dilation: list[int], transposed: bool, output_padding: list[int], groups: int, output_mask: object,
-) -> tuple[Tensor, None, None]:  # fmt: skip
-    """The same of a convolution, of which some heads of timm have one of stride 1; none of its weights is asked for."""
-    settings = (stride, padding, dilation, not transposed, output_padding, groups)
-    found = torch.ops.aten.convolution(gradient, weight, None, *settings)
-    return found.view_as(maps), None, None
 
 
 def _first_line(error: BaseException) -> str:

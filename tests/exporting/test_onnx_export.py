@@ -85,7 +85,7 @@ def test_a_file_says_what_torch_says_of_one_face_and_of_five_and_maps_them_as_gr
 @pytest.mark.parametrize("backbone", ["convnext_atto", "mobilenetv3_small_050"])  # heads that normalise and convolve
 def test_maps_of_a_backbone_are_grad_cam_s(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SHALLOW, "resnet18", {"backbone": backbone})
-    ensemble, faces = Ensemble([member("resnet18", fitted=False)]), drawn(48, 1, 2)
+    ensemble, faces = Ensemble([member("resnet18", fitted=False, zoom=1.0)]), drawn(48, 1, 2)
     leave_out_repetitions(ensemble.members[0].net.backbone)
     export_onnx(ensemble, FILE, cam=True, faces=faces)
     expect_maps_of_grad_cam(ensemble, OnnxJudge(FILE), faces)
