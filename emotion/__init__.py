@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load"]
 
-DEFAULT = "attention_cnn"
+DEFAULT = "fast_cnn"
 """The best of the weights that come with the package."""
 
 

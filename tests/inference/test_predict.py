@@ -49,7 +49,7 @@ def test_a_picture_alone_is_enough(capsys: pytest.CaptureFixture[str]) -> None:
         assert drawn.size == (640, 480)
         assert (np.asarray(drawn) != TWO).any()
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == "AttentionCNN (attention_cnn): angry, disgust, fear, happy, sad, surprise, neutral"
+    assert said[0] == "FastCNN (fast_cnn): angry, disgust, fear, happy, sad, surprise, neutral"
     assert said[1].startswith(f"two.png: 2 faces: {first['label']} {100 * first['probability']:.0f} %, ")
     assert said[2:] == ["wrote out/predictions.jsonl", "wrote out/annotated/two.png"]
 
@@ -169,9 +169,7 @@ def test_standard_output_takes_the_lines_and_nothing_else_is_left(capsys: pytest
     assert predicted("source=[two.png]", "output=-", folder=None).written == []
     heard = capsys.readouterr()
     assert [json.loads(line)["face"] for line in heard.out.splitlines()] == [1, 2]
-    assert heard.err.splitlines() == [
-        "AttentionCNN (attention_cnn): angry, disgust, fear, happy, sad, surprise, neutral"
-    ]
+    assert heard.err.splitlines() == ["FastCNN (fast_cnn): angry, disgust, fear, happy, sad, surprise, neutral"]
     assert [path.name for path in Path.cwd().iterdir()] == ["two.png"]
 
 
