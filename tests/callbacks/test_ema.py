@@ -20,6 +20,7 @@ RUN = Path("run")
 class Watched(ExponentialMovingAverage):
     """Keeps the weights after each step besides."""
 
+    __module__ = ExponentialMovingAverage.__module__  # where a config may build from
     seen: list[dict[str, Tensor]] = []  # noqa: RUF012
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
