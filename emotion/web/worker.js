@@ -72,10 +72,11 @@ async function judge(faces) {
   const [, height, width] = map.dims;
   return faces.map((_, i) => {
     const values = Array.from(part(map, i));
-    const largest = Math.max(...values) || 1;
+    const least = Math.min(...values); // as Grad-CAM's maps are scaled in Python
+    const reach = Math.max(...values) - least || 1;
     return {
       probabilities: Array.from(part(probabilities, i)),
-      map: { width, height, values: values.map((value) => value / largest) },
+      map: { width, height, values: values.map((value) => (value - least) / reach) },
     };
   });
 }
