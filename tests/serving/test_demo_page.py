@@ -63,7 +63,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator["sync_api.Brow
     camera = tmp_path_factory.mktemp("camera") / "camera.mjpeg"
     camera.write_bytes(b"".join(packed(scene((80 + 10 * step, 100, 240)), "JPEG") for step in range(10)))
     pretending = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-    arguments = ["--no-sandbox", *pretending, f"--use-file-for-fake-video-capture={camera}"]
+    arguments = [*pretending, f"--use-file-for-fake-video-capture={camera}"]
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
         yield browser
