@@ -40,8 +40,8 @@ types: setup ## mypy, strict
 demo: setup ## a page that looks at pictures and the camera, on http://127.0.0.1:8000
 	$(PY) -m emotion.demo $(ARGS)
 
-bench: setup ## speed of the real training path against the textbook loop
-	$(PY) -m emotion.bench $(ARGS)
+bench: setup ## the scoreboard: training, latency, reading and starting, each against how it is commonly done
+	$(PY) -m emotion.bench 'models=[fast_cnn,baseline_cnn,v4_attention]' seconds=4 $(ARGS)
 
 constraints: setup ## resolve constraints.txt anew from pyproject.toml
 	$(PY) -m $(LOCK) --upgrade -o constraints.txt

@@ -1,276 +1,102 @@
-"""Speed, measured: the real training path against the textbook loop and against a bare one, in one process.
+"""The scoreboard: how fast this package trains, reads, answers and starts, against how it is commonly done.
 
-python -m emotion.bench [model=NAME] [seconds=8] [rounds=3]. The three are measured in turn, `rounds` times, and medians
-are compared, so that a machine whose speed drifts drifts for all of them. measure=images, measure=explanations,
-measure=latency, measure=demo: see bench_images.py, bench_explanations.py, bench_latency.py, bench_demo.py.
+python -m emotion.bench [measure=NAME] [models=[NAME,NAME]]; emotion/benchmarks has a file for each measure.
 """
 
-import json
-import os
-import resource
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from emotion.cli import console, near, verb
+from emotion.cli import compose, listed, near, verb
 from emotion.errors import UserError
 
 if TYPE_CHECKING:
-    import torch
-    from torch.utils.data import DataLoader
-
-    from emotion.classifier import EmotionClassifier
-    from emotion.data.datamodule import Batch, EmotionDataModule
+    from emotion.benchmarks.scoreboard import Line, Measured
 
 Settings = dict[str, Any]
-WARM_UP = 3  # steps before the clock starts
-QUIET = ("model_summary", "progress_bar", "epoch_table", "time_estimate", "early_stopping", "tensorboard_pictures")
+OF_A_MODEL = ("training", "latency", "explanations")
+"""Measured for every model; the others once."""
 
 
-def bench(cfg: DictConfig, run_dir: Path) -> Settings:
-    """What `measure` names, measured, and written to record.json in `run_dir`.
+def bench(cfg: DictConfig, run_dir: Path, overrides: Sequence[str] = ()) -> Settings:
+    """What `measure` names, measured, printed as one table and written to record.json in `run_dir`.
+
+    Args:
+        cfg: of conf/bench.yaml.
+        run_dir: the folder, which is there.
+        overrides: those that `cfg` was composed with; the models of `models` are composed with the same.
 
     Raises:
         UserError: something given is missing or wrong.
     """
-    from emotion import assembly, bench_demo, bench_explanations, bench_images, bench_latency, machine, runs
+    from emotion import assembly, machine, runs
+    from emotion.benchmarks.scoreboard import print_scoreboard
 
     settings = assembly.resolve(cfg, run_dir)
-    measures = {
-        "training": bench_training,
-        "images": bench_images.bench_images,
-        "explanations": bench_explanations.bench_explanations,
-        "latency": bench_latency.bench_latency,
-        "demo": bench_demo.bench_demo,
-    }
-    if settings["measure"] not in measures:
-        raise UserError(f"measure={settings['measure']}: expected {', '.join(measures)}.")
-    result = {
-        "command": runs.command(),
-        "commit": runs.commit(),
-        "versions": runs.versions(),
-        "machine": machine.description(settings["trainer"]["accelerator"]),
-    } | measures[settings["measure"]](settings)
-    runs.write_record(run_dir, result)
+    measures, wanted = _measures(), listed(settings["measure"])
+    if wanted == ["all"]:
+        wanted = list(measures)
+    if not wanted or set(wanted) - set(measures):
+        raise UserError(f"measure={settings['measure']}: expected some of {', '.join(measures)}, or all.")
+    models = [settings]
+    if settings["models"]:
+        models = [
+            assembly.resolve(compose("bench", *_without_model(overrides), f"model={name}"), run_dir)
+            for name in listed(settings["models"])
+        ]
+    device = machine.description(settings["trainer"]["accelerator"])
+    record: Settings = {
+        "command": runs.command(), "commit": runs.commit(), "versions": runs.versions(), "machine": device,
+        "measured": [], "scoreboard": [],
+    }  # fmt: skip
+    lines: list[Line] = []
+    for name in wanted:
+        for one in models if name in OF_A_MODEL else [settings]:
+            print(f"{name} ...", flush=True)
+            found, more = measures[name](one)
+            lines += more
+            record["measured"].append({"measure": name} | found)
+            record["scoreboard"] = [line._asdict() | {"times": line.times()} for line in lines]
+            runs.write_record(run_dir, record)  # what is measured is kept, whatever comes next
+    print_scoreboard(lines, device)
     print(f"wrote {run_dir / runs.RECORD}")
-    return result
+    return record
 
 
-def bench_training(settings: Settings) -> Settings:
-    """Faces per second of every path, their ratios, memory and start-up time."""
-    from emotion import assembly, machine
+def _measures() -> dict[str, "Callable[[Settings], Measured]"]:
+    from emotion.benchmarks.demo import bench_demo
+    from emotion.benchmarks.explanations import bench_explanations
+    from emotion.benchmarks.images import bench_images
+    from emotion.benchmarks.latency import bench_latency
+    from emotion.benchmarks.preparing import bench_preparing
+    from emotion.benchmarks.start_up import bench_start_up
+    from emotion.benchmarks.time_to_accuracy import bench_time_to_accuracy
+    from emotion.benchmarks.training import bench_training
 
-    settings["callbacks"] = {name: part for name, part in settings["callbacks"].items() if name not in QUIET}
-    settings["scheduler"] = {}  # nothing is validated, so there is nothing for a plateau to watch
-    data, source = assembly.make_data(settings)
-    classifier = assembly.make_classifier(settings, data)
-    compiled = assembly.tune(classifier, settings, short=False)
-    seconds, size = settings["seconds"], settings["batch_size"]
-    with tempfile.TemporaryDirectory() as folder:
-        textbook = _textbook_loader(settings, data, Path(folder))
-        plain_net = assembly.make_classifier(settings, data)
-        device = "cuda" if machine.on_gpu(settings["trainer"]["accelerator"]) else "cpu"
-        paths: dict[str, Callable[[], float]] = {
-            "training": lambda: _lightning(settings, data, classifier, seconds),
-            "training, bare loop": lambda: _timed(_bare(settings, data, classifier.to(device)), size, seconds),
-            "training, textbook": lambda: _timed(_textbook(plain_net.to(device), textbook), size, seconds),
-            "loader": lambda: _timed(_endless(lambda: _fetched(data, device)), size, seconds / 2),
-            "loader, textbook": lambda: _timed(_endless(lambda: textbook), size, seconds / 2),
-        }
-        rounds: dict[str, list[float]] = {name: [] for name in paths}
-        for number in range(settings["rounds"]):
-            for name, measure in paths.items():
-                rounds[name].append(measure())
-                print(f"round {number + 1}: {name}: {rounds[name][-1]:,.1f} faces/s", flush=True)
-    rate = {name: median(values) for name, values in rounds.items()}
-    result = {
-        "precision": settings["trainer"]["precision"],
-        "compiled": compiled,
-        "model": settings["model"]["_target_"],
-        "batch_size": size,
-        "data": source,
-        "faces_per_second": rounds,
-        "training_over_textbook": _ratio(rounds, "training", "training, textbook"),
-        "loader_over_textbook": _ratio(rounds, "loader", "loader, textbook"),
-        "lightning_overhead": _ratio(rounds, "training, bare loop", "training") - 1,
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "start_up_seconds": _start_up(),
+    return {
+        "training": bench_training,
+        "latency": bench_latency,
+        "preparing": bench_preparing,
+        "start_up": bench_start_up,
+        "explanations": bench_explanations,
+        "demo": bench_demo,
+        "images": bench_images,
+        "time_to_accuracy": bench_time_to_accuracy,
     }
-    _print(result, rate, machine.description(settings["trainer"]["accelerator"]))
-    return result
 
 
-def _ratio(rounds: dict[str, list[float]], one: str, other: str) -> float:
-    """The median of the rounds' own ratios: what drifts between rounds does not count."""
-    return median(a / b for a, b in zip(rounds[one], rounds[other], strict=True))
-
-
-def _lightning(settings: Settings, data: "EmotionDataModule", classifier: "EmotionClassifier", seconds: float) -> float:
-    """The path that `python -m emotion.train` takes, without validation; faces/s after the first steps."""
-    import lightning as L
-
-    from emotion import assembly
-
-    class Clock(L.Callback):
-        steps, started, stopped = 0, 0.0, 0.0
-
-        def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
-            self.steps += 1
-            _wait(classifier)
-            if self.steps == WARM_UP:
-                self.started = time.perf_counter()
-            elif self.steps > WARM_UP:
-                self.stopped = time.perf_counter()
-                trainer.should_stop = self.stopped - self.started > seconds
-
-    trainer = assembly.make_trainer(settings, limited=False)
-    trainer.limit_val_batches = 0
-    trainer.callbacks.insert(0, clock := Clock())  # type: ignore[attr-defined]
-    trainer.fit(classifier, datamodule=data)
-    return float((clock.steps - WARM_UP) * settings["batch_size"] / (clock.stopped - clock.started))
-
-
-def _timed(steps: Iterator[object], batch_size: int, seconds: float) -> float:
-    """Faces/s of an endless iterator that does a batch's work each time it is asked."""
-    for _ in range(WARM_UP):
-        next(steps)
-    done, started = 0, time.perf_counter()
-    while time.perf_counter() - started < seconds:
-        next(steps)
-        done += 1
-    return done * batch_size / (time.perf_counter() - started)
-
-
-def _endless(batches: Callable[[], Any]) -> Iterator[object]:
-    while True:
-        yield from batches()
-
-
-def _fetched(data: "EmotionDataModule", device: "str | torch.device") -> Iterator["Batch"]:
-    """An epoch of training batches on the device."""
-    return (data.fetch(rows._replace(rows=rows.rows.to(device))) for rows in data.train_dataloader())
-
-
-def _bare(settings: Settings, data: "EmotionDataModule", classifier: "EmotionClassifier") -> Iterator[None]:
-    """The same parts (loader, network, loss, optimiser, precision) without Lightning."""
-    import torch
-
-    from emotion.building import build
-
-    optimizer = build(settings["optimizer"], classifier.net.parameters())
-    bf16 = str(settings["trainer"]["precision"]).startswith("bf16")
-    classifier.train()
-    while True:
-        for faces, targets in _fetched(data, classifier.device):
-            with torch.autocast(classifier.device.type, torch.bfloat16, enabled=bf16):
-                loss = classifier.criterion(classifier(faces), targets)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            _wait(classifier)
-            yield
-
-
-def _textbook(classifier: "EmotionClassifier", loader: "DataLoader[Any]") -> Iterator[None]:
-    """What a tutorial does: fp32, NCHW, Adam, a DataLoader with two workers."""
-    import torch
-
-    net, criterion, device = classifier.net.train(), classifier.criterion, classifier.device
-    optimizer = torch.optim.Adam(net.parameters(), lr=3e-4)
-    while True:
-        for faces, targets in loader:
-            loss = criterion(net(faces.to(device)), targets.to(device))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            _wait(classifier)
-            yield
-
-
-def _textbook_loader(settings: Settings, data: "EmotionDataModule", folder: Path) -> "DataLoader[Any]":
-    """An ImageFolder of torchvision over the training faces as PNG files, PIL transforms like V4's, two workers."""
-    from PIL import Image
-    from torch.utils.data import DataLoader
-    from torchvision import transforms
-    from torchvision.datasets import ImageFolder
-
-    for row in data.split.train[:2000]:
-        place = folder / f"{data.labels[row]}"
-        place.mkdir(exist_ok=True)
-        Image.fromarray(data.faces.images[row]).save(place / f"{row}.png")
-    size = settings["input"]["size"]
-    steps = [
-        transforms.Grayscale(settings["input"]["channels"]),
-        transforms.Resize((size, size)),
-        transforms.RandomHorizontalFlip(),
-        transforms.RandomAffine(15, translate=(0.1, 0.1)),
-        transforms.ColorJitter(0.2, 0.2, 0.1),
-        transforms.RandomApply([transforms.GaussianBlur(3)], p=0.1),
-        transforms.ToTensor(),
-        transforms.Normalize(settings["input"]["mean"], settings["input"]["std"]),
-        transforms.RandomErasing(p=0.1, scale=(0.02, 0.1)),
-    ]
-    dataset = ImageFolder(str(folder), transforms.Compose(steps))
-    return DataLoader(
-        dataset, settings["batch_size"], shuffle=True, num_workers=2, drop_last=True, persistent_workers=True
-    )
-
-
-def _wait(classifier: "EmotionClassifier") -> None:
-    """Let an accelerator finish before the clock is read."""
-    import torch
-
-    if classifier.device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def _start_up() -> dict[str, float]:
-    """Seconds until a fresh process has answered, the median of three."""
-    asked = {
-        "import torch": [sys.executable, "-c", "import torch"],
-        "emotion.train --help": [sys.executable, "-m", "emotion.train", "--help"],
-    }
-    found = {}
-    for name, arguments in asked.items():
-        times = []
-        for _ in range(3):
-            started = time.perf_counter()
-            subprocess.run(arguments, check=True, capture_output=True, env=os.environ)
-            times.append(time.perf_counter() - started)
-        found[name] = median(times)
-    return found
-
-
-def _print(result: Settings, rate: dict[str, float], machine: str) -> None:
-    from rich.table import Table
-
-    net = result["model"].rsplit(".", 1)[-1]
-    table = Table(title=f"{net}, batch {result['batch_size']}, {machine}", title_justify="left")
-    for column in ("faces/s, median", "this package", "textbook", "ratio"):
-        table.add_column(column, justify="left" if column.startswith("faces") else "right")
-    for name in ("training", "loader"):
-        ratio = result[f"{name}_over_textbook"]
-        table.add_row(name, f"{rate[name]:,.1f}", f"{rate[f'{name}, textbook']:,.1f}", f"{ratio:.2f} x")
-    console().print(table)
-    print(
-        f"Lightning over a bare loop of the same parts: {100 * result['lightning_overhead']:+.1f} % time\n"
-        f"peak memory {result['peak_memory_mb']:,.0f} MB; start-up "
-        + json.dumps({name: round(seconds, 2) for name, seconds in result["start_up_seconds"].items()})
-    )
+def _without_model(overrides: Sequence[str]) -> list[str]:
+    return [override for override in overrides if override.split("=")[0] not in ("model", "models")]
 
 
 @verb("bench")
 def main(cfg: DictConfig) -> None:
     """Measure in the folder that Hydra made."""
-    bench(cfg, near(Path(HydraConfig.get().runtime.output_dir)))
+    hydra = HydraConfig.get()
+    bench(cfg, near(Path(hydra.runtime.output_dir)), hydra.overrides.task)
 
 
 if __name__ == "__main__":

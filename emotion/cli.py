@@ -29,6 +29,7 @@ CONF = next(
     folder for folder in (Path(__file__).parent / "conf", Path(__file__).parent.parent / "conf") if folder.is_dir()
 )
 """conf/ lies inside an installed package, and beside it in a clone."""
+VERBS = sorted(file.stem for file in CONF.glob("*.yaml") if file.stem != "base")
 
 
 OVERRIDE = re.compile(r"\+{0,2}(hydra/)?[\w.@]+=")
@@ -75,6 +76,11 @@ def compose(verb: str, *overrides: str) -> DictConfig:
     inside = GlobalHydra.instance().is_initialized()  # by the verb under way, whose configs are the same
     with contextlib.nullcontext() if inside else hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra.compose(verb, overrides=list(overrides))
+
+
+def is_whole(value: object, least: int) -> bool:
+    """Whether a setting is a whole number of at least `least`; true and false are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def listed(value: str | Sequence[object]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from emotion.cli import verb
+from emotion.cli import is_whole, verb
 from emotion.errors import UserError
 
 Settings = dict[str, Any]
@@ -76,7 +76,7 @@ def _reachable(host: str) -> str:
 
 
 def _check(settings: Settings) -> None:
-    if not _whole(settings["port"], 0) or settings["port"] > 65535:
+    if not is_whole(settings["port"], 0) or settings["port"] > 65535:
         raise UserError(f"port={settings['port']}: expected a whole number up to 65535; 0 is any free port.")
     if not isinstance(settings["host"], str) or not settings["host"]:
         raise UserError(f"host={settings['host']}: expected an address of this machine, such as 127.0.0.1.")
@@ -84,17 +84,13 @@ def _check(settings: Settings) -> None:
     if not isinstance(hosts, list) or not all(isinstance(name, str) for name in hosts):
         raise UserError(f"hosts={hosts}: expected names, such as [demo.example.org].")
     for name in ("waiting", "connections"):
-        if not _whole(limits[name], 1):
+        if not is_whole(limits[name], 1):
             raise UserError(f"limits.{name}={limits[name]}: expected a whole number of 1 or more.")
     for name in ("megabytes", "megapixels", "per_second", "seconds"):
         anything = name == "per_second" and limits[name] is None
         number = isinstance(limits[name], int | float) and not isinstance(limits[name], bool)
         if not anything and not (number and 0 < limits[name] < float("inf")):
             raise UserError(f"limits.{name}={limits[name]}: expected a number above 0.")
-
-
-def _whole(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 @verb("demo")

@@ -38,7 +38,7 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> Settin
     settings: Settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     _check(settings)
     subset, views, accelerator = settings["subset"], settings["views"], settings["accelerator"]
-    judge = ensemble.load(settings["checkpoint"]).to("cuda" if machine.on_gpu(accelerator) else "cpu")
+    judge = ensemble.load(settings["checkpoint"]).to(machine.device(accelerator))
     data = data_of(judge.loaded[0], settings)
     votes = _votes(settings, data.faces)
     rows, precision = getattr(data.split, subset), machine.precision(settings["precision"], accelerator)

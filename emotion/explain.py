@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from emotion.cli import duration, near, verb
+from emotion.cli import duration, is_whole, near, verb
 from emotion.errors import UserError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _networks(settings: Settings) -> dict[str, "Ensemble"]:
     """The network to explain and the one beside it, on the device, by names that tell them apart."""
     from emotion import checkpoints, ensemble, machine
 
-    device = "cuda" if machine.on_gpu(settings["accelerator"]) else "cpu"
+    device = machine.device(settings["accelerator"])
     asked = [settings["checkpoint"], *([settings["beside"]] if settings["beside"] else [])]
     loaded = [ensemble.load(source).to(device) for source in asked]
     for other in loaded[1:]:
@@ -142,16 +142,16 @@ def _check(settings: Settings) -> None:
         if settings[name] not in choices:
             raise UserError(f"{name}={settings[name]}: expected {', '.join(choices)}.")
     for name, least in (("faces", 1), ("shown", 1), ("seed", 0)):
-        if not _whole(settings[name], least):
+        if not is_whole(settings[name], least):
             raise UserError(f"{name}={settings[name]}: expected a whole number of {least} or more.")
     asked = settings["faithfulness"]
     sizes = [asked.get(name) for name in ("faces", "sensitivity")] if isinstance(asked, dict) else [None]
-    if asked is not None and not all(_whole(size, 2) for size in sizes):
+    if asked is not None and not all(is_whole(size, 2) for size in sizes):
         raise UserError(f"faithfulness={asked}: expected faces and sensitivity, whole numbers of 2 or more, or null.")
     rows, images = settings["rows"], settings["images"]
     if rows is not None and images is not None:
         raise UserError("rows= and images= both name the faces; expected one of them.")
-    if rows is not None and not (isinstance(rows, list) and rows and all(_whole(row, 0) for row in rows)):
+    if rows is not None and not (isinstance(rows, list) and rows and all(is_whole(row, 0) for row in rows)):
         raise UserError(f"rows={rows}: expected row numbers of the source: rows=[28709,30011].")
     if images is not None and not (images and isinstance(images, str | list)):
         raise UserError(f"images={images}: expected picture files or folders of them: images=[a.jpg,photos].")
@@ -161,10 +161,6 @@ def _check(settings: Settings) -> None:
         )
     if settings["output"] and Path(settings["output"]).is_file():
         raise UserError(f"output={settings['output']} is a file; expected a folder.")
-
-
-def _whole(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 @verb("explain")

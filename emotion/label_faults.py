@@ -64,7 +64,7 @@ def label_faults(
             f"expected some of two classes at least. Leave checkpoint= out, or give another run."
         )
     found = evaluation.probabilities(
-        judge.to("cuda" if machine.on_gpu(accelerator) else "cpu"),
+        judge.to(machine.device(accelerator)),
         faces.images,
         rows,
         views,

@@ -22,6 +22,11 @@ def on_gpu(accelerator: str) -> bool:
     return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
+def device(accelerator: str) -> torch.device:
+    """Where a trainer with this `accelerator` computes, of one process."""
+    return torch.device("cuda" if on_gpu(accelerator) else "cpu")
+
+
 def can_compile(accelerator: str) -> bool:
     """Whether torch.compile has the compiler it needs: Triton on an accelerator, a C++ compiler on a processor."""
     if on_gpu(accelerator):

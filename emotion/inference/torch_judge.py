@@ -29,7 +29,7 @@ class TorchJudge:
     ) -> None:
         if views not in VIEWS:
             raise UserError(f"views={views}: expected one of {', '.join(VIEWS)}.")
-        self.ensemble = ensemble.load(checkpoint).to("cuda" if machine.on_gpu(accelerator) else "cpu").eval()
+        self.ensemble = ensemble.load(checkpoint).to(machine.device(accelerator)).eval()
         self.name, self.classes, self.views = self.ensemble.name, self.ensemble.classes, views
         self.side, self.channels = self.ensemble.stored
 

@@ -9,13 +9,11 @@ import pytest
 import torch
 
 from emotion import checkpoints, ensemble
-from emotion.bench import bench
 from emotion.cli import compose
 from emotion.errors import UserError
 from emotion.export import export
 from emotion.exporting.onnx_int8 import why_not
 from emotion.inference.onnx_judge import OnnxJudge
-from emotion.runs import read_record
 from tests.pictures import FOUND
 
 
@@ -122,15 +120,3 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(run: Path, wrong: list
     with pytest.raises(UserError, match=says):
         export(compose("export", "checkpoint=run", *wrong), Path("elsewhere"))
     assert sorted(Path().rglob("*")) == before
-
-
-def test_the_bench_of_latency_leaves_a_figure_for_each() -> None:
-    Path("bench").mkdir()
-    bench(
-        compose("bench", "measure=latency", "model=compact_cnn", "trainer.accelerator=cpu", "seconds=0.1"),
-        Path("bench"),
-    )
-    found = read_record(Path("bench")) or {}
-    assert found["milliseconds"].keys() == {"torch", "onnx", "onnx int8"}
-    assert min(found["milliseconds"].values()) > 0
-    assert found["bytes"]["onnx int8"] < found["bytes"]["onnx"]

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import closing
 from http.client import HTTPConnection
-from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -22,7 +21,6 @@ import torch
 from numpy.typing import NDArray
 
 import emotion
-from emotion.bench import bench
 from emotion.cli import compose
 from emotion.demo import demo, listening
 from emotion.errors import UserError
@@ -323,17 +321,6 @@ def test_sigterm_stops_the_verb() -> None:
         child.terminate()  # not SIGINT, which a shell's background jobs are born deaf to
         assert child.communicate()[1] == ""
     assert child.returncode == 143
-
-
-def test_the_bench_asks_a_server_that_sigterm_then_stops(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("run").mkdir()
-    found = bench(compose("bench", "measure=demo", "seconds=0.5", "clients=2"), Path("run"))
-    assert found["answers"] > 0
-    assert (found["errors"], found["status"]) == ([], 143)
-    assert found["p50_ms"] <= found["p95_ms"]
-    assert "0 errors" in capsys.readouterr().out
-    with pytest.raises(UserError, match="clients=40: expected a whole number from 1 to 16"):
-        bench(compose("bench", "measure=demo", "clients=40"), Path("run"))
 
 
 def test_a_port_that_is_taken_is_named() -> None:

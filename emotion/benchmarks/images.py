@@ -15,6 +15,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from emotion.benchmarks.scoreboard import Line, Measured
 from emotion.cli import console
 from emotion.errors import UserError
 
@@ -26,8 +27,8 @@ AT_ONCE = 500  # images drawn together, and in one folder
 EVERY = 0.02  # seconds between two looks at the memory
 
 
-def bench_images(settings: Settings) -> Settings:
-    """Rates and memory for each of `settings["images"]`, printed as a table.
+def bench_images(settings: Settings) -> Measured:
+    """Rates and memory for each of `settings["images"]`.
 
     Raises:
         UserError: a number too small for its batches, or a system that does not tell a process its memory.
@@ -39,9 +40,16 @@ def bench_images(settings: Settings) -> Settings:
         raise UserError(f"images={settings['images']}: expected numbers from {least} on, twice the batch size.")
     measured = [_alone(settings, count) for count in settings["images"]]
     _print(measured, settings)
-    return {"measure": "images", "sides": SIDES, "size": settings["image_size"], "steps": settings["steps"]} | {
-        "batch_size": settings["batch_size"], "augment": list(settings["augment"]), "measured": measured,
+    least, most = measured[0], measured[-1]
+    lines = [
+        Line(f"memory, {most['images']:,} images {does}", "MB", most[key], f"{least['images']:,} images", least[key])
+        for does, key in (("prepared", "preparing_anonymous_mb"), ("loaded", "loading_anonymous_mb"))
+    ]
+    found = {
+        "sides": SIDES, "size": settings["image_size"], "steps": settings["steps"],
+        "batch_size": settings["batch_size"], "augment": list(settings["augment"]), "images": measured,
     }  # fmt: skip
+    return Measured(found, lines)
 
 
 def _alone(settings: Settings, count: int) -> Settings:

@@ -9,10 +9,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from emotion.benchmarks.scoreboard import Line, Measured
+
 Settings = dict[str, Any]
 
 
-def bench_latency(settings: Settings) -> Settings:
+def bench_latency(settings: Settings) -> Measured:
     """Median milliseconds of each.
 
     Raises:
@@ -20,7 +22,7 @@ def bench_latency(settings: Settings) -> Settings:
     """
     import torch
 
-    from emotion import assembly, checkpoints, ensemble, report
+    from emotion import assembly, checkpoints, ensemble
     from emotion.exporting.latency import milliseconds, one_thread
     from emotion.exporting.onnx_export import drawn, export_onnx
     from emotion.exporting.onnx_int8 import quantised
@@ -44,17 +46,7 @@ def bench_latency(settings: Settings) -> Settings:
         )
         sizes = {name: file.stat().st_size for name, file in {"onnx": fp32, "onnx int8": int8}.items()}
     lines = [
-        {
-            "one face, one thread": name,
-            "ms, median": f"{took:.2f}",
-            "MB": f"{sizes[name] / 1e6:.1f}" if name in sizes else "",
-        }
-        for name, took in found.items()
+        Line(f"{alone.name}: one face, one thread, {name}", "ms", found[name], "torch", found["torch"])
+        for name in sizes
     ]
-    report.print_table(alone.name, lines)
-    return {
-        "measure": "latency",
-        "model": settings["model"]["_target_"],
-        "milliseconds": found,
-        "bytes": sizes,
-    }
+    return Measured({"model": settings["model"]["_target_"], "milliseconds": found, "bytes": sizes}, lines)

@@ -14,6 +14,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
+from emotion.benchmarks.scoreboard import Line, Measured
 from emotion.errors import UserError
 
 Settings = dict[str, Any]
@@ -21,7 +22,7 @@ COMMAND = [sys.executable, "-m", "emotion.demo", "port=0", "limits.per_second=nu
 WARM_UP = 3  # seconds, in which memory grows to what the server needs
 
 
-def bench_demo(settings: Settings) -> Settings:
+def bench_demo(settings: Settings) -> Measured:
     """Answers per second, how long they take, errors, and the server's memory after warming up and at the end.
 
     Raises:
@@ -43,23 +44,25 @@ def bench_demo(settings: Settings) -> Settings:
         finally:
             server.terminate()
     p50, p95 = (1000 * np.percentile(waits, (50, 95))).tolist() if waits else (float("nan"),) * 2
-    result = {
-        "measure": "demo",
+    rate = len(waits) / elapsed
+    found = {
         "clients": clients,
         "seconds": elapsed,
         "answers": len(waits),
-        "answers_per_second": len(waits) / elapsed,
+        "answers_per_second": rate,
         "p50_ms": p50,
         "p95_ms": p95,
         "errors": errors,
         "memory_mb": {"warm": before, "end": after},
         "status": server.returncode,
     }
-    print(
-        f"{clients} clients for {elapsed:.0f} s: {result['answers_per_second']:.1f} answers/s, p50 {p50:.0f} ms, "
-        f"p95 {p95:.0f} ms, {len(errors)} errors; server {before:,.0f} MB, at the end {after:,.0f} MB"
-    )
-    return result
+    lines = [
+        Line(f"the demo, {clients} clients", "answers/s", rate),
+        Line("19 of 20 answers come within", "ms", p95),
+        Line("answers that went wrong", "of all", len(errors) / max(1, len(errors) + len(waits))),
+        Line("memory of the server", "MB", after, "after warming up", before),
+    ]
+    return Measured(found, lines)
 
 
 def _port(server: "subprocess.Popen[str]") -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from emotion.bench import bench
-from emotion.bench_images import draw_lists
+from emotion.benchmarks.images import draw_lists
 from emotion.cli import compose
 from emotion.data import path_list
 from emotion.errors import UserError
@@ -27,7 +27,8 @@ def test_each_number_has_its_rates_and_its_memory(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     Path("run").mkdir()
     bench(compose("bench", *SMALL, "images=[300]"), Path("run"))
-    (found,) = (read_record(Path("run")) or {})["measured"]
+    (measured,) = (read_record(Path("run")) or {})["measured"]
+    (found,) = measured["images"]
     assert found["images"] == 300
     assert found["prepared_mb"] == pytest.approx(300 * (32 * 32 * 3 + 2 + 96) / 1e6, rel=0.01)
     assert found["preparing_anonymous_mb"] >= found["start_anonymous_mb"] > 0
