@@ -1,8 +1,11 @@
 """Pictures with drawn faces in them that the detector finds."""
 
+from io import BytesIO
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from emotion.data.synthetic import draw
 
@@ -17,3 +20,11 @@ def scene(*places: tuple[int, int, int], width: int = 640, height: int = 480) ->
         enlarged = cv2.resize(face, (side, side), interpolation=cv2.INTER_CUBIC)
         picture[top : top + side, left : left + side] = enlarged[..., None]
     return picture
+
+
+def packed(picture: NDArray[np.uint8] | Image.Image, kind: str = "PNG", **settings: object) -> bytes:
+    """As a file of one of Pillow's formats."""
+    file = BytesIO()
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    image.save(file, kind, **settings)
+    return file.getvalue()

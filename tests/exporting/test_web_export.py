@@ -7,7 +7,6 @@ import shutil
 import threading
 from collections.abc import Iterator
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ import pytest
 from filelock import FileLock
 from numpy.typing import NDArray
 from onnxruntime import InferenceSession
-from PIL import Image
 
 import emotion
 from emotion import ensemble
@@ -26,7 +24,7 @@ from emotion.exporting.web_export import export_web, halved
 from emotion.exporting.web_runtime import FILES, NAME, runtime_files
 from emotion.inference.detectors import Box, Haar, crop
 from emotion.inference.onnx_judge import OnnxJudge
-from tests.pictures import scene
+from tests.pictures import packed, scene
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'emotion[dev]'")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -117,12 +115,6 @@ def page(browser: "sync_api.Browser", address: str, noticed: list[str]) -> Itera
     sync_api.expect(opened.locator("#choose")).to_be_enabled(timeout=30_000)
     yield opened
     context.close()
-
-
-def packed(pixels: NDArray[np.uint8], kind: str = "PNG") -> bytes:
-    file = BytesIO()
-    Image.fromarray(pixels).save(file, kind)
-    return file.getvalue()
 
 
 def looked(page: "sync_api.Page", picture: NDArray[np.uint8], maps: bool = False) -> list[dict[str, Any]]:

@@ -1,4 +1,3 @@
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -7,13 +6,7 @@ from PIL import Image
 
 from emotion.errors import UserError
 from emotion.inference.pictures import LONGEST, as_picture, read_picture
-
-
-def packed(image: Image.Image, kind: str = "PNG", **settings: object) -> bytes:
-    file = BytesIO()
-    image.save(file, kind, **settings)
-    return file.getvalue()
-
+from tests.pictures import packed
 
 RAMP = np.linspace(0, 255, 12 * 8).astype(np.uint8).reshape(8, 12)
 

@@ -9,8 +9,7 @@ from emotion.errors import UserError
 from emotion.inference import piped as module
 from emotion.inference.frames import Reel
 from emotion.inference.piped import piped
-from tests.inference.videos import jpeg
-from tests.pictures import scene
+from tests.pictures import packed, scene
 
 
 class Trickle:
@@ -35,7 +34,7 @@ def levels(reel: object) -> list[int]:
 
 @pytest.mark.parametrize("piece", [1, 3, 1000, 1 << 20])
 def test_jpegs_one_after_another_are_its_frames(piece: int) -> None:
-    reel = piped(Trickle(b"".join(map(jpeg, GREYS)), piece), rate=10)
+    reel = piped(Trickle(b"".join(packed(one, "JPEG") for one in GREYS), piece), rate=10)
     assert isinstance(reel, Reel)
     frames = list(reel.frames)
     assert [round(float(frame.picture.mean())) for frame in frames] == [10, 90, 170, 250]
@@ -44,7 +43,7 @@ def test_jpegs_one_after_another_are_its_frames(piece: int) -> None:
 
 
 def test_of_so_many_the_first_is_handed_out() -> None:
-    reel = piped(flowing(b"".join(map(jpeg, GREYS))), rate=10, every=3)
+    reel = piped(flowing(b"".join(packed(one, "JPEG") for one in GREYS)), rate=10, every=3)
     assert isinstance(reel, Reel)
     assert [(frame.number, frame.time) for frame in reel.frames] == [(0, 0.0), (3, 0.3)]
     assert (reel.read, reel.rate) == (4, pytest.approx(10 / 3))
@@ -57,25 +56,26 @@ def flowing(content: bytes) -> Trickle:
 @pytest.mark.parametrize("settings", [{"progressive": True}, {"restart_marker_rows": 1}, {"optimize": True}])
 def test_every_kind_of_jpeg_ends_where_it_ends(settings: dict[str, object]) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
-    content = jpeg(noise, quality=95, **settings)
+    content = packed(noise, "JPEG", quality=95, **settings)
     reel = piped(flowing(content * 3), rate=10)
     assert isinstance(reel, Reel)
     assert [frame.picture.shape for frame in reel.frames] == [(64, 64, 3)] * 3
 
 
 def test_a_picture_within_a_picture_is_no_frame() -> None:
-    thumbnail = jpeg(np.zeros((8, 8, 3), np.uint8))
-    content = b"".join(jpeg(grey, comment=thumbnail) for grey in GREYS)
+    thumbnail = packed(np.zeros((8, 8, 3), np.uint8), "JPEG")
+    content = b"".join(packed(grey, "JPEG", comment=thumbnail) for grey in GREYS)
     assert levels(piped(flowing(content), rate=10)) == [10, 90, 170, 250]
 
 
 def test_what_lies_between_pictures_is_left_out() -> None:
-    parts = (jpeg(GREYS[0]), b"--boundary\r\nContent-Type: image/jpeg\r\n\r\n", jpeg(GREYS[1]), b"\r\n")
+    first, second = (packed(grey, "JPEG") for grey in GREYS[:2])
+    parts = (first, b"--boundary\r\nContent-Type: image/jpeg\r\n\r\n", second, b"\r\n")
     assert levels(piped(flowing(b"".join(parts)), rate=10)) == [10, 90]
 
 
 def test_a_damaged_frame_and_a_cut_one_are_counted_and_left_out() -> None:
-    whole = jpeg(scene((10, 10, 100), width=200, height=150))
+    whole = packed(scene((10, 10, 100), width=200, height=150), "JPEG")
     damaged = whole[:200] + b"\x00" * 20 + whole[220:]
     reel = piped(flowing(whole + damaged + whole + whole[: len(whole) // 2]), rate=10)
     assert isinstance(reel, Reel)
@@ -102,7 +102,7 @@ def test_a_telephone_s_photograph_with_others_behind_it_is_one_picture() -> None
 
 
 def test_a_frame_is_there_before_the_next_but_one_is_read() -> None:
-    each = [jpeg(grey) for grey in GREYS * 50]
+    each = [packed(grey, "JPEG") for grey in GREYS * 50]
     stream = Trickle(b"".join(each), 64)
     reel = piped(stream, rate=10)
     assert isinstance(reel, Reel)
@@ -111,8 +111,8 @@ def test_a_frame_is_there_before_the_next_but_one_is_read() -> None:
 
 
 def test_a_stream_never_holds_more_than_one_picture_s_bytes() -> None:
-    stream = module._Stream(Trickle(b"".join(map(jpeg, GREYS * 50)), 100))
-    largest = max(map(len, map(jpeg, GREYS)))
+    stream = module._Stream(Trickle(b"".join(packed(one, "JPEG") for one in GREYS * 50), 100))
+    largest = max(map(len, (packed(one, "JPEG") for one in GREYS)))
     for _ in stream.jpegs():
         assert len(stream.held) <= largest + 100
 
@@ -130,6 +130,6 @@ def test_something_else_on_standard_input_is_one_message() -> None:
 
 def test_no_end_of_a_picture_is_waited_for_without_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_BYTES", 10_000)
-    for start in (b"\x89PNG", jpeg(GREYS[0])[:-2]):
+    for start in (b"\x89PNG", packed(GREYS[0], "JPEG")[:-2]):
         with pytest.raises(UserError, match="expected pictures of at most 0 MiB; found a larger one"):
             piped(flowing(start + b"\x01" * 200_000), rate=10)

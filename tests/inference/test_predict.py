@@ -15,8 +15,8 @@ import emotion
 from emotion.cli import compose
 from emotion.errors import UserError
 from emotion.predict import Predicted, predict
-from tests.inference.videos import cut, film, jpeg, moving_face, read
-from tests.pictures import FOUND, scene
+from tests.inference.videos import cut, film, moving_face, read
+from tests.pictures import FOUND, packed, scene
 
 OUT = Path("out")
 TWO = scene((50, 100, 240), (400, 200, 160))
@@ -181,7 +181,7 @@ def test_standard_input_may_be_one_picture(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_standard_input_may_be_many_pictures_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = [*moving_face(12)[:3], scene((400, 200, 200))]
-    Path("stream.mjpeg").write_bytes(b"".join(map(jpeg, pictures)))
+    Path("stream.mjpeg").write_bytes(b"".join(packed(one, "JPEG") for one in pictures))
     with Path("stream.mjpeg").open() as file:
         monkeypatch.setattr(sys, "stdin", file)
         assert predicted("source=-", "fps=10")[:2] == (1, 2)
@@ -241,7 +241,7 @@ def started(*arguments: str) -> "subprocess.Popen[bytes]":
 
 
 def test_a_stream_is_judged_picture_by_picture_into_a_pipe() -> None:
-    pictures = [jpeg(picture, quality=90) for picture in moving_face(6)]
+    pictures = [packed(picture, "JPEG", quality=90) for picture in moving_face(6)]
     with started("source=-", "output=-", "fps=2") as child:
         assert child.stdin
         assert child.stdout
@@ -263,7 +263,7 @@ def test_a_stream_is_judged_picture_by_picture_into_a_pipe() -> None:
 def test_sigterm_amid_a_video_leaves_whole_files() -> None:
     with started("source=-", "output=out") as child:
         assert child.stdin
-        child.stdin.write(b"".join(jpeg(picture, quality=90) for picture in moving_face(5)))
+        child.stdin.write(b"".join(packed(picture, "JPEG", quality=90) for picture in moving_face(5)))
         child.stdin.flush()
         table = OUT / "predictions.jsonl"
         while child.poll() is None and not (table.is_file() and table.read_text().count("\n") == 5):

@@ -1,13 +1,11 @@
 """Small videos, and streams of JPEGs, as cameras and ffmpeg make them."""
 
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from emotion.inference.videos import silence
 from tests.pictures import scene
@@ -44,10 +42,3 @@ def cut(path: Path, share: float = 0.5) -> Path:
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     return path
-
-
-def jpeg(picture: NDArray[np.uint8], **settings: object) -> bytes:
-    """As a file."""
-    file = BytesIO()
-    Image.fromarray(picture).save(file, "JPEG", **settings)
-    return file.getvalue()

@@ -2,12 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BytesIO
 from threading import Thread
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from emotion.demo import listening
 from emotion.serving.looking import Looker
@@ -28,9 +23,3 @@ def serving(looker: Looker, local: bool = True, hosts: tuple[str, ...] = (), **l
         finally:
             running.should_exit = True
             thread.join()
-
-
-def packed(pixels: NDArray[np.uint8], kind: str = "PNG") -> bytes:
-    file = BytesIO()
-    Image.fromarray(pixels).save(file, kind)
-    return file.getvalue()

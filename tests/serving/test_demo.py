@@ -34,8 +34,8 @@ from emotion.inference.torch_judge import TorchJudge
 from emotion.preprocess import values
 from emotion.serving.guard import REMEMBERED, Allowance
 from emotion.serving.looking import Looker
-from tests.pictures import scene
-from tests.serving.demo_serving import packed, serving
+from tests.pictures import packed, scene
+from tests.serving.demo_serving import serving
 
 TWO = packed(scene((50, 100, 240), (400, 200, 160)))
 

@@ -9,8 +9,8 @@ import pytest
 
 import emotion
 from emotion.serving.looking import Looker
-from tests.pictures import scene
-from tests.serving.demo_serving import packed, serving
+from tests.pictures import packed, scene
+from tests.serving.demo_serving import serving
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'emotion[dev]'")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
