@@ -1,6 +1,6 @@
 """How many images of mixed sizes a path list may have: python -m emotion.bench measure=images [images=[1000,10000]].
 
-For each number, in a process of its own: drawn faces as JPEG files of 64 to 320 pixels, prepared, then training batches
+For each number, in a process of its own: drawn faces as JPEG files of mixed sizes, prepared, then training batches
 for a fixed number of steps. Anonymous memory is what a program cannot do without; file-backed memory is the pages of
 the prepared arrays that the system has at hand, which it takes back when it needs them.
 """
@@ -21,7 +21,6 @@ from emotion.errors import UserError
 
 Settings = dict[str, Any]
 STATUS = Path("/proc/self/status")
-SIDES = (64, 320)
 LISTS = {"train": 0.8, "val": 0.1, "test": 0.1}
 AT_ONCE = 500  # images drawn together, and in one folder
 EVERY = 0.02  # seconds between two looks at the memory
@@ -46,7 +45,7 @@ def bench_images(settings: Settings) -> Measured:
         for does, key in (("prepared", "preparing_anonymous_mb"), ("loaded", "loading_anonymous_mb"))
     ]
     found = {
-        "sides": SIDES, "size": settings["image_size"], "steps": settings["steps"],
+        "sides": settings["image_sides"], "size": settings["image_size"], "steps": settings["steps"],
         "batch_size": settings["batch_size"], "augment": list(settings["augment"]), "images": measured,
     }  # fmt: skip
     return Measured(found, lines)
@@ -56,7 +55,7 @@ def _alone(settings: Settings, count: int) -> Settings:
     """One number of images: drawn here, the rest in a fresh process, so that its peaks are its own."""
     with tempfile.TemporaryDirectory(prefix="emotion-bench-") as folder:
         started = time.perf_counter()
-        draw_lists(Path(folder), count, settings["seed"])
+        draw_lists(Path(folder), count, settings["image_sides"], settings["seed"])
         drawing = count / (time.perf_counter() - started)
         print(f"{count:,} images drawn, {drawing:,.0f} a second", flush=True)
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
@@ -65,8 +64,8 @@ def _alone(settings: Settings, count: int) -> Settings:
     return {"images": count, "drawn_per_second": drawing} | found
 
 
-def draw_lists(folder: Path, count: int, seed: int) -> None:
-    """`count` distinct JPEG files, and train.csv, val.csv and test.csv that list them by name of emotion."""
+def draw_lists(folder: Path, count: int, sides: tuple[int, int], seed: int) -> None:
+    """`count` distinct JPEG files whose sides are in `sides`; train.csv, val.csv and test.csv list them by emotion."""
     import numpy as np
     from PIL import Image
 
@@ -80,7 +79,7 @@ def draw_lists(folder: Path, count: int, seed: int) -> None:
         place = folder / f"{start // AT_ONCE:05d}"
         place.mkdir()
         for index, face in enumerate(draw(labels, rng)):
-            width, height = rng.integers(SIDES[0], SIDES[1], 2, endpoint=True).tolist()
+            width, height = rng.integers(*sides, 2, endpoint=True).tolist()
             image = Image.fromarray(face).resize((width, height), Image.Resampling.BICUBIC).convert("RGB")
             image.save(place / f"{index}.jpg", quality=85)
         return [f"{place.name}/{index}.jpg,{EMOTIONS[label]}" for index, label in enumerate(labels)]
@@ -164,7 +163,8 @@ def _print(measured: list[Settings], settings: Settings) -> None:
     from rich.table import Table
 
     size, steps, batch = (settings[name] for name in ("image_size", "steps", "batch_size"))
-    title = f"JPEG files of {SIDES[0]} to {SIDES[1]} pixels made {size}x{size}; {steps} batches of {batch}"
+    least, most = settings["image_sides"]
+    title = f"JPEG files of {least} to {most} pixels made {size}x{size}; {steps} batches of {batch}"
     table = Table(title=title, title_justify="left")
     columns = {
         "images": "images", "drawn /s": "drawn_per_second", "prepared /s": "prepared_per_second",

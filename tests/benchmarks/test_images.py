@@ -16,7 +16,7 @@ SMALL = ("measure=images", "model=baseline_cnn", "batch_size=16", "steps=3", "im
 
 
 def test_drawn_lists_are_distinct_images_of_mixed_sizes(tmp_path: Path) -> None:
-    draw_lists(tmp_path, 60, seed=0)
+    draw_lists(tmp_path, 60, (64, 320), seed=0)
     readings = path_list.read(*(str(tmp_path / f"{part}.csv") for part in ("train", "val", "test")))
     contents = [file.read_bytes() for file in readings.files]
     assert readings.expected == 60
