@@ -27,6 +27,7 @@ def calibrate(
     if not path.is_file():
         return None
     classifier, rows = checkpoints.load(path).classifier.to(device), data.split.val
+    classifier.tune(channels_last=True, compile_net=False)
     logits = evaluation.asked(
         lambda pixels: classifier.logits(pixels).squeeze(0), data.faces.images, rows, device, precision
     )
@@ -46,19 +47,10 @@ def score(record: Settings, data: EmotionDataModule, trainer: Trainer) -> Settin
     settings = record["config"]
     run_dir, best = Path(settings["run_dir"]), record["best"]
     judge = Ensemble([checkpoints.load(run_dir)]).to(trainer.strategy.root_device)
-    judged = {
-        views: evaluation.score_rows(
-            judge,
-            data.faces.images,
-            data.labels,
-            data.split.test,
-            data.split.train,
-            views,
-            trainer.precision,
-            data.votes,
-        )
-        for views in dict.fromkeys(("none", settings["views"]))
-    }
+    views = tuple(dict.fromkeys(("none", settings["views"])))
+    judged = evaluation.score_rows(
+        judge, data.faces.images, data.labels, data.split.test, data.split.train, views, trainer.precision, data.votes
+    )
     scores = {views: found.scores for views, found in judged.items()}
     stand_in = " (SYNTHETIC faces)" if record["data"]["stand_in"] else ""
     title = f"test{stand_in}: epoch {best['epoch'] + 1}, chosen by {best['metric']} {best['score']:.4f}"

@@ -16,7 +16,7 @@ from emotion.errors import UserError
 from emotion.metrics import EpochScores
 from emotion.optimizers import parameter_groups
 from emotion.preprocess import Preprocess
-from emotion.views import averaged, logits
+from emotion.views import averaged, logits, logits_of_each
 
 if TYPE_CHECKING:  # a teacher is made of classifiers
     from emotion.distillation import Teacher
@@ -89,10 +89,14 @@ class EmotionClassifier(L.LightningModule):
         """Normalised faces (B, C, S, S) to probabilities (B, K), through the temperature."""
         return averaged(logits(self, faces, "none"), self.temperature)
 
-    @torch.inference_mode()
     def logits(self, pixels: Tensor, views: str = "none") -> Tensor:
         """Raw uint8 faces (B, H, W) or (B, H, W, 3) to logits (V, B, K) of each view, whatever the temperature."""
-        return logits(self, self.preprocess(pixels), views)
+        return self.logits_of_each(pixels, [views])[views]
+
+    @torch.inference_mode()
+    def logits_of_each(self, pixels: Tensor, views: Sequence[str]) -> dict[str, Tensor]:
+        """`logits` by the name of their views, each view asked once."""
+        return logits_of_each(self, self.preprocess(pixels), views)
 
     def probabilities(self, pixels: Tensor, views: str = "none") -> Tensor:
         """Raw uint8 faces (B, H, W) or (B, H, W, 3) to probabilities (B, K), averaged over the test-time views."""

@@ -75,17 +75,24 @@ class Ensemble(nn.Module):
 
     def probabilities(self, pixels: Tensor, views: str = "none") -> Tensor:
         """Raw uint8 faces (B, H, W) or (B, H, W, 3) to probabilities (B, K), the mean over members of their own."""
-        return self.with_and_without_temperature(pixels, views)[0]
+        return self.with_and_without_temperature(pixels, [views])[:, 0, 0]
 
     def calibrated(self, faces: Tensor) -> Tensor:
         """Faces (B, 1 or 3, H, W) from 0 to 1 to the same; gradients flow."""
         return torch.stack([one.calibrated(one.preprocess.take(faces)) for one in self.members]).mean(0)
 
-    def with_and_without_temperature(self, pixels: Tensor, views: str = "none") -> tuple[Tensor, Tensor]:
-        """`probabilities` (B, K), and what they would be if every member's temperature were 1, of one pass."""
-        logits = [member.logits(pixels, views) for member in self.members]
-        tempered = [averaged(own, t) for own, t in zip(logits, self.temperatures, strict=True)]
-        return torch.stack(tempered).mean(0), torch.stack([averaged(own) for own in logits]).mean(0)
+    def with_and_without_temperature(self, pixels: Tensor, views: Sequence[str]) -> Tensor:
+        """For each of the named views `probabilities`, and what they would be if every member's temperature were 1.
+
+        (B, len(views), 2, K), of one pass: a view that several names share is asked once.
+        """
+        of_members = [
+            torch.stack([torch.stack([averaged(own, t), averaged(own)], 1) for own in logits.values()], 1)
+            for logits, t in zip(
+                (one.logits_of_each(pixels, views) for one in self.members), self.temperatures, strict=True
+            )
+        ]
+        return torch.stack(of_members).mean(0)
 
 
 def load(sources: str | Path | Sequence[object]) -> Ensemble:

@@ -46,8 +46,8 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> Settin
     _refuse_others(folder / f"{name}.json", judge)
     trained_on = _trained_on(settings, judge, data, rows)
     judged = evaluation.score_rows(
-        judge, data.faces.images, data.labels, rows, trained_on, views, precision, data.votes
-    )
+        judge, data.faces.images, data.labels, rows, trained_on, (views,), precision, data.votes
+    )[views]
     scores = judged.scores | {"slices": _slices(judged, data, votes)}
     named = [f"{path} at temperature {t:.3g}" for path, t in zip(judge.paths, judge.temperatures, strict=True)]
     several = f"the mean of {len(named)} checkpoints"

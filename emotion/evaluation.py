@@ -1,6 +1,6 @@
 """The one way in which a checkpoint is scored: after training, by evaluate, and so in every record."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,8 +39,7 @@ def probabilities(
     precision: str | int = "32-true",
 ) -> Tensor:
     """Probabilities (n, K) in float32 on the CPU of the faces `images[rows]`, computed where the judge is."""
-    judge.eval()
-    return asked(lambda pixels: judge.probabilities(pixels, views), images, rows, judge.device, precision)
+    return asked(lambda pixels: _ready(judge).probabilities(pixels, views), images, rows, judge.device, precision)
 
 
 @torch.inference_mode()
@@ -110,32 +109,44 @@ def score_rows(
     labels: NDArray[np.int64],
     rows: NDArray[np.int64],
     training_rows: NDArray[np.int64],
-    views: str = "none",
+    views: Sequence[str] = ("none",),
     precision: str | int = "32-true",
     votes: NDArray[np.float32] | None = None,
-) -> Judged:
-    """`rows` judged: scores of all and of the clean ones, and what was asked; `votes`: shares, of all rows."""
-    judge.eval()
-    both = asked(
-        lambda pixels: torch.stack(judge.with_and_without_temperature(pixels, views), 1),
-        images, rows, judge.device, precision,
-    )  # fmt: skip
-    found, plain = both.unbind(1)
-    untempered = plain if set(judge.temperatures) != {1.0} else None
+) -> dict[str, Judged]:
+    """`rows` judged in each of the named views: scores of all and of the clean ones, and what was asked.
+
+    `votes`: shares, of all rows.
+    """
+    _ready(judge)
+    answers = asked(
+        lambda pixels: judge.with_and_without_temperature(pixels, views), images, rows, judge.device, precision
+    )
     clean = ~stand_in(images, rows, training_rows)
 
-    def of(chosen: NDArray[np.bool_]) -> dict[str, Any]:
+    def of(chosen: NDArray[np.bool_], found: Tensor, untempered: Tensor | None) -> dict[str, Any]:
         shares = None if votes is None else votes[rows[chosen]]
         before = None if untempered is None else untempered[chosen]
         return score(found[chosen], labels[rows[chosen]], judge.classes, shares, before)
 
-    scores = {
-        "views": views,
-        "precision": "bf16-mixed" if str(precision).startswith("bf16") else "32-true",
-        "all": of(np.ones_like(clean)),
-        "clean": of(clean),
-    }
-    return Judged(scores, rows, labels[rows], found.argmax(-1).numpy(), clean, found, untempered)
+    judged = {}
+    for name, both in zip(views, answers.unbind(1), strict=True):
+        found, plain = both.unbind(1)
+        untempered = plain if set(judge.temperatures) != {1.0} else None
+        scores = {
+            "views": name,
+            "precision": "bf16-mixed" if str(precision).startswith("bf16") else "32-true",
+            "all": of(np.ones_like(clean), found, untempered),
+            "clean": of(clean, found, untempered),
+        }
+        judged[name] = Judged(scores, rows, labels[rows], found.argmax(-1).numpy(), clean, found, untempered)
+    return judged
+
+
+def _ready(judge: Ensemble) -> Ensemble:
+    """Its members as they answer fastest: on a processor channels_last is 1.2 to 1.8 times as fast."""
+    for member in judge.members:
+        member.tune(channels_last=True, compile_net=False)
+    return judge.eval()
 
 
 def stand_in(images: NDArray[np.uint8], rows: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -1,6 +1,6 @@
 """Test-time views: the same faces seen several ways, whose probabilities are averaged."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -37,7 +37,15 @@ VIEWS: dict[str, Callable[[Tensor], list[Tensor]]] = {"none": none, "flip": flip
 
 def logits(net: Callable[[Tensor], Tensor], faces: Tensor, views: str) -> Tensor:
     """What `net` makes of the faces (B, C, H, W), seen in each of the views: (V, B, K) in float32."""
-    return torch.stack([net(view).float() for view in VIEWS[views](faces)])
+    return logits_of_each(net, faces, [views])[views]
+
+
+def logits_of_each(net: Callable[[Tensor], Tensor], faces: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    """`logits` by the name of their views; what several have, as flip has the face as it is, is asked once."""
+    views = {name: VIEWS[name](faces) for name in names}
+    asked = {id(view): view for several in views.values() for view in several}
+    answers = {key: net(view).float() for key, view in asked.items()}
+    return {name: torch.stack([answers[id(view)] for view in several]) for name, several in views.items()}
 
 
 def averaged(logits: Tensor, temperature: float = 1.0) -> Tensor:

@@ -71,9 +71,9 @@ def test_validation_and_the_best_checkpoint_are_of_the_average(weights: list[dic
         assert all(state(RUN, "best")[name].equal(value) for name, value in state(RUN).items())
     data, _ = make_data(record["config"])
     found = evaluation.score_rows(
-        ensemble.load(RUN), data.faces.images, data.labels, data.split.val, data.split.train[:0], "none",
-        record["config"]["trainer"]["precision"],
-    )  # fmt: skip
+        ensemble.load(RUN), data.faces.images, data.labels, data.split.val, data.split.train[:0],
+        precision=record["config"]["trainer"]["precision"],
+    )["none"]  # fmt: skip
     rows = read_metrics(RUN / "metrics.csv")
     assert found.scores["all"]["macro_f1"][0] == pytest.approx(rows[loaded.epoch]["val/macro_f1"], abs=1e-6)
     assert found.scores["all"]["nll"][0] != pytest.approx(0)

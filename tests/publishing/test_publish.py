@@ -82,7 +82,7 @@ def test_what_was_published_comes_back(run: Path, served: Hub) -> None:
     torch.testing.assert_close(*shares, atol=2e-3, rtol=0)
     data = data_of(back, {"cache_dir": "cache", "data_dir": "data"})
     split = data.split
-    judged = evaluation.score_rows(Ensemble([back]), data.faces.images, data.labels, split.test, split.train)
+    judged = evaluation.score_rows(Ensemble([back]), data.faces.images, data.labels, split.test, split.train)["none"]
     record, kept = read_record(run), runs.record_of(back)
     assert record is not None
     assert kept is not None
