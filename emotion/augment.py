@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import grid_sample, pad
 
 from emotion.building import build
+from emotion.errors import UserError
 
 Config = Mapping[str, Any]
 
@@ -89,6 +90,28 @@ class ResizedCrop(nn.Module):
         return grid_sample(
             faces, torch.stack([x.expand(-1, side, -1), y.expand(-1, -1, side)], -1), align_corners=False
         )
+
+
+class Crop(nn.Module):
+    """Leaves the middle `size` x `size` pixels; after a shift, a random crop at no loss of sharpness.
+
+    With `input.size` as large, training sees what `input.zoom` cuts out for evaluation.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, faces: Tensor) -> Tensor:
+        """(B, C, S, S) to (B, C, size, size).
+
+        Raises:
+            UserError: the faces are smaller.
+        """
+        edge = (faces.shape[-1] - self.size) // 2
+        if edge < 0:
+            raise UserError(f"augment.crop.size={self.size}: found faces of {faces.shape[-1]}; expected at most that.")
+        return faces[..., edge : edge + self.size, edge : edge + self.size]
 
 
 class ColorJitter(nn.Module):

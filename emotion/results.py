@@ -111,6 +111,7 @@ def _row(group: Sequence["Run"]) -> Row:
         "clean rows %": _shown([test["none"]["clean"]["accuracy"] for test in tests]),
         "ECE %": mean_and_deviation([scores.get("uncalibrated", scores)["ece"] for scores in plain]),
         "ECE % with temperature": mean_and_deviation([scores["ece"] for scores in plain]) if calibrated else "-",
+        "minutes": _minutes(group),
         "split (test faces)": f"{split} ({plain[0]['n']:,})",
         "n": str(len(group)),
         "commit": ", ".join(dict.fromkeys(run.record["commit"][:7] for run in group)),
@@ -128,7 +129,7 @@ def _given(as_it_stands: dict[str, Any], config: dict[str, Any]) -> list[str]:
 def _published(published: dict[str, Any]) -> str:
     """66.3, macro F1 62.9; what it is of where that is not test, and whether it is a result at all."""
     kind = " (target)" if published.get("target") else ""
-    of = " on validation" if published["part"] == "val" else ""
+    of = " on validation" if published["part"] == "val" else " with views" if "views" in published else ""
     f1 = f", macro F1 {100 * published['macro_f1']:.1f}" if "macro_f1" in published else ""
     recall = f", each recall above {100 * published['recall']:.0f}" if "recall" in published else ""
     return f"{100 * published['accuracy']:.2f}".rstrip("0").rstrip(".") + of + f1 + recall + kind
@@ -137,8 +138,9 @@ def _published(published: dict[str, Any]) -> str:
 def _against(published: dict[str, Any], group: Sequence["Run"]) -> str:
     """Each published figure held against ours, on the part that it is of."""
     plain = [run.record["scores"]["test"]["none"]["all"] for run in group]
+    of_views = [run.record["scores"]["test"][published.get("views", "none")]["all"] for run in group]
     ours = {
-        "test": [scores["accuracy"] for scores in plain],
+        "test": [scores["accuracy"] for scores in of_views],
         "val": [_validation(run) for run in group],
     }[published["part"]]
     said = _verdict(ours, published["accuracy"])
@@ -166,6 +168,14 @@ def _verdict(ours: Sequence[Figure], published: float) -> str:
     gap, half = 100 * (fmean(shares) - published), 100 * (of_faces**2 + of_seeds**2) ** 0.5
     verdict = "passed" if gap - half > 0 else "missed" if gap + half < 0 else "level"
     return f"{gap:+.2f} [{gap - half:+.2f}, {gap + half:+.2f}], {verdict}"
+
+
+def _minutes(group: Sequence["Run"]) -> str:
+    """From the start of training to the scores, of runs that were not resumed."""
+    from emotion.report import mean_and_deviation
+
+    seconds = [run.record.get("wall_seconds") for run in group]
+    return "-" if None in seconds else mean_and_deviation([one / 60 / 100 for one in seconds])  # it shows hundredths
 
 
 def _validation(run: "Run") -> list[float]:

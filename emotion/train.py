@@ -1,6 +1,7 @@
 """Train a classifier, score its best epoch once on test, write the run record: python -m emotion.train model=NAME."""
 
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
         UserError: something given is missing or wrong.
         Stopped: Ctrl-C or SIGTERM; a checkpoint to resume from is written.
     """
+    started = time.perf_counter()
     import lightning as L
 
     from emotion import assembly, best_epoch, runs
@@ -76,7 +78,10 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
         runs.write_record(run_dir, record | {"scores": None})  # a run stopped while it is scored resumes from here
         device = trainer.strategy.root_device
         record["calibration"] = best_epoch.calibrate(run_dir, data, device, trainer.precision)
-        runs.write_record(run_dir, record | {"scores": best_epoch.score(record, data, trainer)})
+        record["scores"] = best_epoch.score(record, data, trainer)
+        if not former:
+            record["wall_seconds"] = round(time.perf_counter() - started, 1)  # all but the start of Python and Hydra
+        runs.write_record(run_dir, record)
     return float(record["best"]["score"])
 
 

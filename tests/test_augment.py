@@ -6,7 +6,9 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import functional as reference
 
-from emotion.augment import Affine, Blur, ColorJitter, Erasing, Flip, ResizedCrop
+from emotion.augment import Affine, Blur, ColorJitter, Crop, Erasing, Flip, ResizedCrop
+from emotion.errors import UserError
+from emotion.preprocess import Preprocess
 
 
 def smooth(batch: int, channels: int = 1, side: int = 32) -> Tensor:
@@ -132,3 +134,20 @@ def test_crops_lie_anywhere_inside() -> None:
     centres = ResizedCrop((0.25, 0.25), (1.0, 1.0))(ramp).mean((1, 2, 3))
     assert (centres.min() > 0.24, centres.max() < 0.76) == (True, True)
     assert (centres.min() < 0.27, centres.max() > 0.73) == (True, True)
+
+
+def test_a_crop_after_a_shift_has_no_black_border() -> None:
+    faces = torch.ones(64, 1, 48, 48)
+    assert Crop(40)(Affine(translate=0.08)(faces)).min() == pytest.approx(1)
+    assert Affine(translate=0.08)(faces).min() == 0
+
+
+def test_what_is_left_of_a_face_that_was_not_shifted_is_what_evaluation_takes() -> None:
+    pixels = torch.randint(0, 256, (3, 48, 48), dtype=torch.uint8)
+    preprocess = Preprocess(size=40, channels=1, mean=[0.5], std=[0.5], zoom=1.2)
+    assert preprocess.finish(Crop(40)(preprocess.unpack(pixels))).equal(preprocess(pixels))
+
+
+def test_a_crop_of_more_than_there_is_is_refused() -> None:
+    with pytest.raises(UserError, match=r"augment\.crop\.size=50: found faces of 48; expected at most that"):
+        Crop(50)(torch.ones(1, 1, 48, 48))

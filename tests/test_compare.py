@@ -414,6 +414,28 @@ def test_calibration_error_is_shown_before_and_after_the_temperature(published: 
     assert [cell.strip() for cell in cells[9:11]] == [mean_and_deviation(before), "2.0 ± 1.4"]
 
 
+def test_minutes_are_shown_where_no_run_was_resumed(published: Path) -> None:
+    for place, seconds in (("one", 540.0), ("two", 660.0)):
+        changed(published / "simple" / place, wall_seconds=seconds)
+    cells = tables(runs.find([str(published / "simple")])).splitlines()[2].split("|")
+    assert cells[11].strip() == "10.0 ± 1.4"
+    changed(published / "simple" / "two", wall_seconds=None)
+    assert tables(runs.find([str(published / "simple")])).splitlines()[2].split("|")[11].strip() == "-"
+
+
+def test_a_mark_may_be_of_the_run_s_views(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from emotion import results as module
+
+    mark = {"part": "test", "views": "flip", "accuracy": 0.0, "target": True}
+    as_it_stands = experiment("simple_cnn") | {"published": mark}
+    monkeypatch.setattr(module, "experiment", lambda name: as_it_stands)
+    found = runs.find([str(published / "simple")])
+    cells = tables(found).splitlines()[2].split("|")
+    reached = np.mean([100 * run.record["scores"]["test"]["flip"]["all"]["accuracy"][0] for run in found])
+    assert cells[3].strip() == "0 with views (target)"
+    assert cells[4].strip().startswith(f"+{reached:.2f} ")
+
+
 def test_a_figure_is_passed_or_missed_where_its_interval_says_so(published: Path) -> None:
     for correct, verdict in ((0.9, "passed"), (0.56, "level"), (0.1, "missed")):
         for run in (published / "simple/one", published / "simple/two"):
