@@ -24,6 +24,8 @@ if TYPE_CHECKING:  # timm takes its time
     from emotion.weights import Loaded
 
 Settings = dict[str, Any]
+MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+"""Of torch.compile; reduce-overhead captures the network's passes as CUDA graphs."""
 
 
 def resolve(cfg: DictConfig, run_dir: Path) -> Settings:
@@ -97,11 +99,19 @@ def load_weights(classifier: EmotionClassifier, settings: Settings) -> "Loaded |
 
 
 def tune(classifier: EmotionClassifier, settings: Settings, *, short: bool) -> bool:
-    """Memory format and compilation as configured; whether the network is compiled, which a short run is not."""
+    """Memory format and compilation as configured; whether the network is compiled, which a short run is not.
+
+    Raises:
+        UserError: torch.compile has no such mode.
+    """
     accelerator = settings["trainer"]["accelerator"]
-    wanted = settings["compile"]["gpu" if machine.on_gpu(accelerator) else "cpu"]
+    kind = "gpu" if machine.on_gpu(accelerator) else "cpu"
+    wanted = settings["compile"][kind]
+    if wanted not in (True, False, *MODES):
+        raise UserError(f"compile.{kind}={wanted}: expected true, false, {', '.join(MODES)}.")
     compiled = bool(wanted) and not short and machine.can_compile(accelerator)
-    classifier.tune(channels_last=settings["channels_last"], compile_net=compiled)
+    mode = "default" if wanted is True else wanted
+    classifier.tune(channels_last=settings["channels_last"], compile_mode=mode if compiled else None)
     return compiled
 
 
@@ -115,7 +125,7 @@ def teach(classifier: EmotionClassifier, settings: Settings) -> Settings | None:
         return None
     teacher = teacher_of(settings["distillation"], classifier.classes)
     for one in teacher.loaded:
-        one.classifier.tune(channels_last=settings["channels_last"], compile_net=False)
+        one.classifier.tune(channels_last=settings["channels_last"])
     classifier.teach(teacher)
     return teacher.description()
 

@@ -27,7 +27,7 @@ def calibrate(
     if not path.is_file():
         return None
     classifier, rows = checkpoints.load(path).classifier.to(device), data.split.val
-    classifier.tune(channels_last=True, compile_net=False)
+    classifier.tune(channels_last=True)
     logits = evaluation.asked(
         lambda pixels: classifier.logits(pixels).squeeze(0), data.faces.images, rows, device, precision
     )

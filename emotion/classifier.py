@@ -68,12 +68,15 @@ class EmotionClassifier(L.LightningModule):
         self.memory_format = torch.contiguous_format
         self.teacher: Teacher | None = None
 
-    def tune(self, *, channels_last: bool, compile_net: bool) -> None:
-        """Fit the network to the machine; neither changes what a checkpoint holds."""
+    def tune(self, *, channels_last: bool, compile_mode: str | None = None) -> None:
+        """Fit the network to the machine, compiled if a mode of torch.compile is given.
+
+        Neither changes what a checkpoint holds.
+        """
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.net.to(memory_format=self.memory_format)
-        if compile_net:
-            self.net.compile()
+        if compile_mode:
+            self.net.compile(mode=compile_mode)
 
     def teach(self, teacher: "Teacher") -> None:
         """Learn from `teacher` besides the labels from now on; no checkpoint holds it."""

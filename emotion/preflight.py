@@ -127,7 +127,7 @@ def batch_checks(classifier: EmotionClassifier, data: EmotionDataModule, setting
     device, plugin = trainer.strategy.root_device, trainer.precision_plugin
     trial = copy.deepcopy(classifier)
     plugin.convert_module(trial).to(device).train()
-    trial.tune(channels_last=settings["channels_last"], compile_net=False)
+    trial.tune(channels_last=settings["channels_last"])
     rows = next(iter(data.train_dataloader()))
     faces, targets = data.fetch(rows._replace(rows=rows.rows.to(device)))
     wanted = (len(rows.rows), settings["input"]["channels"], *2 * [settings["input"]["size"]])
@@ -192,7 +192,7 @@ def learning_check(classifier: EmotionClassifier, data: EmotionDataModule, setti
     few = EmotionDataModule(**{**data.hparams, **given})
     trial = copy.deepcopy(classifier)
     trial.hparams["scheduler"] = {}
-    trial.tune(channels_last=settings["channels_last"], compile_net=False)
+    trial.tune(channels_last=settings["channels_last"])
     few.setup()
     passes = max(1, asked["steps"] // len(few.train_dataloader()))
     stop = EarlyStopping("val/acc", mode="max", patience=passes + 1, stopping_threshold=asked["accuracy"] - 1e-6)

@@ -174,8 +174,10 @@ def _minutes(group: Sequence["Run"]) -> str:
     """From the start of training to the scores, of runs that were not resumed."""
     from emotion.report import mean_and_deviation
 
-    seconds = [run.record.get("wall_seconds") for run in group]
-    return "-" if None in seconds else mean_and_deviation([one / 60 / 100 for one in seconds])  # it shows hundredths
+    minutes = [run.record["wall_seconds"] / 60 for run in group if run.record.get("wall_seconds")]
+    if len(minutes) < len(group):
+        return "-"
+    return mean_and_deviation([one / 100 for one in minutes])  # which shows hundredths as whole
 
 
 def _validation(run: "Run") -> list[float]:

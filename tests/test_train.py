@@ -123,7 +123,7 @@ def test_best_checkpoint_gives_the_recorded_scores(run: Path) -> None:
     loaded = checkpoints.load(run)
     settings = record["config"]
     data, _ = make_data(settings)
-    loaded.classifier.tune(channels_last=True, compile_net=False)
+    loaded.classifier.tune(channels_last=True)
     (found,) = make_trainer(settings, limited=False).test(loaded.classifier, datamodule=data, verbose=False)
     assert found["test/acc"] == pytest.approx(record["scores"]["test"]["none"]["all"]["accuracy"][0])
 
@@ -230,7 +230,9 @@ def test_a_run_cannot_be_judged_by_what_it_does_not_log(wrong: str, small_config
         train(small_config(wrong), RUN)
 
 
-def test_views_are_checked_before_the_training(small_config: Config) -> None:
+def test_views_and_compilation_are_checked_before_the_training(small_config: Config) -> None:
+    with pytest.raises(UserError, match=r"compile.cpu=quick: expected true, false, default, reduce-overhead, max"):
+        train(small_config("compile.cpu=quick"), RUN)
     with pytest.raises(UserError, match="views=many: expected none, flip, ten_crop"):
         train(small_config("views=many"), RUN)
 
@@ -289,5 +291,5 @@ def test_compiled_and_plain_networks_share_their_checkpoints(small_config: Confi
     settings = resolve(small_config(), RUN)
     data, _ = make_data(settings)
     plain, compiled = make_classifier(settings, data), make_classifier(settings, data)
-    compiled.tune(channels_last=True, compile_net=True)
+    compiled.tune(channels_last=True, compile_mode="default")
     assert list(plain.state_dict()) == list(compiled.state_dict())

@@ -19,7 +19,12 @@ class TensorBoardPictures(L.Callback):
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw the validation that has just ended."""
         boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        if trainer.sanity_checking or not trainer.is_global_zero or not boards or trainer.current_epoch % self.every:
+        if (
+            trainer.sanity_checking
+            or not trainer.is_global_zero
+            or not boards
+            or (trainer.current_epoch + 1) % self.every
+        ):
             return
         assert isinstance(pl_module, EmotionClassifier)
         confusion = pl_module.val_scores.confusion.cpu().numpy()
