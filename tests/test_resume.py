@@ -53,8 +53,8 @@ RECIPES = {
         "trainer.gradient_clip_val=1.0",
     ],
     "accumulated": ["callbacks=transfer", "freeze_epochs=1", "ema_decay=0.9", "trainer.accumulate_grad_batches=2"],
-    "restarts": ["scheduler=cosine_restarts", "scheduler.T_0=1"],
-    "voted": ["target=sampled", "mixup=mixup", "loss.balanced=true"],
+    "champion": ["callbacks=averaged", "ema_decay=0.9", "optimizer=muon", "scheduler=linear", "augment=warped"],
+    "voted": ["target=sampled", "mixup=mixup", "loss.balanced=true", "scheduler=cosine_restarts", "scheduler.T_0=1"],
     "one_cycle": ["scheduler=one_cycle", "optimizer=sgd", "sampler=weighted", "loss=focal"],
 }
 MOMENTS = {
