@@ -25,6 +25,7 @@ def bench_time_to_accuracy(settings: Settings) -> Measured:
         command = [
             *(sys.executable, "-m", "emotion.train", f"experiment={experiment}", f"seed={settings['seed']}"),
             *(f"hydra.run.dir={run_dir}", f"data_dir={settings['data_dir']}", f"cache_dir={settings['cache_dir']}"),
+            *settings["given"],
         ]
         started = time.perf_counter()
         done = subprocess.run(command, check=False)

@@ -76,6 +76,23 @@ def test_clients_ask_a_server_that_sigterm_then_stops() -> None:
         bench(compose("bench", "measure=demo", "clients=40"), Path("run"))
 
 
+def test_a_run_is_timed_from_its_start_to_its_scores() -> None:
+    given = ",".join(f"'{override}'" for override in (*DRAWN, "trainer.max_epochs=1"))
+    (found,) = measured("measure=time_to_accuracy", "experiments=[simple_cnn]", f"given=[{given}]")
+    (one,) = found["runs"]
+    record = read_record(Path("run/simple_cnn")) or {}
+    assert one["accuracy"] == {
+        views: record["scores"]["test"][views]["all"]["accuracy"][0] for views in ("none", "flip")
+    }
+    assert one["seconds"] > record["wall_seconds"] > record["fit_seconds"] > 0
+    assert [line["what"] for line in lines()][:2] == ["simple_cnn, start to scores", "simple_cnn, accuracy, views=none"]
+
+
+def test_a_run_that_fails_ends_the_bench_with_its_command() -> None:
+    with pytest.raises(UserError, match=r"-m emotion.train experiment=simple_cnn .* ended with status 2; its output"):
+        measured("measure=time_to_accuracy", "experiments=[simple_cnn]", "given=['views=many']")
+
+
 def test_what_was_measured_is_kept_when_the_next_cannot_be() -> None:
     with pytest.raises(UserError, match="clients=0"):
         measured("measure=[latency,demo]", "model=compact_cnn", "clients=0")

@@ -26,7 +26,7 @@ GRAD_CAM_LAYERS = {
     "attention_cnn": "features.3.0",
     "baseline_cnn": "features.3.0",
     "compact_cnn": "features.2",
-    "fast_cnn": "features.3.1.body.1",
+    "fast_cnn": "features.3.3.body.3",
     "improved_cnn": "features.3.0",
     "resnet_cbam": "features.4.1.body.3",
     "simple_cnn": "features.3",
