@@ -41,7 +41,7 @@ demo: setup ## a page that looks at pictures and the camera, on http://127.0.0.1
 	$(PY) -m emotion.demo $(ARGS)
 
 bench: setup ## the scoreboard: training, latency, reading and starting, each against how it is commonly done
-	$(PY) -m emotion.bench 'models=[fast_cnn,baseline_cnn,v4_attention]' seconds=4 $(ARGS)
+	$(PY) -m emotion.bench 'models=[fast_cnn,baseline_cnn,v4_attention]' seconds=2 rounds=2 $(ARGS)
 
 constraints: setup ## resolve constraints.txt anew from pyproject.toml
 	$(PY) -m $(LOCK) --upgrade -o constraints.txt

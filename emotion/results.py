@@ -138,11 +138,11 @@ def _published(published: dict[str, Any]) -> str:
 def _against(published: dict[str, Any], group: Sequence["Run"]) -> str:
     """Each published figure held against ours, on the part that it is of."""
     plain = [run.record["scores"]["test"]["none"]["all"] for run in group]
-    of_views = [run.record["scores"]["test"][published.get("views", "none")]["all"] for run in group]
-    ours = {
-        "test": [scores["accuracy"] for scores in of_views],
-        "val": [_validation(run) for run in group],
-    }[published["part"]]
+    if published["part"] == "val":
+        ours = [_validation(run) for run in group]
+    else:
+        views = published.get("views", "none")
+        ours = [run.record["scores"]["test"][views]["all"]["accuracy"] for run in group]
     said = _verdict(ours, published["accuracy"])
     if "macro_f1" in published:
         said += f"; macro F1 {_verdict([scores['macro_f1'] for scores in plain], published['macro_f1'])}"

@@ -28,7 +28,7 @@ def bench_latency(settings: Settings) -> Measured:
     from emotion.exporting.onnx_int8 import quantised
     from emotion.inference.onnx_judge import OnnxJudge
 
-    source = {"_target_": "emotion.data.synthetic.read", "training": 4, "public_test": 2, "private_test": 2}
+    source = {"_target_": "emotion.data.synthetic.read", "training": 20, "public_test": 2, "private_test": 2}
     data, _ = assembly.make_data(settings | {"data": source})
     classifier = assembly.make_classifier(settings, data)
     alone = ensemble.Ensemble([checkpoints.Loaded(Path(), classifier, {"source": source}, "", 0)])
