@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn.functional import grid_sample, pad
 
 from emotion.building import build
-from emotion.errors import UserError
 
 Config = Mapping[str, Any]
 
@@ -95,7 +94,7 @@ class ResizedCrop(nn.Module):
 class Crop(nn.Module):
     """Leaves the middle `size` x `size` pixels; after a shift, a random crop at no loss of sharpness.
 
-    With `input.size` as large, training sees what `input.zoom` cuts out for evaluation.
+    With `input.size` as large, training sees what `input.zoom` cuts out for evaluation. Smaller faces stay as they are.
     """
 
     def __init__(self, size: int) -> None:
@@ -103,14 +102,8 @@ class Crop(nn.Module):
         self.size = size
 
     def forward(self, faces: Tensor) -> Tensor:
-        """(B, C, S, S) to (B, C, size, size).
-
-        Raises:
-            UserError: the faces are smaller.
-        """
-        edge = (faces.shape[-1] - self.size) // 2
-        if edge < 0:
-            raise UserError(f"augment.crop.size={self.size}: found faces of {faces.shape[-1]}; expected at most that.")
+        """(B, C, S, S) to (B, C, size, size)."""
+        edge = max(0, (faces.shape[-1] - self.size) // 2)
         return faces[..., edge : edge + self.size, edge : edge + self.size]
 
 

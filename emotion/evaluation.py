@@ -39,7 +39,8 @@ def probabilities(
     precision: str | int = "32-true",
 ) -> Tensor:
     """Probabilities (n, K) in float32 on the CPU of the faces `images[rows]`, computed where the judge is."""
-    return asked(lambda pixels: _ready(judge).probabilities(pixels, views), images, rows, judge.device, precision)
+    judge.eval()
+    return asked(lambda pixels: judge.probabilities(pixels, views), images, rows, judge.device, precision)
 
 
 @torch.inference_mode()
@@ -117,7 +118,8 @@ def score_rows(
 
     `votes`: shares, of all rows.
     """
-    _ready(judge)
+    for member in judge.eval().members:
+        member.tune(channels_last=True)  # on a processor 1.2 to 1.8 times as fast
     answers = asked(
         lambda pixels: judge.with_and_without_temperature(pixels, views), images, rows, judge.device, precision
     )
@@ -140,13 +142,6 @@ def score_rows(
         }
         judged[name] = Judged(scores, rows, labels[rows], found.argmax(-1).numpy(), clean, found, untempered)
     return judged
-
-
-def _ready(judge: Ensemble) -> Ensemble:
-    """Its members as they answer fastest: on a processor channels_last is 1.2 to 1.8 times as fast."""
-    for member in judge.members:
-        member.tune(channels_last=True)
-    return judge.eval()
 
 
 def stand_in(images: NDArray[np.uint8], rows: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.bool_]:
