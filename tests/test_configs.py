@@ -12,14 +12,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from emotion.building import build, check_targets
-from emotion.cli import CONF, compose
+from emotion.cli import CONF, VERBS, compose
 from emotion.data.dropped import NOTHING_DROPPED
 from emotion.errors import UserError
 from tests.conftest import BACKBONES, SYSTEMS, options
 
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
 CHOICES = [(group, choice) for group in GROUPS for choice in options(group)]
-VERBS = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "base")
 
 
 @cache

@@ -11,9 +11,9 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection, HTTPException
-from pathlib import Path
 from typing import Any
 
+from emotion.benchmarks.memory import memory
 from emotion.benchmarks.scoreboard import Line, Measured
 from emotion.errors import UserError
 
@@ -38,9 +38,9 @@ def bench_demo(settings: Settings) -> Measured:
             port, picture = _port(server), _picture()
             with ThreadPoolExecutor(clients) as pool:
                 _load(pool, clients, port, picture, min(WARM_UP, seconds))
-                before, began = _memory(server.pid), time.perf_counter()
+                before, began = memory(server.pid)["RssAnon"], time.perf_counter()
                 waits, errors = _load(pool, clients, port, picture, seconds)
-                elapsed, after = time.perf_counter() - began, _memory(server.pid)
+                elapsed, after = time.perf_counter() - began, memory(server.pid)["RssAnon"]
         finally:
             server.terminate()
     p50, p95 = (1000 * np.percentile(waits, (50, 95))).tolist() if waits else (float("nan"),) * 2
@@ -117,9 +117,3 @@ def _ask(port: int, picture: bytes, until: float) -> tuple[list[float], list[str
             connection.close()
     connection.close()
     return waits, errors
-
-
-def _memory(process: int) -> float:
-    """MB that a process holds of its own."""
-    fields = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
-    return int(fields["RssAnon"].split()[0]) * 1024 / 1e6

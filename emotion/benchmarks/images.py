@@ -15,12 +15,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from emotion.benchmarks.memory import STATUS, memory
 from emotion.benchmarks.scoreboard import Line, Measured
 from emotion.cli import console
 from emotion.errors import UserError
 
 Settings = dict[str, Any]
-STATUS = Path("/proc/self/status")
 LISTS = {"train": 0.8, "val": 0.1, "test": 0.1}
 AT_ONCE = 500  # images drawn together, and in one folder
 EVERY = 0.02  # seconds between two looks at the memory
@@ -100,7 +100,7 @@ def measure(settings: Settings, folder: str) -> dict[str, float]:
     lists = {part: f"{folder}/{part}.csv" for part in LISTS}
     reader = {"_target_": "emotion.data.path_list.read", "size": settings["image_size"], **lists}
     cache = Path(folder) / "prepared"
-    start = _memory()
+    start = memory()
     started = time.perf_counter()
     with _peaks() as preparing:
         rows = len(prepare(reader, cache))
@@ -139,11 +139,11 @@ def _endless(batches: Callable[[], Any]) -> Iterator[Any]:
 @contextmanager
 def _peaks() -> Iterator[dict[str, float]]:
     """The most memory of each kind while inside, in MB, looked at every few milliseconds."""
-    peaks, done = _memory(), threading.Event()
+    peaks, done = memory(), threading.Event()
 
     def look() -> None:
         while not done.wait(EVERY):
-            peaks.update({kind: max(peaks[kind], value) for kind, value in _memory().items()})
+            peaks.update({kind: max(peaks[kind], value) for kind, value in memory().items()})
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
@@ -152,11 +152,6 @@ def _peaks() -> Iterator[dict[str, float]]:
     finally:
         done.set()
         thread.join()
-
-
-def _memory() -> dict[str, float]:
-    fields = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
-    return {kind: int(fields[kind].split()[0]) * 1024 / 1e6 for kind in ("RssAnon", "RssFile")}
 
 
 def _print(measured: list[Settings], settings: Settings) -> None:
