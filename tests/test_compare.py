@@ -19,7 +19,9 @@ from emotion.data.dropped import NOTHING_DROPPED
 from emotion.data.fer2013_csv import PUBLISHED_MD5
 from emotion.errors import UserError
 from emotion.evaluation import score
+from emotion.kept_runs import experiment
 from emotion.report import mean_and_deviation
+from emotion.result_tables import tables
 from emotion.results import (
     BEGIN,
     BEGIN_EXPLANATIONS,
@@ -27,9 +29,7 @@ from emotion.results import (
     END,
     END_EXPLANATIONS,
     END_WEIGHTS,
-    experiment,
     results,
-    tables,
 )
 from emotion.significance import holm, welch
 from emotion.train import train
@@ -424,11 +424,11 @@ def test_minutes_are_shown_where_no_run_was_resumed(published: Path) -> None:
 
 
 def test_a_mark_may_be_of_the_run_s_views(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from emotion import results as module
+    from emotion import result_tables
 
     mark = {"part": "test", "views": "flip", "accuracy": 0.0, "target": True}
     as_it_stands = experiment("simple_cnn") | {"published": mark}
-    monkeypatch.setattr(module, "experiment", lambda name: as_it_stands)
+    monkeypatch.setattr(result_tables, "experiment", lambda name: as_it_stands)
     for place in ("one", "two"):  # chosen by a loss, which is no accuracy
         record = json.loads((published / "simple" / place / "record.json").read_text())
         changed(published / "simple" / place, best=record["best"] | {"metric": "val/loss", "score": 1.2})

@@ -8,15 +8,8 @@ import pytest
 
 from emotion import kept_explanations, kept_weights, runs
 from emotion.cli import compose
-from emotion.results import (
-    BEGIN,
-    BEGIN_EXPLANATIONS,
-    BEGIN_WEIGHTS,
-    END,
-    END_EXPLANATIONS,
-    END_WEIGHTS,
-    tables,
-)
+from emotion.result_tables import tables
+from emotion.results import BEGIN, BEGIN_EXPLANATIONS, BEGIN_WEIGHTS, END, END_EXPLANATIONS, END_WEIGHTS
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 COMMANDS = sorted(set(re.findall(r"python -m emotion\.(\w+)([^`\n#]*)", re.sub(r"<!--.*?-->", "", README))))

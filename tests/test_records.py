@@ -11,7 +11,7 @@ from emotion import runs
 from emotion.assembly import make_data
 from emotion.cli import compose
 from emotion.evaluation import stand_in
-from emotion.results import experiment
+from emotion.kept_runs import experiment
 from tests.conftest import ROOT
 
 KEPT = runs.find([str(ROOT / "outputs" / "records")])

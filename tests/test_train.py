@@ -202,6 +202,8 @@ def test_every_debug_choice_runs(debug: str) -> None:
     easy = ["preflight.steps=1", "preflight.accuracy=1e-9", "~callbacks.tensorboard_pictures"]
     train(compose("train", f"debug={debug}", *few, *small, *easy), RUN)
     assert (RUN / ("preflight.json" if debug == "preflight" else "record.json")).is_file()
+    if debug == "profile":
+        assert "optimizer_step" in (RUN / "fit-profile.txt").read_text()
 
 
 def test_without_fer2013_drawn_faces_stand_in_and_everything_says_so(
