@@ -101,6 +101,8 @@ def load_weights(classifier: EmotionClassifier, settings: Settings) -> "Loaded |
 def tune(classifier: EmotionClassifier, settings: Settings, *, short: bool) -> bool:
     """Memory format and compilation as configured; whether the network is compiled, which a short run is not.
 
+    On a processor the memory of a step is kept for the next.
+
     Raises:
         UserError: torch.compile has no such mode.
     """
@@ -109,6 +111,8 @@ def tune(classifier: EmotionClassifier, settings: Settings, *, short: bool) -> b
     wanted = settings["compile"][kind]
     if wanted not in (True, False, *MODES):
         raise UserError(f"compile.{kind}={wanted}: expected true, false, {', '.join(MODES)}.")
+    if kind == "cpu":
+        machine.keep_memory()
     compiled = bool(wanted) and not short and machine.can_compile(accelerator)
     mode = "default" if wanted is True else wanted
     classifier.tune(channels_last=settings["channels_last"], compile_mode=mode if compiled else None)
