@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,8 @@ from emotion.data.synthetic import read
 from emotion.train import train
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks anybody for anything
+os.environ["OMP_NUM_THREADS"] = "1"  # tests run side by side: one thread each, here and in what they start
+torch.set_num_threads(1)
 
 SMALL = (
     "model.widths=[8,16]",
@@ -52,15 +54,6 @@ BACKBONES = [
 
 SYSTEMS = [name for name in options("model") if name not in (*BACKBONES, "timm_backbone")]
 """Those with a network of their own."""
-
-
-@pytest.fixture(autouse=True)
-def two_threads() -> Iterator[None]:
-    """Tests run side by side: one thread each, and the former number afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)

@@ -39,9 +39,10 @@ def bench_images(settings: Settings) -> Measured:
         raise UserError(f"images={settings['images']}: expected numbers from {least} on, twice the batch size.")
     measured = [_alone(settings, count) for count in settings["images"]]
     _print(measured, settings)
-    least, most = measured[0], measured[-1]
+    first, *others = measured
     lines = [
-        Line(f"memory, {most['images']:,} images {does}", "MB", most[key], f"{least['images']:,} images", least[key])
+        Line(f"memory, {one['images']:,} images {does}", "MB", one[key], f"{first['images']:,} images", first[key])
+        for one in others
         for does, key in (("prepared", "preparing_anonymous_mb"), ("loaded", "loading_anonymous_mb"))
     ]
     found = {

@@ -8,6 +8,7 @@ from typing import Any
 
 from emotion.benchmarks.scoreboard import Line, Measured
 from emotion.errors import UserError
+from emotion.kept_runs import experiment as composed
 from emotion.runs import read_record
 
 Settings = dict[str, Any]
@@ -17,8 +18,10 @@ def bench_time_to_accuracy(settings: Settings) -> Measured:
     """Wall seconds and test accuracy of each experiment, whose runs lie below the bench's own.
 
     Raises:
-        UserError: a run failed; its output says why.
+        UserError: there is no such experiment, before any is begun; or a run failed, and its output says why.
     """
+    for experiment in settings["experiments"]:
+        composed(experiment)
     found, lines = [], []
     for experiment in settings["experiments"]:
         run_dir = Path(settings["run_dir"]) / experiment

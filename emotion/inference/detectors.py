@@ -68,11 +68,11 @@ class Haar:
             grey, HAAR_STEP, self.neighbours, minSize=(least, least), outputRejectLevels=True
         )
         boxes = []
-        for (left, top, width, _), weight in zip(found, np.ravel(weights), strict=True):
+        for (left, top, width, _), weight in zip(np.asarray(found).tolist(), np.ravel(weights).tolist(), strict=True):
             side = width / HAAR_SIDE
             edge = (side - width) / 2
             down = top - edge + HAAR_LOWER * side
-            boxes.append(Box((left - edge) / shrunk, down / shrunk, side / shrunk, float(weight)))
+            boxes.append(Box((left - edge) / shrunk, down / shrunk, side / shrunk, weight))
         return _largest_first(boxes)
 
 

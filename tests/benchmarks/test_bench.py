@@ -93,6 +93,12 @@ def test_a_run_that_fails_ends_the_bench_with_its_command() -> None:
         measured("measure=time_to_accuracy", "experiments=[simple_cnn]", "given=['views=many']")
 
 
+def test_an_experiment_that_is_none_is_refused_before_the_first_begins(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match=r"fast_cpu_44 is no experiment; expected .*fast_cpu_4"):
+        measured("measure=time_to_accuracy", "experiments=[simple_cnn,fast_cpu_44]")
+    assert "simple_cnn" not in capfd.readouterr().out
+
+
 def test_what_was_measured_is_kept_when_the_next_cannot_be() -> None:
     with pytest.raises(UserError, match="clients=0"):
         measured("measure=[latency,demo]", "model=compact_cnn", "clients=0")

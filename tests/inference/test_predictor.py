@@ -61,6 +61,7 @@ def test_a_face_says_what_it_shows(run: Path) -> None:
     assert face.label == max(face.probabilities, key=face.probabilities.__getitem__)
     assert face.probabilities[face.label] == face.probability
     assert sum(face.probabilities.values()) == pytest.approx(1, abs=1e-5)
+    assert [type(value) for value in (*face.box, face.probability)] == [float] * 5
 
 
 def test_flip_views_average_a_face_and_its_mirror_image(run: Path) -> None:
