@@ -61,7 +61,8 @@ def _alone(settings: Settings, count: int) -> Settings:
         print(f"{count:,} images drawn, {drawing:,.0f} a second", flush=True)
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
             found = process.submit(measure, settings, folder).result()
-    print(f"{count:,} images: " + ", ".join(f"{name} {value:,.0f}" for name, value in found.items()), flush=True)
+        said = ", ".join(f"{name} {value:,.0f}" for name, value in found.items())
+        print(f"{count:,} images: {said}", flush=True)  # before they are removed, which takes long of a million
     return {"images": count, "drawn_per_second": drawing} | found
 
 
