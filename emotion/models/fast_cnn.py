@@ -31,7 +31,7 @@ class FastCNN(FaceNetwork):
         num_classes: int,
         in_channels: int = 1,
         input_size: int = 48,
-        widths: Sequence[int] = (20, 40, 80, 112),
+        widths: Sequence[int] = (24, 48, 96, 128),
         stride: int = 2,
         dropout: float = 0.2,
     ) -> None:
