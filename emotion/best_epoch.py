@@ -48,6 +48,7 @@ def score(record: Settings, data: EmotionDataModule, trainer: Trainer) -> Settin
     run_dir, best = Path(settings["run_dir"]), record["best"]
     judge = Ensemble([checkpoints.load(run_dir)]).to(trainer.strategy.root_device)
     views = tuple(dict.fromkeys(("none", settings["views"])))
+    print(f"scoring {len(data.split.test):,} test faces, views={' and '.join(views)} ...", flush=True)
     judged = evaluation.score_rows(
         judge, data.faces.images, data.labels, data.split.test, data.split.train, views, trainer.precision, data.votes
     )

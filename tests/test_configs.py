@@ -101,7 +101,7 @@ RECIPES = {  # of each document; what it leaves open is ours, as its file says. 
     "attention_cnn": ("seven", 48, 1, "adam", 1e-3, 1e-4, 64, 50, "ReduceLROnPlateau", None, None),
     "baseline_cnn": ("seven", 48, 1, "adam", 1e-3, 1e-4, 64, 50, "ReduceLROnPlateau", None, None),
     "compact_cnn": ("four", 48, 3, "adam", 1e-3, 1e-4, 64, 50, "ReduceLROnPlateau", 10, None),
-    "fast_cnn": ("seven", 40, 1, "muon", 0.04, 0.05, 128, 26, "linear", None, None),
+    "fast_cnn": ("seven", 40, 1, "muon", 0.04, 0.02, 128, 25, "linear", None, None),
     "improved_cnn": ("seven", 48, 1, "adam", 1e-3, 1e-4, 64, 50, "StepLR", 10, 1.0),
     "resnet_cbam": ("seven", 48, 1, "adam", 1e-3, 1e-4, 64, 50, "StepLR", 10, 1.0),
     "simple_cnn": ("seven", 48, 1, "adam", 1e-3, 0.0, 64, 30, None, None, None),

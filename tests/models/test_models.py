@@ -19,7 +19,7 @@ PARAMETERS = {
     "attention_cnn": 3_948_011,
     "baseline_cnn": 3_915_143,
     "compact_cnn": 595_076,
-    "fast_cnn": 488_835,
+    "fast_cnn": 667_503,
     "improved_cnn": 1_636_551,
     "resnet_cbam": 11_217_751,
     "simple_cnn": 595_655,
