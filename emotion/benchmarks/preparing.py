@@ -6,7 +6,6 @@ its own, so that its memory is too.
 
 import csv
 import hashlib
-import resource
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -15,6 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from emotion.benchmarks.memory import peak
 from emotion.benchmarks.scoreboard import Line, Measured
 
 Settings = dict[str, Any]
@@ -25,7 +25,7 @@ def bench_preparing(settings: Settings) -> Measured:
     """Seconds and peak memory of this package's first and second reading and of torchvision's."""
     readings = {"first": _prepare, "again": _prepare, "torchvision": _torchvision}
     seconds: dict[str, list[float]] = {name: [] for name in readings}
-    memory: dict[str, list[float]] = {name: [] for name in readings}
+    peaks: dict[str, list[float]] = {name: [] for name in readings}
     for _ in range(settings["rounds"]):
         with tempfile.TemporaryDirectory() as folder:
             write_csv(Path(folder) / "fer2013" / "fer2013.csv", settings["rows"], settings["seed"])
@@ -33,15 +33,16 @@ def bench_preparing(settings: Settings) -> Measured:
                 with ProcessPoolExecutor(1, get_context("spawn")) as process:
                     took, most = process.submit(reading, folder).result()
                 seconds[name].append(took)
-                memory[name].append(most)
+                peaks[name] += [] if most is None else [most]
     rate = {name: median(taken) for name, taken in seconds.items()}
-    peak = {name: median(taken) for name, taken in memory.items()}
     lines = [
         Line("fer2013.csv is read, first time", "s", rate["first"], "torchvision", rate["torchvision"]),
         Line("fer2013.csv is read, again", "s", rate["again"], "torchvision", rate["torchvision"]),
-        Line("memory to read it", "MB", peak["first"], "torchvision", peak["torchvision"]),
     ]
-    return Measured({"rows": settings["rows"], "seconds": seconds, "memory_mb": memory}, lines)
+    if all(peaks.values()):
+        first, other = median(peaks["first"]), median(peaks["torchvision"])
+        lines.append(Line("memory to read it", "MB", first, "torchvision", other))
+    return Measured({"rows": settings["rows"], "seconds": seconds, "memory_mb": peaks}, lines)
 
 
 def write_csv(path: Path, rows: int, seed: int) -> None:
@@ -63,16 +64,16 @@ def write_csv(path: Path, rows: int, seed: int) -> None:
             writer.writerow([labels[which], texts[which], usages[row % len(usages)]])
 
 
-def _prepare(folder: str) -> tuple[float, float]:
+def _prepare(folder: str) -> tuple[float, float | None]:
     from emotion.data.prepared import prepare
 
     reader = {"_target_": "emotion.data.fer2013_csv.read", "path": f"{folder}/fer2013/fer2013.csv"}
     started = time.perf_counter()
     prepare(reader, Path(folder) / "prepared").images[-1].sum()
-    return time.perf_counter() - started, _peak()
+    return time.perf_counter() - started, peak()
 
 
-def _torchvision(folder: str) -> tuple[float, float]:
+def _torchvision(folder: str) -> tuple[float, float | None]:
     from torchvision.datasets import FER2013
 
     digest = hashlib.md5((Path(folder) / "fer2013" / "fer2013.csv").read_bytes()).hexdigest()
@@ -83,8 +84,4 @@ def _torchvision(folder: str) -> tuple[float, float]:
     started = time.perf_counter()
     for split in ("train", "test"):
         len(Drawn(folder, split))
-    return time.perf_counter() - started, _peak()
-
-
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return time.perf_counter() - started, peak()

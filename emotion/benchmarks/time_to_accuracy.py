@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from emotion import kept_runs
 from emotion.benchmarks.scoreboard import Line, Measured
 from emotion.errors import UserError
-from emotion.kept_runs import experiment as composed
 from emotion.runs import read_record
 
 Settings = dict[str, Any]
@@ -21,7 +21,7 @@ def bench_time_to_accuracy(settings: Settings) -> Measured:
         UserError: there is no such experiment, before any is begun; or a run failed, and its output says why.
     """
     for experiment in settings["experiments"]:
-        composed(experiment)
+        kept_runs.experiment(experiment)  # or it is refused
     found, lines = [], []
     for experiment in settings["experiments"]:
         run_dir = Path(settings["run_dir"]) / experiment

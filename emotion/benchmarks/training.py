@@ -4,7 +4,6 @@ The three are measured in turn, `rounds` times, and the medians of the rounds' r
 speed drifts drifts for all of them.
 """
 
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from emotion.benchmarks.busy import busy_share
+from emotion.benchmarks.memory import peak
 from emotion.benchmarks.scoreboard import Line, Measured
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def bench_training(settings: Settings) -> Measured:
         "training_over_textbook": _ratio(rounds, "training", "training, textbook"),
         "loader_over_textbook": _ratio(rounds, "loader", "loader, textbook"),
         "lightning_overhead": _ratio(rounds, "training, bare loop", "training") - 1,
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_memory_mb": peak(),
     }
     if classifier.device.type == "cuda":
         steps = _bare(settings, data, classifier, wait=False)

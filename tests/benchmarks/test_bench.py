@@ -1,15 +1,18 @@
 """The scoreboard: every measure leaves its figures in the record and its lines in the one table."""
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from emotion.bench import bench
-from emotion.benchmarks import busy, scoreboard
+from emotion.benchmarks import busy, memory, scoreboard
 from emotion.cli import VERBS, compose
 from emotion.errors import UserError
 from emotion.runs import read_record
@@ -103,6 +106,13 @@ def test_what_was_measured_is_kept_when_the_next_cannot_be() -> None:
     with pytest.raises(UserError, match="clients=0"):
         measured("measure=[latency,demo]", "model=compact_cnn", "clients=0")
     assert [one["measure"] for one in (read_record(Path("run")) or {})["measured"]] == ["latency"]
+
+
+def test_a_process_has_a_peak_of_its_own() -> None:
+    held = np.ones(500_000_000, np.uint8)
+    asks = "from emotion.benchmarks.memory import peak; print(peak())"
+    said = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=True).stdout
+    assert float(said) < held.nbytes / 1e6 < memory.memory()["VmHWM"]
 
 
 def test_rates_are_the_better_the_higher_and_all_else_the_lower() -> None:
