@@ -25,7 +25,7 @@ def audit(cfg: DictConfig, folder: Path) -> Settings:
     Raises:
         UserError: something given is missing or wrong.
     """
-    from emotion import audit_page, runs
+    from emotion import audit_page, run_records
     from emotion.data import duplicates, faults
     from emotion.data.ferplus_votes import check_rows, read_votes
     from emotion.data.prepared import prepare
@@ -61,9 +61,9 @@ def audit(cfg: DictConfig, folder: Path) -> Settings:
     else:
         left_out["label"] = "needs checkpoint=RUN, a network trained on this data"
     result = {
-        "command": runs.command(),
-        "commit": runs.commit(),
-        "versions": runs.versions() | (_cleanlab() if judge else {}),
+        "command": run_records.command(),
+        "commit": run_records.commit(),
+        "versions": run_records.versions() | (_cleanlab() if judge else {}),
         "config": settings,
         "data": {"source": faces.source, "digest": faces.digest, "stand_in": source.stand_in},
         "votes": {"path": settings["votes"], "digest": _md5(Path(settings["votes"]))} if settings["votes"] else None,

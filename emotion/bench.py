@@ -32,7 +32,7 @@ def bench(cfg: DictConfig, run_dir: Path, overrides: Sequence[str] = ()) -> Sett
     Raises:
         UserError: something given is missing or wrong.
     """
-    from emotion import assembly, machine, runs
+    from emotion import assembly, machine, run_records
     from emotion.benchmarks.scoreboard import print_scoreboard
 
     settings = assembly.resolve(cfg, run_dir)
@@ -49,8 +49,8 @@ def bench(cfg: DictConfig, run_dir: Path, overrides: Sequence[str] = ()) -> Sett
         ]
     device = machine.description(settings["trainer"]["accelerator"])
     record: Settings = {
-        "command": runs.command(), "commit": runs.commit(), "versions": runs.versions(), "machine": device,
-        "measured": [], "scoreboard": [],
+        "command": run_records.command(), "commit": run_records.commit(), "versions": run_records.versions(),
+        "machine": device, "measured": [], "scoreboard": [],
     }  # fmt: skip
     lines: list[Line] = []
     for name in wanted:
@@ -60,9 +60,9 @@ def bench(cfg: DictConfig, run_dir: Path, overrides: Sequence[str] = ()) -> Sett
             lines += more
             record["measured"].append({"measure": name} | found)
             record["scoreboard"] = [line._asdict() | {"times": line.times()} for line in lines]
-            runs.write_record(run_dir, record)  # what is measured is kept, whatever comes next
+            run_records.write_record(run_dir, record)  # what is measured is kept, whatever comes next
     print_scoreboard(lines, device)
-    print(f"wrote {run_dir / runs.RECORD}")
+    print(f"wrote {run_dir / run_records.RECORD}")
     return record
 
 

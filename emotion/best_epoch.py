@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
-from emotion import checkpoints, evaluation, report, runs, score_tables
+from emotion import checkpoints, evaluation, report, run_records, score_tables
 from emotion.calibration import expected_calibration_error, fitted_temperature, negative_log_likelihood
 from emotion.data.datamodule import EmotionDataModule
 from emotion.ensemble import Ensemble
@@ -60,7 +60,7 @@ def score(record: Settings, data: EmotionDataModule, trainer: Trainer) -> Settin
     written = report.save_scores(run_dir, "test", scores["none"], data.classes, title)
     written += report.save_pictures(run_dir, "test", judged["none"], data.faces.images, data.classes, title)
     written += [*report.save_history(run_dir, best["epoch"]), report.save_label_map(run_dir, data.classes)]
-    written += [runs.write_predictions(run_dir, judged)]
+    written += [run_records.write_predictions(run_dir, judged)]
     report.log_hyperparameters(trainer.loggers, settings, scores)
     print("\n".join(f"wrote {path}" for path in [*written, run_dir / "record.json"]))
     return {"test": scores}

@@ -12,7 +12,7 @@ from emotion.errors import UserError
 
 if TYPE_CHECKING:
     from emotion.matched import Entry, Recipe
-    from emotion.runs import Run
+    from emotion.run_records import Run
     from emotion.significance import Paired, Recipes
 
 
@@ -31,10 +31,10 @@ def compare(cfg: DictConfig, folder: Path) -> tuple[list["Paired"], list["Recipe
     if rows not in ("all", "clean"):
         raise UserError(f"rows={rows}: expected all or clean.")
 
-    from emotion import compare_tables, compare_words, plots, report, runs
+    from emotion import compare_tables, compare_words, plots, report, run_records
     from emotion.files import write_text
 
-    entries, recipes = read(runs.find(listed(settings["runs"])), views, rows)
+    entries, recipes = read(run_records.find(listed(settings["runs"])), views, rows)
     title = f"test, views={views}, rows={rows}"
     tables = compare_tables.tables(entries, recipes, title)
     sentences = compare_words.said(entries, recipes)
@@ -58,11 +58,11 @@ def compare(cfg: DictConfig, folder: Path) -> tuple[list["Paired"], list["Recipe
 
 def read(found: Sequence["Run"], views: str, rows: str) -> tuple[list["Entry"], list["Recipe"]]:
     """The runs in their order, and their recipes in the order of each one's first run."""
-    from emotion import matched, runs
+    from emotion import matched, run_records
 
-    names = dict(zip(map(id, found), runs.names(found), strict=True))
+    names = dict(zip(map(id, found), run_records.names(found), strict=True))
     scores = {id(run): _scores(run, views, rows) for run in found}
-    groups = runs.seeds_of(found)
+    groups = run_records.seeds_of(found)
     first, *others = groups
     firsts = [group[0] for group in others]
     pairs = dict(zip(map(id, firsts), matched.pairs(first[0], firsts, views, rows), strict=True))

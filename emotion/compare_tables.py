@@ -9,7 +9,7 @@ from typing import Any
 from emotion import report
 from emotion.cli import duration
 from emotion.matched import Entry, Recipe
-from emotion.runs import Run
+from emotion.run_records import Run
 from emotion.significance import Mean, Paired, Recipes, mean_of
 
 Row = dict[str, str]

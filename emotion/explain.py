@@ -30,7 +30,7 @@ def explain(cfg: DictConfig, folder: Path) -> Settings:
     import numpy as np
     from rich.progress import Progress
 
-    from emotion import explain_sheets, plots, report, runs
+    from emotion import explain_sheets, plots, report, run_records
     from emotion.cli import console
     from emotion.explained import subjects_of
     from emotion.files import write_atomically, write_text
@@ -47,9 +47,9 @@ def explain(cfg: DictConfig, folder: Path) -> Settings:
             for one in _explained(name, ensemble, subjects, settings, progress)
         ]
     result = {
-        "command": runs.command(),
-        "commit": runs.commit(),
-        "versions": runs.versions() | runs.versions_of("grad-cam", "captum"),
+        "command": run_records.command(),
+        "commit": run_records.commit(),
+        "versions": run_records.versions() | run_records.versions_of("grad-cam", "captum"),
         "config": settings,
         "networks": {name: ensemble.described() for name, ensemble in networks.items()},
         "faces": subjects.described(),

@@ -31,7 +31,7 @@ def export(cfg: DictConfig, folder: Path) -> Settings:
     Raises:
         UserError: something given is missing or wrong, or what would be written does not say what the checkpoint says.
     """
-    from emotion import ensemble, runs
+    from emotion import ensemble, run_records
     from emotion.files import write_text
 
     settings: Settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
@@ -41,9 +41,9 @@ def export(cfg: DictConfig, folder: Path) -> Settings:
     task = {"onnx": _onnx, "weights": _weights, "web": _web}[settings["target"]]
     written, found = task(judge, place / name, settings)
     result = {
-        "command": runs.command(),
-        "commit": runs.commit(),
-        "versions": runs.versions() | runs.versions_of("onnx", "onnxruntime", "onnxscript"),
+        "command": run_records.command(),
+        "commit": run_records.commit(),
+        "versions": run_records.versions() | run_records.versions_of("onnx", "onnxruntime", "onnxscript"),
         "target": settings["target"],
         **judge.described(),
         **found,
@@ -92,13 +92,13 @@ def _weights(judge: "Ensemble", path: Path, settings: Settings) -> tuple[list[Pa
     """Half precision as .safetensors, the rest beside it as JSON: what emotion/zoo holds."""
     import tempfile
 
-    from emotion import checkpoints, ensemble, runs, shipped
+    from emotion import checkpoints, ensemble, run_records, shipped
     from emotion.exporting.onnx_export import differences, torch_says
 
     if len(judge.loaded) > 1:
         raise UserError(f"target=weights writes one checkpoint; found {len(judge.loaded)}. Export each on its own.")
     (loaded,) = judge.loaded
-    content, record = checkpoints.read(loaded.path), runs.record_of(loaded)
+    content, record = checkpoints.read(loaded.path), run_records.record_of(loaded)
     faces, whose = _faces(judge, _data(judge, settings))
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy.safetensors"
@@ -161,12 +161,12 @@ def _place(judge: "Ensemble", folder: Path) -> Path:
 
 def _name(judge: "Ensemble") -> str:
     """The run's, or that of weights that travelled; of several the networks' own."""
-    from emotion import runs
+    from emotion import run_records
     from emotion.checkpoints import SHIPPED
 
     if len(judge.loaded) > 1:
         return "ensemble"
-    path, record = judge.loaded[0].path, runs.record_of(judge.loaded[0])
+    path, record = judge.loaded[0].path, run_records.record_of(judge.loaded[0])
     if path.suffix == SHIPPED and path.stem != "model":  # as the Hub has them all
         return path.stem
     return str(record["config"]["name"]) if record else judge.name.lower()

@@ -8,12 +8,12 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from emotion import runs
+from emotion import run_records
 from emotion.cli import CONF, compose
 from emotion.data.fer2013_csv import PUBLISHED_MD5
 from emotion.errors import UserError
 from emotion.files import write_atomically
-from emotion.runs import Run
+from emotion.run_records import Run
 
 
 @cache
@@ -35,7 +35,7 @@ def experiment(name: str) -> dict[str, Any]:
 def check(run: Run, records: Path) -> None:
     """UserError unless `run` may be kept: an experiment as it stands, on FER2013, of a commit, its place free."""
     record, config = run.record, run.record["config"]
-    if differing := runs.differing(config, experiment(config["name"])):
+    if differing := run_records.differing(config, experiment(config["name"])):
         raise UserError(f"{run.folder} is not {config['name']} as it stands: it has another {', '.join(differing)}.")
     if record["data"]["digest"] != PUBLISHED_MD5:
         raise UserError(f"{run.folder} was trained on {record['data']['source']}; expected the published fer2013.csv.")
@@ -43,11 +43,11 @@ def check(run: Run, records: Path) -> None:
         raise UserError(f"{run.folder}: {mix['source']} was mixed into its training; expected FER2013 alone.")
     if not (record["commit"] or "+changes").isalnum():
         raise UserError(f"{run.folder}: no commit holds the code that it ran; commit first, then run it again.")
-    if places := re.findall(r'"((?:/|~|[A-Z]:)[^"]*)"', (run.folder / runs.RECORD).read_text()):
+    if places := re.findall(r'"((?:/|~|[A-Z]:)[^"]*)"', (run.folder / run_records.RECORD).read_text()):
         raise UserError(
             f"{run.folder}: its record names places of this machine ({places[0]}); run it with data_dir=data."
         )
-    kept = runs.read_record(_place(run, records))
+    kept = run_records.read_record(_place(run, records))
     if kept not in (None, record):
         raise UserError(f"{_place(run, records)} is another run of that seed; remove it first if it is to give way.")
 
@@ -56,7 +56,7 @@ def keep(run: Run, records: Path) -> Path:
     """Copy what the tables and `compare` need; where to."""
     kept = _place(run, records)
     kept.mkdir(parents=True, exist_ok=True)
-    for name in (runs.RECORD, runs.PREDICTIONS, "metrics.csv"):
+    for name in (run_records.RECORD, run_records.PREDICTIONS, "metrics.csv"):
         if (run.folder / name).is_file() and run.folder.resolve() != kept.resolve():
             write_atomically(kept / name, partial(shutil.copyfile, run.folder / name))
     return kept

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from emotion import significance
 from emotion.errors import UserError
 from emotion.metrics import class_scores, confusion_matrix
-from emotion.runs import Predictions, Run, read_predictions
+from emotion.run_records import Predictions, Run, read_predictions
 from emotion.significance import Paired, Recipes, Tested
 
 

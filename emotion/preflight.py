@@ -18,7 +18,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from torch import Tensor, nn
 
-from emotion import machine, runs
+from emotion import machine, run_records
 from emotion.building import build
 from emotion.classifier import EmotionClassifier
 from emotion.data.datamodule import SHUFFLED, EmotionDataModule
@@ -76,7 +76,12 @@ def preflight(classifier: EmotionClassifier, data: EmotionDataModule, settings: 
     name = settings["model"].get("backbone") or settings["model"]["_target_"].rsplit(".", 1)[-1]
     where = f"{machine.description(settings['trainer']['accelerator'])}, {settings['trainer']['precision']}"
     print_table(f"{name}, {where}", rows, left=4)
-    result = {"command": runs.command(), "commit": runs.commit(), "config": dict(settings), "classes": classes}
+    result = {
+        "command": run_records.command(),
+        "commit": run_records.commit(),
+        "config": dict(settings),
+        "classes": classes,
+    }
     run_dir.mkdir(parents=True, exist_ok=True)
     path = run_dir / "preflight.json"
     write_text(path, json.dumps(result | {"checks": [asdict(check) for check in checks]}, indent=2) + "\n")

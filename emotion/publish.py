@@ -107,13 +107,13 @@ def _write(folder: Path, settings: Settings) -> None:
 
 
 def _make(folder: Path, loaded: "Loaded", settings: Settings) -> None:
-    from emotion import checkpoints, runs, shipped
+    from emotion import checkpoints, run_records, shipped
     from emotion.files import write_text
     from emotion.publishing import hub, hub_upload, model_card
     from emotion.publishing.card_facts import Facts
 
     weights = folder / hub.WEIGHTS
-    shipped.write(weights, folder / shipped.CONFIG, checkpoints.read(loaded.path), runs.record_of(loaded))
+    shipped.write(weights, folder / shipped.CONFIG, checkpoints.read(loaded.path), run_records.record_of(loaded))
     if settings["onnx"]:
         _export(weights, folder / hub_upload.ONNX)
     facts, classes = Facts(shipped.description(weights)), loaded.classifier.classes

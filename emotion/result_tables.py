@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from emotion import report, runs
+from emotion import report, run_records
 from emotion.cli import listed
 from emotion.evaluation import wilson
 from emotion.kept_runs import experiment
 from emotion.report import mean_and_deviation, spread
-from emotion.runs import Run
+from emotion.run_records import Run
 from emotion.significance import mean_of
 
 Row = dict[str, str]
@@ -22,7 +22,7 @@ Figure = Sequence[float]
 
 def tables(kept: Sequence[Run]) -> str:
     """Markdown: what each experiment published, what its runs reached, how to repeat them; then F1 by class."""
-    groups = runs.seeds_of(kept)
+    groups = run_records.seeds_of(kept)
     written = report.markdown([_row(group) for group in groups])
     by_class: dict[tuple[str, ...], list[Row]] = {}
     for group in groups:

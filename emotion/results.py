@@ -21,7 +21,7 @@ def results(cfg: DictConfig) -> str:
         UserError: a run that is not an experiment as it stands, on FER2013, from a commit; another run of its seed is
             kept; explanations that cannot be kept; or the README has no place for the tables.
     """
-    from emotion import kept_explanations, kept_runs, kept_weights, result_tables, runs
+    from emotion import kept_explanations, kept_runs, kept_weights, result_tables, run_records
     from emotion.files import write_text
 
     settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
@@ -31,14 +31,14 @@ def results(cfg: DictConfig) -> str:
     for begin, end in places:
         if end not in text.partition(begin)[2]:
             raise UserError(f"{readme} has no place for a table; expected a line {begin} and below it {end}.")
-    chosen = runs.find(listed(settings["runs"]))
+    chosen = run_records.find(listed(settings["runs"]))
     for run in chosen:
         kept_runs.check(run, records)
     for run in chosen:
         print(f"kept {near(kept_runs.keep(run, records).absolute())}")
     for folder in listed(settings["explanations"]):
         print(f"kept {near(kept_explanations.keep(Path(folder), records).absolute())}")
-    written, explained = result_tables.tables(runs.find([str(records)])), kept_explanations.table(records)
+    written, explained = result_tables.tables(run_records.find([str(records)])), kept_explanations.table(records)
     for (begin, end), table in zip(places, (written, explained, kept_weights.table()), strict=True):
         head, _, rest = text.partition(begin)
         text = f"{head}{begin}\n\n{table}\n{end}{rest.partition(end)[2]}"

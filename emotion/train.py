@@ -30,10 +30,10 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
     started = time.perf_counter()
     import lightning as L
 
-    from emotion import assembly, best_epoch, runs
+    from emotion import assembly, best_epoch, run_records
 
     settings = assembly.resolve(cfg, run_dir)
-    former = runs.read_record(run_dir)
+    former = run_records.read_record(run_dir)
     fitted = _goes_no_further(former, settings)
     L.seed_everything(settings["seed"], verbose=False)
     data, source = assembly.make_data(settings)
@@ -49,9 +49,9 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
         _check_teachers(former.get("distillation"), taught)
     trainer = assembly.make_trainer(settings, limited=source["stand_in"])
     record = {
-        "command": runs.command(),
-        "commit": runs.commit(),
-        "versions": runs.versions(),
+        "command": run_records.command(),
+        "commit": run_records.commit(),
+        "versions": run_records.versions(),
         "machine": _machine(settings, compiled=compiled),
         "config": settings,
         "data": source,
@@ -69,19 +69,21 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
         _announce(record)
         run_dir.mkdir(parents=True, exist_ok=True)
         data.save_rows(run_dir / "rows.npz")
-        runs.write_record(run_dir, former | {"resumed": record["resumed"]} if former else record)
+        run_records.write_record(run_dir, former | {"resumed": record["resumed"]} if former else record)
     if former and fitted:
         record |= {key: former[key] for key in ("epochs", "fit_seconds", "epoch_seconds", "best") if key in former}
     else:
         record |= _fit(trainer, classifier, data, settings)
     if trainer.is_global_zero:
-        runs.write_record(run_dir, record | {"scores": None})  # a run stopped while it is scored resumes from here
+        run_records.write_record(
+            run_dir, record | {"scores": None}
+        )  # a run stopped while it is scored resumes from here
         device = trainer.strategy.root_device
         record["calibration"] = best_epoch.calibrate(run_dir, data, device, trainer.precision)
         record["scores"] = best_epoch.score(record, data, trainer)
         if not former:
             record["wall_seconds"] = round(time.perf_counter() - started, 1)  # all but the start of Python and Hydra
-        runs.write_record(run_dir, record)
+        run_records.write_record(run_dir, record)
     return float(record["best"]["score"])
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from emotion import kept_explanations, kept_weights, runs
+from emotion import kept_explanations, kept_weights, run_records
 from emotion.cli import compose
 from emotion.result_tables import tables
 from emotion.results import BEGIN, BEGIN_EXPLANATIONS, BEGIN_WEIGHTS, END, END_EXPLANATIONS, END_WEIGHTS
@@ -38,7 +38,7 @@ def test_every_file_that_is_named_exists(project: Path) -> None:
 
 def test_the_table_of_results_says_what_the_records_say(project: Path) -> None:
     written = README.split(BEGIN)[1].split(END)[0].strip()
-    assert written == tables(runs.find([str(project / "outputs" / "records")])).strip()
+    assert written == tables(run_records.find([str(project / "outputs" / "records")])).strip()
 
 
 def test_the_table_of_explanations_says_what_their_records_say(project: Path) -> None:

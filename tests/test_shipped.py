@@ -8,7 +8,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from emotion import checkpoints, ensemble, runs, shipped
+from emotion import checkpoints, ensemble, run_records, shipped
 from emotion.building import build
 from emotion.checkpoint_data import data_of
 from emotion.cli import compose
@@ -32,7 +32,7 @@ def kept(run: Path) -> Path:
     """The run's weights as they travel."""
     loaded = checkpoints.load(run)
     WEIGHTS.parent.mkdir()
-    shipped.write(WEIGHTS, DESCRIPTION, checkpoints.read(loaded.path), runs.record_of(loaded))
+    shipped.write(WEIGHTS, DESCRIPTION, checkpoints.read(loaded.path), run_records.record_of(loaded))
     return WEIGHTS
 
 
@@ -49,7 +49,7 @@ def test_weights_come_back_rounded_to_half_precision(run: Path, kept: Path) -> N
 
 
 def test_the_record_travels_along(run: Path, kept: Path) -> None:
-    before, after = (runs.record_of(checkpoints.load(source)) for source in (run, kept))
+    before, after = (run_records.record_of(checkpoints.load(source)) for source in (run, kept))
     assert before is not None
     assert after is not None
     assert after["scores"] == before["scores"]
@@ -69,7 +69,7 @@ def test_scores_of_shipped_weights_do_not_lie_among_them(kept: Path) -> None:
 
 def test_a_network_begins_with_shipped_weights(kept: Path, small_config: Callable[..., DictConfig]) -> None:
     train(small_config(f"model.weights={kept}", "trainer.max_epochs=1"), Path("again"))
-    record = runs.read_record(Path("again"))
+    record = run_records.read_record(Path("again"))
     assert record is not None
     assert not record["weights"]["drawn"]
 
@@ -127,7 +127,7 @@ def test_weights_cut_short_are_refused(kept: Path) -> None:
 def test_weights_that_come_with_the_package_are_small_and_whole(name: str) -> None:
     assert shipped.zoo()[name].stat().st_size <= 12_000_000
     loaded = checkpoints.load(name)
-    record = runs.record_of(loaded)
+    record = run_records.record_of(loaded)
     assert record is not None
     assert record["scores"]
     assert not record["data"]["stand_in"]
@@ -140,7 +140,7 @@ def test_weights_that_come_with_the_package_are_small_and_whole(name: str) -> No
 @pytest.mark.fer2013
 @pytest.mark.parametrize("name", shipped.zoo())
 def test_a_thousand_test_faces_agree_with_their_record(name: str, fer2013: Path) -> None:
-    record = runs.record_of(checkpoints.load(name))
+    record = run_records.record_of(checkpoints.load(name))
     assert record is not None
     judge = ensemble.load(name)
     cache = os.environ["EMOTION_CACHE"]

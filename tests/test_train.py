@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from emotion import checkpoints, runs
+from emotion import checkpoints, run_records
 from emotion.assembly import make_classifier, make_data, make_trainer, resolve
 from emotion.callbacks.graceful_stop import Stopped
 from emotion.cli import compose
@@ -87,9 +87,9 @@ def test_best_checkpoint_is_the_epoch_that_the_record_names(run: Path) -> None:
 
 
 def test_predictions_are_those_that_the_record_scores(run: Path) -> None:
-    (kept,) = runs.find([str(run)])
+    (kept,) = run_records.find([str(run)])
     for views in ("none", "flip"):
-        found, confusion = runs.read_predictions(kept, views), np.zeros((6, 6), int)
+        found, confusion = run_records.read_predictions(kept, views), np.zeros((6, 6), int)
         np.add.at(confusion, (found.labels, found.predicted), 1)
         assert confusion.tolist() == kept.record["scores"]["test"][views]["all"]["confusion"]
         with np.load(run / "rows.npz") as rows:

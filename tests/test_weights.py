@@ -19,7 +19,7 @@ from emotion import checkpoints
 from emotion.building import build
 from emotion.errors import UserError
 from emotion.models.timm_backbone import TimmBackbone
-from emotion.runs import read_record
+from emotion.run_records import read_record
 from emotion.train import train
 from emotion.weights import load_into
 

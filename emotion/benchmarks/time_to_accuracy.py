@@ -9,7 +9,7 @@ from typing import Any
 from emotion import kept_runs
 from emotion.benchmarks.scoreboard import Line, Measured
 from emotion.errors import UserError
-from emotion.runs import read_record
+from emotion.run_records import read_record
 
 Settings = dict[str, Any]
 

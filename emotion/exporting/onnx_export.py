@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, one_hot
 
-from emotion import runs, shipped
+from emotion import run_records, shipped
 from emotion.classifier import EmotionClassifier
 from emotion.data.synthetic import draw
 from emotion.ensemble import Ensemble
@@ -206,7 +206,7 @@ def _resized(maps: Tensor, side: int) -> Tensor:
 
 
 def _described(ensemble: Ensemble, views: str, side: int, channels: int) -> dict[str, Any]:
-    records = [runs.record_of(one) for one in ensemble.loaded]
+    records = [run_records.record_of(one) for one in ensemble.loaded]
     told = ensemble.described() | {"record": records if len(records) > 1 else records[0]}
     head = {"format": FORMAT, "name": ensemble.name, "classes": ensemble.classes, "side": side}
     described: dict[str, Any] = shipped.without_places(head | {"channels": channels, "views": views} | told)

@@ -15,7 +15,7 @@ from emotion.bench import bench
 from emotion.benchmarks import busy, memory, scoreboard
 from emotion.cli import VERBS, compose
 from emotion.errors import UserError
-from emotion.runs import read_record
+from emotion.run_records import read_record
 
 QUICK = ("trainer.accelerator=cpu", "seconds=0.05", "rounds=1")
 DRAWN = ("data=synthetic", "data.training=40", "data.public_test=4", "data.private_test=4", "batch_size=16")

@@ -10,7 +10,7 @@ from emotion.benchmarks.images import draw_lists
 from emotion.cli import compose
 from emotion.data import path_list
 from emotion.errors import UserError
-from emotion.runs import read_record
+from emotion.run_records import read_record
 
 SMALL = ("measure=images", "model=baseline_cnn", "batch_size=16", "steps=3", "image_size=32", "trainer.accelerator=cpu")
 

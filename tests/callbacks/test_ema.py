@@ -62,7 +62,7 @@ def test_validation_and_the_best_checkpoint_are_of_the_average(weights: list[dic
     """The recorded score of the best epoch is that of the average, which the best checkpoint holds."""
     from emotion import ensemble, evaluation
     from emotion.assembly import make_data
-    from emotion.runs import read_record
+    from emotion.run_records import read_record
 
     record = read_record(RUN)
     assert record is not None

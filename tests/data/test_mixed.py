@@ -11,7 +11,7 @@ import pytest
 from omegaconf import DictConfig
 from PIL import Image
 
-from emotion import checkpoints, prepare, runs
+from emotion import checkpoints, prepare, run_records
 from emotion.assembly import make_data, resolve
 from emotion.cli import compose
 from emotion.data.datamodule import EmotionDataModule
@@ -161,9 +161,9 @@ def test_runs_with_and_without_a_mix_are_of_two_recipes_on_one_test_set(small_co
     train(small_config(*short), Path("runs/alone"))
     for percent in (10, 20):
         train(small_config(*MIX, *short, f"data.mix.percent={percent}"), Path(f"runs/{percent}"))
-    found = runs.find(["runs"])
+    found = run_records.find(["runs"])
     assert len({run.record["data"]["digest"] for run in found}) == 1
-    assert len(runs.seeds_of(found)) == 3
+    assert len(run_records.seeds_of(found)) == 3
 
 
 def test_overfit_takes_the_main_source_alone(small_config: Config) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emotion import checkpoints, runs
+from emotion import checkpoints, run_records
 from emotion.assembly import make_data, resolve
 from emotion.cli import compose
 from emotion.data.faces import EMOTIONS, ORIGIN_BYTES, PRIVATE_TEST, PUBLIC_TEST, TRAINING, Faces, Rows
@@ -228,9 +228,9 @@ def test_a_network_of_a_lists_classes_knows_them_by_name(fer_csv: Path, lists: l
     train(compose("train", *SMALL, *data, "trainer.max_epochs=1", "batch_size=4"), RUN)
     loaded = checkpoints.load(RUN)
     assert loaded.classifier.classes == tuple(loaded.data["labels"]) == tuple(sorted(EMOTIONS))
-    (run,) = runs.find([str(RUN)])
+    (run,) = run_records.find([str(RUN)])
     assert list(run.record["config"]["labels"]) == sorted(EMOTIONS)
-    assert len(runs.read_predictions(run, "none").rows) == 21
+    assert len(run_records.read_predictions(run, "none").rows) == 21
     asked = ("evaluate", f"checkpoint={RUN}", "accelerator=cpu", "split=official")
     own, other = evaluate(compose(*asked)), evaluate(compose(*asked, "data=fer2013_csv"))
     assert other["all"] == own["all"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import emotion
-from emotion import checkpoints, runs, shipped
+from emotion import checkpoints, run_records, shipped
 from emotion.errors import UserError
 from emotion.publishing import hub
 from tests.pictures import FOUND
@@ -34,7 +34,7 @@ def run(small_run: Callable[..., Path]) -> Path:
 def files(run: Path) -> dict[str, bytes]:
     """The run's weights and their description, by name but for the dot."""
     loaded = checkpoints.load(run)
-    shipped.write(Path("w.safetensors"), Path("w.json"), checkpoints.read(loaded.path), runs.record_of(loaded))
+    shipped.write(Path("w.safetensors"), Path("w.json"), checkpoints.read(loaded.path), run_records.record_of(loaded))
     return {"model_safetensors": Path("w.safetensors").read_bytes(), "config_json": Path("w.json").read_bytes()}
 
 

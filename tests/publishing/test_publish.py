@@ -16,7 +16,7 @@ import torch
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from emotion import checkpoints, evaluation, runs, shipped
+from emotion import checkpoints, evaluation, run_records, shipped
 from emotion.checkpoint_data import data_of
 from emotion.cli import compose
 from emotion.ensemble import Ensemble
@@ -24,7 +24,7 @@ from emotion.errors import UserError
 from emotion.publish import publish
 from emotion.publishing.card_facts import Facts
 from emotion.publishing.model_card import card
-from emotion.runs import read_record, write_record
+from emotion.run_records import read_record, write_record
 from tests.pictures import FOUND, scene
 from tests.publishing.hub_stub import TOKEN, Hub, environment, serving
 
@@ -83,7 +83,7 @@ def test_what_was_published_comes_back(run: Path, served: Hub) -> None:
     data = data_of(back, {"cache_dir": "cache", "data_dir": "data"})
     split = data.split
     judged = evaluation.score_rows(Ensemble([back]), data.faces.images, data.labels, split.test, split.train)["none"]
-    record, kept = read_record(run), runs.record_of(back)
+    record, kept = read_record(run), run_records.record_of(back)
     assert record is not None
     assert kept is not None
     assert kept["scores"] == record["scores"]
@@ -223,7 +223,7 @@ def told_of(run: Path, **record: object) -> Facts:
     write_record(run, (read_record(run) or {}) | record)
     loaded = checkpoints.load(run)
     weights = folder / "model.safetensors"
-    shipped.write(weights, folder / "config.json", checkpoints.read(loaded.path), runs.record_of(loaded))
+    shipped.write(weights, folder / "config.json", checkpoints.read(loaded.path), run_records.record_of(loaded))
     return Facts(shipped.description(weights))
 
 
