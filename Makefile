@@ -6,17 +6,17 @@ SEEDS ?= 0,1,2
 LOCK := uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train published test lint format types demo bench constraints wheel clean
+.PHONY: help setup train published test test-hard test-slurm lint format types demo bench constraints wheel clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/\1|\2/' | column -t -s '|'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/\1|\2/' | column -t -s '|'
 
 setup: .venv/.ready ## virtual environment in .venv with the pinned dependencies and the package
 
 .venv/.ready: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer found; install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet -c constraints.txt -e '.[dev,export,audit,demo]'
+	$(PY) -m pip install --quiet -c constraints.txt -e '.[dev,export,audit,demo,sweep,mlflow,wandb]'
 	@touch $@
 
 train: setup ## train the published V4 on FER2013 where it is found, else on synthetic faces
@@ -27,6 +27,12 @@ published: setup ## every published result again, with each of SEEDS=0,1,2; long
 
 test: setup ## all tests; those on FER2013 run where EMOTION_DATA holds it
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+test-hard: setup ## tests that take many processes or minutes
+	$(PY) -m pytest -n $(WORKERS) -m hard $(ARGS)
+
+test-slurm: setup ## single runs, sweeps and requeued jobs on a real Slurm of one node (root, Debian's slurm-wlm and munge)
+	$(PY) -m pytest -n $(WORKERS) -m slurm tests/slurm $(ARGS)
 
 lint: setup ## ruff, without changing anything
 	$(PY) -m ruff check . && $(PY) -m ruff format --check .

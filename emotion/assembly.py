@@ -5,14 +5,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig, OmegaConf
 
-from emotion import machine
+from emotion import distributed, machine
 from emotion.building import build
 from emotion.checkpoint_io import WholeFileIO
 from emotion.classifier import EmotionClassifier
+from emotion.cli import is_whole
 from emotion.data.datamodule import EmotionDataModule
 from emotion.data.sources import locate, not_found
 from emotion.distillation import teacher_of
@@ -44,6 +46,8 @@ def resolve(cfg: DictConfig, run_dir: Path) -> Settings:
         raise UserError(
             f"monitor={settings['monitor']}: expected a metric of {', '.join(logged)}, and mode max or min."
         )
+    if not is_whole(settings["batch_size"], 1):
+        raise UserError(f"batch_size={settings['batch_size']}: expected a whole number from 1.")
     if settings["views"] not in VIEWS:
         raise UserError(f"views={settings['views']}: expected {', '.join(VIEWS)}.")
     trainer = settings["trainer"]
@@ -136,21 +140,62 @@ def teach(classifier: EmotionClassifier, settings: Settings) -> Settings | None:
 
 def make_trainer(settings: Settings, *, limited: bool) -> Trainer:
     """The trainer with its callbacks and loggers; `limited` to `demo_minutes` of training."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips and its list of devices
+    for library in ("lightning.pytorch", "lightning.fabric.utilities.distributed"):  # tips, devices, every process
+        logging.getLogger(library).setLevel(logging.WARNING)
     parts = settings["callbacks"]
     if not sys.stdout.isatty():  # in a log file the epoch table says it all
         parts = {name: part for name, part in parts.items() if name != "progress_bar"}
     asked = dict(settings["trainer"])
     if asked.get("strategy") == "ddp" and "staged_unfreezing" in parts:
         asked["strategy"] = "ddp_find_unused_parameters_true"  # what is frozen has no gradient to wait for
+    if asked["devices"] == -1 and not _accelerated(asked["accelerator"]):
+        raise UserError(
+            "trainer.devices=-1 is one process for each accelerator, and this machine has none; "
+            "give their number: trainer.devices=2."
+        )
+    if distributed.is_sharded(asked):
+        parts = _sharded(parts)
     timer = Timer({"minutes": settings["demo_minutes"]} if limited else None, interval="epoch", verbose=False)
     trainer: Trainer = build(
         asked,
         callbacks=[*(build(part) for part in parts.values()), timer],
         logger=[build(part) for part in settings["logger"].values()],
-        plugins=[WholeFileIO()],
+        plugins=[WholeFileIO(), *distributed.cluster(asked["devices"], asked.get("num_nodes", 1))],
         enable_progress_bar="progress_bar" in parts,
         enable_model_summary="model_summary" in parts,
         enable_checkpointing=any("checkpoint" in name for name in parts),
     )
     return trainer
+
+
+def _accelerated(accelerator: str) -> bool:
+    return torch.accelerator.is_available() and accelerator != "cpu"
+
+
+def _sharded(parts: Settings) -> Settings:
+    """What is left of a run's callbacks where processes share the weights: none that looks at the whole network.
+
+    Raises:
+        UserError: the moving average of the weights is among them.
+    """
+    if "ema" in parts:
+        raise UserError(
+            "trainer=fsdp: no process holds the weights that callbacks.ema would average; take ~callbacks.ema."
+        )
+    left_out = [name for name in distributed.WHOLE_ALONE if name in parts]
+    if left_out:
+        print(f"left out, as no process holds the whole network: {', '.join(left_out)}", flush=True)
+    return {name: part for name, part in parts.items() if name not in left_out}
+
+
+def effective(trainer: Trainer, settings: Settings) -> Settings:
+    """What a step of the optimiser takes, over all processes; the rate is the configured one however many they are."""
+    size, batches = settings["batch_size"], trainer.accumulate_grad_batches
+    return {
+        "processes": trainer.world_size,
+        "nodes": trainer.num_nodes,
+        "batch_size": size,
+        "accumulated": batches,
+        "effective_batch": size * batches * trainer.world_size,
+        "lr": settings["optimizer"]["lr"],
+    }

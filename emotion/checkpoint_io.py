@@ -15,4 +15,16 @@ class WholeFileIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
         """Replace `path` by the checkpoint, or leave what was there."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda temporary: torch.save(checkpoint, temporary))
+        write_atomically(path, lambda temporary: _save(checkpoint, temporary))
+
+
+def _save(checkpoint: dict[str, Any], path: Path) -> None:
+    """Raises OSError where the system does not take the file, which torch by itself reports as a fault of its own."""
+    try:
+        with path.open("wb") as file:
+            torch.save(checkpoint, file)
+    except RuntimeError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__context__
+        raise cause or error from None

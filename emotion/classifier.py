@@ -67,6 +67,15 @@ class EmotionClassifier(L.LightningModule):
         self.train_scores, self.val_scores, self.test_scores = (EpochScores(len(classes)) for _ in range(3))
         self.memory_format = torch.contiguous_format
         self.teacher: Teacher | None = None
+        self.sharded = False
+
+    def configure_model(self) -> None:
+        """Under a strategy that shards: lay the network out over its processes; under any other leave it whole."""
+        if self.device_mesh is not None and not self.sharded:
+            from emotion.distributed import shard
+
+            shard(self.net, self.device_mesh)
+            self.sharded = True
 
     def tune(self, *, channels_last: bool, compile_mode: str | None = None) -> None:
         """Fit the network to the machine, compiled if a mode of torch.compile is given.
@@ -84,7 +93,8 @@ class EmotionClassifier(L.LightningModule):
 
     def forward(self, faces: Tensor) -> Tensor:
         """Normalised faces (B, C, S, S) to logits (B, K)."""
-        run = self.net if self.training else self.net.forward  # compiling for evaluation gains nothing
+        called = self.training or self.sharded  # what is sharded is gathered by hooks of the call
+        run = self.net if called else self.net.forward  # compiling for evaluation gains nothing
         logits: Tensor = run(faces.contiguous(memory_format=self.memory_format))
         return logits
 
@@ -131,8 +141,12 @@ class EmotionClassifier(L.LightningModule):
         self.train_scores.reset()
 
     def on_validation_epoch_start(self) -> None:
-        """A new pass adds up from nothing."""
+        """A new pass adds up from nothing, and judges one network: DDP shares statistics, sharding does not."""
         self.val_scores.reset()
+        if self.sharded:
+            from emotion.distributed import share_statistics
+
+            share_statistics(self.net)
 
     def on_test_epoch_start(self) -> None:
         """A new pass adds up from nothing."""

@@ -1,13 +1,14 @@
 """How a verb meets the command line: Hydra composes its config, a user's mistake ends in one message."""
 
 import contextlib
+import errno
 import functools
 import os
 import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TypeVar
@@ -15,8 +16,8 @@ from typing import NoReturn, TypeVar
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from rich.console import Console
@@ -32,43 +33,105 @@ CONF = next(
 VERBS = sorted(file.stem for file in CONF.glob("*.yaml") if file.stem != "base")
 
 
+warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore")
+"""conf/hydra/launcher holds every setting of a plugin's of the same name, which Hydra checks it by and warns of."""
+TRACEBACKS = "HYDRA_FULL_ERROR"
+OF_THE_DISK = {
+    errno.ENOSPC: "Free some space; what was there before is as it was.",
+    errno.EDQUOT: "The quota is used up; what was there before is as it was.",
+    errno.EFBIG: "Files of that size are not allowed here; what was there before is as it was.",
+    errno.EROFS: "Choose a folder that can be written to: hydra.run.dir=FOLDER.",
+    errno.EACCES: "Choose a folder that can be written to: hydra.run.dir=FOLDER.",
+    errno.EPERM: "Choose a folder that can be written to: hydra.run.dir=FOLDER.",
+    errno.EEXIST: "A file is in the folder's place; choose another: hydra.run.dir=FOLDER.",
+    errno.ENOTDIR: "Choose another folder: hydra.run.dir=FOLDER.",
+}
 OVERRIDE = re.compile(r"\+{0,2}(hydra/)?[\w.@]+=")
 OPTIONS_WITH_A_VALUE = (
     *("--cfg", "-c", "--package", "-p", "--config-path", "-cp"),
     *("--config-name", "-cn", "--config-dir", "-cd", "--experimental-rerun"),
 )
-CHANGED_ON_RESUMING = ("trainer.", "callbacks.", "compile.", "views=", "demo_minutes=", "distillation.teacher=")
+MULTIRUN = {"-m", "--multirun"}
+CHANGED_ON_RESUMING = (
+    "trainer.",
+    "callbacks.",
+    "logger.",
+    "compile.",
+    "views=",
+    "demo_minutes=",
+    "distillation.teacher=",
+)
 
 
 def verb(name: str) -> Callable[[Callable[[DictConfig], Result]], Callable[[], None]]:
     """Makes a function of a config the entry point `python -m emotion.<name>`, composed from conf/<name>.yaml.
 
-    Exit status: 0 done, 2 the input is at fault (one message, no traceback), 130 Ctrl-C, 143 SIGTERM.
+    Exit status: 0 done, 2 the input is at fault (one message, no traceback), 130 Ctrl-C, 143 SIGTERM. In a sweep (-m) a
+    job's mistake is an exception, which leaves the other jobs to be run and ends in its message when they are through.
     """
 
     def decorate(task: Callable[[DictConfig], Result]) -> Callable[[], None]:
         @functools.wraps(task)
-        def guarded(cfg: DictConfig) -> Result:
+        def job(cfg: DictConfig) -> Result:
             _quieten()
-            signal.signal(signal.SIGTERM, _terminate)
-            try:
+            signal.signal(signal.SIGTERM, terminate)
+            if in_a_sweep():
                 return _leaving_no_empty_folder(task, cfg)
-            except UserError as error:
-                _fail(str(error), 2)
-            except MissingMandatoryValue as error:
-                _fail(f"{error.full_key}= is not given; --cfg job shows every setting, conf/ what each may be.", 2)
-            except OmegaConfBaseException as error:
-                _fail(f"config: {str(error).splitlines()[0]}", 2)
-            except BrokenPipeError:  # whoever read the output, such as head, has left
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                sys.exit(128 + signal.SIGPIPE)
-            except KeyboardInterrupt:
-                _fail("stopped by Ctrl-C.", 128 + signal.SIGINT)
+            with one_message():
+                return _leaving_no_empty_folder(task, cfg)
 
-        entry: Callable[[], None] = hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(guarded)
+        composed: Callable[[], None] = hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)
+
+        @functools.wraps(task)
+        def entry() -> None:
+            with one_message(), _raising_what_goes_wrong():
+                composed()
+
         return entry
 
     return decorate
+
+
+def in_a_sweep() -> bool:
+    """Whether the verb under way is one job of several (-m)."""
+    return HydraConfig.get().mode is RunMode.MULTIRUN
+
+
+@contextlib.contextmanager
+def _raising_what_goes_wrong() -> Iterator[None]:
+    """Have Hydra raise what it would print; what it wants to be asked for a traceback is whose message is wanted."""
+    asked = os.environ.get(TRACEBACKS)
+    os.environ[TRACEBACKS] = "1"
+    try:
+        yield
+    finally:
+        if asked is None:
+            del os.environ[TRACEBACKS]
+
+
+@contextlib.contextmanager
+def one_message() -> Iterator[None]:
+    """What a person can mend ends in a message and a status; what only we can, in a traceback."""
+    try:
+        yield
+    except UserError as error:
+        _fail(str(error), 2)
+    except MissingMandatoryValue as error:
+        _fail(f"{error.full_key}= is not given; --cfg job shows every setting, conf/ what each may be.", 2)
+    except OmegaConfBaseException as error:
+        _fail(f"config: {str(error).splitlines()[0]}", 2)
+    except HydraException as error:
+        _fail("\n".join(dict.fromkeys((str(error), str(error.__cause__ or error)))), 2)
+    except BrokenPipeError:  # whoever read the output, such as head, has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        if error.errno not in OF_THE_DISK:
+            raise
+        where = f" {error.filename}:" if error.filename else ""
+        _fail(f"cannot write{where} {os.strerror(error.errno).lower()}. {OF_THE_DISK[error.errno]}", 2)
+    except KeyboardInterrupt:
+        _fail("stopped by Ctrl-C.", 128 + signal.SIGINT)
 
 
 def compose(verb: str, *overrides: str) -> DictConfig:
@@ -112,7 +175,9 @@ def resume_in_place() -> None:
     Besides, only what does not change the run itself can be given: the rest is in the checkpoint and would be ignored.
     """
     folders = [argument.removeprefix("resume=") for argument in sys.argv[1:] if argument.startswith("resume=")]
-    if not folders or "--config-path" in sys.argv:
+    if "--config-path" in sys.argv and os.environ.get("LOCAL_RANK", "0") != "0":  # the first process started it,
+        sys.argv[1:] = [argument for argument in sys.argv[1:] if argument[:1] not in ("+", "~")]  # and stored them
+    if not folders or folders[-1] == "auto" or "--config-path" in sys.argv:
         return
     run = Path(folders[-1].strip("'\"")).absolute()
     if not (run / ".hydra" / "config.yaml").is_file():
@@ -141,24 +206,6 @@ def bare_arguments_are(key: str) -> None:
         sys.argv[1:] = [*rest, f"{key}=[{quoted}]"]
 
 
-def name_jobs_by_difference() -> None:
-    """In a sweep (-m), leave what all jobs share out of their folders' names; one over several systems is no system's.
-
-    Its folder is then outputs/sweep/<time>, where otherwise it is below the one system's.
-    """
-    if not {"-m", "--multirun"} & set(sys.argv):
-        return
-    try:
-        given = OverridesParser.create().parse_overrides([a for a in sys.argv[1:] if "=" in a and a[0] != "-"])
-    except HydraException:
-        return  # Hydra says what is wrong with them
-    swept = {override.key_or_group for override in given if override.is_sweep_override()}
-    shared = {override.key_or_group for override in given} - swept
-    sys.argv.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(sorted(shared))}]")
-    if swept & {"model", "experiment", "name"} and not shared & {"name", "hydra.sweep.dir"}:
-        sys.argv.append("hydra.sweep.dir=outputs/sweep/${now:%Y-%m-%d_%H-%M-%S}")
-
-
 def _leaving_no_empty_folder(task: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
     """Hydra makes a folder for every command; one that nothing was written to goes again."""
     try:
@@ -177,7 +224,8 @@ def _fail(message: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
-def _terminate(signum: int, frame: FrameType | None) -> None:
+def terminate(signum: int, frame: FrameType | None) -> None:
+    """End with the status that a shell gives to a signal."""
     sys.exit(128 + signum)
 
 

@@ -31,9 +31,16 @@ def compare(cfg: DictConfig, folder: Path) -> tuple[list["Paired"], list["Recipe
     if rows not in ("all", "clean"):
         raise UserError(f"rows={rows}: expected all or clean.")
 
-    from emotion import compare_tables, compare_words, plots, report, run_records
+    from emotion import compare_tables, compare_words, plots, ranking, report, run_folder, run_records
     from emotion.files import write_text
 
+    folders = [Path(name) for name in listed(settings["runs"]) if Path(name).is_dir()]
+    found = [run for folder in folders for run in run_folder.below(folder) if "scores" in run.record]
+    if trials := [run for run in found if run.record["scores"] == {}]:
+        ranked = ranking.ranked([run.record for run in trials], [str(near(run.folder)) for run in trials])
+        report.print_table(f"trials of a search, which read no test: {ranking.TITLE}", ranked, left=2)
+        if len(trials) == len(found):
+            return [], []
     entries, recipes = read(run_records.find(listed(settings["runs"])), views, rows)
     title = f"test, views={views}, rows={rows}"
     tables = compare_tables.tables(entries, recipes, title)

@@ -19,6 +19,9 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
         sync_folder(path.parent)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # which a full disk's does not name
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -18,6 +18,7 @@ from emotion.evaluation import Judged
 from emotion.files import write_text
 from emotion.loggers import read_metrics
 from emotion.selective import risk_by_coverage
+from emotion.trackers.tracker import Tracker
 
 Scores = Mapping[str, Any]
 WORST = 32  # mistakes on a sheet
@@ -44,7 +45,7 @@ def print_table(title: str, rows: Sequence[Mapping[str, str]], left: int = 1) ->
     columns, lines = _cells(rows)
     table = Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index < left else "right")
+        table.add_column(column, justify="left" if index < left else "right", overflow="fold")
     for line in lines:
         table.add_row(*line)
     console().print(table)
@@ -127,7 +128,7 @@ def save_label_map(run_dir: Path, classes: tuple[str, ...]) -> Path:
 
 
 def log_hyperparameters(loggers: Sequence[Logger], settings: Mapping[str, Any], by_views: Mapping[str, Scores]) -> None:
-    """The run's settings with its final scores, as TensorBoard's HPARAMS page compares them."""
+    """The run's settings with its final scores, as TensorBoard's HPARAMS page compares them; trackers have these."""
     chosen = {name: settings[name] for name in ("model", "loss", "optimizer", "scheduler", "batch_size", "seed")}
     scores = {
         f"test/{name}/{views}": found["all"][name][0]
@@ -138,6 +139,8 @@ def log_hyperparameters(loggers: Sequence[Logger], settings: Mapping[str, Any], 
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(chosen, scores)
             logger.save()
+        elif isinstance(logger, Tracker):
+            logger.log_scores(scores)
 
 
 def of_uncorrupted(found: Mapping[str, Any]) -> str:

@@ -32,7 +32,8 @@ OF_A_RECIPE = (
     "monitor", "overfit", "mixup", "distillation", "backbone_lr", "layer_decay", "target",
 )  # fmt: skip
 OF_THE_TRAINER = (
-    "max_epochs", "devices", "gradient_clip_val", "accumulate_grad_batches", "limit_train_batches", "limit_val_batches",
+    "max_epochs", "devices", "num_nodes", "gradient_clip_val", "accumulate_grad_batches", "limit_train_batches",
+    "limit_val_batches",
 )  # fmt: skip
 OF_THE_CALLBACKS = ("early_stopping", "staged_unfreezing", "ema")
 DEFAULTS = {"sampler": SHUFFLED, "mixup": {}, "layer_decay": 1.0, "target": "majority"}

@@ -2,13 +2,14 @@
 
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from emotion.cli import name_jobs_by_difference, near, resume_in_place, verb
+from emotion.cli import MULTIRUN, in_a_sweep, near, resume_in_place, verb
 from emotion.errors import UserError
 
 if TYPE_CHECKING:  # what a verb needs is imported when it runs: --help and a mistyped override are answered at once
@@ -27,14 +28,28 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
         UserError: something given is missing or wrong.
         Stopped: Ctrl-C or SIGTERM; a checkpoint to resume from is written.
     """
+    from emotion import assembly, going_on, run_folder
+    from emotion.distributed import is_first
+
+    settings = assembly.resolve(cfg, run_dir)
+    first = is_first()
+    with run_folder.alone_in(run_dir) if first else nullcontext():  # a run's other processes follow its first
+        if settings["resume"] == "auto" and (found := run_folder.read(run_dir)).state == "finished":
+            going_on.check_recipe(found.record, settings)
+            print(f"{run_dir}: finished after {found.record['epochs']} epochs; nothing to do", flush=True)
+            return float(found.record["best"]["score"])
+        return _train(going_on.resumed(settings, run_dir, first=first), run_dir)
+
+
+def _train(settings: Settings, run_dir: Path) -> float:
     started = time.perf_counter()
     import lightning as L
 
-    from emotion import assembly, best_epoch, run_records
+    from emotion import assembly, best_epoch, going_on, run_records
+    from emotion.data.loader import check_processes
 
-    settings = assembly.resolve(cfg, run_dir)
-    former = run_records.read_record(run_dir)
-    fitted = _goes_no_further(former, settings)
+    former = run_records.read_record(run_dir) if settings["resume"] else None
+    fitted = going_on.goes_no_further(former, settings)
     L.seed_everything(settings["seed"], verbose=False)
     data, source = assembly.make_data(settings)
     classifier = assembly.make_classifier(settings, data)
@@ -46,8 +61,10 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
     compiled = assembly.tune(classifier, settings, short=source["stand_in"])
     taught = assembly.teach(classifier, settings)
     if former:
-        _check_teachers(former.get("distillation"), taught)
+        going_on.check_teachers(former.get("distillation"), taught)
     trainer = assembly.make_trainer(settings, limited=source["stand_in"])
+    for part in (data.split.train, data.split.val):  # before any other process is started
+        check_processes(len(part), trainer.world_size)
     record = {
         "command": run_records.command(),
         "commit": run_records.commit(),
@@ -58,6 +75,7 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
         "split": {part: len(rows) for part, rows in data.split._asdict().items()},
         "distillation": taught,
         "parameters": sum(parameter.numel() for parameter in classifier.net.parameters()),
+        "effective": assembly.effective(trainer, settings),
         "weights": loaded._asdict() | {"loaded": len(loaded.loaded)} if loaded else None,
     }
     if former:
@@ -80,44 +98,14 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
         )  # a run stopped while it is scored resumes from here
         device = trainer.strategy.root_device
         record["calibration"] = best_epoch.calibrate(run_dir, data, device, trainer.precision)
-        record["scores"] = best_epoch.score(record, data, trainer)
+        if settings.get("study"):  # a search chooses on validation: only what it chose may read test
+            record["scores"] = {}
+        else:
+            record["scores"] = best_epoch.score(record, data, trainer)
         if not former:
             record["wall_seconds"] = round(time.perf_counter() - started, 1)  # all but the start of Python and Hydra
         run_records.write_record(run_dir, record)
     return float(record["best"]["score"])
-
-
-def _goes_no_further(former: Settings | None, settings: Settings) -> bool:
-    """Whether a run that is resumed has all its epochs, and only its scores are missing.
-
-    Raises:
-        UserError: nothing is missing, or its learning rates are laid out for another number of epochs.
-    """
-    if former is None:
-        return False
-    before, now = (config["trainer"]["max_epochs"] for config in (former["config"], settings))
-    if former.get("scores") and before >= now:
-        on = "raise trainer.max_epochs"
-        if settings["scheduler"].get("interval") == "step":  # laid out for these epochs
-            on = f"start another run with model.weights={settings['run_dir']}"
-        raise UserError(f"{settings['run_dir']} is finished after {former['epochs']} epochs; to train on, {on}.")
-    if settings["scheduler"].get("interval") == "step" and before != now:
-        raise UserError(
-            f"{settings['run_dir']}: its learning rates are laid out for {before} epochs, not for {now}; "
-            f"start another run."
-        )
-    return "best" in former and before >= now
-
-
-def _check_teachers(began: Settings | None, now: Settings | None) -> None:
-    """Raises UserError where a run would go on with other teachers than it began with, wherever they lie by now."""
-    before, after = (taught["teachers"] if taught else [] for taught in (began, now))
-    if [one["sha256"] for one in before] != [one["sha256"] for one in after]:
-        said = (", ".join(f"{one['path']} (epoch {one['epoch'] + 1})" for one in some) for some in (after, before))
-        raise UserError(
-            "distillation.teacher: found {}; the run began with {}, and not with the same file. "
-            "Bring that back, or start a new run.".format(*(names or "none" for names in said))
-        )
 
 
 def _machine(settings: Settings, *, compiled: bool) -> Settings:
@@ -143,9 +131,21 @@ def _announce(record: Settings) -> None:
         f"{record['data']['source']}: {split['train']:,} train, {split['val']:,} validate, {split['test']:,} test"
         f"{left_out}\n"
         f"{record['machine']['device']}; {record['machine']['precision']}{compiled}\n"
+        f"{_step(record['effective'])}\n"
         f"run: {settings['run_dir']}",
         flush=True,
     )
+
+
+def _step(each: Settings) -> str:
+    """What a step of the optimiser takes, as a person reads it."""
+    factors = [f"{each['batch_size']} faces"]
+    if each["processes"] > 1:
+        factors.append(f"{each['processes']} processes on {each['nodes']} {'nodes' if each['nodes'] > 1 else 'node'}")
+    if each["accumulated"] > 1:
+        factors.append(f"{each['accumulated']} batches")
+    product = f" = {each['effective_batch']}" if len(factors) > 1 else ""
+    return f"a step: {' x '.join(factors)}{product}; learning rate {each['lr']:g}, as configured"
 
 
 def _fit(
@@ -186,10 +186,16 @@ def main(cfg: DictConfig) -> float:
 
     run_dir = near(Path(HydraConfig.get().runtime.output_dir))
     try:
+        if in_a_sweep():
+            from emotion.sweeps import job
+
+            return job.run(train, cfg, run_dir)
         return train(cfg, run_dir)
     except MisconfigurationException as error:
         raise UserError(f"trainer: {error}") from error
-    except (Stopped, KeyboardInterrupt, SystemExit) as stopped:
+    except (Stopped, KeyboardInterrupt, SystemExit, OSError) as stopped:
+        if isinstance(stopped, Stopped) and not is_first():
+            sys.exit(0)  # the first says it; Lightning would kill it for another that ends otherwise
         if (run_dir / LAST).is_file():
             print(f"Go on with: python -m emotion.train resume={run_dir}", file=sys.stderr)
         if isinstance(stopped, Stopped):
@@ -200,7 +206,15 @@ def main(cfg: DictConfig) -> float:
         raise
 
 
-if __name__ == "__main__":
+def many_or_one() -> None:
+    """Train as the command line says: one run, or a sweep and a report of what became of it, status 1 for losses."""
     resume_in_place()
-    name_jobs_by_difference()
-    main()
+    if not MULTIRUN & set(sys.argv) and not any(argument.startswith("sweep=") for argument in sys.argv):
+        return main()
+    from emotion.sweeps.running import run_sweep
+
+    run_sweep(main)
+
+
+if __name__ == "__main__":
+    many_or_one()

@@ -94,10 +94,7 @@ def test_runs_of_one_recipe_differ_in_their_seed_alone(kept: Path) -> None:
     changed(kept / "simple/two", config=config | {"batch_size": 8})
     assert [len(group) for group in run_records.seeds_of(run_records.find([str(kept)]))] == [1, 1, 1]
     changed(kept / "simple/two", config=config | {"seed": 0})
-    assert [len(group) for group in run_records.seeds_of(run_records.find([str(kept)]))] == [
-        1,
-        1,
-    ]  # one seed is not two
+    assert [len(group) for group in run_records.seeds_of(run_records.find([str(kept)]))] == [1, 1]  # one seed, not two
 
 
 def test_table_shows_what_the_records_say(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

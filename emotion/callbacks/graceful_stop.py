@@ -1,7 +1,8 @@
-"""Ctrl-C and SIGTERM end a run cleanly: finish the batch, write a checkpoint to resume from, say how."""
+"""A signal ends a run cleanly: the batch is finished, a checkpoint written to resume from; a cluster runs it again."""
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,24 +19,32 @@ class Stopped(Exception):
         self.signum = signum
 
 
+LISTENED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+OF_A_CLUSTER = (signal.SIGUSR1, signal.SIGUSR2)
+"""Sent some time before a job is ended: to save what there is, and be put in the queue again."""
+
+
 class GracefulStop(L.Callback):
     """Raises `Stopped` after the batch during which the signal came; a second signal does what it always did.
 
-    The checkpoint resumes exactly there; in validation, where nothing is learnt, at validation's first batch.
+    The checkpoint resumes exactly there; in validation, where nothing is learnt, at validation's first batch. SIGUSR1
+    and SIGUSR2 go on to whoever listened for them before, such as submitit; where nobody did, and Slurm runs the job,
+    it is put in the queue again.
     """
 
     def __init__(self, checkpoint: str) -> None:
         self.checkpoint = Path(checkpoint)
         self.received: int | None = None
         self.former: dict[int, Any] = {}
+        self.before: Any = None  # who listened for the signal that came
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Listen from here on; Lightning has set its own handlers by now, and on SIGTERM would exit with status 0."""
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        for signum in LISTENED:
             self.former[signum] = signal.signal(signum, self._receive)
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
-        self.received = signum
+        self.received, self.before = signum, self.former[signum]
         self._restore()
 
     def _restore(self) -> None:
@@ -67,6 +76,10 @@ class GracefulStop(L.Callback):
             asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
         if asked:
             trainer.save_checkpoint(self.checkpoint)
+            if self.received in OF_A_CLUSTER and callable(self.before):
+                os.kill(os.getpid(), self.received)
+            elif self.received in OF_A_CLUSTER and trainer.is_global_zero:
+                requeue()
             raise Stopped(self.received or signal.SIGTERM, self.checkpoint)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -85,3 +98,14 @@ class GracefulStop(L.Callback):
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Give the signals back."""
         self._restore()
+
+
+def requeue() -> None:
+    """Have Slurm run this job again from the start, which is where `resume=auto` looks for the checkpoint."""
+    job, array = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_ARRAY_JOB_ID")
+    if array:
+        job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    if not job:
+        return
+    done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
+    print(f"Slurm job {job}: {done.stderr.strip() or 'put in the queue again'}", flush=True)

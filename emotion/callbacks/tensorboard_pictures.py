@@ -19,15 +19,13 @@ class TensorBoardPictures(L.Callback):
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw the validation that has just ended."""
         boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        if (
-            trainer.sanity_checking
-            or not trainer.is_global_zero
-            or not boards
-            or (trainer.current_epoch + 1) % self.every
-        ):
+        if trainer.sanity_checking or not boards or (trainer.current_epoch + 1) % self.every:
             return
         assert isinstance(pl_module, EmotionClassifier)
-        confusion = pl_module.val_scores.confusion.cpu().numpy()
+        with pl_module.val_scores.sync_context():  # of all processes, which all ask for it
+            confusion = pl_module.val_scores.confusion.cpu().numpy()
+        if not trainer.is_global_zero:
+            return
         title = f"validation, epoch {trainer.current_epoch + 1}"
         pictures = {
             "val/confusion": plots.confusion_matrix(confusion, pl_module.classes, title),

@@ -31,7 +31,7 @@ class TimeEstimate(L.Callback):
                 self._speak(trainer, (time.monotonic() - self.started) / (self.seen - 1))
 
     def _speak(self, trainer: L.Trainer, step: float) -> None:
-        per_face = step / trainer.datamodule.hparams["batch_size"]  # type: ignore[attr-defined]
+        per_face = step / trainer.datamodule.hparams["batch_size"] / trainer.world_size  # type: ignore[attr-defined]
         epoch = step * trainer.num_training_batches
         if trainer.val_dataloaders is not None:
             epoch += FORWARD_SHARE * per_face * len(trainer.val_dataloaders.rows)

@@ -1,10 +1,12 @@
 """Batches as row numbers, their order and their randomness a function of (seed, epoch, batch) and of nothing else."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from emotion.errors import UserError
 
 
 class RowBatch(NamedTuple):
@@ -21,7 +23,11 @@ class RowLoader:
 
     A run resumed in the middle of an epoch goes on with the very next batch: Lightning stores `state_dict` in its
     checkpoints, and calls `set_epoch` through the attribute `sampler` as it does for a DataLoader's. Every process of
-    a distributed run takes each `world`-th row, from its `rank` on.
+    a distributed run takes each `world`-th row, from its `rank` on, in as many batches as every other: processes that
+    wait for each other once a batch are never one short.
+
+    Raises:
+        UserError: there are more processes than rows.
     """
 
     batch_sampler = None  # Lightning looks for both of a DataLoader's samplers
@@ -35,23 +41,23 @@ class RowLoader:
         rank: int = 0,
         world: int = 1,
     ) -> None:
+        check_processes(len(rows), world)
         self.rows, self.batch_size, self.seed, self.draw = rows, batch_size, seed, draw
         self.rank, self.world = rank, world
         self.epoch = self.next_batch = 0
         self.sampler = self
 
     def __len__(self) -> int:
-        """Batches an epoch; in training only whole ones, so that every batch costs the same and compiles once."""
+        """Batches an epoch and process; in training only whole ones: every batch costs the same and compiles once."""
         if self.draw:
             return max(1, len(self.rows) // self.world // self.batch_size)
-        return -(-len(range(self.rank, len(self.rows), self.world)) // self.batch_size)
+        return -(-len(self.rows) // self.world // self.batch_size)  # of the process with the most rows
 
     def __iter__(self) -> Iterator[RowBatch]:
-        order = self._order()
+        parts = self._parts()
         for index in range(self.next_batch, len(self)):
             self.next_batch = (index + 1) % len(self)
-            part = order[index * self.batch_size : (index + 1) * self.batch_size]
-            yield RowBatch(self.rows[part], self._seed(index), self.draw is not None, self._epoch_seed())
+            yield RowBatch(self.rows[parts[index]], self._seed(index), self.draw is not None, self._epoch_seed())
 
     def set_epoch(self, epoch: int) -> None:
         """Which epoch's order the next pass takes, from its first batch on unless it is the epoch under way."""
@@ -59,23 +65,44 @@ class RowLoader:
             self.epoch, self.next_batch = epoch, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """The epoch under way and its next batch."""
-        return {"epoch": self.epoch, "next_batch": self.next_batch}
+        """The epoch under way, its next batch, and how many processes share it."""
+        return {"epoch": self.epoch, "next_batch": self.next_batch, "world": self.world}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Begin the next pass at the batch after the last one that was handed out."""
+        """Begin the next pass at the batch after the last one that was handed out.
+
+        Raises:
+            UserError: within an epoch: another number of processes had it, and shared its rows out in another way.
+        """
+        world = state.get("world", self.world)
+        if state["next_batch"] and world != self.world:
+            raise UserError(
+                f"The run was stopped within an epoch of {world} processes and cannot go on from there with "
+                f"{self.world}; expected as many: trainer.devices and trainer.num_nodes as before."
+            )
         self.epoch, self.next_batch = state["epoch"], state["next_batch"]
 
-    def _order(self) -> Tensor:
+    def _parts(self) -> Sequence[Tensor]:
+        """Places of each batch's rows: in training equally many in every process, else as even as they come out."""
         if not self.draw:
-            return torch.arange(self.rank, len(self.rows), self.world)
-        return self.draw(torch.Generator().manual_seed(self._epoch_seed()))[self.rank :: self.world]
+            return torch.arange(self.rank, len(self.rows), self.world).tensor_split(len(self))
+        order = self.draw(torch.Generator().manual_seed(self._epoch_seed()))
+        each = len(order) // self.world
+        return torch.split(order[self.rank :: self.world][:each], self.batch_size)
 
     def _epoch_seed(self) -> int:
         return _mixed(self.seed, self.epoch)
 
     def _seed(self, index: int) -> int:
         return _mixed(self.seed, self.epoch, index, self.rank)
+
+
+def check_processes(rows: int, world: int) -> None:
+    """Raises UserError where some process would have no row."""
+    if rows < world:
+        raise UserError(
+            f"{rows} faces for {world} processes; expected one for each. Take fewer: trainer.devices=NUMBER."
+        )
 
 
 def _mixed(*numbers: int) -> int:

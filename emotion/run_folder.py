@@ -1,0 +1,95 @@
+"""A run's folder: who works in it, and how far the run in it has come."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from filelock import FileLock, Timeout
+
+from emotion import run_records
+from emotion.checkpoints import LAST
+from emotion.errors import UserError
+
+LOCK, FAILED = ".lock", "failed.txt"
+STATES = ("finished", "pruned", "running", "failed", "stopped", "empty")
+
+
+class InUse(UserError):
+    """Another process works in the folder."""
+
+
+class RunState(NamedTuple):
+    """A run, however far it has come."""
+
+    folder: Path
+    record: dict[str, Any]  # empty where it has none yet
+    state: str  # of STATES
+    why: str = ""  # it failed
+
+
+@contextmanager
+def alone_in(run_dir: Path) -> Iterator[None]:
+    """Hold the folder for this process, which may ask again; a process that ends in any way holds it no longer.
+
+    Raises:
+        InUse: another process does.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    path = (run_dir / LOCK).absolute()
+    lock = FileLock(path, is_singleton=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InUse(
+            f"{run_dir} is in use by {path.read_text().strip() or 'another process'}; wait, or stop it."
+        ) from None
+    try:
+        path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+        yield
+    finally:
+        lock.release()
+
+
+def read(folder: Path) -> RunState:
+    """The run in a folder.
+
+    Raises:
+        UserError: its record is none.
+    """
+    record = run_records.read_record(folder) or {}
+    failed = folder / FAILED
+    if record.get("scores") is not None:
+        return RunState(folder, record, "finished")
+    if record.get("pruned"):
+        return RunState(folder, record, "pruned")
+    if _in_use(folder):
+        return RunState(folder, record, "running")
+    if failed.is_file():
+        return RunState(folder, record, "failed", failed.read_text(encoding="utf-8").strip())
+    return RunState(folder, record, "stopped" if record or (folder / LAST).is_file() else "empty")
+
+
+def below(root: Path) -> list[RunState]:
+    """Every run below a folder, itself included, in the order of their names."""
+    folders = {path.parent for path in root.rglob(run_records.RECORD)} | {path.parent for path in root.rglob(FAILED)}
+    folders |= {path.parent.parent for path in root.rglob(".hydra/config.yaml")}
+    return [read(folder) for folder in sorted(folders)]
+
+
+def _in_use(folder: Path) -> bool:
+    path = (folder / LOCK).absolute()
+    if not path.is_file():
+        return False
+    lock = FileLock(path, is_singleton=True)
+    if lock.is_locked:  # by ourselves
+        return True
+    try:
+        with lock.acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # not ours to lock
+        return False

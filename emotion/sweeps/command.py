@@ -1,0 +1,132 @@
+"""What a command line says of a sweep, before Hydra takes it: its runs, and the folder that they lie in."""
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from emotion.cli import CONF, MULTIRUN
+from emotion.files import write_text
+
+SWEEP = "sweep.json"
+WHERE = "hydra.sweep.dir"
+TOLD = ("study.space", "study.fixed", WHERE)
+NOT_OF_THE_RUNS = ("hydra.launcher", "hydra/launcher", "study.trials")
+"""How many are run, and by what, does not make it another sweep."""
+OF_SEVERAL_SYSTEMS = {"model", "experiment", "name"}
+
+
+class Sweep(NamedTuple):
+    """The runs that one command asks for."""
+
+    folder: Path
+    asked: list[str]  # the overrides that make it this sweep and no other
+    size: int  # runs
+    went_before: bool  # some of it was begun by the same command
+    study: DictConfig | None  # its config, of a search
+
+
+def of_command_line() -> Sweep | None:
+    """The sweep that `-m` or `sweep=NAME` asks for, None where there is none; `sys.argv` then names its folder.
+
+    The same command again is the same sweep: it goes on in the folder where it began, unless `hydra.sweep.dir` is
+    given. What all runs share is left out of the names of their folders. A sweep over several systems is no system's:
+    its folder is outputs/sweep/<time>, where otherwise it is below the one's. What a search (`study`) is to sweep over
+    is handed to it, as Hydra's own sweeper takes no intervals.
+    """
+    flags = [argument for argument in sys.argv[1:] if argument in MULTIRUN]
+    arguments = sys.argv[1:] = [*flags, *(a for a in sys.argv[1:] if a not in MULTIRUN)]  # the order Hydra takes
+    if any(argument.startswith("-") and argument not in MULTIRUN for argument in arguments):
+        return None  # --help, --cfg and the like
+    try:
+        given = OverridesParser.create().parse_overrides([a for a in arguments if a not in MULTIRUN])
+        if not MULTIRUN & set(arguments) and not any(one.key_or_group == "sweep" for one in given):
+            return None
+        fixed = [one for one in given if not one.is_sweep_override()]
+        swept = {one.key_or_group: one for one in given if one.is_sweep_override()}
+        cfg = _composed([str(one.input_line) for one in fixed])
+        if OmegaConf.select(cfg, "study"):
+            study = cfg.study
+            swept = {one.key_or_group: one for one in space(study.space)} | swept
+            study.space = [str(one.input_line) for one in swept.values()]
+            study.fixed = [str(one.input_line) for one in fixed if not _of_the_sweep(one)]
+            kept = [str(one.input_line) for one in fixed]
+            told = [f"study.{name}=[{','.join(map(_quoted, study[name]))}]" for name in ("space", "fixed")]
+            sys.argv[1:] = [*sorted(MULTIRUN & set(arguments)), *kept, *told]
+            size, keys = int(study.trials), {"study.trial"}
+        else:
+            of_file = space([f"{key}={value}" for key, value in (cfg.hydra.sweeper.params or {}).items()])
+            swept = {one.key_or_group: one for one in of_file} | swept
+            size = math.prod(len(list(one.sweep_string_iterator())) for one in swept.values())
+            keys = set(swept)
+    except (HydraException, OmegaConfBaseException, TypeError, ValueError):
+        return None  # Hydra says what is wrong with it
+    shared = sorted({one.key_or_group for one in given} - keys)
+    asked = sorted(a for a in arguments if a not in MULTIRUN and not a.lstrip("+~").startswith(NOT_OF_THE_RUNS))
+    folder = next((Path(str(one.value())) for one in fixed if one.key_or_group == WHERE), None)
+    if folder is None and OmegaConf.select(cfg, "study"):
+        folder = Path(cfg.hydra.sweep.dir)
+    if folder is None:
+        folder = _former(asked)
+    went_before = folder is not None and (folder / SWEEP).is_file()
+    if folder is None:
+        several = swept.keys() & OF_SEVERAL_SYSTEMS and not any(one.key_or_group == "name" for one in fixed)
+        name = "sweep" if several else Path(cfg.hydra.sweep.dir).parent.name
+        folder = Path("outputs") / name / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    sys.argv.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join([*shared, *TOLD])}]")
+    sys.argv.append(f"{WHERE}='{folder}'")
+    return Sweep(folder, asked, size, went_before, cfg if OmegaConf.select(cfg, "study") else None)
+
+
+def note(sweep: Sweep) -> None:
+    """Leave in the sweep's folder what was asked for, so that the same command finds it again."""
+    sweep.folder.mkdir(parents=True, exist_ok=True)
+    write_text(sweep.folder / SWEEP, json.dumps({"asked": sweep.asked, "runs": sweep.size}, indent=2) + "\n")
+
+
+def space(lines: Sequence[str]) -> list[Override]:
+    """Overrides, parsed.
+
+    Raises:
+        HydraException: one cannot be read.
+    """
+    return OverridesParser.create().parse_overrides(list(lines))
+
+
+def _of_the_sweep(override: Override) -> bool:
+    key = str(override.key_or_group)
+    return key in ("sweep", "pruner", "resume") or key.startswith(("study.", "hydra"))
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _composed(overrides: list[str]) -> DictConfig:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose("train", overrides=overrides, return_hydra_config=True)
+
+
+def _former(asked: list[str]) -> Path | None:
+    """The newest folder in which the same was asked for."""
+    found = sorted(Path("outputs").glob(f"*/*/{SWEEP}"), key=lambda path: path.parent.name)
+    same = [path for path in found if _asked_in(path) == asked]
+    return same[-1].parent if same else None
+
+
+def _asked_in(path: Path) -> list[str] | None:
+    try:
+        found: list[str] = json.loads(path.read_text())["asked"]
+        return found
+    except (ValueError, KeyError, TypeError, OSError):  # not ours, or spoilt
+        return None

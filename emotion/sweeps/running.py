@@ -1,0 +1,58 @@
+"""A sweep from its command to its report."""
+
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+from emotion.cli import near, one_message, terminate
+from emotion.sweeps import command
+
+
+def run_sweep(main: Callable[[], None]) -> None:
+    """Run what the command line asks for by `main`, say what became of it, and exit: status 1 if a run is missing."""
+    sweep = command.of_command_line()
+    if sweep is None:
+        return main()
+    with one_message():
+        from emotion.sweeps import cluster
+
+        cluster.check(sys.argv)
+        if sweep.study:
+            from emotion.sweeps import study
+
+            study.opened(sweep.study, sweep.folder)
+        command.note(sweep)
+    goes_on = ", which the same command began: what is finished there is not run again" if sweep.went_before else ""
+    print(f"sweep of {sweep.size} runs in {near(sweep.folder)}{goes_on}", flush=True)
+    signal.signal(signal.SIGTERM, terminate)
+    started = time.time()
+    if any(argument.startswith("hydra/launcher=submitit") for argument in sys.argv):
+        print(f"what the jobs say: {near(sweep.folder) / cluster.JOBS}/*/*_log.out", flush=True)
+    try:
+        main()
+    except SystemExit as ended:
+        if ended.code:
+            _forget_if_empty(sweep)
+            if ended.code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+                print("The same command goes on with the sweep.", file=sys.stderr)
+            raise
+    except Exception as error:
+        with one_message():
+            cluster.outlive(error, sweep, started)
+    from emotion.sweeps import report
+
+    with one_message():
+        sys.exit(0 if report.write(sweep) else 1)
+
+
+def _forget_if_empty(sweep: command.Sweep) -> None:
+    """A sweep that was refused before its first run leaves nothing."""
+    left = {path.name for path in sweep.folder.iterdir()} if sweep.folder.is_dir() else set()
+    if left <= {command.SWEEP, "multirun.yaml"}:
+        for name in left:
+            (sweep.folder / name).unlink()
+        with contextlib.suppress(OSError):  # other sweeps lie above
+            sweep.folder.rmdir()
+            sweep.folder.parent.rmdir()
