@@ -183,6 +183,7 @@ def main(cfg: DictConfig) -> float:
 
     from emotion.callbacks.graceful_stop import Stopped
     from emotion.checkpoints import LAST
+    from emotion.distributed import is_first
 
     run_dir = near(Path(HydraConfig.get().runtime.output_dir))
     try:

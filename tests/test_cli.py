@@ -151,14 +151,6 @@ def test_a_signal_stops_cleanly_and_the_run_resumes(signum: int, status: int) ->
     assert list(Path("outputs/v4_attention").iterdir()) == [run]
 
 
-def test_two_processes_write_one_record() -> None:
-    done = emotion("train", *SMALL, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "batch_size=8")
-    assert done.returncode == 0, done.stderr
-    (run,) = Path("outputs/v4_attention").iterdir()
-    assert (run / "record.json").is_file()
-    assert done.stdout.count("wrote") == 8
-
-
 def test_wheel_carries_conf_and_runs_from_any_folder(tmp_path: Path, project: Path) -> None:
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
     subprocess.run([*build, str(project)], check=True, capture_output=True)

@@ -26,7 +26,7 @@ def write(folder: Path, found: Sequence[RunState]) -> None:
     import optuna
     from optuna.trial import TrialState
 
-    cfg = OmegaConf.create(next(one.record["config"] for one in found if one.record))
+    cfg = OmegaConf.create(next(one.record["config"] for one in found if one.record.get("config", {}).get("study")))
     study = optuna.load_study(study_name=NAME, storage=address(cfg, folder))
     complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     if not complete:

@@ -52,9 +52,9 @@ def test_a_search_goes_on_with_more_trials_and_says_its_best(swept: Swept) -> No
     first = swept(*SEARCH, "study.trials=3", "pruner@study.pruner=none")
     assert first.status == 0, first.err
     chosen = [trial.params for trial in trials()]
-    ended = swept(*SEARCH, "study.trials=5", "pruner@study.pruner=none")
+    ended = swept(*SEARCH, "study.trials=4", "pruner@study.pruner=none")
     assert ended.status == 0, ended.err
-    assert "5 runs: 5 finished" in ended.out
+    assert "4 runs: 4 finished" in ended.out
     assert [trial.params for trial in trials()][:3] == chosen
     for picture in ("study_history.png",):
         assert Path("search", picture).is_file()
@@ -63,7 +63,7 @@ def test_a_search_goes_on_with_more_trials_and_says_its_best(swept: Swept) -> No
     cfg = compose("train", *shlex.split(line)[3:])
     assert cfg.optimizer.lr == best.params["optimizer.lr"]
     assert cfg.study is None
-    for trial in range(5):
+    for trial in range(4):
         assert (read_record(Path(f"search/study.trial={trial}")) or {})["scores"] == {}  # test was not read
 
 
@@ -81,6 +81,7 @@ def test_a_trial_that_is_stopped_goes_on_with_what_it_tried(swept: Swept, monkey
     assert len((read_record(Path("search/study.trial=1")) or {})["resumed"]) == 1
 
 
+@pytest.mark.hard
 def test_a_search_is_the_same_whether_or_not_it_was_stopped(swept: Swept) -> None:
     swept(*SEARCH, "study.trials=4", "pruner@study.pruner=none")
     swept(*SEARCH[:-1], "hydra.sweep.dir=other", "study.trials=2", "pruner@study.pruner=none")
