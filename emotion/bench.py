@@ -73,6 +73,7 @@ def _measures() -> dict[str, "Callable[[Settings], Measured]"]:
     from emotion.benchmarks.latency import bench_latency
     from emotion.benchmarks.preparing import bench_preparing
     from emotion.benchmarks.start_up import bench_start_up
+    from emotion.benchmarks.sweeps import bench_sweeps
     from emotion.benchmarks.time_to_accuracy import bench_time_to_accuracy
     from emotion.benchmarks.training import bench_training
 
@@ -84,6 +85,7 @@ def _measures() -> dict[str, "Callable[[Settings], Measured]"]:
         "explanations": bench_explanations,
         "demo": bench_demo,
         "images": bench_images,
+        "sweeps": bench_sweeps,
         "time_to_accuracy": bench_time_to_accuracy,
     }
 

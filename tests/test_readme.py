@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from emotion import kept_explanations, kept_weights, run_records
 from emotion.cli import compose
@@ -22,13 +23,17 @@ def test_every_command_composes(verb: str, rest: str) -> None:
         overrides.append("source=x")
     if verb in ("compare", "results"):
         overrides.append(f"runs=[{','.join(word for word in rest.split() if '=' not in word)}]")
-    single = [re.sub(r"=([^,\[{]+),.*", r"=\1", word) for word in overrides]  # of a sweep, its first value
-    compose(verb, *(word.replace("RUN", "outputs/x") for word in single))
+    if verb == "runs":
+        overrides = [re.sub(r"^where=(.*)", r"where='\1'", word) for word in overrides]
+    parsed = OverridesParser.create().parse_overrides([word.replace("RUN", "outputs/x") for word in overrides])
+    discrete = [one for one in parsed if one.is_sweep_override() and one.is_discrete_sweep()]
+    first = [f"{one.get_key_element()}={next(iter(one.sweep_string_iterator()))}" for one in discrete]
+    compose(verb, *(str(one.input_line) for one in parsed if not one.is_sweep_override()), *first)
 
 
 def test_every_make_target_exists(project: Path) -> None:
-    targets = set(re.findall(r"^([a-z]+):", (project / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"(?:^|`)make ([a-z]+)", README, re.MULTILINE)) <= targets
+    targets = set(re.findall(r"^([a-z-]+):", (project / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.MULTILINE)) <= targets
 
 
 def test_every_file_that_is_named_exists(project: Path) -> None:

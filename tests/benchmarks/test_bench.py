@@ -135,3 +135,11 @@ def test_the_share_of_the_time_that_a_device_computes_leaves_out_where_it_waits(
 
     assert busy.busy_share(with_pauses, 3, "cpu") < 0.5
     assert busy.busy_share(lambda: numbers @ numbers, 200, "cpu") > busy.busy_share(with_pauses, 3, "cpu")
+
+
+def test_a_sweep_costs_more_than_its_epochs() -> None:
+    (found,) = measured("measure=sweeps", "model=simple_cnn", "runs=5")
+    assert found["seconds"].keys() == {"composed", "besides_epochs", "listed", "ranked"}
+    assert min(found["seconds"].values()) > 0
+    assert found["megabytes"]["all"] > found["megabytes"]["last.ckpt"] > 7  # 595,655 parameters and Adam's two of each
+    assert "5 runs are listed and ranked" in [line["what"] for line in lines()]
