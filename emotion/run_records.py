@@ -158,6 +158,8 @@ def names(runs: Sequence[Run]) -> list[str]:
 def recipe(config: Mapping[str, Any]) -> dict[str, Any]:
     """What decides a training's result but for chance, of a run's config; what an older one lacks is the default."""
     trainer = {key: config["trainer"].get(key) for key in OF_THE_TRAINER}
+    if isinstance(trainer["devices"], list):  # by their numbers
+        trainer["devices"] = len(trainer["devices"])
     decided = {key: config.get(key, DEFAULTS.get(key)) for key in OF_A_RECIPE}
     decided["model"] = {"weights": "random", **decided["model"]}
     decided["split"] = {**NOTHING_DROPPED, **decided["split"]}

@@ -17,6 +17,7 @@ from emotion.callbacks.graceful_stop import Stopped
 from emotion.cli import duration
 from emotion.errors import UserError
 from emotion.files import write_text
+from emotion.sweeps import devices
 
 OUTPUT = "output.txt"
 Train = Callable[[DictConfig, Path], float]
@@ -36,7 +37,7 @@ def run(train: Train, cfg: DictConfig, run_dir: Path) -> float:
     try:
         with run_folder.alone_in(run_dir), _aside(run_dir), _as_one_run(run_dir):
             failed.unlink(missing_ok=True)
-            score = _trial(train, cfg, run_dir) if cfg.study else train(cfg, run_dir)
+            score = _trial(_alone(train), cfg, run_dir) if cfg.study else _alone(train)(cfg, run_dir)
     except Stopped:
         raise
     except run_folder.InUse as error:
@@ -51,6 +52,20 @@ def run(train: Train, cfg: DictConfig, run_dir: Path) -> float:
         found = run_folder.read(run_dir)
         print(f"{name}: {found.state}, {duration(found.record.get('fit_seconds', 0))}", flush=True)
     return score
+
+
+def _alone(train: Train) -> Train:
+    """On an accelerator that no other run has, where several run beside each other and the machine has several."""
+
+    def train_alone(cfg: DictConfig, run_dir: Path) -> float:
+        count = devices.available(cfg.trainer.accelerator) if _parallel() and cfg.trainer.devices == 1 else 0
+        if count < 2:
+            return train(cfg, run_dir)
+        with devices.own_device(run_dir.parent, count) as own:
+            cfg.trainer.devices = own
+            return train(cfg, run_dir)
+
+    return train_alone
 
 
 def _trial(train: Train, cfg: DictConfig, run_dir: Path) -> float:

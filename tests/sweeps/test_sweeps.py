@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from emotion.cli import compose
 from emotion.compare import compare
 from emotion.errors import UserError
 from emotion.run_folder import FAILED, LOCK, read
-from emotion.run_records import read_record
+from emotion.run_records import read_record, recipe
 from emotion.sweeps import command
+from emotion.sweeps.devices import own_device
 from emotion.train import train
 from tests.conftest import options, signal_at
 from tests.sweeps.conftest import Ended, only
@@ -235,3 +237,38 @@ def test_whoever_listened_for_a_clusters_signal_hears_of_it(
                 train(small_config(), Path("run"))  # type: ignore[arg-type]
     finally:
         signal.signal(signal.SIGUSR2, former)
+
+
+def test_runs_beside_each_other_have_accelerators_of_their_own() -> None:
+    folder = Path("sweep")
+    with own_device(folder, 2) as first, own_device(folder, 2) as second, own_device(folder, 2) as third:
+        assert (first, second, third) == ([0], [1], [1])  # more runs than accelerators share the last
+    with own_device(folder, 2) as again:
+        assert again == [0]
+
+
+def test_which_accelerator_a_run_had_makes_no_other_recipe(small_run: Callable[..., Path]) -> None:
+    config = record(small_run(Path("run"), "trainer.max_epochs=1"))["config"]
+    assert isinstance(config, dict)
+    assert recipe(config | {"trainer": config["trainer"] | {"devices": [3]}}) == recipe(config)
+
+
+@pytest.mark.hard
+def test_a_process_of_its_own_that_is_killed_leaves_the_others() -> None:
+    given = ["-m", *SMALL, "seed=0,1", "trainer.max_epochs=30", "data.training=60", "~callbacks.early_stopping"]
+    given += ["hydra/launcher=submitit_local", "hydra.sweep.dir=s"]
+    command = [sys.executable, "-m", "emotion.train", *given]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as sweep:
+        while not Path("s/seed=1/checkpoints/last.ckpt").is_file():
+            assert sweep.poll() is None
+            time.sleep(0.1)
+        os.kill(int(Path("s/seed=1", LOCK).read_text().split()[1]), signal.SIGKILL)
+        assert sweep.stdout
+        said = sweep.stdout.read()
+    assert sweep.returncode == 1
+    assert "1 finished" in said
+    assert "1 stopped" in said
+    again = emotion("train", *given)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "2 runs: 2 finished" in again.stdout
+    assert len(record(Path("s/seed=1"))["resumed"]) == 1  # type: ignore[arg-type]
