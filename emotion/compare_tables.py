@@ -18,8 +18,8 @@ Row = dict[str, str]
 def tables(entries: Sequence[Entry], recipes: Sequence[Recipe], title: str) -> dict[str, list[Row]]:
     """Each under its caption."""
     shown = {
-        ranking.TITLE: ranking.ranked([one.run.record for one in entries], [one.name for one in entries]),
         "runs": [_overview(one) for one in entries],
+        ranking.TITLE: ranking.ranked([one.run.record for one in entries], [one.name for one in entries]),
         f"{title}; 95 % intervals": [_figures(one) for one in entries],
         "F1 % by class": [_by_class(one) for one in entries],
     }

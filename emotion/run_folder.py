@@ -1,9 +1,9 @@
 """A run's folder: who works in it, and how far the run in it has come."""
 
+import contextlib
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from emotion.checkpoints import LAST
 from emotion.errors import UserError
 
 LOCK, FAILED = ".lock", "failed.txt"
+PROBED = 1.0  # seconds that a lock may be held by somebody who only looks
 STATES = ("finished", "pruned", "running", "failed", "stopped", "empty")
 
 
@@ -30,7 +31,7 @@ class RunState(NamedTuple):
     why: str = ""  # it failed
 
 
-@contextmanager
+@contextlib.contextmanager
 def alone_in(run_dir: Path) -> Iterator[None]:
     """Hold the folder for this process, which may ask again; a process that ends in any way holds it no longer.
 
@@ -50,7 +51,11 @@ def alone_in(run_dir: Path) -> Iterator[None]:
         path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
         yield
     finally:
+        if lock.lock_counter == 1:  # ours alone: while it is held, nobody else can take what is removed
+            path.unlink(missing_ok=True)
         lock.release()
+        with contextlib.suppress(OSError):  # a refused run leaves no folder, any other is not empty
+            run_dir.rmdir()
 
 
 def read(folder: Path) -> RunState:

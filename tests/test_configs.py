@@ -29,7 +29,10 @@ def chosen(group: str, choice: str) -> DictConfig:
         return compose(
             "predict", f"detector={choice}", "source=x", *(["detector.model=x"] if choice == "yunet" else ())
         )
-    return compose("train", f"{group}={choice}", "run_dir=x")
+    if group == "pruner":
+        return compose("train", "sweep=tpe", f"pruner@study.pruner={choice}", "study.trial=0", "run_dir=x")
+    trial = ["study.trial=0"] if choice == "tpe" else []
+    return compose("train", f"{group}={choice}", "run_dir=x", *trial)
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
