@@ -44,6 +44,7 @@ OF_THE_DISK = {
     errno.EACCES: "Choose a folder that can be written to: hydra.run.dir=FOLDER.",
     errno.EPERM: "Choose a folder that can be written to: hydra.run.dir=FOLDER.",
     errno.EEXIST: "A file is in the folder's place; choose another: hydra.run.dir=FOLDER.",
+    errno.ENAMETOOLONG: "A run's folder is named by what it sweeps over; sweep over less, or fewer at a time.",
     errno.ENOTDIR: "Choose another folder: hydra.run.dir=FOLDER.",
 }
 OVERRIDE = re.compile(r"\+{0,2}(hydra/)?[\w.@]+=")
@@ -189,7 +190,7 @@ def resume_in_place() -> None:
             f"expected nothing else, or settings that begin with {' '.join(CHANGED_ON_RESUMING)}.",
             2,
         )
-    place = [f"hydra.run.dir='{run}'", "hydra/job_logging=none", f"resume='{run}'"]
+    place = [f"hydra.run.dir='{run}'", "hydra/job_logging=none", "hydra.output_subdir=null", f"resume='{run}'"]
     sys.argv[1:] = ["--config-path", str(run / ".hydra"), "--config-name", "config", *given, *place]
 
 

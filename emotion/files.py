@@ -1,6 +1,7 @@
 """Files that are whole or not there: written beside their target, synced, moved into place, the folder synced."""
 
 import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     some writers go by, and begins with a dot.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}.partial{path.suffix}")
     try:
         write(temporary)
         with temporary.open("rb+") as file:

@@ -5,9 +5,12 @@ from typing import Any
 
 from emotion import run_records
 from emotion.checkpoints import LAST
+from emotion.data.sources import locate
 from emotion.errors import UserError
 
 Settings = dict[str, Any]
+LIES = ("path", "root", "train", "val", "test", "votes", "data_dir")
+"""Settings of a source that say where it lies, which may be elsewhere on another machine."""
 
 
 def resumed(settings: Settings, run_dir: Path, *, first: bool) -> Settings:
@@ -58,12 +61,29 @@ def check_recipe(former: Settings, settings: Settings) -> None:
         return
     asked = settings if settings["labels"] else settings | {"labels": former["config"]["labels"]}  # which the data has
     differing = run_records.differing(former["config"], asked)
+    differing += [] if _of_data(former["config"]["data"]) == _of_data(settings["data"]) else ["data"]
     differing += [key for key in ("seed", "views") if former["config"][key] != settings[key]]
     if differing:
         raise UserError(
             f"{settings['run_dir']} holds a run with another {', '.join(differing)}; give another folder: "
             f"hydra.run.dir=FOLDER, of a sweep hydra.sweep.dir=FOLDER."
         )
+
+
+def check_stand_in(former: Settings, settings: Settings) -> None:
+    """Raises UserError where drawn faces stood in for data that is there by now, or the other way round."""
+    if former["data"]["stand_in"] != locate(settings["data"]).stand_in:
+        raise UserError(
+            f"{settings['run_dir']} was trained on {former['data']['source']}, which is not what is found now; give "
+            f"another folder: hydra.run.dir=FOLDER, of a sweep hydra.sweep.dir=FOLDER."
+        )
+
+
+def _of_data(config: object) -> object:
+    """What a source is, wherever it lies."""
+    if not isinstance(config, dict):
+        return config
+    return {key: _of_data(value) for key, value in config.items() if key not in LIES}
 
 
 def check_teachers(began: Settings | None, now: Settings | None) -> None:

@@ -47,14 +47,15 @@ def write(rows: Sequence[Row], folder: Path) -> list[Path]:
 
 def _key(record: Mapping[str, Any]) -> tuple[str, float]:
     best = record["best"]
-    score = best["score"] if math.isfinite(best["score"]) else -math.inf
-    return best["metric"], -score if best["mode"] == "max" else score
+    score = -best["score"] if best["mode"] == "max" else best["score"]
+    return best["metric"], score if math.isfinite(score) else math.inf
 
 
 def _row(record: Mapping[str, Any], name: str) -> Row:
     best, test = record["best"], record["scores"].get("test", {})
     found = validated(record)
-    row = {"run": name, best["metric"]: report.spread(found) if len(found) == 3 else f"{found[0]:.4f}"}
+    drawn = " (SYNTHETIC)" if record["data"]["source"].startswith("synthetic") else ""
+    row = {"run": f"{name}{drawn}", best["metric"]: report.spread(found) if len(found) == 3 else f"{found[0]:.4f}"}
     for views, scores in test.items():
         with_views = f", {views}" if views != "none" else ""
         row[f"test accuracy %{with_views}"] = report.spread(scores["all"]["accuracy"])

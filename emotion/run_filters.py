@@ -39,7 +39,8 @@ class Condition(NamedTuple):
     def holds(self, run: RunState) -> bool:
         """Whether it does; never for what a run does not have."""
         if self.key in FIGURES:
-            found: Any = FIGURES[self.key](run)
+            figure = FIGURES[self.key](run)
+            found: Any = figure if math.isfinite(figure) else None
         else:
             found = OmegaConf.select(OmegaConf.create(run.record.get("config", {})), self.key)
         if isinstance(found, str) and self.sign in ("=", "!="):
@@ -79,7 +80,7 @@ def matching(runs: Sequence[RunState], asked: Mapping[str, Any]) -> list[RunStat
         run
         for run in runs
         if (not states or run.state in states)
-        and fnmatchcase(str(run.record.get("config", {}).get("name", "")), asked["name"] or "*")
+        and fnmatchcase(str(run.record.get("config", {}).get("name", "")), str(asked["name"] or "*"))
         and tagged <= set(tags(run.folder))
         and all(condition.holds(run) for condition in held)
     ]
@@ -108,6 +109,11 @@ def retag(folder: Path, add: Sequence[str], drop: Sequence[str]) -> None:
 def size(folder: Path) -> int:
     """Bytes below a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def is_drawn(run: RunState) -> bool:
+    """Whether it was trained on faces that this package draws."""
+    return str(run.record.get("data", {}).get("source", "")).startswith("synthetic")
 
 
 def words(value: str | Sequence[str] | None) -> list[str]:

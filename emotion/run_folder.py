@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
 
 from emotion import run_records
 from emotion.checkpoints import LAST
 from emotion.errors import UserError
+from emotion.files import write_text
 
-LOCK, FAILED = ".lock", "failed.txt"
+CONFIG, LOCK, FAILED = Path(".hydra/config.yaml"), ".lock", "failed.txt"
 PROBED = 1.0  # seconds that a lock may be held by somebody who only looks
 STATES = ("finished", "pruned", "running", "failed", "stopped", "empty")
 
@@ -42,7 +44,7 @@ def alone_in(run_dir: Path) -> Iterator[None]:
     path = (run_dir / LOCK).absolute()
     lock = FileLock(path, is_singleton=True)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=PROBED)
     except Timeout:
         raise InUse(
             f"{run_dir} is in use by {path.read_text().strip() or 'another process'}; wait, or stop it."
@@ -56,6 +58,14 @@ def alone_in(run_dir: Path) -> Iterator[None]:
         lock.release()
         with contextlib.suppress(OSError):  # a refused run leaves no folder, any other is not empty
             run_dir.rmdir()
+
+
+def keep_config(cfg: DictConfig, run_dir: Path) -> None:
+    """Leave in the folder what the run is composed of, from which `resume=` composes it again."""
+    kept = cfg.copy()
+    kept.resume = None
+    (run_dir / CONFIG).parent.mkdir(parents=True, exist_ok=True)
+    write_text(run_dir / CONFIG, OmegaConf.to_yaml(kept))
 
 
 def read(folder: Path) -> RunState:
@@ -80,7 +90,7 @@ def read(folder: Path) -> RunState:
 def below(root: Path) -> list[RunState]:
     """Every run below a folder, itself included, in the order of their names."""
     folders = {path.parent for path in root.rglob(run_records.RECORD)} | {path.parent for path in root.rglob(FAILED)}
-    folders |= {path.parent.parent for path in root.rglob(".hydra/config.yaml")}
+    folders |= {path.parent.parent for path in root.rglob(str(CONFIG))}
     return [read(folder) for folder in sorted(folders)]
 
 

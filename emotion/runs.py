@@ -37,11 +37,10 @@ def runs(cfg: DictConfig) -> list["RunState"]:
     below = {run.folder.absolute(): run for folder in folders for run in run_folder.below(folder)}
     found = run_filters.matching(list(below.values()), settings)
     if settings["sort"] != "folder":
-        figure = run_filters.FIGURES[settings["sort"]]
-        found.sort(key=lambda run: -(value if math.isfinite(value := figure(run)) else -math.inf))
-    if add_or_drop := (run_filters.words(settings["tag"]), run_filters.words(settings["untag"])):
-        for run in found if any(add_or_drop) else ():
-            run_filters.retag(run.folder, *add_or_drop)
+        found.sort(key=lambda run: _order(run, settings["sort"]))
+    added, dropped = run_filters.words(settings["tag"]), run_filters.words(settings["untag"])
+    for run in found if added or dropped else ():
+        run_filters.retag(run.folder, added, dropped)
     _show(found, len(below))
     if settings["remove"]:
         _remove(found, settings)
@@ -53,6 +52,15 @@ def _check(settings: Settings) -> None:
         raise UserError(f"sort={settings['sort']}: expected {', '.join(SORTED)}.")
     if settings["remove"] not in (None, *REMOVED):
         raise UserError(f"remove={settings['remove']}: expected {' or '.join(REMOVED)}.")
+
+
+def _order(run: "RunState", by: str) -> tuple[bool, float]:
+    """The most first, of a score that is the better the lower the least; what a run does not have comes last."""
+    from emotion import run_filters
+
+    value = run_filters.FIGURES[by](run)
+    lower = by == "val" and run.record.get("best", {}).get("mode") == "min"
+    return not math.isfinite(value), value if lower else -value
 
 
 def _show(found: Sequence["RunState"], of: int) -> None:
@@ -71,7 +79,7 @@ def _show(found: Sequence["RunState"], of: int) -> None:
         rows.append(
             {
                 "run": str(near(run.folder)),
-                "state": run.state,
+                "state": run.state + (", SYNTHETIC" if run_filters.is_drawn(run) else ""),
                 "tags": " ".join(run_filters.tags(run.folder)),
                 "epochs": str(epochs),
                 "by validation": f"{best['metric']} {best['score']:.4f}" if best else "-",
@@ -90,7 +98,7 @@ def _remove(found: Sequence["RunState"], settings: Settings) -> None:
     """Raises UserError where one is under way; a finished run goes only where its state was asked for."""
     from emotion import run_filters
     from emotion.checkpoints import LAST
-    from emotion.run_folder import alone_in
+    from emotion.run_folder import InUse, alone_in, read
 
     whole = settings["remove"] == "runs"
     if whole and not settings["state"] and any(run.state == "finished" for run in found):
@@ -104,13 +112,16 @@ def _remove(found: Sequence["RunState"], settings: Settings) -> None:
     if not settings["sure"]:
         print(f"would remove {len(places)} {settings['remove']}, {megabytes:.1f} MB; sure=true does it")
         return
-    for run in found:
-        with alone_in(run.folder):
-            if whole:
-                shutil.rmtree(run.folder)
-            elif run.folder / LAST in places:
-                (run.folder / LAST).unlink()
-    print(f"removed {len(places)} {settings['remove']}, {megabytes:.1f} MB")
+    removed = 0
+    for run in (run for run in found if any(place.is_relative_to(run.folder) for place in places)):
+        try:
+            with alone_in(run.folder):
+                if read(run.folder).record == run.record:  # nobody has gone on with it meanwhile
+                    shutil.rmtree(run.folder) if whole else (run.folder / LAST).unlink()
+                    removed += 1
+        except InUse as error:
+            print(f"kept: {error}")
+    print(f"removed {removed} {settings['remove']}, {megabytes:.1f} MB")
 
 
 @verb("runs")

@@ -1,5 +1,6 @@
 """Train a classifier, score its best epoch once on test, write the run record: python -m emotion.train model=NAME."""
 
+import signal
 import sys
 import time
 from contextlib import nullcontext
@@ -22,7 +23,7 @@ Settings = dict[str, Any]
 
 
 def train(cfg: DictConfig, run_dir: Path) -> float:
-    """Fit, score the best epoch on test, write the run record; the best monitored score (sweeps maximise it).
+    """Fit, score the best epoch on test, write the run record; the best monitored score.
 
     Raises:
         UserError: something given is missing or wrong.
@@ -36,9 +37,13 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
     with run_folder.alone_in(run_dir) if first else nullcontext():  # a run's other processes follow its first
         if settings["resume"] == "auto" and (found := run_folder.read(run_dir)).state == "finished":
             going_on.check_recipe(found.record, settings)
+            going_on.check_stand_in(found.record, settings)
             print(f"{run_dir}: finished after {found.record['epochs']} epochs; nothing to do", flush=True)
             return float(found.record["best"]["score"])
-        return _train(going_on.resumed(settings, run_dir, first=first), run_dir)
+        settings = going_on.resumed(settings, run_dir, first=first)
+        if first and not settings["preflight"]["run"]:
+            run_folder.keep_config(cfg, run_dir)
+        return _train(settings, run_dir)
 
 
 def _train(settings: Settings, run_dir: Path) -> float:
@@ -181,11 +186,13 @@ def main(cfg: DictConfig) -> float:
     """Train in the folder that Hydra made for this run."""
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-    from emotion.callbacks.graceful_stop import Stopped
+    from emotion.callbacks.graceful_stop import Stopped, requeue_on
+    from emotion.callbacks.pruning import Pruned
     from emotion.checkpoints import LAST
     from emotion.distributed import is_first
 
     run_dir = near(Path(HydraConfig.get().runtime.output_dir))
+    requeue_on(signal.SIGUSR1)
     try:
         if in_a_sweep():
             from emotion.sweeps import job
@@ -194,9 +201,13 @@ def main(cfg: DictConfig) -> float:
         return train(cfg, run_dir)
     except MisconfigurationException as error:
         raise UserError(f"trainer: {error}") from error
+    except (UserError, Pruned) as error:
+        if is_first():
+            raise UserError(str(error)) from error
+        sys.exit(0)  # the first says it; Lightning would kill it for another that ends otherwise
     except (Stopped, KeyboardInterrupt, SystemExit, OSError) as stopped:
         if isinstance(stopped, Stopped) and not is_first():
-            sys.exit(0)  # the first says it; Lightning would kill it for another that ends otherwise
+            sys.exit(0)
         if (run_dir / LAST).is_file():
             print(f"Go on with: python -m emotion.train resume={run_dir}", file=sys.stderr)
         if isinstance(stopped, Stopped):

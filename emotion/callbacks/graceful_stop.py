@@ -3,12 +3,16 @@
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.utilities.types import STEP_OUTPUT
+
+from emotion.distributed import is_first
 
 
 class Stopped(Exception):
@@ -28,15 +32,13 @@ class GracefulStop(L.Callback):
     """Raises `Stopped` after the batch during which the signal came; a second signal does what it always did.
 
     The checkpoint resumes exactly there; in validation, where nothing is learnt, at validation's first batch. SIGUSR1
-    and SIGUSR2 go on to whoever listened for them before, such as submitit; where nobody did, and Slurm runs the job,
-    it is put in the queue again.
+    and SIGUSR2 go on to whoever listened for them before: submitit, or `requeue_on` of a job of Slurm's.
     """
 
     def __init__(self, checkpoint: str) -> None:
         self.checkpoint = Path(checkpoint)
         self.received: int | None = None
         self.former: dict[int, Any] = {}
-        self.before: Any = None  # who listened for the signal that came
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Listen from here on; Lightning has set its own handlers by now, and on SIGTERM would exit with status 0."""
@@ -44,7 +46,7 @@ class GracefulStop(L.Callback):
             self.former[signum] = signal.signal(signum, self._receive)
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
-        self.received, self.before = signum, self.former[signum]
+        self.received = signum
         self._restore()
 
     def _restore(self) -> None:
@@ -71,16 +73,16 @@ class GracefulStop(L.Callback):
             self._stop_if_asked(trainer)
 
     def _stop_if_asked(self, trainer: L.Trainer) -> None:
-        asked = self.received is not None
+        received = self.received or 0
         if trainer.world_size > 1:  # a signal may reach one process alone
-            asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
-        if asked:
+            shared = torch.tensor(received, device=trainer.strategy.root_device)
+            received = int(trainer.strategy.reduce(shared, reduce_op="max"))
+        if received:
+            self._restore()
             trainer.save_checkpoint(self.checkpoint)
-            if self.received in OF_A_CLUSTER and callable(self.before):
-                os.kill(os.getpid(), self.received)
-            elif self.received in OF_A_CLUSTER and trainer.is_global_zero:
-                requeue()
-            raise Stopped(self.received or signal.SIGTERM, self.checkpoint)
+            if received in OF_A_CLUSTER and callable(signal.getsignal(received)):
+                os.kill(os.getpid(), received)
+            raise Stopped(received, self.checkpoint)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """In validation: have Lightning's counters say that its first batch is about to be taken."""
@@ -100,12 +102,25 @@ class GracefulStop(L.Callback):
         self._restore()
 
 
-def requeue() -> None:
-    """Have Slurm run this job again from the start, which is where `resume=auto` looks for the checkpoint."""
-    job, array = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_ARRAY_JOB_ID")
+def requeue_on(signum: int) -> None:
+    """In a job of Slurm's to which nobody else listens: at this signal have it run again from the start, and end.
+
+    That is where `resume=auto` looks for the checkpoint. One process asks for it.
+    """
+    if "SLURM_JOB_ID" in os.environ and signal.getsignal(signum) is signal.SIG_DFL:
+        signal.signal(signum, _requeue)
+
+
+def _requeue(signum: int, frame: FrameType | None) -> None:
+    job, array = os.environ["SLURM_JOB_ID"], os.environ.get("SLURM_ARRAY_JOB_ID")
     if array:
         job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    if not job:
-        return
-    done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
-    print(f"Slurm job {job}: {done.stderr.strip() or 'put in the queue again'}", flush=True)
+    if not is_first():
+        sys.exit(0)  # another status might end the first before it has asked
+    try:
+        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
+        said = done.stderr.strip() or "put in the queue again"
+    except FileNotFoundError:
+        said = "scontrol is not there to put it in the queue again"
+    print(f"Slurm job {job}: {said}", flush=True)
+    sys.exit(128 + signum)

@@ -6,10 +6,16 @@ import lightning as L
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
+    from optuna.storages import RDBStorage
     from optuna.trial import Trial
 
-NAME = "emotion"
-"""Of the study in its database."""
+
+def storage_at(address: str) -> "RDBStorage":
+    """A study's database; a file is waited for while other processes write."""
+    import optuna
+
+    waiting = {"connect_args": {"timeout": 60}} if address.startswith("sqlite:") else None
+    return optuna.storages.RDBStorage(address, engine_kwargs=waiting)
 
 
 class Pruned(Exception):
@@ -27,13 +33,14 @@ class Pruning(L.Callback):
 
     Args:
         storage: address of the study's database.
+        study: its name there.
         number: of the trial in it.
         metric: what is told.
         pruner: Optuna's, which judges the trial against the others.
     """
 
-    def __init__(self, storage: str, number: int, metric: str, pruner: "BasePruner") -> None:
-        self.storage, self.number, self.metric, self.pruner = storage, number, metric, pruner
+    def __init__(self, storage: str, study: str, number: int, metric: str, pruner: "BasePruner") -> None:
+        self.storage, self.study, self.number, self.metric, self.pruner = storage, study, number, metric, pruner
         self.trial: Trial | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -41,7 +48,7 @@ class Pruning(L.Callback):
         if trainer.is_global_zero:
             import optuna
 
-            study = optuna.load_study(study_name=NAME, storage=self.storage, pruner=self.pruner)
+            study = optuna.load_study(study_name=self.study, storage=storage_at(self.storage), pruner=self.pruner)
             self.trial = optuna.Trial(study, study.get_trials(deepcopy=False)[self.number]._trial_id)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

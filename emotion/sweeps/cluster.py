@@ -15,7 +15,7 @@ PAUSE = 2.0  # seconds between two looks at what is still running
 INSTALL = "pip install 'emotion[sweep]'"
 
 
-def check(arguments: list[str]) -> None:
+def check(arguments: list[str], *, search: bool) -> None:
     """Whether the launcher that is asked for can be had.
 
     Raises:
@@ -29,6 +29,8 @@ def check(arguments: list[str]) -> None:
         __import__(f"hydra_plugins.{package}")
     except ModuleNotFoundError as error:
         raise UserError(f"hydra/launcher={launcher} is not installed: {INSTALL}.") from error
+    if search and any(re.fullmatch(r"hydra\.launcher\.tasks_per_node=([2-9]|\d\d+)", one) for one in arguments):
+        raise UserError("a search has one task for each job: each would ask for a trial. Leave tasks_per_node at 1.")
     if launcher != "submitit_slurm":
         return
     conf = os.environ.get("SLURM_CONF")
@@ -49,6 +51,9 @@ def outlive(error: Exception, sweep: Sweep, since: float) -> None:
         UserError: it took none of them.
         Exception: `error`, where it is not about a lost job.
     """
+    if type(error).__module__.startswith(("joblib.", "concurrent.")):
+        print(f"a process was lost, and with it the runs after it: {error}", flush=True)
+        return
     if not type(error).__module__.startswith("submitit."):
         raise error
     folder = sweep.folder / JOBS
@@ -64,7 +69,7 @@ def outlive(error: Exception, sweep: Sweep, since: float) -> None:
 def _queued(jobs: list[str]) -> bool:
     """Whether Slurm has one of the jobs waiting or running."""
     queue = subprocess.run(["squeue", "--noheader", "--array", "--format=%i"], capture_output=True, text=True)
-    return bool(set(queue.stdout.split()) & set(jobs))
+    return queue.returncode != 0 or bool(set(queue.stdout.split()) & set(jobs))
 
 
 def _runs(process: int) -> bool:

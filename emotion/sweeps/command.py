@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from emotion.cli import CONF, MULTIRUN
+from emotion.errors import UserError
 from emotion.files import write_text
 
 SWEEP = "sweep.json"
@@ -53,6 +54,7 @@ def of_command_line() -> Sweep | None:
         if not MULTIRUN & set(arguments) and not any(one.key_or_group == "sweep" for one in given):
             return None
         fixed = [one for one in given if not one.is_sweep_override()]
+        keys_fixed = {one.key_or_group for one in fixed}
         swept = {one.key_or_group: one for one in given if one.is_sweep_override()}
         cfg = _composed([str(one.input_line) for one in fixed])
         if OmegaConf.select(cfg, "study"):
@@ -66,26 +68,34 @@ def of_command_line() -> Sweep | None:
             size, keys = int(study.trials), {"study.trial"}
         else:
             of_file = space([f"{key}={value}" for key, value in (cfg.hydra.sweeper.params or {}).items()])
-            swept = {one.key_or_group: one for one in of_file} | swept
+            swept = {one.key_or_group: one for one in of_file if one.key_or_group not in keys_fixed} | swept
             size = math.prod(len(list(one.sweep_string_iterator())) for one in swept.values())
             keys = set(swept)
     except (HydraException, OmegaConfBaseException, TypeError, ValueError):
         return None  # Hydra says what is wrong with it
     shared = sorted({one.key_or_group for one in given} - keys)
     asked = sorted(a for a in arguments if a not in MULTIRUN and not a.lstrip("+~").startswith(NOT_OF_THE_RUNS))
-    folder = next((Path(str(one.value())) for one in fixed if one.key_or_group == WHERE), None)
-    if folder is None and OmegaConf.select(cfg, "study"):
-        folder = Path(cfg.hydra.sweep.dir)
-    if folder is None:
-        folder = _former(asked)
+    given_or_fixed = WHERE in keys_fixed or OmegaConf.select(cfg, "study") is not None
+    folder = Path(cfg.hydra.sweep.dir) if given_or_fixed else _former(asked)
     went_before = folder is not None and (folder / SWEEP).is_file()
     if folder is None:
         several = swept.keys() & OF_SEVERAL_SYSTEMS and not any(one.key_or_group == "name" for one in fixed)
         name = "sweep" if several else Path(cfg.hydra.sweep.dir).parent.name
         folder = Path("outputs") / name / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+        while folder.exists():  # of another command in the same second
+            folder = folder.with_name(f"{folder.name}_")
     sys.argv.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join([*shared, *TOLD])}]")
     sys.argv.append(f"{WHERE}='{folder}'")
     return Sweep(folder, asked, size, went_before, cfg if OmegaConf.select(cfg, "study") else None)
+
+
+def check(sweep: Sweep) -> None:
+    """Raises UserError where another sweep lies in the folder; a search tells by itself whether it is the same."""
+    former = _asked_in(sweep.folder / SWEEP)
+    if former not in (None, sweep.asked) and not sweep.study:
+        raise UserError(
+            f"{sweep.folder} is of another sweep: {' '.join(former)}; give another folder: hydra.sweep.dir=FOLDER."
+        )
 
 
 def note(sweep: Sweep) -> None:

@@ -5,7 +5,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import cast
 
@@ -15,6 +15,7 @@ from omegaconf import DictConfig, read_write
 from emotion import run_folder
 from emotion.callbacks.graceful_stop import Stopped
 from emotion.cli import duration
+from emotion.distributed import is_first
 from emotion.errors import UserError
 from emotion.files import write_text
 from emotion.sweeps import devices
@@ -35,8 +36,12 @@ def run(train: Train, cfg: DictConfig, run_dir: Path) -> float:
     if not _parallel():
         print(f"\n{HydraConfig.get().job.num + 1}: {name}", flush=True)
     try:
-        with run_folder.alone_in(run_dir), _aside(run_dir), _as_one_run(run_dir):
-            failed.unlink(missing_ok=True)
+        first = is_first()
+        with run_folder.alone_in(run_dir) if first else nullcontext(), _aside(run_dir), _as_one_run(run_dir):
+            if first:
+                failed.unlink(missing_ok=True)
+            if cfg.preflight.run:
+                raise UserError("debug=preflight looks at one run, before it is begun; leave -m and sweep= away.")
             score = _trial(_alone(train), cfg, run_dir) if cfg.study else _alone(train)(cfg, run_dir)
     except Stopped:
         raise
@@ -46,7 +51,8 @@ def run(train: Train, cfg: DictConfig, run_dir: Path) -> float:
     except Exception as error:
         said = str(error) if isinstance(error, UserError) else "".join(traceback.format_exception(error))
         print(f"error: {name}: {said}", file=sys.stderr, flush=True)
-        write_text(failed, f"{said}\n")
+        if is_first():
+            write_text(failed, f"{said}\n")
         return math.nan
     if _parallel():
         found = run_folder.read(run_dir)
@@ -61,7 +67,7 @@ def _alone(train: Train) -> Train:
         count = devices.available(cfg.trainer.accelerator) if _parallel() and cfg.trainer.devices == 1 else 0
         if count < 2:
             return train(cfg, run_dir)
-        with devices.own_device(run_dir.parent, count) as own:
+        with devices.own_device(Path(HydraConfig.get().sweep.dir), count) as own:
             cfg.trainer.devices = own
             return train(cfg, run_dir)
 

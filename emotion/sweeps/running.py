@@ -18,10 +18,12 @@ def run_sweep(main: Callable[[], None]) -> None:
     with one_message():
         from emotion.sweeps import cluster
 
-        cluster.check(sys.argv)
+        cluster.check(sys.argv, search=sweep.study is not None)
+        command.check(sweep)
         if sweep.study:
             from emotion.sweeps import study
 
+            study.check(sweep.study)
             study.opened(sweep.study, sweep.folder)
         command.note(sweep)
     goes_on = ", which the same command began: what is finished there is not run again" if sweep.went_before else ""

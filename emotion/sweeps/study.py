@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from emotion import run_records
 from emotion.building import build
 from emotion.callbacks.graceful_stop import Stopped
-from emotion.callbacks.pruning import NAME, Pruned
+from emotion.callbacks.pruning import Pruned, storage_at
 from emotion.cli import compose
 from emotion.errors import UserError
 from emotion.sweeps.command import space
@@ -40,12 +40,11 @@ def trained(train: Train, cfg: DictConfig, run_dir: Path) -> float:
 
     study = opened(cfg, run_dir.parent)
     trial = _asked(study, cfg)
-    whole = _composed(cfg, run_dir, trial)
     if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
-        print(f"{run_dir}: trial {cfg.study.trial} is {trial.state.name.lower()}: {trial.value}")
+        print(f"{run_dir}: trial {cfg.study.trial} is {trial.state.name.lower()}; nothing to do", flush=True)
         return float(trial.value or 0)
     try:
-        score = train(whole, run_dir)
+        score = train(_composed(cfg, run_dir, trial), run_dir)
     except Pruned as pruned:
         record = run_records.read_record(run_dir) or {}
         run_records.write_record(run_dir, record | {"pruned": {"epoch": pruned.epoch, "score": pruned.score}})
@@ -71,6 +70,7 @@ def opened(cfg: DictConfig, folder: Path) -> "Study":
         import optuna
     except ModuleNotFoundError as error:
         raise UserError("a search needs Optuna: pip install 'emotion[sweep]'.") from error
+    from optuna.exceptions import OptunaError
     from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -79,24 +79,42 @@ def opened(cfg: DictConfig, folder: Path) -> "Study":
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".study.lock"):
-            storage = optuna.storages.RDBStorage(where)
+            storage = storage_at(where)
             mode: Literal["maximize", "minimize"] = "maximize" if cfg.monitor.mode == "max" else "minimize"
             pruner = build(cfg.study.pruner) if cfg.study.pruner else optuna.pruners.NopPruner()
             study = optuna.create_study(
-                storage=storage, study_name=NAME, direction=mode, load_if_exists=True, pruner=pruner
+                storage=storage, study_name=cfg.study.name, direction=mode, load_if_exists=True, pruner=pruner
             )
             former = study.user_attrs.get("asked")
             if former is None:
                 study.set_user_attr("asked", former := asked)
-    except (SQLAlchemyError, RuntimeError, ValueError) as error:
+    except (SQLAlchemyError, OptunaError, ImportError, RuntimeError, ValueError) as error:
         raise UserError(f"study.storage: {where} cannot be opened: {str(error).splitlines()[0]}") from error
     differing = [key for key in asked if _set(former[key]) != _set(asked[key])]
     if differing:
         said = "; ".join(f"its {key} is {former[key]}, found {asked[key]}" for key in differing)
         raise UserError(
-            f"{where} is a study of another search: {said}. Give it back, or begin another: hydra.sweep.dir=FOLDER."
+            f"{where} is a study of another search: {said}. Give it back, or begin another: "
+            f"{'study.name=NAME' if cfg.study.storage else 'hydra.sweep.dir=FOLDER'}."
         )
     return study
+
+
+def check(cfg: DictConfig) -> None:
+    """Whether there is something to try, and a run that tries it composes.
+
+    Raises:
+        UserError: a line of the space that leaves nothing to try.
+        HydraException: it names what no run has.
+    """
+    import random
+
+    from optuna.distributions import CategoricalDistribution
+
+    tried = {}
+    for key, one in distributions(cfg.study.space).items():
+        tried[key] = random.choice(one.choices) if isinstance(one, CategoricalDistribution) else one.low  # type: ignore[attr-defined]
+    compose("train", *cfg.study.fixed, *(f"{key}={value}" for key, value in tried.items()))
 
 
 def address(cfg: DictConfig, folder: Path) -> str:
@@ -110,7 +128,13 @@ def distributions(lines: Sequence[str]) -> dict[str, "BaseDistribution"]:
     Raises:
         UserError: a line that sweeps over nothing.
     """
-    return {str(one.get_key_element()): _distribution(one) for one in space(lines)}
+    found = {}
+    for one in space(lines):
+        try:
+            found[str(one.get_key_element())] = _distribution(one)
+        except (ValueError, IndexError) as error:
+            raise UserError(f"study.space: {one.input_line}: {error}; expected values that can be tried.") from error
+    return found
 
 
 def _distribution(override: Override) -> "BaseDistribution":
@@ -183,12 +207,10 @@ def _composed(cfg: DictConfig, run_dir: Path, trial: "FrozenTrial") -> DictConfi
             whole.callbacks.pruning = {
                 "_target_": "emotion.callbacks.pruning.Pruning",
                 "storage": address(cfg, run_dir.parent),
+                "study": cfg.study.name,
                 "number": trial.number,
                 "metric": cfg.monitor.metric,
                 "pruner": cfg.study.pruner,
             }
-    hydra_dir = run_dir / ".hydra"
-    OmegaConf.save(whole, hydra_dir / "config.yaml")
-    OmegaConf.save(OmegaConf.create([*task, *tried]), hydra_dir / "overrides.yaml")
     print(f"{run_dir}: trial {cfg.study.trial} tries {' '.join(tried)}", flush=True)
     return whole

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from omegaconf import OmegaConf
 
 from emotion import plots
-from emotion.callbacks.pruning import NAME
+from emotion.callbacks.pruning import storage_at
 from emotion.cli import near
 from emotion.run_folder import RunState
 from emotion.sweeps import study_plots
@@ -27,7 +27,7 @@ def write(folder: Path, found: Sequence[RunState]) -> None:
     from optuna.trial import TrialState
 
     cfg = OmegaConf.create(next(one.record["config"] for one in found if one.record.get("config", {}).get("study")))
-    study = optuna.load_study(study_name=NAME, storage=address(cfg, folder))
+    study = optuna.load_study(study_name=cfg.study.name, storage=storage_at(address(cfg, folder)))
     complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     if not complete:
         return

@@ -99,13 +99,13 @@ def test_a_mistake_before_the_first_run_leaves_nothing(swept: Swept) -> None:
 
 @pytest.mark.parametrize("choice", options("sweep"))
 def test_every_sweep_says_how_many_runs_it_is(choice: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["emotion.train", f"sweep={choice}", "model=simple_cnn", "batch_size=8"])
+    monkeypatch.setattr(sys, "argv", ["emotion.train", f"sweep={choice}", "batch_size=8"])
     sweep = command.of_command_line()
     assert sweep
     runs = {"seeds": 3, "learning_rate": 5, "augmentation": 5, "systems": 9, "tpe": 20}
     assert sweep.size == runs[choice]
     assert not sweep.went_before
-    several = "outputs/sweep/" if choice == "systems" else "outputs/simple_cnn/"
+    several = "outputs/sweep/" if choice == "systems" else "outputs/v4_attention/"
     assert str(sweep.folder).startswith(several)
 
 
