@@ -41,7 +41,7 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
             print(f"{run_dir}: finished after {found.record['epochs']} epochs; nothing to do", flush=True)
             return float(found.record["best"]["score"])
         settings = going_on.resumed(settings, run_dir, first=first)
-        if first and not settings["preflight"]["run"]:
+        if first and not settings.get("preflight", {}).get("run"):
             run_folder.keep_config(cfg, run_dir)
         return _train(settings, run_dir)
 

@@ -124,6 +124,20 @@ def test_a_job_of_a_sweep_that_is_preempted_goes_on(slurm: dict[str, str]) -> No
     assert "resumed" not in record(folder / "seed=4")
 
 
+def test_the_tasks_of_a_sweeps_job_are_one_run(slurm: dict[str, str]) -> None:
+    two = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "batch_size=8", "hydra.sweep.dir=s"]
+    small = [one for one in SMALL if one != "batch_size=16"]
+    tasks = ["hydra/launcher=submitit_slurm", "hydra.launcher.tasks_per_node=2", "hydra.launcher.timeout_min=20"]
+    tasks += ["hydra.launcher.cpus_per_task=1"]
+    done = emotion(slurm | {"MASTER_ADDR": "127.0.0.1"}, "-m", *small, *two, *tasks, "seed=0,1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 runs: 2 finished" in done.stdout
+    assert record(Path("s/seed=1"))["effective"]["processes"] == 2  # type: ignore[index]
+    refused = emotion(slurm, "sweep=tpe", *small, *tasks)
+    assert refused.returncode == 2
+    assert "a search has one task for each job" in refused.stderr
+
+
 @pytest.mark.parametrize("why", ["no answer", "no configuration"])
 def test_a_cluster_that_cannot_be_reached_is_one_message(why: str, tmp_path: Path) -> None:
     if reason := missing():
