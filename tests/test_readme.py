@@ -1,8 +1,10 @@
 """The README's commands compose, its make targets exist, and its figures stand in a record."""
 
+import json
 import re
 import shlex
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -68,3 +70,27 @@ def test_every_model_stands_in_the_readme_with_its_parameters() -> None:
     for model, parameters in (PARAMETERS | WHOLE).items():
         assert f"`{model}`" in README
         assert f"{parameters:,}" in README
+
+
+def test_what_a_sweep_costs_is_what_was_measured(project: Path) -> None:
+    records = project / "outputs" / "records"
+    sweep, images = (json.loads((records / f"bench/{n}.json").read_text())["measured"][0] for n in ("sweeps", "images"))
+    seconds, megabytes, many = sweep["seconds"], sweep["megabytes"], images["images"][-1]
+    runs = [run.record for run in run_records.find([str(records / "fast_cpu_4")])]
+    slow = [run.record for run in run_records.find([str(records / "fast_cpu")])]
+    wall, epochs = fmean(run["wall_seconds"] for run in runs), fmean(run["fit_seconds"] for run in runs)
+    rate = fmean(run["split"]["train"] * run["epochs"] / run["fit_seconds"] for run in slow)
+    for said in (
+        f"composes a run in {seconds['composed']:.2f} s",
+        f"{1000 * seconds['composed'] / 60:.0f} minutes for 1,000",
+        f"takes {seconds['besides_epochs']:.1f} s besides its epochs",
+        f"{megabytes['all']:.0f} MB, of which `remove=checkpoints` gives back {megabytes['last.ckpt']:.0f}",
+        f"listed and ranked in {seconds['ranked']:.1f} s",
+        f"`fast_cpu_4`'s {wall:.0f} s (the mean of three) {100 * epochs / wall:.0f} % are epochs",
+        f"1,000 runs of it are {1000 * wall / 3600:.0f} hours of one such machine",
+        f"in {1e6 / many['prepared_per_second'] / 60:.0f} minutes at {many['prepared_per_second']:,.0f} a second",
+        f"to {1e6 / many['images'] * many['prepared_mb'] / 1000:.1f} GB that are memory-mapped",
+        f"{1e6 / rate / 60:.0f} minutes at the {rate:,.0f} faces a second",
+    ):
+        assert said in " ".join(README.split()), said
+    assert all(round(one["loading_anonymous_mb"] / 1000, 1) == 0.5 for one in images["images"])
