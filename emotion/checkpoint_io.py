@@ -15,11 +15,19 @@ class WholeFileIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
         """Replace `path` by the checkpoint, or leave what was there."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda temporary: _save(checkpoint, temporary))
+        save(checkpoint, path)
+
+
+def save(checkpoint: dict[str, Any], path: str | Path) -> None:
+    """Replace `path` by the checkpoint; equal ones are equal files, whatever they are called.
+
+    Raises:
+        OSError: the system does not take the file, which torch by itself reports as a fault of its own.
+    """
+    write_atomically(path, lambda temporary: _save(checkpoint, temporary))
 
 
 def _save(checkpoint: dict[str, Any], path: Path) -> None:
-    """Raises OSError where the system does not take the file, which torch by itself reports as a fault of its own."""
     try:
         with path.open("wb") as file:
             torch.save(checkpoint, file)

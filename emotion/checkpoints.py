@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from emotion import shipped
+from emotion import checkpoint_io, shipped
 from emotion.classifier import EmotionClassifier
 from emotion.data.sources import stored
 from emotion.errors import UserError
-from emotion.files import write_atomically
 
 BEST, LAST = Path("checkpoints/best.ckpt"), Path("checkpoints/last.ckpt")
 HUB, SHIPPED = "hub:", ".safetensors"
@@ -61,7 +60,7 @@ def set_temperature(path: Path, temperature: float) -> None:
     """Have a checkpoint hold the temperature that its classifier's probabilities are to have from now on."""
     content = read(path)
     content["hyper_parameters"]["temperature"] = temperature
-    write_atomically(path, lambda temporary: torch.save(content, temporary))
+    checkpoint_io.save(content, path)
 
 
 def read(path: Path) -> dict[str, Any]:

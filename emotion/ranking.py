@@ -14,7 +14,7 @@ from emotion.cli import duration
 from emotion.evaluation import wilson
 from emotion.files import write_text
 
-TITLE = "ranked by validation, which chooses (the best of many flatters); test only tells; 95 % intervals"
+TITLE = "ranked by validation, which chooses (the best of many flatters); accuracy on test only tells; 95 % intervals"
 Row = dict[str, str]
 
 
@@ -57,8 +57,5 @@ def _row(record: Mapping[str, Any], name: str) -> Row:
     drawn = " (SYNTHETIC)" if record["data"]["source"].startswith("synthetic") else ""
     row = {"run": f"{name}{drawn}", best["metric"]: report.spread(found) if len(found) == 3 else f"{found[0]:.4f}"}
     for views, scores in test.items():
-        with_views = f", {views}" if views != "none" else ""
-        row[f"test accuracy %{with_views}"] = report.spread(scores["all"]["accuracy"])
-    if test:
-        row["macro F1 %"] = report.spread(test["none"]["all"]["macro_f1"])
+        row["test %" if views == "none" else f"test %, {views}"] = report.spread(scores["all"]["accuracy"])
     return row | {"epochs": f"{record['epochs']}", "time": duration(record["fit_seconds"])}

@@ -79,7 +79,7 @@ def _show(found: Sequence["RunState"], of: int) -> None:
         rows.append(
             {
                 "run": str(near(run.folder)),
-                "state": run.state + (", SYNTHETIC" if run_filters.is_drawn(run) else ""),
+                "state": run.state + " *" * run_filters.is_drawn(run),
                 "tags": " ".join(run_filters.tags(run.folder)),
                 "epochs": str(epochs),
                 "by validation": f"{best['metric']} {best['score']:.4f}" if best else "-",
@@ -89,6 +89,8 @@ def _show(found: Sequence["RunState"], of: int) -> None:
             }
         )
     print_table(f"{len(found)} of {of} runs", rows, left=3)
+    if any(run_filters.is_drawn(run) for run in found):
+        print("* on SYNTHETIC faces")
     for run in found:
         if run.why:
             print(f"{near(run.folder)}: {run.why.splitlines()[-1]}")

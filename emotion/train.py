@@ -40,17 +40,14 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
             going_on.check_stand_in(found.record, settings)
             print(f"{run_dir}: finished after {found.record['epochs']} epochs; nothing to do", flush=True)
             return float(found.record["best"]["score"])
-        settings = going_on.resumed(settings, run_dir, first=first)
-        if first and not settings.get("preflight", {}).get("run"):
-            run_folder.keep_config(cfg, run_dir)
-        return _train(settings, run_dir)
+        return _train(cfg, going_on.resumed(settings, run_dir, first=first), run_dir)
 
 
-def _train(settings: Settings, run_dir: Path) -> float:
+def _train(cfg: DictConfig, settings: Settings, run_dir: Path) -> float:
     started = time.perf_counter()
     import lightning as L
 
-    from emotion import assembly, best_epoch, going_on, run_records
+    from emotion import assembly, best_epoch, going_on, run_folder, run_records
     from emotion.data.loader import check_processes
 
     former = run_records.read_record(run_dir) if settings["resume"] else None
@@ -90,7 +87,7 @@ def _train(settings: Settings, run_dir: Path) -> float:
         }
     if trainer.is_global_zero:
         _announce(record)
-        run_dir.mkdir(parents=True, exist_ok=True)
+        run_folder.keep_config(cfg, run_dir)
         data.save_rows(run_dir / "rows.npz")
         run_records.write_record(run_dir, former | {"resumed": record["resumed"]} if former else record)
     if former and fitted:

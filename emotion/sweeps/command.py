@@ -37,56 +37,77 @@ class Sweep(NamedTuple):
     study: DictConfig | None  # its config, of a search
 
 
+class Asked(NamedTuple):
+    """What a command line holds, as Hydra reads it."""
+
+    fixed: dict[str, Override]  # by what they set
+    swept: dict[str, Override]  # those of sweep=NAME among them
+    cfg: DictConfig  # of the fixed ones
+
+
 def of_command_line() -> Sweep | None:
     """The sweep that `-m` or `sweep=NAME` asks for, None where there is none; `sys.argv` then names its folder.
 
     The same command again is the same sweep: it goes on in the folder where it began, unless `hydra.sweep.dir` is
     given. What all runs share is left out of the names of their folders. A sweep over several systems is no system's:
-    its folder is outputs/sweep/<time>, where otherwise it is below the one's. What a search (`study`) is to sweep over
-    is handed to it, as Hydra's own sweeper takes no intervals.
+    its folder is outputs/sweep/<time>, where otherwise it is below the one's.
     """
     flags = [argument for argument in sys.argv[1:] if argument in MULTIRUN]
-    arguments = sys.argv[1:] = [*flags, *(a for a in sys.argv[1:] if a not in MULTIRUN)]  # the order Hydra takes
-    if any(argument.startswith("-") and argument not in MULTIRUN for argument in arguments):
-        return None  # --help, --cfg and the like
-    try:
-        given = OverridesParser.create().parse_overrides([a for a in arguments if a not in MULTIRUN])
-        if not MULTIRUN & set(arguments) and not any(one.key_or_group == "sweep" for one in given):
-            return None
-        fixed = [one for one in given if not one.is_sweep_override()]
-        keys_fixed = {one.key_or_group for one in fixed}
-        swept = {one.key_or_group: one for one in given if one.is_sweep_override()}
-        cfg = _composed([str(one.input_line) for one in fixed])
-        if OmegaConf.select(cfg, "study"):
-            study = cfg.study
-            swept = {one.key_or_group: one for one in space(study.space)} | swept
-            study.space = [str(one.input_line) for one in swept.values()]
-            study.fixed = [str(one.input_line) for one in fixed if not _of_the_sweep(one)]
-            kept = [str(one.input_line) for one in fixed]
-            told = [f"study.{name}=[{','.join(map(_quoted, study[name]))}]" for name in ("space", "fixed")]
-            sys.argv[1:] = [*sorted(MULTIRUN & set(arguments)), *kept, *told]
-            size, keys = int(study.trials), {"study.trial"}
-        else:
-            of_file = space([f"{key}={value}" for key, value in (cfg.hydra.sweeper.params or {}).items()])
-            swept = {one.key_or_group: one for one in of_file if one.key_or_group not in keys_fixed} | swept
-            size = math.prod(len(list(one.sweep_string_iterator())) for one in swept.values())
-            keys = set(swept)
-    except (HydraException, OmegaConfBaseException, TypeError, ValueError):
-        return None  # Hydra says what is wrong with it
-    shared = sorted({one.key_or_group for one in given} - keys)
-    asked = sorted(a for a in arguments if a not in MULTIRUN and not a.lstrip("+~").startswith(NOT_OF_THE_RUNS))
-    given_or_fixed = WHERE in keys_fixed or OmegaConf.select(cfg, "study") is not None
-    folder = Path(cfg.hydra.sweep.dir) if given_or_fixed else _former(asked)
-    went_before = folder is not None and (folder / SWEEP).is_file()
-    if folder is None:
-        several = swept.keys() & OF_SEVERAL_SYSTEMS and not any(one.key_or_group == "name" for one in fixed)
-        name = "sweep" if several else Path(cfg.hydra.sweep.dir).parent.name
-        folder = Path("outputs") / name / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
-        while folder.exists():  # of another command in the same second
-            folder = folder.with_name(f"{folder.name}_")
+    rest = [argument for argument in sys.argv[1:] if argument not in MULTIRUN]
+    sys.argv[1:] = [*flags, *rest]  # the order that Hydra takes
+    asked = None if any(argument.startswith("-") for argument in rest) else _read(rest)  # --help, --cfg and the like
+    if asked is None or not (flags or "sweep" in asked.fixed):
+        return None
+    fixed, swept, cfg = asked
+    study = OmegaConf.select(cfg, "study")
+    identity = sorted(argument for argument in rest if not argument.lstrip("+~").startswith(NOT_OF_THE_RUNS))
+    folder = Path(cfg.hydra.sweep.dir) if WHERE in fixed or study is not None else _former(identity) or _new(asked)
+    shared = sorted(fixed.keys() | (swept.keys() if study is not None else set()))
+    if study is None:
+        size = math.prod(len(list(one.sweep_string_iterator())) for one in swept.values())
+    else:
+        size = int(study.trials)
+        sys.argv[1:] = [*flags, *_searching(asked)]
     sys.argv.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join([*shared, *TOLD])}]")
     sys.argv.append(f"{WHERE}='{folder}'")
-    return Sweep(folder, asked, size, went_before, cfg if OmegaConf.select(cfg, "study") else None)
+    return Sweep(folder, identity, size, (folder / SWEEP).is_file(), cfg if study is not None else None)
+
+
+def _read(arguments: Sequence[str]) -> Asked | None:
+    """None where Hydra will say what is wrong."""
+    try:
+        given = {one.key_or_group: one for one in parsed(arguments)}
+        fixed = {key: one for key, one in given.items() if not one.is_sweep_override()}
+        cfg = _composed([str(one.input_line) for one in fixed.values()])
+        of_file = [f"{key}={value}" for key, value in (cfg.hydra.sweeper.params or {}).items()]
+        if OmegaConf.select(cfg, "study") is not None:
+            of_file = list(cfg.study.space)
+        swept = {one.key_or_group: one for one in parsed(of_file) if one.key_or_group not in fixed}
+        swept |= {key: one for key, one in given.items() if one.is_sweep_override()}
+    except (HydraException, OmegaConfBaseException, TypeError, ValueError):
+        return None
+    return Asked(fixed, swept, cfg)
+
+
+def _searching(asked: Asked) -> list[str]:
+    """The overrides of a search, which is told what to try and what all its runs have in common.
+
+    Hydra's own sweeper takes no intervals.
+    """
+    study, kept = asked.cfg.study, [str(one.input_line) for one in asked.fixed.values()]
+    study.space = [str(one.input_line) for one in asked.swept.values()]
+    study.fixed = [str(one.input_line) for one in asked.fixed.values() if not _of_the_sweep(one)]
+    return [*kept, *(f"study.{name}=[{','.join(map(_quoted, study[name]))}]" for name in ("space", "fixed"))]
+
+
+def _new(asked: Asked) -> Path:
+    """A folder that is not there yet."""
+    several = asked.swept.keys() & OF_SEVERAL_SYSTEMS and "name" not in asked.fixed
+    name = "sweep" if several else Path(asked.cfg.hydra.sweep.dir).parent.name
+    folder = Path("outputs") / name / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    while folder.exists():  # of another command in the same second
+        folder = folder.with_name(f"{folder.name}_")
+    return folder
 
 
 def check(sweep: Sweep) -> None:
@@ -104,8 +125,8 @@ def note(sweep: Sweep) -> None:
     write_text(sweep.folder / SWEEP, json.dumps({"asked": sweep.asked, "runs": sweep.size}, indent=2) + "\n")
 
 
-def space(lines: Sequence[str]) -> list[Override]:
-    """Overrides, parsed.
+def parsed(lines: Sequence[str]) -> list[Override]:
+    """Overrides as Hydra understands them.
 
     Raises:
         HydraException: one cannot be read.

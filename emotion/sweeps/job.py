@@ -52,6 +52,7 @@ def run(train: Train, cfg: DictConfig, run_dir: Path) -> float:
         said = str(error) if isinstance(error, UserError) else "".join(traceback.format_exception(error))
         print(f"error: {name}: {said}", file=sys.stderr, flush=True)
         if is_first():
+            run_dir.mkdir(parents=True, exist_ok=True)  # an empty folder was let go
             write_text(failed, f"{said}\n")
         return math.nan
     if _parallel():

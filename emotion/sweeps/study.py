@@ -19,7 +19,7 @@ from emotion.callbacks.graceful_stop import Stopped
 from emotion.callbacks.pruning import Pruned, storage_at
 from emotion.cli import compose
 from emotion.errors import UserError
-from emotion.sweeps.command import space
+from emotion.sweeps.command import parsed
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -129,7 +129,7 @@ def distributions(lines: Sequence[str]) -> dict[str, "BaseDistribution"]:
         UserError: a line that sweeps over nothing.
     """
     found = {}
-    for one in space(lines):
+    for one in parsed(lines):
         try:
             found[str(one.get_key_element())] = _distribution(one)
         except (ValueError, IndexError) as error:

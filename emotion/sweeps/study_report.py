@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
-from emotion import plots
+from emotion import plots, run_records
 from emotion.callbacks.pruning import storage_at
-from emotion.cli import near
+from emotion.cli import compose, near
 from emotion.run_folder import RunState
 from emotion.sweeps import study_plots
 from emotion.sweeps.study import address, overrides
@@ -18,6 +18,7 @@ from emotion.sweeps.study import address, overrides
 if TYPE_CHECKING:
     from optuna import Study
 
+FEWEST = 10  # finished trials that can tell what mattered
 HISTORY, IMPORTANCE = "study_history.png", "study_importance.png"
 
 
@@ -36,6 +37,13 @@ def write(folder: Path, found: Sequence[RunState]) -> None:
     said = f"best of {len(complete)} finished trials, by {metric} {best.value:.4f}"
     print(f"{said} (the best of many flatters): trial {best.user_attrs['slot']}. To train it, and read test:")
     print(f"  python -m emotion.train {command(study)}")
+    trained = [one.record["config"] for one in found if one.record.get("config", {}).get("study")]
+    for config in (one for one in trained if one["study"]["trial"] == best.user_attrs["slot"]):
+        again = OmegaConf.to_container(
+            compose("train", "name=NAME", "run_dir=RUN", *shlex.split(command(study))), resolve=True
+        )
+        if other := run_records.differing(config, again):  # type: ignore[arg-type]
+            print(f"  with what the sweep's file says of {', '.join(other)} besides")
     picture = study_plots.history(study.get_trials(deepcopy=False), metric, study.direction.name.lower())
     plots.save(picture, folder / HISTORY)
     print(f"wrote {near(folder / HISTORY)}")
@@ -58,6 +66,9 @@ def importances(study: "Study") -> dict[str, float]:
     Empty where there is nothing to tell yet: too few trials, or all alike.
     """
     import optuna
+
+    if len(study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])) < FEWEST:
+        return {}
 
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # the best trials are no others than the rest

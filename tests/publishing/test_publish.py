@@ -170,7 +170,10 @@ MISTAKES = {
     "a licence's full name": (["license='MIT License'"], "license=MIT License: expected the Hub's spelling of one"),
     "neither true nor false": (["onnx=maybe"], "onnx=maybe: expected true or false"),
     "several": (["checkpoint=[run,run]"], "names 2 checkpoints; one is published"),
-    "a folder with other things": (["output=run"], r"output=run holds checkpoints, .*; expected a new or empty folder"),
+    "a folder with other things": (
+        ["output=run"],
+        r"output=run holds .*checkpoints, .*; expected a new or empty folder",
+    ),
 }
 
 
