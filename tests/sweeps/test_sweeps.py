@@ -164,7 +164,7 @@ def test_runs_of_a_sweep_may_be_of_two_processes_each() -> None:
     few = [one for one in SMALL if not one.startswith(("batch_size", "trainer."))]
     for given in (["-m", "seed=0,1"], ["sweep=tpe", "study.trials=2", "study.pruner.n_startup_trials=0"]):
         done = emotion(
-            "train", *given, *few, *two, "batch_size=8", "trainer.max_epochs=2", f"hydra.sweep.dir={given[0]}"
+            "train", *given, *few, *two, "batch_size=8", "trainer.max_epochs=2", f"hydra.sweep.dir=of{len(given)}"
         )
         assert done.returncode == 0, done.stdout + done.stderr
         assert "2 runs: " in done.stdout
