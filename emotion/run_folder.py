@@ -46,9 +46,10 @@ def alone_in(run_dir: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=PROBED)
     except Timeout:
-        raise InUse(
-            f"{run_dir} is in use by {path.read_text().strip() or 'another process'}; wait, or stop it."
-        ) from None
+        who = "another process"
+        with contextlib.suppress(FileNotFoundError):  # let go this very moment
+            who = path.read_text().strip() or who
+        raise InUse(f"{run_dir} is in use by {who}; wait, or stop it.") from None
     try:
         path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
         yield

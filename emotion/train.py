@@ -95,9 +95,8 @@ def _train(cfg: DictConfig, settings: Settings, run_dir: Path) -> float:
     else:
         record |= _fit(trainer, classifier, data, settings)
     if trainer.is_global_zero:
-        run_records.write_record(
-            run_dir, record | {"scores": None}
-        )  # a run stopped while it is scored resumes from here
+        unscored = record | {"scores": None}
+        run_records.write_record(run_dir, unscored)  # a run stopped while it is scored resumes from here
         device = trainer.strategy.root_device
         record["calibration"] = best_epoch.calibrate(run_dir, data, device, trainer.precision)
         if settings.get("study"):  # a search chooses on validation: only what it chose may read test
@@ -205,7 +204,7 @@ def main(cfg: DictConfig) -> float:
     except (Stopped, KeyboardInterrupt, SystemExit, OSError) as stopped:
         if isinstance(stopped, Stopped) and not is_first():
             sys.exit(0)
-        if (run_dir / LAST).is_file():
+        if (run_dir / LAST).is_file() and not in_a_sweep():  # which goes on with it by itself
             print(f"Go on with: python -m emotion.train resume={run_dir}", file=sys.stderr)
         if isinstance(stopped, Stopped):
             print(stopped, file=sys.stderr)

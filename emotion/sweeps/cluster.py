@@ -5,11 +5,17 @@ import os
 import re
 import subprocess
 import time
+from importlib import import_module
 from pathlib import Path
 
 from emotion.errors import UserError
 from emotion.sweeps.command import Sweep
 
+PACKAGES = {
+    "joblib": "hydra_plugins.hydra_joblib_launcher",
+    "submitit_local": "hydra_plugins.hydra_submitit_launcher",
+    "submitit_slurm": "hydra_plugins.hydra_submitit_launcher",
+}
 JOBS = ".submitit"
 PAUSE = 2.0  # seconds between two looks at what is still running
 INSTALL = "pip install 'emotion[sweep]'"
@@ -22,11 +28,10 @@ def check(arguments: list[str], *, search: bool) -> None:
         UserError: its package is missing, or Slurm is not there.
     """
     launcher = next((a.partition("=")[2] for a in arguments if a.startswith("hydra/launcher=")), "basic")
-    package = {"joblib": "hydra_joblib_launcher"}.get(launcher, "hydra_submitit_launcher")
-    if launcher == "basic" or launcher not in ("joblib", "submitit_local", "submitit_slurm"):
+    if launcher not in PACKAGES:
         return  # Hydra's own, or one that it says what is wrong with
     try:
-        __import__(f"hydra_plugins.{package}")
+        import_module(PACKAGES[launcher])
     except ModuleNotFoundError as error:
         raise UserError(f"hydra/launcher={launcher} is not installed: {INSTALL}.") from error
     if search and any(re.fullmatch(r"hydra\.launcher\.tasks_per_node=([2-9]|\d\d+)", one) for one in arguments):

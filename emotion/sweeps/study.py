@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
-DATABASE = "study.db"
+DATABASE, GUARD = "study.db", ".study.lock"
 Train = Callable[[DictConfig, Path], float]
 
 
@@ -38,13 +38,16 @@ def trained(train: Train, cfg: DictConfig, run_dir: Path) -> float:
     """
     from optuna.trial import TrialState
 
-    study = opened(cfg, run_dir.parent)
-    trial = _asked(study, cfg)
+    folder = Path(HydraConfig.get().sweep.dir)
+    study = opened(cfg, folder)
+    trial = _asked(study, cfg, folder)
     if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
         print(f"{run_dir}: trial {cfg.study.trial} is {trial.state.name.lower()}; nothing to do", flush=True)
         return float(trial.value or 0)
     try:
-        score = train(_composed(cfg, run_dir, trial), run_dir)
+        whole = _composed(cfg, folder, trial)
+        print(f"{run_dir}: trial {cfg.study.trial} tries {' '.join(whole.study.tried)}", flush=True)
+        score = train(whole, run_dir)
     except Pruned as pruned:
         record = run_records.read_record(run_dir) or {}
         run_records.write_record(run_dir, record | {"pruned": {"epoch": pruned.epoch, "score": pruned.score}})
@@ -78,7 +81,7 @@ def opened(cfg: DictConfig, folder: Path) -> "Study":
     asked = {"space": list(cfg.study.space), "fixed": list(cfg.study.fixed), **OmegaConf.to_container(cfg.monitor)}  # type: ignore[dict-item]
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / ".study.lock"):
+        with FileLock(folder / GUARD):
             storage = storage_at(where)
             mode: Literal["maximize", "minimize"] = "maximize" if cfg.monitor.mode == "max" else "minimize"
             pruner = build(cfg.study.pruner) if cfg.study.pruner else optuna.pruners.NopPruner()
@@ -107,13 +110,11 @@ def check(cfg: DictConfig) -> None:
         UserError: a line of the space that leaves nothing to try.
         HydraException: it names what no run has.
     """
-    import random
-
     from optuna.distributions import CategoricalDistribution
 
     tried = {}
     for key, one in distributions(cfg.study.space).items():
-        tried[key] = random.choice(one.choices) if isinstance(one, CategoricalDistribution) else one.low  # type: ignore[attr-defined]
+        tried[key] = one.choices[0] if isinstance(one, CategoricalDistribution) else one.low  # type: ignore[attr-defined]
     compose("train", *cfg.study.fixed, *(f"{key}={value}" for key, value in tried.items()))
 
 
@@ -173,7 +174,7 @@ def overrides(trial: "FrozenTrial") -> list[str]:
     return [f"{key}={value}" for key, value in values.items()]
 
 
-def _asked(study: "Study", cfg: DictConfig) -> "FrozenTrial":
+def _asked(study: "Study", cfg: DictConfig, folder: Path) -> "FrozenTrial":
     """The trial of this number, as it was left or as the study now chooses it.
 
     One that failed is tried again. What is chosen follows from the seed, the number and the trials told so far.
@@ -185,7 +186,7 @@ def _asked(study: "Study", cfg: DictConfig) -> "FrozenTrial":
     study.sampler = optuna.samplers.TPESampler(
         seed=cfg.study.seed * 1_000_003 + slot, n_startup_trials=cfg.study.startup, constant_liar=True
     )
-    with FileLock(Path(HydraConfig.get().sweep.dir) / ".study.lock"):
+    with FileLock(folder / GUARD):
         mine = [trial for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get("slot") == slot]
         if not mine or mine[-1].state is TrialState.FAIL:
             if mine:
@@ -196,8 +197,8 @@ def _asked(study: "Study", cfg: DictConfig) -> "FrozenTrial":
     return mine[-1]
 
 
-def _composed(cfg: DictConfig, run_dir: Path, trial: "FrozenTrial") -> DictConfig:
-    """The trial's config, which is also left where `resume=` looks for it."""
+def _composed(cfg: DictConfig, folder: Path, trial: "FrozenTrial") -> DictConfig:
+    """What the trial's run is composed of: the sweep's overrides, and over them what it tries."""
     task, tried = list(HydraConfig.get().overrides.task), overrides(trial)
     whole = compose("train", *task, *tried)
     whole.study.tried = tried
@@ -206,11 +207,10 @@ def _composed(cfg: DictConfig, run_dir: Path, trial: "FrozenTrial") -> DictConfi
         with open_dict(whole.callbacks):
             whole.callbacks.pruning = {
                 "_target_": "emotion.callbacks.pruning.Pruning",
-                "storage": address(cfg, run_dir.parent),
+                "storage": address(cfg, folder),
                 "study": cfg.study.name,
                 "number": trial.number,
                 "metric": cfg.monitor.metric,
                 "pruner": cfg.study.pruner,
             }
-    print(f"{run_dir}: trial {cfg.study.trial} tries {' '.join(tried)}", flush=True)
     return whole

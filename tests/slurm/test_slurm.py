@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,14 @@ pytestmark = pytest.mark.slurm
 
 RUN = Path("run")
 LONG = [*SMALL, "data.training=60", "trainer.max_epochs=16", "~callbacks.early_stopping"]
+
+SWEEP = [
+    "-m",
+    *LONG,
+    "hydra/launcher=submitit_slurm",
+    "hydra.launcher.timeout_min=20",
+    "hydra.launcher.cpus_per_task=1",
+]
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +49,17 @@ def submitted(slurm: dict[str, str], *arguments: str, tasks: int = 1) -> str:
     options = ["--requeue", "--signal=USR1@60", "--open-mode=append", f"--ntasks-per-node={tasks}", "--output=job.txt"]
     environment = os.environ | slurm | {"MASTER_ADDR": "127.0.0.1"}  # the node's name is Slurm's alone
     return ask(environment, "sbatch", "--parsable", *options, "--wrap", train).strip()
+
+
+@contextmanager
+def begun(slurm: dict[str, str], asked: list[str], run: str) -> Iterator["subprocess.Popen[str]"]:
+    """A sweep, of which one run has its first checkpoint."""
+    command = [sys.executable, "-m", "emotion.train", *asked]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | slurm
+    ) as sweep:
+        assert wait(lambda: bool(list(Path().rglob(f"{run}/{LAST}"))), 120)
+        yield sweep
 
 
 def record(run: Path) -> dict[str, object]:
@@ -84,13 +104,8 @@ def test_a_job_that_is_stopped_goes_on_where_it_was(by: str, slurm: dict[str, st
 
 
 def test_a_sweep_that_loses_a_job_keeps_the_rest_and_runs_it_again(slurm: dict[str, str]) -> None:
-    asked = ["-m", *LONG, "seed=0,1,2", "hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=20",
-             "hydra.launcher.cpus_per_task=1", "name=three"]  # fmt: skip
-    command = [sys.executable, "-m", "emotion.train", *asked]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | slurm
-    ) as sweep:
-        assert wait(lambda: bool(list(Path().rglob(f"seed=1/{LAST}"))), 120)
+    asked = [*SWEEP, "seed=0,1,2", "name=three"]
+    with begun(slurm, asked, "seed=1") as sweep:
         (log,) = [path for path in Path().rglob("*_log.out") if "seed=1" in path.read_text()]
         (process,) = re.findall(r"process (\d+)", next(Path().rglob("seed=1/.lock")).read_text())
         os.kill(int(process), 9)
@@ -107,13 +122,8 @@ def test_a_sweep_that_loses_a_job_keeps_the_rest_and_runs_it_again(slurm: dict[s
 
 
 def test_a_job_of_a_sweep_that_is_preempted_goes_on(slurm: dict[str, str]) -> None:
-    asked = ["-m", *LONG, "seed=3,4", "hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=20",
-             "hydra.launcher.cpus_per_task=1", "name=two"]  # fmt: skip
-    command = [sys.executable, "-m", "emotion.train", *asked]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | slurm
-    ) as sweep:
-        assert wait(lambda: bool(list(Path().rglob(f"seed=3/{LAST}"))), 120)
+    asked = [*SWEEP, "seed=3,4", "name=two"]
+    with begun(slurm, asked, "seed=3") as sweep:
         (job,) = [path.parent.name for path in Path().rglob("*_log.out") if "seed=3" in path.read_text()]
         ask(os.environ | slurm, "scancel", "--signal=USR2", job)
         assert sweep.stdout
