@@ -20,6 +20,9 @@ from emotion.data.faces import EMOTIONS, USAGES, Rows
 from emotion.data.ferplus_votes import HEADER, VOTED
 from emotion.data.synthetic import read
 from emotion.train import train
+from tests.counted import pytest_addoption, pytest_terminal_summary, tally
+
+__all__ = ["pytest_addoption", "pytest_terminal_summary", "tally"]
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks anybody for anything
 os.environ["OMP_NUM_THREADS"] = "1"  # tests run side by side: one thread each, here and in what they start
