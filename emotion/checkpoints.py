@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from emotion import checkpoint_io, shipped
+from emotion import checkpoint_io, seals, shipped
 from emotion.classifier import EmotionClassifier
 from emotion.data.sources import stored
 from emotion.errors import UserError
 
 BEST, LAST = Path("checkpoints/best.ckpt"), Path("checkpoints/last.ckpt")
+FORMER = LAST.with_name(checkpoint_io.FORMER)
 HUB, SHIPPED = "hub:", ".safetensors"
 
 
@@ -81,15 +82,20 @@ def opened(path: Path, kind: str, expected: str) -> object:
     """What torch.save wrote, read as data: nothing in it can run.
 
     Raises:
-        UserError: it cannot be read, or holds more than data.
+        UserError: it cannot be read, holds more than data, or is a checkpoint of ours that was changed since.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        if seals.is_sealed(path):
+            seals.check(path)
+        content: object = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         if isinstance(error, pickle.UnpicklingError):  # torch's words advise to run whatever is in it
             reason = "torch.save did not write it, or more than numbers and settings are in it"
         raise UserError(f"{path} cannot be read as {kind} ({reason}); expected {expected}. Is it whole?") from error
+    if isinstance(content, dict) and "datamodule_hyper_parameters" in content:
+        seals.check(path)
+    return content
 
 
 def check_classes(path: Path, own: Sequence[str], data: Sequence[str]) -> None:

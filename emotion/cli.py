@@ -23,6 +23,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from rich.console import Console
 
 from emotion.errors import UserError
+from emotion.seals import check_yaml
 
 Result = TypeVar("Result")
 
@@ -183,6 +184,8 @@ def resume_in_place() -> None:
     run = Path(folders[-1].strip("'\"")).absolute()
     if not (run / ".hydra" / "config.yaml").is_file():
         _fail(f"{folders[-1]} is not the folder of a run: it has no .hydra/config.yaml. Give outputs/NAME/TIME.", 2)
+    with one_message():
+        check_yaml(run / ".hydra" / "config.yaml")
     given = [argument for argument in sys.argv[1:] if not argument.startswith("resume=")]
     if refused := [argument for argument in given if not argument.lstrip("+~").startswith(CHANGED_ON_RESUMING)]:
         _fail(

@@ -1,14 +1,20 @@
 """Whether a run may go on in its folder, and from where."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from emotion import run_records
-from emotion.checkpoints import LAST
+from emotion import checkpoints, run_records
+from emotion.checkpoints import FORMER, LAST
 from emotion.data.sources import locate
 from emotion.errors import UserError
 
+if TYPE_CHECKING:
+    from emotion.classifier import EmotionClassifier
+    from emotion.data.datamodule import EmotionDataModule
+
 Settings = dict[str, Any]
+BY_DIGEST = ("source", "split", "cache_dir")
+"""What a run's data is described by, and known by its digest."""
 LIES = ("path", "root", "train", "val", "test", "votes", "data_dir")
 """Settings of a source that say where it lies, which may be elsewhere on another machine."""
 
@@ -53,6 +59,43 @@ def goes_no_further(former: Settings | None, settings: Settings) -> bool:
             f"start another run."
         )
     return "best" in former and before >= now
+
+
+def last_good(run_dir: Path, classifier: "EmotionClassifier", data: "EmotionDataModule") -> Path:
+    """The checkpoint that a run goes on from: its last one; where that is damaged or another run's, the one before.
+
+    Raises:
+        UserError: there is none, or none that is good.
+    """
+    reasons: list[str] = []
+    for path in (run_dir / LAST, run_dir / FORMER):
+        try:
+            if path.is_file():
+                epoch = _checked(path, classifier, data)
+                if reasons:
+                    print(f"{reasons[0]}\nGoing on from {path}, of epoch {epoch + 1}.", flush=True)
+                return path
+        except UserError as error:
+            reasons.append(str(error))
+    if reasons:
+        raise UserError("\n".join(dict.fromkeys(reasons)))
+    raise UserError(f"{run_dir} has no {LAST}: it stopped before its first checkpoint. Start it anew.")
+
+
+def _checked(path: Path, classifier: "EmotionClassifier", data: "EmotionDataModule") -> int:
+    """The epoch of a checkpoint that is of this run: the same network, recipe, seed and data."""
+    content = checkpoints.read(path)
+    checkpoints.check_classes(path, content["hyper_parameters"]["classes"], data.classes)
+    data.load_state_dict(content["EmotionDataModule"])
+    pairs = ((content["hyper_parameters"], classifier.hparams), (content["datamodule_hyper_parameters"], data.hparams))
+    for theirs, own in pairs:
+        differing = [key for key in theirs if key not in BY_DIGEST and theirs[key] != own.get(key)]
+        if differing:
+            raise UserError(
+                f"{path} is of another run: its {', '.join(differing)} is not this one's. Restore it from a copy, or "
+                f"start a new run."
+            )
+    return int(content["epoch"])
 
 
 def check_recipe(former: Settings, settings: Settings) -> None:

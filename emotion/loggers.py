@@ -15,14 +15,14 @@ from emotion.files import write_text
 class CsvLogger(Logger):
     """Keeps `metrics.csv` in `save_dir`: every metric that is logged with its epoch, one row for each epoch.
 
-    A row is written again when its epoch is logged again, so a resumed run arrives at the same file as one that was
-    never stopped. Lightning's own CSVLogger deletes the former file on resuming.
+    A run that is resumed begins with the rows of its checkpoint, whatever became of the file, and arrives at the same
+    table as one that was never stopped. Lightning's own CSVLogger deletes the former file on resuming.
     """
 
     def __init__(self, save_dir: str) -> None:
         super().__init__()
         self.path = Path(save_dir) / "metrics.csv"
-        self.rows: dict[int, dict[str, float]] = read_metrics(self.path) if self.path.is_file() else {}
+        self.rows: dict[int, dict[str, float]] = {}
 
     @property
     def name(self) -> str:
@@ -40,11 +40,16 @@ class CsvLogger(Logger):
         if "epoch" in metrics:
             row = self.rows.setdefault(int(metrics["epoch"]), {})
             row.update({name: value for name, value in metrics.items() if name != "epoch"})
-            write_text(self.path, self._text())
+            self.write()
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: object, **kwargs: object) -> None:
         """The run record holds them."""
+
+    @rank_zero_only
+    def write(self) -> None:
+        """The file anew."""
+        write_text(self.path, self._text())
 
     def _text(self) -> str:
         names = sorted({name for row in self.rows.values() for name in row})

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
-from emotion import run_records
+from emotion import run_records, seals
 from emotion.checkpoints import LAST
 from emotion.errors import UserError
-from emotion.files import write_text
+from emotion.files import remove_partial
 
 CONFIG, LOCK, FAILED = Path(".hydra/config.yaml"), ".lock", "failed.txt"
 PROBED = 1.0  # seconds that a lock may be held by somebody who only looks
@@ -52,6 +52,7 @@ def alone_in(run_dir: Path) -> Iterator[None]:
         raise InUse(f"{run_dir} is in use by {who}; wait, or stop it.") from None
     try:
         path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+        remove_partial(run_dir, run_dir / CONFIG.parent, run_dir / LAST.parent)
         yield
     finally:
         if lock.lock_counter == 1:  # ours alone: while it is held, nobody else can take what is removed
@@ -66,7 +67,7 @@ def keep_config(cfg: DictConfig, run_dir: Path) -> None:
     kept = cfg.copy()
     kept.resume = None
     (run_dir / CONFIG).parent.mkdir(parents=True, exist_ok=True)
-    write_text(run_dir / CONFIG, OmegaConf.to_yaml(kept))
+    seals.write_yaml(run_dir / CONFIG, OmegaConf.to_yaml(kept))
 
 
 def read(folder: Path) -> RunState:

@@ -16,16 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import MISSING
 
-from emotion import shipped
-from emotion.checkpoints import SHIPPED, Loaded
+from emotion import seals, shipped
+from emotion.checkpoints import BEST, SHIPPED, Loaded
 from emotion.data.datamodule import SHUFFLED
 from emotion.data.dropped import NOTHING_DROPPED
 from emotion.errors import UserError
 from emotion.evaluation import Judged
-from emotion.files import write_atomically, write_text
+from emotion.files import write_atomically
 
 PACKAGES = ("torch", "torchvision", "timm", "lightning", "hydra-core", "torchmetrics", "kornia", "numpy")
-RECORD, PREDICTIONS = "record.json", "predictions.npz"
+RECORD, PREDICTIONS = seals.RECORD, "predictions.npz"
 IN_A_RECORD = ("command", "commit", "config", "data", "split", "parameters", "epochs", "fit_seconds", "best", "scores")
 OF_A_RECIPE = (
     "labels", "split", "sampler", "input", "augment", "model", "loss", "optimizer", "scheduler", "batch_size",
@@ -61,25 +61,23 @@ class Predictions(NamedTuple):
 
 def write_record(run_dir: Path, record: dict[str, Any]) -> None:
     """`record.json` in the run's folder, replacing the former one."""
-    write_text(run_dir / RECORD, json.dumps(record, indent=2) + "\n")
+    seals.write_json(run_dir / RECORD, record)
 
 
 def read_record(run_dir: Path) -> dict[str, Any] | None:
     """The record of a run, None where it has none (yet).
 
     Raises:
-        UserError: the file is not a record.
+        UserError: the file is not a record, or not as it was written.
     """
     path = run_dir / RECORD
-    if not path.is_file():
-        return None
-    try:
-        record = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is not a run record: {error}. Remove it, or restore it from a copy.") from error
-    if not isinstance(record, dict):
-        raise UserError(f"{path} is not a run record: found {type(record).__name__}, expected an object.")
-    return record
+    return seals.read_json(path) if path.is_file() else None
+
+
+def files_of(run_dir: Path) -> dict[str, str]:
+    """Digests of what a finished run leaves and others read, for its record."""
+    names = (str(BEST), "rows.npz", PREDICTIONS, "metrics.csv", "label_map.json")
+    return {name: seals.digest_of(run_dir / name) for name in names if (run_dir / name).is_file()}
 
 
 def write_predictions(run_dir: Path, judged: Mapping[str, Judged]) -> Path:
@@ -101,6 +99,7 @@ def read_predictions(run: Run, views: str) -> Predictions:
     path, classes = run.folder / PREDICTIONS, len(run.record["config"]["labels"])
     expected = f"expected what a run leaves beside its record, with views {views}"
     try:
+        seals.check_listed(path)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as columns:
             found = Predictions(*(columns[name] for name in ("rows", "labels", "clean", views)))
     except (OSError, EOFError, TypeError, ValueError, KeyError, zipfile.BadZipFile) as error:

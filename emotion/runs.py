@@ -99,7 +99,7 @@ def _show(found: Sequence["RunState"], of: int) -> None:
 def _remove(found: Sequence["RunState"], settings: Settings) -> None:
     """Raises UserError where one is under way; a finished run goes only where its state was asked for."""
     from emotion import run_filters
-    from emotion.checkpoints import LAST
+    from emotion.checkpoints import FORMER, LAST
     from emotion.run_folder import InUse, alone_in, read
 
     whole = settings["remove"] == "runs"
@@ -108,7 +108,8 @@ def _remove(found: Sequence["RunState"], settings: Settings) -> None:
     if whole:
         places = [run.folder for run in found]
     else:
-        places = [run.folder / LAST for run in found if run.state in ("finished", "pruned")]
+        of = [run.folder for run in found if run.state in ("finished", "pruned")]
+        places = [folder / name for folder in of for name in (LAST, FORMER)]
     places = [place for place in places if place.exists()]
     megabytes = sum(run_filters.size(p) if p.is_dir() else p.stat().st_size for p in places) / 1e6
     if not settings["sure"]:
@@ -119,7 +120,10 @@ def _remove(found: Sequence["RunState"], settings: Settings) -> None:
         try:
             with alone_in(run.folder):
                 if read(run.folder).record == run.record:  # nobody has gone on with it meanwhile
-                    shutil.rmtree(run.folder) if whole else (run.folder / LAST).unlink()
+                    if whole:
+                        shutil.rmtree(run.folder)
+                    for path in (run.folder / LAST, run.folder / FORMER):
+                        path.unlink(missing_ok=True)
                     removed += 1
         except InUse as error:
             print(f"kept: {error}")

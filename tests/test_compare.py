@@ -56,8 +56,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def kept(trained: Path, tmp_path: Path) -> Path:
-    """A copy of them, to be changed."""
-    return Path(shutil.copytree(trained, tmp_path / "runs"))
+    """A copy of them, whose files may be changed."""
+    runs = Path(shutil.copytree(trained, tmp_path / "runs"))
+    for record in runs.rglob(run_records.RECORD):
+        changed(record.parent)
+    return runs
 
 
 def compared(*sources: Path | str, **settings: str) -> Path:
@@ -67,9 +70,8 @@ def compared(*sources: Path | str, **settings: str) -> Path:
 
 
 def changed(run: Path, **fields: object) -> None:
-    """Write other fields into a run's record."""
-    record = json.loads((run / "record.json").read_text())
-    (run / "record.json").write_text(json.dumps(record | fields))
+    """Write other fields into a run's record, which then lists no files."""
+    run_records.write_record(run, (run_records.read_record(run) or {}) | {"files": {}} | fields)
 
 
 def test_a_folder_is_all_the_runs_below_it_each_once(trained: Path, tmp_path: Path) -> None:
@@ -358,7 +360,7 @@ def test_what_was_not_scored_is_named(trained: Path, kept: Path, capsys: pytest.
         compared(kept / "compact")
     assert len(run_records.find([str(kept)])) == 2
     assert "left out 1 unfinished" in capsys.readouterr().out
-    (kept / "simple/one/record.json").write_text('{"scores": {"test": {}}}')
+    run_records.write_record(kept / "simple/one", {"scores": {"test": {}}})
     with pytest.raises(UserError, match=r"record.json has no command, commit, config.*another version wrote it"):
         compared(kept)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from omegaconf import DictConfig
 
-from emotion import checkpoints, ensemble
+from emotion import checkpoints, ensemble, run_records
 from emotion.best_epoch import calibrate
 from emotion.cli import compose
 from emotion.corruptions import CORRUPTIONS
@@ -26,6 +26,13 @@ RUN, OTHER, OUT = Path("run"), Path("other"), Path("out")
 def run(small_config: Config) -> Path:
     train(small_config("trainer.max_epochs=1"), RUN)
     return RUN
+
+
+@pytest.fixture
+def changeable(run: Path) -> Path:
+    """A run whose record does not list its files' digests."""
+    run_records.write_record(run, (run_records.read_record(run) or {}) | {"files": {}})
+    return run
 
 
 def evaluated(checkpoint: str, *overrides: str) -> dict[str, object]:
@@ -47,13 +54,13 @@ def test_training_stores_the_temperature_that_it_fitted_on_validation(run: Path)
     assert checkpoints.load(run / checkpoints.LAST).classifier.temperature == 1
 
 
-def test_a_temperature_is_fitted_to_the_logits_whatever_the_checkpoint_holds(run: Path) -> None:
-    began, whole = json.loads((run / "record.json").read_text()), (run / checkpoints.BEST).read_bytes()
-    checkpoints.set_temperature(run / checkpoints.BEST, 7.0)
-    data = data_of(run)
-    device = checkpoints.load(run).classifier.device
-    assert calibrate(run, data, device, began["machine"]["precision"]) == began["calibration"]
-    assert (run / checkpoints.BEST).read_bytes() == whole
+def test_a_temperature_is_fitted_to_the_logits_whatever_the_checkpoint_holds(changeable: Path) -> None:
+    began, whole = json.loads((changeable / "record.json").read_text()), (changeable / checkpoints.BEST).read_bytes()
+    checkpoints.set_temperature(changeable / checkpoints.BEST, 7.0)
+    data = data_of(changeable)
+    device = checkpoints.load(changeable).classifier.device
+    assert calibrate(changeable, data, device, began["machine"]["precision"]) == began["calibration"]
+    assert (changeable / checkpoints.BEST).read_bytes() == whole
 
 
 def test_without_a_best_checkpoint_there_is_no_temperature(small_config: Config) -> None:
@@ -63,10 +70,10 @@ def test_without_a_best_checkpoint_there_is_no_temperature(small_config: Config)
     assert "uncalibrated" not in record["scores"]["test"]["none"]["all"]
 
 
-def test_scores_tell_the_calibration_with_and_without_the_temperature(run: Path) -> None:
-    checkpoints.set_temperature(run / checkpoints.BEST, 1.0)
+def test_scores_tell_the_calibration_with_and_without_the_temperature(changeable: Path) -> None:
+    checkpoints.set_temperature(changeable / checkpoints.BEST, 1.0)
     plain = evaluated("run", "views=flip")
-    checkpoints.set_temperature(run / checkpoints.BEST, 2.0)
+    checkpoints.set_temperature(changeable / checkpoints.BEST, 2.0)
     tempered = evaluated("run", "views=flip")
     for rows in ("all", "clean"):
         before = {key: plain[rows][key] for key in ("ece", "nll", "brier")}  # type: ignore[index]

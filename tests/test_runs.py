@@ -1,6 +1,5 @@
 """What has been run: listed, filtered, tagged, cleaned."""
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -117,7 +116,7 @@ def test_a_mistake_is_said(wrong: str) -> None:
 
 def test_tags_that_are_none_are_said() -> None:
     Path("outputs/a").mkdir(parents=True)
-    Path("outputs/a/record.json").write_text(json.dumps({"config": {"name": "a"}}))
+    write_record(Path("outputs/a"), {"config": {"name": "a"}})
     Path("outputs/a/tags.json").write_text("[")
     with pytest.raises(UserError, match=r"tags.json holds no tags: .* Remove it"):
         found("tagged=x")

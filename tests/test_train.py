@@ -265,7 +265,7 @@ def test_a_run_stopped_while_it_is_scored_is_scored_when_resumed(small_config: C
     cfg = small_config("scheduler=cosine", "trainer.max_epochs=1")
     train(cfg, RUN)
     record = json.loads((RUN / "record.json").read_text())
-    (RUN / "record.json").write_text(json.dumps(record | {"scores": None}))
+    run_records.write_record(RUN, record | {"scores": None})
     cfg.resume = str(RUN)
     train(cfg, RUN)
     assert json.loads((RUN / "record.json").read_text())["scores"] == record["scores"]

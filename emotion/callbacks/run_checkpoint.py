@@ -3,14 +3,35 @@
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
+
+from emotion.loggers import CsvLogger
 
 
 class RunCheckpoint(ModelCheckpoint):
     """Lightning's, but that a resumed run knows its best checkpoint again wherever its folder lies by now.
 
-    Lightning's forgets the best score when the folder's path has changed, and the latest score always.
+    Lightning's forgets the best score when the folder's path has changed, and the latest score always. A checkpoint
+    that a run goes on from holds its table of metrics as well, with the epoch's own that ends with it: the file gets
+    those after the checkpoint, and might lack them.
     """
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the rows of metrics.csv."""
+        epochs = trainer.fit_loop.epoch_progress.current.state_dict()
+        for logger in (one for one in trainer.loggers if isinstance(one, CsvLogger)):
+            rows = {epoch: dict(row) for epoch, row in logger.rows.items()}
+            if epochs["processed"] > epochs["completed"]:  # at an epoch's end
+                now = {name: float(value) for name, value in trainer.logged_metrics.items() if name != "epoch"}
+                rows[trainer.current_epoch] = rows.get(trainer.current_epoch, {}) | now
+            checkpoint["metrics"] = rows
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Go on with them."""
+        for logger in (one for one in trainer.loggers if isinstance(one, CsvLogger)):
+            logger.rows = checkpoint["metrics"]
+            logger.write()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the state over, its paths brought to this run's folder."""

@@ -19,6 +19,7 @@ from emotion.errors import UserError
 from emotion.explainers.gradcam import GradCam
 from emotion.exporting.onnx_export import drawn, export_onnx
 from emotion.inference.onnx_judge import OnnxJudge
+from emotion.run_records import write_record
 from tests.conftest import BACKBONES, ROOT, SYSTEMS
 from tests.models.test_models import recipe
 
@@ -157,7 +158,7 @@ def test_a_file_tells_all_of_itself_and_no_place_on_this_machine(tmp_path: Path)
     one = member("compact_cnn")
     folder = tmp_path / "run"
     (folder / "checkpoints").mkdir(parents=True)
-    (folder / "record.json").write_text(json.dumps({"scores": 1, "data": str(tmp_path / "fer2013.csv")}))
+    write_record(folder, {"scores": 1, "data": str(tmp_path / "fer2013.csv")})
     export_onnx(Ensemble([one._replace(path=folder / "checkpoints/best.ckpt")]), FILE)
     content = FILE.read_bytes()
     model = onnx.load_from_string(content)

@@ -1,0 +1,127 @@
+"""Digests by which a file of ours is known to be as it was written: in the file itself, and in its run's record.
+
+A checkpoint (.ckpt) and arrays (.npz) are zip archives and end in `sha256:<64 digits>`, a comment to whoever else reads
+them, of all that stands before it. A text ends (.json: as its last entry) or begins (.yaml: as a comment) with one. The
+record of a finished run lists the digests of its other files besides, so that one of another run is known as well.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from emotion.errors import UserError
+from emotion.files import write_text
+
+MARK = b"sha256:"
+LENGTH = len(MARK) + 64
+KEY, COMMENT = "sha256", "# sha256:"
+RECORD = "record.json"
+RESTORE = "Restore it from a copy."
+CHUNK = 1 << 20
+
+
+def seal(archive: Path) -> None:
+    """Give a zip archive that has no comment its digest as one."""
+    with archive.open("rb+") as file:
+        file.seek(-2, os.SEEK_END)  # the comment's length ends an archive
+        file.write(LENGTH.to_bytes(2, "little"))
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0, os.SEEK_END)
+        file.write(MARK + digest.encode())
+
+
+def is_sealed(archive: Path) -> bool:
+    """Whether an archive ends in a digest, right or wrong."""
+    with archive.open("rb") as file:
+        file.seek(max(0, archive.stat().st_size - LENGTH))
+        return file.read(len(MARK)) == MARK
+
+
+def check(archive: Path) -> None:
+    """Refuse an archive of ours that is not as it was written, or not what its run's record lists.
+
+    Raises:
+        UserError: naming the file.
+    """
+    digest, left = hashlib.sha256(), archive.stat().st_size - LENGTH
+    with archive.open("rb") as file:
+        while left > 0 and (part := file.read(min(left, CHUNK))):
+            digest.update(part)
+            left -= len(part)
+        end = file.read()
+    if end != MARK + digest.hexdigest().encode():
+        raise UserError(f"{archive} is damaged: its content is not of the digest that it was written with. {RESTORE}")
+    check_listed(archive)
+
+
+def check_listed(path: Path) -> None:
+    """Refuse a file of a finished run whose digest is not the one in the run's record.
+
+    Raises:
+        UserError: naming both.
+    """
+    for folder in list(path.parents)[:2]:
+        if (record := folder / RECORD).is_file():
+            listed = _files_of(record).get(path.relative_to(folder).as_posix())
+            if listed and listed != digest_of(path):
+                raise UserError(f"{path} is not what {record} lists: damaged, or of another run. {RESTORE}")
+            return
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files_of(record: Path) -> dict[str, Any]:
+    try:
+        files = json.loads(record.read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError):  # whoever reads the record says what is wrong with it
+        return {}
+    return files if isinstance(files, dict) else {}
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Replace `path` by an object, whose last entry is the digest of the others."""
+    kept = {key: value for key, value in content.items() if key != KEY}
+    write_text(path, json.dumps(kept | {KEY: _digest(kept)}, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote.
+
+    Raises:
+        UserError: it is no such object, or not as it was written.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read: {error}. {RESTORE}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: found {type(content).__name__}, expected an object. {RESTORE}")
+    if content.pop(KEY, None) != _digest(content):
+        raise UserError(f"{path} is not as it was written: its digest is of something else. {RESTORE}")
+    return content
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, indent=2).encode()).hexdigest()
+
+
+def write_yaml(path: Path, text: str) -> None:
+    """Replace `path` by a text, whose first line is a comment with the digest of the others."""
+    write_text(path, f"{COMMENT}{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
+
+
+def check_yaml(path: Path) -> None:
+    """Raises UserError where a file is not what `write_yaml` wrote."""
+    try:
+        first, _, text = path.read_text(encoding="utf-8").partition("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} cannot be read: {error}. {RESTORE}") from error
+    if first != f"{COMMENT}{hashlib.sha256(text.encode()).hexdigest()}":
+        raise UserError(f"{path} is not as it was written: its digest is of something else. {RESTORE}")
