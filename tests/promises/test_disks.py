@@ -1,0 +1,103 @@
+"""A disk that is full, read-only or out of inodes: one line, a status, and the former file is whole."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emotion import checkpoints
+from emotion.data.faces import Rows
+from emotion.data.prepared import prepare
+from emotion.inference.onnx_judge import OnnxJudge
+from emotion.loggers import read_metrics
+from tests.conftest import csv_lines
+from tests.counted import Tally
+from tests.promises.processes import Moment, begin
+from tests.test_cli import SMALL
+from tests.test_disk import disk
+
+FULL, READ_ONLY, NO_INODES = "full", "read-only", "no inodes"
+SAYS = {FULL: "no space left on device", READ_ONLY: "read-only file system", NO_INODES: "no space left on device"}
+LONG = [*[one for one in SMALL if "max_epochs" not in one], "trainer.max_epochs=3", "~callbacks.early_stopping",
+        "cache_dir=cache", "trainer.precision=32-true", "hydra.run.dir=disk/run"]  # fmt: skip
+MOMENTS = {
+    "cache": Moment("open", "images.u8", waits=True),
+    "checkpoint": Moment("open", "checkpoints/.last.", 4, waits=True),  # a file is opened to write, to seal and to sync
+    "log": Moment("open", "run/.metrics.", 3, waits=True),
+    "export": Moment("open", "export/.v4_attention.", waits=True),
+}
+
+
+@contextmanager
+def ailing(kind: str, folder: Path, root: Path) -> Iterator[None]:
+    """The disk at `root` in this state, as far as `folder` is concerned."""
+    with ExitStack() as stack:
+        if kind == READ_ONLY:
+            for options in (["--bind", str(folder), str(folder)], ["-o", "remount,bind,ro", str(folder)]):
+                subprocess.run(["mount", *options], check=True)
+            stack.callback(subprocess.run, ["umount", "-l", str(folder)], check=True)
+        elif kind == FULL:
+            filler = root / "filler"
+            stack.callback(filler.unlink)
+            with suppress(OSError), filler.open("wb", buffering=0) as file:
+                while file.write(bytes(4096)):
+                    pass
+        else:
+            fillers = root / "fillers"
+            fillers.mkdir()
+            stack.callback(subprocess.run, ["rm", "-r", str(fillers)], check=True)
+            with suppress(OSError):
+                for number in range(100_000):
+                    (fillers / str(number)).touch()
+        yield
+
+
+@pytest.mark.hard
+@pytest.mark.promise("disk")
+@pytest.mark.parametrize("kind", SAYS)
+@pytest.mark.parametrize("what", MOMENTS)
+def test_a_file_that_cannot_be_written_is_one_line(
+    kind: str, what: str, fer_csv: Path, few_faces: Rows, tally: Tally, tmp_path: Path
+) -> None:
+    reader = {"_target_": "emotion.data.fer2013_csv.read", "path": str(fer_csv)}
+    with tally(f"{kind} {what}"), disk(tmp_path / "disk", "20m,nr_inodes=300") as small:
+        run = small / "run"
+        if what == "cache":
+            former = prepare(reader, small / "cache").images.copy()
+            fer_csv.with_name("fer2013.csv").write_text("\n".join(csv_lines(few_faces)[:40]) + "\n")
+            asked = ["prepare", "data=fer2013_csv", f"cache_dir={small / 'cache'}"]
+        elif what == "export":
+            assert begin("train", LONG, Path("before")).ended() == 0
+            asked = ["export", f"checkpoint={run}"]
+            assert begin(*split(asked), Path("before")).ended() == 0
+        else:
+            asked = ["train", *LONG]
+        verb = begin(*split(asked), Path("log"), MOMENTS[what])
+        assert verb.told.poll(60), verb.log.read_text()
+        folder = {"cache": small / "cache", "checkpoint": run / "checkpoints", "log": run, "export": run / "export"}
+        with ailing(kind, folder[what], small):
+            verb.told.send("go on")
+            status = verb.ended()
+        said = [line for line in verb.log.read_text().splitlines() if line.startswith("error: ")]
+        assert status == 2, verb.log.read_text()[-1500:]
+        assert len(said) == 1
+        assert SAYS[kind] in said[0].lower()
+        assert "Traceback" not in verb.log.read_text()
+        if kind != READ_ONLY:  # where nothing can be taken away, either
+            assert [str(path) for path in small.rglob("*partial*")] == []
+        if what == "cache":
+            fer_csv.write_text("\n".join(csv_lines(few_faces)) + "\n")
+            assert np.array_equal(prepare(reader, small / "cache").images, former)
+        elif what == "export":
+            assert OnnxJudge(run / "export/v4_attention.onnx").classes
+        else:
+            assert checkpoints.read(run / checkpoints.LAST)["epoch"] == {"checkpoint": 0, "log": 0}[what]
+            assert read_metrics(run / "metrics.csv")
+
+
+def split(asked: list[str]) -> tuple[str, list[str]]:
+    """Verb and arguments."""
+    return asked[0], asked[1:]

@@ -1,0 +1,152 @@
+"""kill -9 at any moment: what is there can be read, the next start goes on, and arrives where it would have arrived."""
+
+import json
+import os
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from emotion import checkpoints, run_records, seals
+from emotion.data.faces import Faces, Rows
+from emotion.data.prepared import prepare
+from emotion.loggers import read_metrics
+from tests.conftest import csv_lines
+from tests.counted import Tally
+from tests.promises.processes import Moment, Verb, begin
+from tests.test_cli import SMALL
+from tests.test_resume import content, differences
+
+RUN = Path("run")
+LONG = [*[one for one in SMALL if "max_epochs" not in one and "training" not in one], "model.hidden=200",
+        "data.training=24", "trainer.max_epochs=4", "~callbacks.early_stopping", "cache_dir=cache",
+        "trainer.precision=32-true", f"hydra.run.dir={RUN}", "resume=auto"]  # fmt: skip
+GROUPS = range(10)
+"""Of five kills each, which xdist may share out."""
+
+pytestmark = [pytest.mark.hard, pytest.mark.promise("killed")]
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """A run that nobody kills, and its seconds."""
+    folder, before = tmp_path_factory.mktemp("straight"), Path.cwd()
+    os.chdir(folder)
+    begin("train", LONG, Path("warm")).ended()  # the server has imported everything
+    began = time.monotonic()
+    for name in ("run", "cache"):
+        Path(name).rename(f"first {name}")
+    verb = begin("train", LONG, Path("log"))
+    assert verb.ended() == 0, verb.log.read_text()
+    os.chdir(before)
+    return folder / RUN, time.monotonic() - began
+
+
+def kill(verb: Verb, after: float) -> None:
+    """With kill -9, unless it is done by then."""
+    time.sleep(after)
+    verb.process.kill()
+    assert verb.ended() in (0, 128 + 9), verb.log.read_text()
+
+
+def check_readable(run: Path) -> None:
+    """Read whatever stands under a final name."""
+    for path in (one for one in run.rglob("*") if one.is_file() and ".partial" not in one.name):
+        if path.suffix == ".ckpt":
+            checkpoints.read(path)
+        elif path.suffix == ".json":
+            json.loads(path.read_text())
+        elif path.suffix == ".csv":
+            read_metrics(path)
+        elif path.suffix == ".npz":
+            with np.load(path) as columns:
+                dict(columns)
+        elif path.suffix == ".png":
+            Image.open(path).load()
+        elif path.suffix == ".yaml":
+            seals.check_yaml(path)
+    run_records.read_record(run)
+
+
+def trained_epochs(run: Path) -> int:
+    """Epochs whose training's figures were written."""
+    path = run / "metrics.csv"
+    return sum("train/loss" in row for row in read_metrics(path).values()) if path.is_file() else 0
+
+
+def check_goes_on(straight: Path) -> None:
+    """Start the same again and see that it arrives at what the run that nobody killed has."""
+    done = trained_epochs(RUN)
+    saved = checkpoints.read(RUN / checkpoints.LAST)["epoch"] + 1 if (RUN / checkpoints.LAST).is_file() else 0
+    assert saved >= done - 1, f"{done} epochs were trained and {saved} saved"
+    again = begin("train", LONG, Path("again.log"))
+    assert again.ended() == 0, again.log.read_text()[-1000:]
+    for name in ("last", "best"):
+        assert differences(content(straight, name), content(RUN, name)) == []
+    assert (RUN / "metrics.csv").read_bytes() == (straight / "metrics.csv").read_bytes()
+    scores = [(run_records.read_record(run) or {})["scores"] for run in (straight, RUN)]
+    assert scores[0] == scores[1]
+    left = [str(path) for path in Path().rglob("*partial*")]
+    assert left == []
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_training_goes_on(
+    group: int, straight: tuple[Path, float], tally: Tally, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three at any moment, two while a checkpoint is being written."""
+    whole, seconds = straight
+    draw = random.Random(group)
+    for number in range(5):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        with tally(f"{group}.{number}"):
+            if number < 3:
+                verb = begin("train", LONG, Path("log"))
+                kill(verb, draw.uniform(0, seconds))
+            else:
+                verb = begin("train", LONG, Path("log"), Moment("open", ".partial.ckpt", draw.randrange(1, 5)))
+                verb.told.poll(60)
+                kill(verb, draw.uniform(0, 0.006))
+                assert verb.ended() == 128 + 9
+            check_readable(RUN)
+            check_goes_on(whole)
+
+
+@pytest.fixture
+def many_faces(tmp_path: Path, few_faces: Rows) -> Path:
+    """A fer2013.csv that takes a while to read."""
+    path = tmp_path / "data/fer2013.csv"
+    path.parent.mkdir()
+    header, *lines = csv_lines(few_faces)
+    path.write_text("\n".join([header, *(40 * lines)]) + "\n")
+    return path
+
+
+def equal(one: Faces, other: Faces) -> bool:
+    arrays = ("images", "labels", "usage", "origin")
+    return one.digest == other.digest and all(np.array_equal(getattr(one, n), getattr(other, n)) for n in arrays)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_preparing_goes_on(group: int, many_faces: Path, tally: Tally) -> None:
+    reader = {"_target_": "emotion.data.fer2013_csv.read", "path": str(many_faces)}
+    asked = [f"data_dir={many_faces.parent}", "data=fer2013_csv"]
+    for cache in ("warm", "whole"):  # for the first the server starts
+        began = time.monotonic()
+        assert begin("prepare", [*asked, f"cache_dir={cache}"], Path("log")).ended() == 0
+    seconds, draw = time.monotonic() - began, random.Random(group)
+    whole = prepare(reader, "whole")
+    for number in range(5):
+        with tally(f"{group}.{number}"):
+            cache = Path(f"cache {number}")
+            verb = begin("prepare", [*asked, f"cache_dir='{cache}'"], Path("log"))
+            kill(verb, draw.uniform(0, seconds))
+            for folder in (one for one in cache.glob("*") if one.is_dir() and len(one.name) == 32):
+                json.loads((folder / "meta.json").read_text())
+            assert equal(prepare(reader, cache), whole)
+            assert not list(cache.rglob("*partial*"))

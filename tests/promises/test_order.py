@@ -1,0 +1,73 @@
+"""Which face comes when is a matter of seed, epoch and batch, whatever happened before and whoever counts."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from emotion.building import build
+from emotion.data.loader import RowLoader
+from tests.counted import Tally
+
+ROWS, SIZE = torch.arange(1000, 1260), 16
+STEPS = (0, 1, 10, 15)  # the last one: sixteen whole batches
+EPOCHS = (0, 1, 3)
+SAMPLERS = {"shuffled": {"_target_": "emotion.data.sampling.shuffled"},
+            "weighted": {"_target_": "emotion.data.sampling.weighted"}}  # fmt: skip
+
+
+def loader(sampler: str, rank: int = 0, world: int = 1) -> RowLoader:
+    labels = torch.arange(len(ROWS)) % 7
+
+    def draw(generator: torch.Generator) -> Tensor:
+        drawn: Tensor = build(SAMPLERS[sampler], labels, generator)
+        return drawn
+
+    return RowLoader(ROWS, SIZE, seed=5, draw=draw, rank=rank, world=world)
+
+
+def straight(sampler: str, epochs: int) -> list[list[tuple[list[int], int]]]:
+    """Rows and seed of each batch of each epoch, of a run that is not stopped."""
+    one, found = loader(sampler), []
+    for epoch in range(epochs):
+        one.set_epoch(epoch)
+        found.append([(batch.rows.tolist(), batch.seed) for batch in one])
+    return found
+
+
+@pytest.mark.promise("order")
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_run_that_goes_on_takes_the_faces_that_it_would_have_taken(sampler: str, tally: Tally) -> None:
+    whole = straight(sampler, max(EPOCHS) + 2)
+    assert len({tuple(rows) for epoch in whole for rows, _ in epoch}) == len(whole) * len(whole[0])
+    for epoch in EPOCHS:
+        for step in STEPS:
+            with tally(f"{sampler} epoch {epoch} step {step}"):
+                stopped = loader(sampler)
+                stopped.set_epoch(epoch)
+                batches = iter(stopped)
+                for _ in range(step + 1):
+                    next(batches)
+                state = stopped.state_dict()
+                torch.manual_seed(step)
+                resumed = loader(sampler)
+                resumed.load_state_dict(state)
+                rest = []
+                for later in (epoch, epoch + 1)[step == STEPS[-1] :]:  # after the last batch comes the next epoch
+                    resumed.set_epoch(later)
+                    rest += [(batch.rows.tolist(), batch.seed) for batch in resumed]
+                assert rest == [*whole[epoch][step + 1 :], *whole[epoch + 1]]
+
+
+@pytest.mark.promise("order")
+@pytest.mark.parametrize("world", [2, 4])
+def test_several_processes_share_the_order_of_one(world: int, tally: Tally) -> None:
+    whole = straight("shuffled", max(EPOCHS) + 1)
+    for epoch in EPOCHS:
+        with tally(f"{world} processes, epoch {epoch}"):
+            shares = []
+            for rank in range(world):
+                one = loader("shuffled", rank, world)
+                one.set_epoch(epoch)
+                shares.append(torch.cat([batch.rows for batch in one]))
+            order = [row for rows, _ in whole[epoch] for row in rows]
+            assert torch.stack(shares, 1).flatten().tolist() == order[: world * len(shares[0])]

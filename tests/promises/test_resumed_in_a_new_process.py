@@ -1,0 +1,103 @@
+"""A run that is stopped at any moment and resumed in a new process is the run that was never stopped."""
+
+import json
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+
+from emotion.callbacks.graceful_stop import Stopped
+from emotion.classifier import EmotionClassifier
+from emotion.cli import compose
+from emotion.train import train
+from tests.conftest import SMALL, signal_at
+from tests.counted import Tally
+from tests.promises.processes import begin
+from tests.test_resume import content, differences, uninterrupted
+
+FEW = ["data=synthetic", "data.training=8", "data.public_test=2", "data.private_test=2", "labels=six", "split=random_20",
+       "batch_size=4", "compile.cpu=false", "cache_dir=cache", "trainer.accelerator=cpu", "trainer.max_epochs=5",
+       "~callbacks.tensorboard_pictures", "monitor.metric=val/acc", "monitor.mode=max"]  # fmt: skip
+COUNTING = ["callbacks.early_stopping.patience=2", "+callbacks.early_stopping.min_delta=1"]
+"""No epoch is better than the first by as much, so that the third is the last one."""
+MODELS = {
+    "baseline_cnn": ["model=baseline_cnn", "callbacks=default", *COUNTING],
+    "v4_attention": ["model=v4_attention", *SMALL[:5], *COUNTING],
+    "resnet18": [
+        "model=resnet18", "model.weights=random", "input=rgb48", "callbacks=transfer", "freeze_epochs=1",
+        "ema_decay=0.9", *COUNTING,
+    ],
+}  # fmt: skip
+MOMENTS = ("an epoch's end", "the first batch", "mid-epoch", "the last batch", "validation", "early stopping's count")
+
+
+class Crash(BaseException):
+    """The process is gone; nothing is written any more."""
+
+
+def crash_at(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    """End before the `batch`-th training batch, with whatever checkpoint there is."""
+    step, calls = EmotionClassifier.training_step, [0]
+
+    def counted(*args: object) -> object:
+        calls[0] += 1
+        if calls[0] == batch:
+            raise Crash
+        return step(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(EmotionClassifier, "training_step", counted)
+
+
+def stop(moment: str, batches: int, validations: int, monkeypatch: pytest.MonkeyPatch) -> type[BaseException]:
+    """Have a run of so many batches an epoch stop at the moment; how it will."""
+    if moment == "an epoch's end":
+        crash_at(monkeypatch, 2 * batches + 1)
+        return Crash
+    place = {
+        "the first batch": ("training_step", 1),
+        "mid-epoch": ("training_step", batches + batches // 2),
+        "the last batch": ("training_step", batches),
+        "validation": ("validation_step", validations + 1),
+        "early stopping's count": ("training_step", 2 * batches + 3),  # after an epoch that was not better
+    }
+    signal_at(monkeypatch, *place[moment])
+    return Stopped
+
+
+@pytest.fixture(scope="module")
+def kept_straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the uninterrupted runs lie."""
+    return tmp_path_factory.mktemp("straight")
+
+
+@pytest.mark.hard
+@pytest.mark.promise("resume")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("model", MODELS)
+def test_every_tensor_and_the_metrics_are_equal(
+    model: str, precision: str, kept_straight: Path, tally: Tally, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg: DictConfig = compose("train", *FEW, *MODELS[model], f"trainer.precision={precision}")
+    straight = uninterrupted(cfg, kept_straight / f"{model} {precision}")
+    record = json.loads((straight / "record.json").read_text())
+    assert record["epochs"] == 3
+    batches, validations = record["split"]["train"] // 4, -(-record["split"]["val"] // 16)
+    for moment in MOMENTS:
+        with tally(f"{model} {precision} {moment}"):
+            run = Path(moment)
+            with monkeypatch.context() as patch, pytest.raises(stop(moment, batches, validations, patch)):
+                train(cfg, run)
+            if moment == "early stopping's count":
+                assert waited(run) == 1
+            log = Path("log")
+            assert begin("train", [f"resume={run}"], log).ended() == 0, log.read_text()[-1000:]
+            for name in ("last", "best"):
+                assert differences(content(straight, name), content(run, name)) == []
+            assert (run / "metrics.csv").read_bytes() == (straight / "metrics.csv").read_bytes()
+            assert json.loads((run / "record.json").read_text())["scores"] == record["scores"]
+
+
+def waited(run: Path) -> int:
+    """Epochs that early stopping has counted."""
+    states: dict[str, dict[str, int]] = content(run)["callbacks"]  # type: ignore[assignment]
+    return next(state["wait_count"] for name, state in states.items() if name.startswith("EarlyStopping"))

@@ -1,0 +1,58 @@
+"""A signal at any time of a run: its exit status, within 10 s, and a checkpoint that is whole."""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from emotion import checkpoints
+from tests.counted import Tally
+from tests.promises.processes import Moment, begin
+from tests.test_cli import SMALL
+
+RUN = Path("run")
+LONG = [*[one for one in SMALL if "max_epochs" not in one], "trainer.max_epochs=100", "~callbacks.early_stopping",
+        "cache_dir=cache", "trainer.precision=32-true", f"hydra.run.dir={RUN}"]  # fmt: skip
+STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 138}
+SCONTROL = "#!/bin/sh\necho $@ >> asked\n"
+"""Slurm's command, to see what it is asked; tests/slurm asks the real one."""
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand in for what a run finds in a job of Slurm's."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/scontrol").write_text(SCONTROL)
+    (tmp_path / "bin/scontrol").chmod(0o755)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+
+
+@pytest.mark.hard
+@pytest.mark.promise("signals")
+@pytest.mark.usefixtures("job")
+@pytest.mark.parametrize("signum", STATUS)
+@pytest.mark.parametrize("half", [0, 1])
+def test_a_run_ends_as_it_was_asked_to(
+    signum: signal.Signals, half: int, tally: Tally, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = random.Random(f"{signum} {half}")
+    for number in range(5):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        with tally(f"{signum.name} {half}.{number}"):
+            verb = begin("train", LONG, Path("log"), Moment("open", "run/.lock"))
+            assert verb.told.poll(60)
+            time.sleep(draw.uniform(0, 4))
+            os.kill(verb.process.pid or 0, signum)
+            assert verb.ended(10) == STATUS[signum], verb.log.read_text()[-500:]
+            trained = "faces/s" in verb.log.read_text()  # which it says after some batches
+            if trained or (RUN / checkpoints.LAST).exists():
+                checkpoints.read(RUN / checkpoints.LAST)
+            assert "Traceback" not in verb.log.read_text()
+            if signum is signal.SIGUSR1:
+                assert Path("asked").read_text() == "requeue 7\n"
