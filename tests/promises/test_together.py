@@ -1,0 +1,81 @@
+"""Processes side by side: one cache is prepared once, one folder has one run, a sweep loses nothing with a worker."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emotion import checkpoints
+from emotion.data.prepared import prepare
+from tests.counted import Tally
+from tests.promises.processes import Moment, begin
+from tests.slurm.cluster import wait
+from tests.test_cli import SMALL
+
+LONG = [*[one for one in SMALL if "max_epochs" not in one], "~callbacks.early_stopping", "cache_dir=cache",
+        "trainer.precision=32-true"]  # fmt: skip
+
+pytestmark = [pytest.mark.hard, pytest.mark.promise("together")]
+
+
+def test_four_processes_prepare_one_cache(fer_csv: Path, tally: Tally) -> None:
+    asked = [f"data_dir={fer_csv.parent}", "data=fer2013_csv", "cache_dir=cache"]
+    with tally("cache"):
+        first = begin("prepare", asked, Path("0.log"), Moment("open", "images.u8", waits=True))
+        assert first.told.poll(60)
+        rest = [begin("prepare", asked, Path(f"{number}.log")) for number in (1, 2, 3)]
+        assert wait(lambda: all(one.log.exists() for one in rest), 60)
+        first.told.send("go on")
+        assert [one.ended() for one in (first, *rest)] == [0] * 4
+        assert len([path for path in Path("cache").iterdir() if path.is_dir() and path.name != "stamps"]) == 1
+        reader = {"_target_": "emotion.data.fer2013_csv.read", "path": str(fer_csv)}
+        assert np.array_equal(prepare(reader, "cache").images, prepare(reader, "another").images)
+
+
+def test_of_two_trainings_into_one_folder_one_is_refused(tally: Tally) -> None:
+    asked = [*LONG, "trainer.max_epochs=3", "hydra.run.dir=run"]
+    with tally("run"):
+        first = begin("train", asked, Path("first.log"), Moment("open", ".last.", waits=True))
+        assert first.told.poll(60)
+        second = begin("train", asked, Path("second.log"))
+        assert second.ended() == 2
+        assert re.search(r"run is in use by process \d+ on .*; wait, or stop it", second.log.read_text())
+        first.told.send("go on")
+        assert first.ended() == 0, first.log.read_text()[-1000:]
+        assert json.loads(Path("run/record.json").read_text())["epochs"] == 3
+
+
+def test_a_sweep_loses_nothing_with_a_worker(tally: Tally) -> None:
+    command = [
+        *(sys.executable, "-m", "emotion.train", "-m", *LONG, "trainer.max_epochs=30", "seed=0,1,2,3"),
+        *("hydra/launcher=joblib", "hydra.launcher.n_jobs=4", "hydra.sweep.dir=sweep"),
+    ]
+    runs = [Path(f"sweep/seed={seed}") for seed in range(4)]
+    with tally("sweep"):
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
+            assert wait(lambda: (runs[1] / checkpoints.LAST).is_file(), 180)
+            (process,) = re.findall(r"process (\d+)", (runs[1] / ".lock").read_text())
+            os.kill(int(process), 9)
+            assert first.wait(300) == 1
+        saved = checkpoints.read(runs[1] / checkpoints.LAST)["epoch"] + 1
+        finished = {run: (run / "record.json").read_bytes() for run in runs if has_scores(run)}
+        again = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert again.returncode == 0, again.stderr
+        assert "4 finished" in again.stdout
+        assert sorted(Path("sweep").glob("seed=*")) == runs
+        assert all(has_scores(run) for run in runs)
+        assert {run: (run / "record.json").read_bytes() for run in finished} == finished  # which nobody trained twice
+        resumed = json.loads((runs[1] / "record.json").read_text())
+        assert resumed["epochs"] == 30 > saved > 0
+        assert len(resumed["resumed"]) == 1
+        assert not list(Path().rglob("*partial*"))
+
+
+def has_scores(run: Path) -> bool:
+    record = run / "record.json"
+    return record.is_file() and json.loads(record.read_text()).get("scores") is not None
