@@ -28,8 +28,8 @@ published: setup ## every published result again, with each of SEEDS=0,1,2; long
 test: setup ## all tests; those on FER2013 run where EMOTION_DATA holds it
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-test-hard: setup ## tests that take many processes or minutes
-	$(PY) -m pytest -n $(WORKERS) -m hard $(ARGS)
+test-hard: setup ## what is promised, tried: killed, starved, attacked; and whatever else takes minutes
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m 'hard or promise' $(ARGS)
 
 test-slurm: setup ## single runs, sweeps and requeued jobs on a real Slurm of one node (root, Debian's slurm-wlm and munge)
 	$(PY) -m pytest -n $(WORKERS) -m slurm tests/slurm $(ARGS)

@@ -10,8 +10,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig, OmegaConf
 
-from emotion import distributed, machine
-from emotion.building import build
+from emotion import distributed, kernels, machine
+from emotion.building import build, check_targets
 from emotion.checkpoint_io import WholeFileIO
 from emotion.classifier import EmotionClassifier
 from emotion.cli import is_whole
@@ -34,10 +34,11 @@ def resolve(cfg: DictConfig, run_dir: Path) -> Settings:
     """The config as plain values, with what depends on the machine decided.
 
     Raises:
-        UserError: the run is to be judged by a metric that it does not log.
+        UserError: it names what it may not, or the run is to be judged by a metric that it does not log.
     """
     cfg = cfg.copy()
     cfg.run_dir = str(run_dir)
+    check_targets(OmegaConf.to_container(cfg, resolve=False))
     if OmegaConf.is_missing(cfg, "name"):
         cfg.name = cfg.model._target_.split(".")[-2]
     settings: Settings = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
@@ -100,6 +101,29 @@ def load_weights(classifier: EmotionClassifier, settings: Settings) -> "Loaded |
     loaded = load_into(classifier.net, source, *taken, classifier.classes)
     print(loaded, flush=True)
     return loaded
+
+
+def look_before_bf16(classifier: EmotionClassifier, settings: Settings, former: Settings | None) -> None:
+    """Have trainer.precision=auto take bfloat16 only where the network's layers are right and no slower in it.
+
+    A run that goes on (`former` is its record) does so in the precision that it began with. A network whose weights are
+    shared among processes need not fit one of them, and is not looked at.
+    """
+    trainer = settings["trainer"]
+    if trainer["precision"] != "bf16-mixed":  # the machine does not compute in it
+        return
+    if former:
+        trainer["precision"] = former["machine"]["precision"]
+    elif not distributed.is_sharded(trainer):
+        trainer["precision"] = kernels.precision(verdict_on_bf16(classifier, settings))
+
+
+def verdict_on_bf16(classifier: EmotionClassifier, settings: Settings) -> kernels.Verdict:
+    """What is found of the layers of the network as it trains."""
+    shape = settings["input"]
+    faces = (settings["batch_size"], shape["channels"], shape["size"], shape["size"])
+    layout = torch.channels_last if settings["channels_last"] else torch.contiguous_format
+    return kernels.verdict(classifier.net, faces, layout, settings["trainer"]["accelerator"], settings["cache_dir"])
 
 
 def tune(classifier: EmotionClassifier, settings: Settings, *, short: bool) -> bool:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from emotion.benchmarks.scoreboard import Line, Measured
 
 Settings = dict[str, Any]
-OF_A_MODEL = ("training", "latency", "explanations")
+OF_A_MODEL = ("training", "latency", "explanations", "kernels")
 """Measured for every model; the others once."""
 
 
@@ -70,6 +70,7 @@ def _measures() -> dict[str, "Callable[[Settings], Measured]"]:
     from emotion.benchmarks.demo import bench_demo
     from emotion.benchmarks.explanations import bench_explanations
     from emotion.benchmarks.images import bench_images
+    from emotion.benchmarks.kernels import bench_kernels
     from emotion.benchmarks.latency import bench_latency
     from emotion.benchmarks.preparing import bench_preparing
     from emotion.benchmarks.start_up import bench_start_up
@@ -83,6 +84,7 @@ def _measures() -> dict[str, "Callable[[Settings], Measured]"]:
         "preparing": bench_preparing,
         "start_up": bench_start_up,
         "explanations": bench_explanations,
+        "kernels": bench_kernels,
         "demo": bench_demo,
         "images": bench_images,
         "sweeps": bench_sweeps,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from inspect import isclass, isfunction
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 
 import hydra.utils
 from hydra.errors import InstantiationException
@@ -15,7 +15,7 @@ ALLOWED = (
     "emotion.data.",
     "emotion.distillation.",
     "emotion.explainers.",
-    "emotion.inference.",
+    "emotion.inference.detectors.",
     "emotion.loggers.",
     "emotion.losses.",
     "emotion.models.",
@@ -38,6 +38,12 @@ opens a file as code, so a config from elsewhere cannot run anything."""
 
 PACKAGES = tuple({f"{package.split('.')[0]}." for package in ALLOWED})
 
+REFUSALS = (
+    *(TypeError, ValueError, LookupError, AttributeError),
+    *(ArithmeticError, AssertionError, RuntimeError, MemoryError),
+)
+"""What constructors raise at settings that are none."""
+
 
 def build(config: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
     """What `config` describes, called with its own arguments and these; arguments with a `_target_` are built first.
@@ -48,14 +54,16 @@ def build(config: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:  # noqa:
         UserError: a target outside the allowed packages, one that does not exist, or settings it does not take.
     """
     check_targets(config)
-    target = config["_target_"]
+    target = config.get("_target_") if isinstance(config, Mapping) else None
+    if target is None:
+        raise UserError(f"Found {config!r} where a part is described; expected its _target_ and its settings.")
     try:
         return hydra.utils.instantiate(dict(config), _partial_=True, _convert_="all")(*args, **kwargs)
     except InstantiationException as error:
         if isinstance(error.__cause__, UserError):  # from a part, which says it best
             raise error.__cause__ from None
         raise UserError(f"{target} cannot be built: {error.__cause__ or error}") from error
-    except (TypeError, ValueError, IndexError, ArithmeticError, RuntimeError) as error:
+    except REFUSALS as error:
         raise UserError(f"{target} was refused its settings: {error}") from error
 
 
@@ -66,7 +74,7 @@ def check_targets(config: object) -> None:
         UserError: naming the target that is not among the parts, or is not there.
     """
     for target in targets(config):
-        if not isinstance(target, str) or not f"{target}.".startswith(PACKAGES):  # before anything is imported
+        if not _is_public(target) or not f"{target}.".startswith(PACKAGES):  # before anything is imported
             _refuse(target)
         try:
             found = hydra.utils.get_object(target)
@@ -75,6 +83,11 @@ def check_targets(config: object) -> None:
         home = f"{getattr(found, '__module__', None)}."
         if not (isclass(found) or isfunction(found)) or not home.startswith(ALLOWED):
             _refuse(target)
+
+
+def _is_public(target: object) -> TypeGuard[str]:
+    """Whether it is a dotted name of which no part is private."""
+    return isinstance(target, str) and all(part.isidentifier() and part[0] != "_" for part in target.split("."))
 
 
 def _refuse(target: object) -> NoReturn:
@@ -86,11 +99,17 @@ def _refuse(target: object) -> NoReturn:
 
 def targets(config: object) -> Iterator[object]:
     """Every `_target_` in a config, at any depth."""
-    if isinstance(config, Mapping):
-        if config.get("_target_") is not None:
-            yield config["_target_"]
-        for value in config.values():
-            yield from targets(value)
-    elif isinstance(config, Sequence) and not isinstance(config, str):
-        for value in config:
-            yield from targets(value)
+    pending, seen = [config], set[int]()
+    while pending:
+        one = pending.pop()
+        if id(one) in seen:  # which a config from elsewhere may hold itself
+            continue
+        if isinstance(one, Mapping):
+            if one.get("_target_") is not None:
+                yield one["_target_"]
+            pending += reversed(list(one.values()))
+        elif isinstance(one, Sequence) and not isinstance(one, str):
+            pending += reversed(one)
+        else:
+            continue
+        seen.add(id(one))

@@ -4,15 +4,16 @@ A checkpoint is a run folder, a .ckpt file, weights that come with the package (
 (.safetensors) or that lie on the Hugging Face Hub (hub:owner/name).
 """
 
+import math
 import pickle
-import zipfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from emotion import checkpoint_io, seals, shipped
+from emotion import archives, building, checkpoint_io, limits, seals, shipped
 from emotion.classifier import EmotionClassifier
 from emotion.data.sources import stored
 from emotion.errors import UserError
@@ -20,6 +21,8 @@ from emotion.errors import UserError
 BEST, LAST = Path("checkpoints/best.ckpt"), Path("checkpoints/last.ckpt")
 FORMER = LAST.with_name(checkpoint_io.FORMER)
 HUB, SHIPPED = "hub:", ".safetensors"
+SETTINGS = ("hyper_parameters", "datamodule_hyper_parameters")
+"""What a checkpoint describes its network and its data by."""
 
 
 class Loaded(NamedTuple):
@@ -46,15 +49,29 @@ def load(source: str | Path) -> Loaded:
     path = located(source)
     content = read(path)
     try:
-        classifier = EmotionClassifier(**content["hyper_parameters"])
-        classifier.load_state_dict(content["state_dict"])
-        data, digest = content["datamodule_hyper_parameters"], content["EmotionDataModule"]["source"]
-        return Loaded(path, classifier.eval(), data, digest, content["epoch"])
-    except (KeyError, TypeError, RuntimeError) as error:
+        settings, data, state = (content[name] for name in (*SETTINGS, "state_dict"))
+        digest, epoch = str(content["EmotionDataModule"]["source"]), int(content["epoch"])
+        with torch.device("meta"):  # without memory
+            archives.check_shapes(path, _built(path, settings).state_dict(), state)
+        classifier = _built(path, settings)
+        classifier.load_state_dict(state)
+        archives.check_finite(path, classifier.state_dict())
+        if not 0 < classifier.temperature < math.inf:
+            raise ValueError(f"its temperature is {classifier.temperature}, expected a number above 0")
+        return Loaded(path, classifier.eval(), data, digest, epoch)
+    except building.REFUSALS as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"{path} is not a checkpoint of this package: {str(error).splitlines()[0]}. "
+            f"{path} is not a checkpoint of this package: {reason}. "
             f"Give a run folder or a .ckpt file that python -m emotion.train wrote."
         ) from error
+
+
+def _built(path: Path, settings: dict[str, Any]) -> EmotionClassifier:
+    try:
+        return EmotionClassifier(**settings)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def set_temperature(path: Path, temperature: float) -> None:
@@ -71,10 +88,12 @@ def read(path: Path) -> dict[str, Any]:
         UserError: it cannot be read, or is something else.
     """
     if path.suffix == SHIPPED:
-        return shipped.read(path)
-    content = opened(path, "a checkpoint", "a .ckpt file that python -m emotion.train wrote")
+        content: object = shipped.read(path)
+    else:
+        content = opened(path, "a checkpoint", "a .ckpt file that python -m emotion.train wrote")
     if not isinstance(content, dict) or "state_dict" not in content:
         raise UserError(f"{path} holds no network; expected a .ckpt file that python -m emotion.train wrote.")
+    limits.check_settings(path, [content.get(name) for name in SETTINGS])
     return content
 
 
@@ -87,8 +106,10 @@ def opened(path: Path, kind: str, expected: str) -> object:
     try:
         if seals.is_sealed(path):
             seals.check(path)
-        content: object = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        archives.check_archive(path)
+        with warnings.catch_warnings(action="ignore"):  # of what it cannot read, which is an error besides
+            content: object = torch.load(path, map_location="cpu", weights_only=True)
+    except archives.UNREADABLE as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         if isinstance(error, pickle.UnpicklingError):  # torch's words advise to run whatever is in it
             reason = "torch.save did not write it, or more than numbers and settings are in it"

@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from rich.console import Console
 
+from emotion import foreign_configs
 from emotion.errors import UserError
 from emotion.seals import check_yaml
 
@@ -87,6 +88,7 @@ def verb(name: str) -> Callable[[Callable[[DictConfig], Result]], Callable[[], N
         @functools.wraps(task)
         def entry() -> None:
             with one_message(), _raising_what_goes_wrong():
+                foreign_configs.check_command(sys.argv[1:])
                 composed()
 
         return entry
@@ -186,6 +188,7 @@ def resume_in_place() -> None:
         _fail(f"{folders[-1]} is not the folder of a run: it has no .hydra/config.yaml. Give outputs/NAME/TIME.", 2)
     with one_message():
         check_yaml(run / ".hydra" / "config.yaml")
+        foreign_configs.check_kept(run / ".hydra" / "config.yaml")
     given = [argument for argument in sys.argv[1:] if not argument.startswith("resume=")]
     if refused := [argument for argument in given if not argument.lstrip("+~").startswith(CHANGED_ON_RESUMING)]:
         _fail(
@@ -193,8 +196,14 @@ def resume_in_place() -> None:
             f"expected nothing else, or settings that begin with {' '.join(CHANGED_ON_RESUMING)}.",
             2,
         )
-    place = [f"hydra.run.dir='{run}'", "hydra/job_logging=none", "hydra.output_subdir=null", f"resume='{run}'"]
+    folder = quoted(str(run))
+    place = [f"hydra.run.dir={folder}", "hydra/job_logging=none", "hydra.output_subdir=null", f"resume={folder}"]
     sys.argv[1:] = ["--config-path", str(run / ".hydra"), "--config-name", "config", *given, *place]
+
+
+def quoted(text: str) -> str:
+    """As Hydra's grammar takes any text."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def bare_arguments_are(key: str) -> None:
@@ -206,8 +215,7 @@ def bare_arguments_are(key: str) -> None:
         own = of_an_option or argument[:1] in "-~" or OVERRIDE.match(argument)
         (rest if own else bare).append(argument)
     if bare:
-        quoted = ",".join("'" + a.replace("\\", "\\\\").replace("'", "\\'") + "'" for a in bare)
-        sys.argv[1:] = [*rest, f"{key}=[{quoted}]"]
+        sys.argv[1:] = [*rest, f"{key}=[{','.join(map(quoted, bare))}]"]
 
 
 def _leaving_no_empty_folder(task: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:

@@ -6,7 +6,6 @@ import platform
 import shlex
 import subprocess
 import sys
-import zipfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import MISSING
 
-from emotion import seals, shipped
+from emotion import archives, seals, shipped
 from emotion.checkpoints import BEST, SHIPPED, Loaded
 from emotion.data.datamodule import SHUFFLED
 from emotion.data.dropped import NOTHING_DROPPED
@@ -100,9 +99,9 @@ def read_predictions(run: Run, views: str) -> Predictions:
     expected = f"expected what a run leaves beside its record, with views {views}"
     try:
         seals.check_listed(path)
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as columns:
-            found = Predictions(*(columns[name] for name in ("rows", "labels", "clean", views)))
-    except (OSError, EOFError, TypeError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        columns: dict[str, Any] = archives.arrays_of(path)
+        found = Predictions(*(columns[name] for name in ("rows", "labels", "clean", views)))
+    except archives.UNREADABLE as error:
         raise UserError(f"{path} cannot be read ({type(error).__name__}: {error}); {expected}.") from error
     whole = all(column.shape == found.rows.shape and column.dtype.kind in "iub" for column in found)
     if not whole or found.rows.ndim != 1 or max(found.labels.max(initial=0), found.predicted.max(initial=0)) >= classes:

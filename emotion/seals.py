@@ -1,22 +1,26 @@
 """Digests by which a file of ours is known to be as it was written: in the file itself, and in its run's record.
 
 A checkpoint (.ckpt) and arrays (.npz) are zip archives and end in `sha256:<64 digits>`, a comment to whoever else reads
-them, of all that stands before it. A text ends (.json: as its last entry) or begins (.yaml: as a comment) with one. The
-record of a finished run lists the digests of its other files besides, so that one of another run is known as well.
+them, of all that stands before it; an ONNX file, a protocol buffer, ends in one as a last property. A text ends (.json:
+as its last entry) or begins (.yaml: as a comment) with one. The record of a finished run lists the digests of its other
+files besides, so that one of another run is known as well.
 """
 
 import hashlib
 import json
 import os
+from mmap import mmap
 from pathlib import Path
 from typing import Any
 
 from emotion.errors import UserError
 from emotion.files import write_text
+from emotion.limits import json_of, text_of
 
 MARK = b"sha256:"
 LENGTH = len(MARK) + 64
 KEY, COMMENT = "sha256", "# sha256:"
+PROPERTY = b"r\x4a\n\x06sha256\x12\x40"  # of ModelProto: its field 14, 74 bytes: a key, and 64 bytes of value
 RECORD = "record.json"
 RESTORE = "Restore it from a copy."
 CHUNK = 1 << 20
@@ -79,7 +83,7 @@ def digest_of(path: Path) -> str:
 
 def _files_of(record: Path) -> dict[str, Any]:
     try:
-        files = json.loads(record.read_text(encoding="utf-8"))["files"]
+        files = json_of(record)["files"]  # type: ignore[index]
     except (OSError, ValueError, KeyError, TypeError):  # whoever reads the record says what is wrong with it
         return {}
     return files if isinstance(files, dict) else {}
@@ -87,8 +91,13 @@ def _files_of(record: Path) -> dict[str, Any]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Replace `path` by an object, whose last entry is the digest of the others."""
+    write_text(path, json.dumps(sealed(content), indent=2) + "\n")
+
+
+def sealed(content: dict[str, Any]) -> dict[str, Any]:
+    """An object, and as its last entry the digest of the others."""
     kept = {key: value for key, value in content.items() if key != KEY}
-    write_text(path, json.dumps(kept | {KEY: _digest(kept)}, indent=2) + "\n")
+    return kept | {KEY: _digest(kept)}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -98,14 +107,44 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: it is no such object, or not as it was written.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        content = json_of(path)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}. {RESTORE}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: found {type(content).__name__}, expected an object. {RESTORE}")
-    if content.pop(KEY, None) != _digest(content):
+    return opened(path, content)
+
+
+def opened(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """What was sealed.
+
+    Raises:
+        UserError: it is not as it was.
+    """
+    kept = {key: value for key, value in content.items() if key != KEY}
+    if content.get(KEY) != _digest(kept):
         raise UserError(f"{path} is not as it was written: its digest is of something else. {RESTORE}")
-    return content
+    return kept
+
+
+def sealed_onnx(model: bytes) -> bytes:
+    """A model's bytes, and as their last property the digest of the others."""
+    return model + PROPERTY + hashlib.sha256(model).hexdigest().encode()
+
+
+def check_onnx(model: bytes | mmap, name: str) -> None:
+    """Refuse a model that ends in a digest of something else.
+
+    Raises:
+        UserError: naming the file.
+    """
+    end = len(model) - len(PROPERTY) - 64
+    if model[max(0, end) : end + len(PROPERTY)] != PROPERTY:  # another's, or cut short: it lacks what we ask for
+        return
+    with memoryview(model) as view, view[:end] as before:
+        found = hashlib.sha256(before).hexdigest()
+    if model[end + len(PROPERTY) :] != found.encode():
+        raise UserError(f"{name} is damaged: its content is not of the digest that it was written with. {RESTORE}")
 
 
 def _digest(content: dict[str, Any]) -> str:
@@ -120,8 +159,8 @@ def write_yaml(path: Path, text: str) -> None:
 def check_yaml(path: Path) -> None:
     """Raises UserError where a file is not what `write_yaml` wrote."""
     try:
-        first, _, text = path.read_text(encoding="utf-8").partition("\n")
-    except UnicodeDecodeError as error:
+        first, _, text = text_of(path).partition("\n")
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}. {RESTORE}") from error
     if first != f"{COMMENT}{hashlib.sha256(text.encode()).hexdigest()}":
         raise UserError(f"{path} is not as it was written: its digest is of something else. {RESTORE}")

@@ -3,7 +3,7 @@
 Nothing in either file can run: there is no pickle, and the JSON may name only the parts that conf/ itself names.
 """
 
-import json
+import hashlib
 import re
 import shlex
 from collections.abc import Mapping
@@ -16,10 +16,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from emotion import seals
 from emotion.building import targets
 from emotion.cli import CONF
 from emotion.errors import UserError
-from emotion.files import write_atomically, write_text
+from emotion.files import write_atomically
+from emotion.limits import check_settings, json_of
 
 FORMAT = "emotion 1"
 CONFIG = "config.json"  # beside weights of another name, as the Hub has it
@@ -33,24 +35,30 @@ def write(weights: Path, description: Path, content: Mapping[str, Any], record: 
     Places on this machine are cut down to the names of files.
     """
     state = {name: _halved(name, value) for name, value in content["state_dict"].items()}
-    told = {name: content[name] for name in KEPT} | {"record": record}
     packed = save(state, {"format": "pt"})
+    told = {name: content[name] for name in KEPT} | {"record": record, "weights": hashlib.sha256(packed).hexdigest()}
     write_atomically(weights, lambda temporary: temporary.write_bytes(packed))
-    write_text(description, json.dumps({"format": FORMAT} | without_places(told), indent=2) + "\n")
+    seals.write_json(description, {"format": FORMAT} | without_places(told))
 
 
 def read(weights: Path) -> dict[str, Any]:
-    """What `write` was given, as a checkpoint's content, and the `record`; the numbers in single precision again.
+    """What `write` was given, as a checkpoint's content, and the `record`; the numbers in half precision yet.
+
+    They stay on the disk until a network takes them over.
 
     Raises:
         UserError: one of the two files is missing or not what `write` makes, or names a part that conf/ does not.
     """
     told = description(weights)
     try:
+        if seals.digest_of(weights) != told.get("weights"):
+            raise UserError(
+                f"{weights} is not what {beside(weights)} describes: damaged, or another's. {seals.RESTORE}"
+            )
         state = load_file(weights)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{weights} cannot be read as safetensors ({error}). Is it whole?") from error
-    return told | {"state_dict": {name: v.float() if v.is_floating_point() else v for name, v in state.items()}}
+    return told | {"state_dict": state}
 
 
 def description(weights: Path) -> dict[str, Any]:
@@ -66,15 +74,16 @@ def description(weights: Path) -> dict[str, Any]:
             f"emotion.export target=weights writes it."
         )
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        told = json_of(path)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}). Is it whole?") from error
     if not isinstance(told, dict) or told.get("format") != FORMAT or not all(key in told for key in KEPT):
         found = told.get("format") if isinstance(told, dict) else type(told).__name__
         raise UserError(f"{path} describes no classifier of ours: found format {found!r}, expected {FORMAT!r}.")
+    check_settings(path, told)
     if unknown := [target for target in targets({key: told[key] for key in KEPT}) if target not in _own()]:
         raise UserError(f"{path} names {', '.join(map(str, unknown))}, which is no part of this package; not loaded.")
-    return told
+    return seals.opened(path, told)
 
 
 def beside(weights: Path) -> Path | None:

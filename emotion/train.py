@@ -48,6 +48,7 @@ def _train(cfg: DictConfig, settings: Settings, run_dir: Path) -> float:
     import lightning as L
 
     from emotion import assembly, best_epoch, going_on, run_folder, run_records
+    from emotion.checkpoints import FORMER
     from emotion.data.loader import check_processes
 
     former = run_records.read_record(run_dir) if settings["resume"] else None
@@ -56,6 +57,8 @@ def _train(cfg: DictConfig, settings: Settings, run_dir: Path) -> float:
     data, source = assembly.make_data(settings)
     classifier = assembly.make_classifier(settings, data)
     loaded = None if settings["resume"] else assembly.load_weights(classifier, settings)
+    if cfg.trainer.precision == "auto":
+        assembly.look_before_bf16(classifier, settings, former)
     if settings.get("preflight", {}).get("run"):
         from emotion.preflight import preflight
 
@@ -89,7 +92,8 @@ def _train(cfg: DictConfig, settings: Settings, run_dir: Path) -> float:
         _announce(record)
         run_folder.keep_config(cfg, run_dir)
         data.save_rows(run_dir / "rows.npz")
-        run_records.write_record(run_dir, former | {"resumed": record["resumed"]} if former else record)
+        begun = former | {"resumed": record["resumed"], "files": {}} if former else record
+        run_records.write_record(run_dir, begun)
     if former and fitted:
         record |= {key: former[key] for key in ("epochs", "fit_seconds", "epoch_seconds", "best") if key in former}
     else:
@@ -105,7 +109,8 @@ def _train(cfg: DictConfig, settings: Settings, run_dir: Path) -> float:
             record["scores"] = best_epoch.score(record, data, trainer)
         if not former:
             record["wall_seconds"] = round(time.perf_counter() - started, 1)  # all but the start of Python and Hydra
-        run_records.write_record(run_dir, record)
+        run_records.write_record(run_dir, record | {"files": run_records.files_of(run_dir)})
+        (run_dir / FORMER).unlink(missing_ok=True)
     return float(record["best"]["score"])
 
 
@@ -155,16 +160,12 @@ def _fit(
     """Train from the start or from the run's last checkpoint; epochs, seconds and the best epoch, for the record."""
     from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 
-    from emotion import checkpoints
+    from emotion import checkpoints, going_on
     from emotion.callbacks.epoch_table import EpochTable
 
     run_dir = Path(settings["run_dir"])
-    last = run_dir / checkpoints.LAST
-    if settings["resume"] and not last.is_file():
-        raise UserError(f"{run_dir} has no {checkpoints.LAST}: it stopped before its first checkpoint. Start it anew.")
-    if settings["resume"]:
-        checkpoints.check_classes(last, checkpoints.read(last)["hyper_parameters"]["classes"], data.classes)
-    trainer.fit(classifier, datamodule=data, ckpt_path=last if settings["resume"] else None, weights_only=True)
+    begins = going_on.last_good(run_dir, classifier, data) if settings["resume"] else None
+    trainer.fit(classifier, datamodule=data, ckpt_path=begins, weights_only=True)
     timer = next(callback for callback in trainer.callbacks if isinstance(callback, Timer))  # type: ignore[attr-defined]
     fitted: Settings = {"epochs": trainer.current_epoch, "fit_seconds": round(timer.time_elapsed("train"), 1)}
     for table in (callback for callback in trainer.callbacks if isinstance(callback, EpochTable)):  # type: ignore[attr-defined]

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from emotion import checkpoints, shipped
+from emotion import archives, checkpoints, shipped
+from emotion.building import REFUSALS
 from emotion.errors import UserError
 from emotion.models.timm_backbone import TimmBackbone, create
 
@@ -21,6 +22,8 @@ WRAPPERS = ("module.", "_orig_mod.", "model.")
 """What training loops put before every name."""
 
 LEAST = 0.5  # of what stands before the head; with less, most of a network would begin from nothing
+
+MOST_PLACES = 1 << 16  # of a transformer, to be laid out anew
 
 State = dict[str, Tensor]
 
@@ -55,7 +58,13 @@ def load_into(net: nn.Module, source: str, input_size: int, in_channels: int, cl
         given, name = _pretrained(net, in_channels, input_size)
     else:
         path = _file(source)
-        given, name = _read(path, net, classes), source
+        try:
+            given, name = _read(path, net, classes), source
+        except REFUSALS as error:
+            raise UserError(
+                f"{path} holds no weights as this package or timm lays them out ({type(error).__name__}: {error}); "
+                f"expected tensors by name, or the checkpoint of a run."
+            ) from error
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     found = _fill(net, given, name, digest)
@@ -111,8 +120,9 @@ def _read(path: Path, net: nn.Module, classes: tuple[str, ...]) -> State:
         except (OSError, SafetensorError) as error:
             raise UserError(f"{path} cannot be read as safetensors ({error}). Is it whole?") from error
     content = checkpoints.opened(path, "weights", "tensors by name, or the checkpoint of a run")
-    if isinstance(content, Mapping) and "classes" in content.get("hyper_parameters", ()) and "state_dict" in content:
-        return _of_run(content, classes)
+    if isinstance(content, Mapping) and isinstance(content.get("hyper_parameters"), Mapping):
+        if "classes" in content["hyper_parameters"] and "state_dict" in content:
+            return _of_run(content, classes)
     for name in ("state_dict_ema", "state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
@@ -168,6 +178,7 @@ def _fill(net: nn.Module, given: State, source: str, digest: str | None) -> Load
             resized.append(f"{name} {_shape(value)} to {_shape(fitted)}")
         else:
             skipped.append(f"{name} ({_shape(value)}, here {_shape(own[name])})")
+    archives.check_finite(Path(source), loaded)
     net.load_state_dict(loaded, strict=False)
     return Loaded(source, digest, list(loaded), resized, skipped, [name for name in own if name not in loaded])
 
@@ -179,19 +190,22 @@ def _fitted(net: nn.Module, name: str, value: Tensor, own: Tensor) -> Tensor | N
     """
     if name.endswith("pos_embed") and value.ndim == own.ndim == 3 and isinstance(net, TimmBackbone):
         grid = net.backbone.patch_embed.grid_size
-        prefix = (
-            own.shape[1] - grid[0] * grid[1]
-        )  # of the class token and the like, which not every one has a place for
-        if value.shape[2] != own.shape[2] or math.isqrt(value.shape[1] - prefix) ** 2 != value.shape[1] - prefix:
+        # prefix: of the class token and the like, which not every one has a place for
+        prefix = own.shape[1] - grid[0] * grid[1]
+        if (
+            value.shape[1] > MOST_PLACES
+            or value.shape[2] != own.shape[2]
+            or math.isqrt(value.shape[1] - prefix) ** 2 != value.shape[1] - prefix
+        ):
             return None
-        places: Tensor = resample_abs_pos_embed(value, grid, num_prefix_tokens=prefix)
+        places: Tensor = resample_abs_pos_embed(value.float(), grid, num_prefix_tokens=prefix)
         return places if places.shape == own.shape else None
     if value.ndim != 4 or value.shape[:1] != own.shape[:1] or value.shape[2:] != own.shape[2:]:
         return None
     channels, wanted = value.shape[1], own.shape[1]
     if channels == 3 and wanted == 1:
-        return value.sum(1, keepdim=True)  # grey counts as equal red, green and blue
-    return value.expand(-1, wanted, -1, -1) / wanted if channels == 1 else None
+        return value.float().sum(1, keepdim=True)  # grey counts as equal red, green and blue
+    return value.float().expand(-1, wanted, -1, -1) / wanted if channels == 1 else None
 
 
 def _shape(value: Tensor) -> str:

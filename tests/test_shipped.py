@@ -8,7 +8,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from emotion import checkpoints, ensemble, run_records, shipped
+from emotion import checkpoints, ensemble, run_records, seals, shipped
 from emotion.building import build
 from emotion.checkpoint_data import data_of
 from emotion.cli import compose
@@ -37,7 +37,7 @@ def kept(run: Path) -> Path:
 
 
 def change(**told: object) -> None:
-    DESCRIPTION.write_text(json.dumps(json.loads(DESCRIPTION.read_text()) | told))
+    seals.write_json(DESCRIPTION, json.loads(DESCRIPTION.read_text()) | told)
 
 
 def test_weights_come_back_rounded_to_half_precision(run: Path, kept: Path) -> None:
@@ -119,7 +119,7 @@ def test_damaged_or_missing_files_are_refused(kept: Path) -> None:
 
 def test_weights_cut_short_are_refused(kept: Path) -> None:
     kept.write_bytes(kept.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"x.safetensors cannot be read as safetensors .*Is it whole"):
+    with pytest.raises(UserError, match=r"x.safetensors is not what kept/x.json describes: damaged"):
         checkpoints.load(kept)
 
 

@@ -14,6 +14,7 @@ from emotion.data.faces import USAGES
 from emotion.data.faults import FAULTS
 from emotion.data.splits import Split
 from emotion.errors import UserError
+from emotion.limits import lines
 
 NOTHING_DROPPED: Mapping[str, Any] = {"drop": None, "drop_faults": None, "drop_from": ["train"]}
 """A split's settings of what it leaves out, as they stand in conf/split."""
@@ -59,30 +60,32 @@ def listed(file: str, faults: Sequence[str] | None, usage: NDArray[np.uint8]) ->
     """
     try:
         with open(file, newline="", encoding="utf-8") as opened:
-            table = csv.DictReader(opened)
-            columns, lines = table.fieldnames or [], list(table)
-        rows = np.array([int(line["row"]) for line in lines], np.int64)
+            table = csv.DictReader(lines(opened))
+            columns, entries = table.fieldnames or [], list(table)
+        if any(None in (*entry, *entry.values()) for entry in entries):
+            raise ValueError("a line has more or fewer cells than the header")
+        rows = np.array([int(entry["row"]) for entry in entries], np.int64)
     except OSError as error:
         raise UserError(
             f"split.drop={file} cannot be read: {error.strerror or error}. Give rows.csv of python -m emotion.audit, "
             f"or bring back the file that the run began with."
         ) from error
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, csv.Error) as error:
         raise UserError(
             f"split.drop={file} is no list of rows ({type(error).__name__}: {error}); expected a CSV file with a "
             f"column row of row numbers from 0, and where faults are chosen a column fault."
         ) from error
-    _check_rows(file, rows, [line.get("usage") for line in lines], usage)
+    _check_rows(file, rows, [entry.get("usage") for entry in entries], usage)
     if faults is None:
         return np.unique(rows)
     if "fault" not in columns:
         raise UserError(f"split.drop_faults={faults}: {file} has no column fault, but {', '.join(columns)}.")
-    known = {line["fault"] for line in lines}
+    known = {str(entry["fault"]) for entry in entries}
     if unknown := sorted(set(faults) - known - set(FAULTS)):
         raise UserError(
             f"split.drop_faults: {file} knows no {', '.join(unknown)}; expected some of {', '.join(sorted(known))}."
         )
-    return np.unique(rows[[line["fault"] in faults for line in lines]])
+    return np.unique(rows[[entry["fault"] in faults for entry in entries]])
 
 
 def _check_rows(file: str, rows: NDArray[np.int64], named: Sequence[str | None], usage: NDArray[np.uint8]) -> None:

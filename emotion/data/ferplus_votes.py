@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from emotion.data.faces import USAGES
 from emotion.errors import UserError
+from emotion.limits import lines
 
 SEEN = {
     "neutral": "neutral", "happiness": "happy", "surprise": "surprise", "sadness": "sad", "anger": "angry",
@@ -38,7 +39,7 @@ def read_votes(path: Path, setting: str = "data.votes") -> Votes:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            return _read(path, csv.reader(file))
+            return _read(path, csv.reader(lines(file)))
     except FileNotFoundError:
         raise UserError(missing(path, setting)) from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -72,18 +73,18 @@ def missing(path: Path, setting: str = "data.votes") -> str:
     )
 
 
-def _read(path: Path, lines: Iterator[list[str]]) -> Votes:
-    header = next(lines, [])
+def _read(path: Path, table: Iterator[list[str]]) -> Votes:
+    header = next(table, [])
     if [name.strip().lower() for name in header] != [name.lower() for name in HEADER]:
         raise UserError(f"{path} begins with {','.join(header)[:120]!r}; expected the header {','.join(HEADER)}.")
     usages = {name: index for index, name in enumerate(USAGES[:3])}
     votes, usage, names = [], [], []
-    for row, cells in enumerate(lines):
+    for row, cells in enumerate(table):
         if len(cells) != len(HEADER):
             _refuse(path, row, f"{len(cells)} columns", f"{len(HEADER)} (is the file cut short?)")
         if (use := usages.get(cells[0].strip())) is None:
             _refuse(path, row, f"usage {cells[0]!r}", ", ".join(usages))
-        if wrong := [cell for cell in cells[2:] if not (cell.strip().isdecimal() and int(cell) <= 255)]:
+        if wrong := [cell for cell in cells[2:] if not _is_a_count(cell.strip())]:
             _refuse(path, row, f"{wrong[0]!r} among the votes", "whole numbers from 0")
         votes.append([int(cell) for cell in cells[2:]])
         usage.append(use)
@@ -93,5 +94,11 @@ def _read(path: Path, lines: Iterator[list[str]]) -> Votes:
     return Votes(np.array(votes, np.uint8), np.array(usage, np.uint8), names)
 
 
+def _is_a_count(cell: str) -> bool:
+    return cell.isdecimal() and len(cell) < 20 and int(cell) <= 255  # Python refuses to read thousands of digits
+
+
 def _refuse(path: Path, row: int, found: str, expected: str) -> NoReturn:
-    raise UserError(f"{path}, row {row} (line {row + 2}): found {found}, expected {expected}. Fetch the file again.")
+    raise UserError(
+        f"{path}, row {row} (line {row + 2}): found {found[:80]}, expected {expected}. Fetch the file again."
+    )

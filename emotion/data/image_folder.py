@@ -39,6 +39,10 @@ def _files(root: Path, part: str) -> list[Path]:
             f"data_dir=FOLDER."
         )
     folders = sorted(entry for entry in (root / part).iterdir() if not entry.name.startswith("."))
+    if files := [entry.name for entry in folders if not entry.is_dir()]:
+        raise UserError(
+            f"{root / part} has {', '.join(files)}, no folders; expected one folder per class. Remove them."
+        )
     if unknown := [entry.name for entry in folders if entry.name not in EMOTIONS]:
         raise UserError(f"{root / part} has {', '.join(unknown)}; expected only the classes {', '.join(EMOTIONS)}.")
     return [file for folder in folders for file in sorted(folder.iterdir()) if file.suffix.lower() in SUFFIXES]

@@ -5,7 +5,6 @@ CSV file, or else to `root`.
 """
 
 import csv
-import json
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from emotion.data.faces import PRIVATE_TEST, PUBLIC_TEST, TRAINING, Reading, Row
 from emotion.data.images import read_images
 from emotion.data.listed import Content, Listed
 from emotion.errors import UserError, listing
+from emotion.limits import json_of, lines
 
 MOST_CLASSES = 255
 SHOWN = 12  # classes in a message
@@ -114,7 +114,7 @@ def _lines(file: Path) -> Iterator[tuple[int, str, str, str]]:
         UserError: the file has other columns, or is not a CSV file in UTF-8.
     """
     with file.open(encoding="utf-8-sig", newline="") as text:
-        reader = csv.reader(text)
+        reader = csv.reader(lines(text))
         try:
             header = [name.strip().lower() for name in next(reader, [])]
             if header.count("path") != 1 or header.count("label") != 1:
@@ -138,7 +138,7 @@ def _read_map(file: Path) -> list[str]:
     """The classes of label_map.json in the order of their indices."""
     expected = f'expected {{"angry": 0, ...}}, its indices from 0 on without a gap, {MOST_CLASSES} classes at most.'
     try:
-        indices = json.loads(file.read_text(encoding="utf-8-sig"))
+        indices = json_of(file)
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read: {error}; {expected}") from error
     if not isinstance(indices, dict) or not all(type(index) is int for index in indices.values()):
@@ -150,7 +150,8 @@ def _read_map(file: Path) -> list[str]:
 
 def _in_order(label: str) -> tuple[bool, int, str]:
     """Numbers first, as numbers."""
-    return (not label.isdecimal(), int(label) if label.isdecimal() else 0, label)
+    is_number = label.isdecimal() and len(label) < 20  # Python refuses to read thousands of digits
+    return (not is_number, int(label) if is_number else 0, label)
 
 
 def _shown(values: Sequence[object]) -> str:

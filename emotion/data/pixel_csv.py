@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from emotion.data.faces import EMOTIONS, USAGES, Reading, Rows
 from emotion.errors import UserError
+from emotion.limits import lines
 
 SIDE = 48
 CHUNK = 512
@@ -42,8 +43,9 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterator[Rows]:
     filled = total = 0
     with path.open("rb", buffering=1 << 20) as file, warnings.catch_warnings():
         warnings.simplefilter("error", DeprecationWarning)  # NumPy before 2.3 only warns of text that is no number
-        _check_header(path, file.readline(), columns)
-        for row, line in enumerate(file):
+        rows = lines(file)
+        _check_header(path, next(rows, b""), columns)
+        for row, line in enumerate(rows):
             fields = line.rstrip(b"\r\n").split(b",")
             if len(fields) != len(columns):
                 _refuse(path, row, f"{len(fields)} columns", f"{len(columns)}: {','.join(columns)}", fields)

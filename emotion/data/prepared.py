@@ -1,106 +1,120 @@
-"""Sources read once into memory-mapped arrays, so that the second start is instant.
+"""Sources read once into memory-mapped arrays, so that the second start is quick; what becomes of them is told.
 
-    <cache>/<key>/images.u8 labels.u8 usage.u8 origin.bytes meta.json     one prepared source; with votes.u8, if any
-    <cache>/stamps/<name>.json                                            sizes and times of a source's files -> its key
+    <cache>/<key>/                 one prepared source, see `prepared_folder`
+    <cache>/stamps/<place>.json    what was prepared last from a place: sizes and times of its files, key and digest
 
 The key is a digest of the source's bytes, its reader and the reader's settings. A folder appears under its key by one
 rename, after everything in it was written and synced: a preparation that is killed leaves only a folder whose name
-ends in `.partial`, which the next one removes; two preparations at once wait for each other.
+ends in `.partial`, which the next one removes; two preparations at once wait for each other. A source that is not
+what was last prepared from its place is said not to be, and what differs.
 """
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from stat import S_ISREG
+from typing import Any, NamedTuple
 
-import numpy as np
 from filelock import FileLock
 
 from emotion.building import build
-from emotion.data.faces import ORIGIN_BYTES, Faces, Part, Reading, Rows
+from emotion.data import prepared_folder
+from emotion.data.changes import difference
+from emotion.data.faces import Faces, Part, Reading, Rows
 from emotion.errors import UserError
-from emotion.files import sync_folder, write_text
+from emotion.files import remove_partial, sync_folder, write_text
 
-FORMAT = 2  # of the folder's contents; another number makes every source be prepared anew
-FILES = ("images.u8", "labels.u8", "usage.u8", "origin.bytes")
-VOTES = "votes.u8"
+FORMAT = 3  # of the folder's contents; another number makes every source be prepared anew
 PLACES = ("path", "train", "val", "test", "root", "label_map", "votes")  # settings that only say where something lies
 
 Config = Mapping[str, Any]
 Progress = Callable[[int, int | None], None]
 
 
+class Last(NamedTuple):
+    """What was prepared last from a place."""
+
+    place: str  # digest of where the source's files lie
+    stamp: str  # of the files
+    key: str
+    digest: str
+
+
 def prepare(reader: Config, cache_dir: str | Path, progress: Progress = lambda done, expected: None) -> Faces:
     """The source that `reader` ({_target_: a read function, path: ...}) describes, prepared if it is not yet.
 
-    `progress` is told the rows read so far and the rows expected (None where unknown).
+    `progress` is told the rows read so far and the rows expected (None where unknown). Prints a line where faces are
+    not those that were last prepared from that place, or a prepared folder is not whole and is made anew.
 
     Raises:
-        UserError: from the reader; or the cache folder cannot be written.
+        UserError: from the reader; a file cannot be read, or changes meanwhile; or the cache folder cannot be written.
     """
     reading: Reading = build(reader)  # says what is missing before anything is made
-    cache = Path(cache_dir)
-    stamp_file = cache / "stamps" / f"{_md5(_settings(reader) + _places(reader))}.json"
-    stamp = _stamp(reading)
-    if (key := _remembered(stamp_file, stamp)) and (faces := _open(cache / key)):
+    cache, place = Path(cache_dir), _md5(_settings(reader) + _places(reader))
+    stamps, stamp = cache / "stamps", _stamp(reading)
+    last = _last(stamps, place)
+    if last and last.stamp == stamp and (faces := prepared_folder.opened(cache / last.key)):
         return faces
     try:
-        stamp_file.parent.mkdir(parents=True, exist_ok=True)
+        stamps.mkdir(parents=True, exist_ok=True)
         with FileLock(cache / ".lock"):
+            remove_partial(stamps)
             digest, parts = _identity(reader, reading)
             key = _md5(f"{FORMAT} {digest} {_settings(reader)}")
-            faces = _open(cache / key)
+            faces = prepared_folder.opened(cache / key)
             if faces is None:
-                shutil.rmtree(cache / key, ignore_errors=True)
-                for leftover in cache.glob("*.partial"):
-                    shutil.rmtree(leftover)
-                partial = cache / f"{key}.partial"
-                try:
-                    _write(reading, partial, {"digest": digest, "source": reading.name, "parts": parts}, progress)
-                except BaseException:
-                    shutil.rmtree(partial, ignore_errors=True)
-                    raise
-                partial.rename(cache / key)
-                sync_folder(cache)
-                faces = _open(cache / key)
-            write_text(stamp_file, json.dumps({"stamp": stamp, "key": key}))
+                _remove(cache, key)
+                described = {"digest": digest, "source": reading.name, "classes": list(reading.classes), "parts": parts}
+                _write(reading, cache / key, described, stamp, progress)
+                faces = prepared_folder.opened(cache / key)
+            assert faces is not None, "what was just written can be opened"
+            _tell(_last(stamps, place), faces, cache)  # which another process may have written meanwhile
+            write_text(stamps / f"{place}.json", json.dumps(Last(place, stamp, key, digest)._asdict()))
     except OSError as error:
         raise UserError(
             f"Prepared faces cannot be written to {cache}: {error.strerror or error}. "
             f"Make room, or name another folder: cache_dir=FOLDER."
         ) from error
-    assert faces is not None, "what was just written can be opened"
     return faces
 
 
-def _write(reading: Reading, folder: Path, meta: dict[str, Any], progress: Progress) -> None:
-    folder.mkdir()
-    done, shape, voted = 0, (), 0
-    with ExitStack() as stack:
-        files = [stack.enter_context((folder / name).open("wb")) for name in (*FILES, VOTES)]
-        images, labels, usage, origin, votes = files
-        for rows in _readable(reading):
-            images.write(np.ascontiguousarray(rows.images).data)
-            labels.write(np.ascontiguousarray(rows.labels).data)
-            usage.write(np.ascontiguousarray(rows.usage).data)
-            origin.write(np.array([text.encode()[-ORIGIN_BYTES:] for text in rows.origin], f"S{ORIGIN_BYTES}").data)
-            if rows.votes is not None:
-                votes.write(np.ascontiguousarray(rows.votes).data)
-                voted = rows.votes.shape[1]
-            done, shape = done + len(rows.labels), rows.images.shape[1:]
-            progress(done, reading.expected)
-        for file in files:
-            file.flush()
-            os.fsync(file.fileno())
-    if not voted:
-        (folder / VOTES).unlink()
-    meta |= {"rows": done, "shape": shape, "classes": list(reading.classes), "voted": voted}
-    write_text(folder / "meta.json", json.dumps(meta))
+def _remove(cache: Path, key: str) -> None:
+    """What is not whole: the folder of that name, and what preparations that were killed have left."""
+    if (cache / key).exists():
+        print(f"{cache / key} is not as it was written; the source is read again.", flush=True)
+    for damaged in (cache / key, *cache.glob("*.partial")):
+        if damaged.is_dir() and not damaged.is_symlink():
+            shutil.rmtree(damaged)
+        else:
+            damaged.unlink(missing_ok=True)
+
+
+def _write(reading: Reading, folder: Path, described: dict[str, Any], stamp: str, progress: Progress) -> None:
+    partial = folder.with_suffix(".partial")
+    try:
+        rows = _readable(reading)
+        prepared_folder.write(partial, folder.name, rows, described, lambda done: progress(done, reading.expected))
+        if _stamp(reading) != stamp:
+            raise UserError(f"{reading.name} was changed while it was read; try again when it is whole.")
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    partial.rename(folder)
+    sync_folder(folder.parent)
+
+
+def _tell(last: Last | None, now: Faces, cache: Path) -> None:
+    """Say what differs from what was prepared from the same place before, if anything does."""
+    if last is None or last.digest == now.digest:
+        return
+    before = prepared_folder.opened(cache / last.key)
+    found = difference(before, now) if before else "what was there is not kept any more, to compare them"
+    if found:
+        print(f"{now.source} is not what was prepared from there before: {found}. Is it meant to be?", flush=True)
 
 
 def _readable(reading: Reading) -> Iterator[Rows]:
@@ -115,28 +129,6 @@ def _reading_of(reading: Reading) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{error.filename or reading.name} cannot be read: {error.strerror or error}.") from error
-
-
-def _open(folder: Path) -> Faces | None:
-    """The faces of a prepared folder; None where there is none, or it is not whole."""
-    try:
-        return _mapped(folder, json.loads((folder / "meta.json").read_text()))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _mapped(folder: Path, meta: dict[str, Any]) -> Faces:
-    shapes = (meta["shape"], (), (), ())
-    types = (np.dtype(np.uint8), np.dtype(np.uint8), np.dtype(np.uint8), np.dtype(f"S{ORIGIN_BYTES}"))
-    images, labels, usage, origin = (
-        # copy on write: the files cannot change, and torch.from_numpy takes the arrays without a warning
-        np.memmap(folder / name, dtype, "c", shape=(meta["rows"], *shape))
-        for name, dtype, shape in zip(FILES, types, shapes, strict=True)
-    )
-    voted = meta.get("voted", 0)  # which folders from before there were votes do not say
-    votes = np.memmap(folder / VOTES, np.uint8, "c", shape=(meta["rows"], voted)) if voted else None
-    parts = tuple(Part(*part) for part in meta["parts"])
-    return Faces(images, labels, usage, origin, tuple(meta["classes"]), meta["digest"], meta["source"], parts, votes)
 
 
 def _settings(reader: Config) -> str:
@@ -166,7 +158,9 @@ def _stamp(reading: Reading) -> str:
     with _reading_of(reading):
         for file in _files(reading):
             stat = file.stat()
-            digest.update(f"\n{file} {stat.st_size} {stat.st_mtime_ns}".encode())
+            if not S_ISREG(stat.st_mode):
+                raise UserError(f"{file} is no file; expected one of {reading.name}. Remove it, or bring it back.")
+            digest.update(f"\n{file} {stat.st_size} {stat.st_mtime_ns}".encode(errors="backslashreplace"))
     return digest.hexdigest()
 
 
@@ -202,17 +196,17 @@ def _digest(reading: Reading) -> str:
         for file in chain(few, files):
             content = file.read_bytes()
             name = "/".join(file.parts[-3:]) if reading.named else str(len(content))
-            digest.update(name.encode() + b"\0" + content)
+            digest.update(name.encode(errors="backslashreplace") + b"\0" + content)
     return digest.hexdigest() if few else ""
 
 
-def _remembered(stamp_file: Path, stamp: str) -> str | None:
+def _last(stamps: Path, place: str) -> Last | None:
     try:
-        found = json.loads(stamp_file.read_text())
-        return str(found["key"]) if found["stamp"] == stamp else None
-    except (OSError, ValueError, KeyError, TypeError):
+        last = Last(**json.loads((stamps / f"{place}.json").read_text(encoding="utf-8")))
+        return last if last.place == place and all(isinstance(value, str) for value in last) else None
+    except (OSError, ValueError, TypeError, RecursionError):  # none, of another version, or damaged
         return None
 
 
 def _md5(text: str) -> str:
-    return hashlib.md5(text.encode()).hexdigest()
+    return hashlib.md5(text.encode(errors="backslashreplace")).hexdigest()

@@ -25,6 +25,7 @@ from emotion.exporting.head_gradient import gradient_of
 from emotion.files import write_atomically
 from emotion.inference.detectors import Box, crop
 from emotion.inference.onnx_judge import FACES, FORMAT, MAP, METADATA, PROBABILITIES, OnnxJudge, needed
+from emotion.seals import sealed_onnx
 from emotion.views import averaged, logits
 
 OPSETS = (20, 18)
@@ -118,7 +119,7 @@ def export_onnx(
             model = _model(traced, opset, [PROBABILITIES, MAP] if cam else [PROBABILITIES])
             onnx.helper.set_model_props(model, {METADATA: description})
             onnx.checker.check_model(model)
-            content = model.SerializeToString()
+            content = sealed_onnx(model.SerializeToString())
             parity = compare(ensemble, OnnxJudge(content, views), faces, views)._replace(opset=opset)
         except Exception as error:  # whatever the exporter, the checker or the runtime stumble over
             failed.append(f"opset {opset}: {type(error).__name__}: {_first_line(error)}")

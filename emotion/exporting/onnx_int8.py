@@ -23,7 +23,8 @@ from emotion.evaluation import accuracy_and_f1
 from emotion.exporting.latency import milliseconds
 from emotion.exporting.onnx_export import in_parts
 from emotion.files import write_atomically
-from emotion.inference.onnx_judge import FACES, OnnxJudge, needed
+from emotion.inference.onnx_judge import FACES, METADATA, OnnxJudge, needed
+from emotion.seals import sealed_onnx
 
 QUANTISED = ("Conv", "Gemm", "MatMul", "Add", "MaxPool")
 METHODS = ("MinMax", "Percentile")  # of the ranges; ONNX Runtime's Entropy, with 128 bins for 128 steps, is MinMax
@@ -158,5 +159,6 @@ def _by(method: str, fp32: Path, folder: Path, calibration: NDArray[np.uint8]) -
 def _with_metadata_of(fp32: Path, file: Path) -> None:
     onnx = needed("onnx")
     model = onnx.load(file)
-    onnx.helper.set_model_props(model, {prop.key: prop.value for prop in onnx.load(fp32).metadata_props})
-    onnx.save(model, file)
+    given = {prop.key: prop.value for prop in onnx.load(fp32).metadata_props}
+    onnx.helper.set_model_props(model, {METADATA: given[METADATA]})
+    file.write_bytes(sealed_onnx(model.SerializeToString()))

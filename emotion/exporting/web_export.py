@@ -17,6 +17,7 @@ from emotion.exporting.web_runtime import VERSION, runtime_files
 from emotion.files import sync_folder
 from emotion.inference.detectors import CASCADE, HAAR_LOWER, HAAR_SIDE, HAAR_STEP, Haar
 from emotion.inference.onnx_judge import needed
+from emotion.seals import sealed_onnx
 
 WEB = files("emotion") / "web"
 PAGE = {
@@ -129,8 +130,7 @@ def halved(network: bytes) -> bytes:
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     onnx.checker.check_model(model)
-    small: bytes = model.SerializeToString()
-    return small
+    return sealed_onnx(model.SerializeToString())
 
 
 def _page(page: str) -> str:

@@ -9,7 +9,7 @@ from emotion.inference.pictures import Picture
 from emotion.inference.predictor import Face, Predictor
 from emotion.inference.tracking import Tracker
 
-MOST, MOST_BYTES = 16, 64 << 20  # frames that are looked at together, and their pixels: more is no faster
+MOST, MOST_BYTES = 16, 16 << 20  # frames that are looked at together, and their pixels: more is no faster
 
 
 class Frame(NamedTuple):

@@ -1,7 +1,9 @@
 """A file of ONNX as a judge; torch is not needed."""
 
 import importlib
-import json
+import mmap
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion.errors import UserError
+from emotion.limits import parsed
+from emotion.seals import check_onnx
 
 FORMAT = "emotion onnx 1"
+EXPECTED = "expected one that python -m emotion.export wrote"
 METADATA = "emotion"
 """The file's property that holds JSON: format, name, classes, side, channels, views, temperature, record."""
 
 FACES, PROBABILITIES, MAP = "faces", "probabilities", "map"
 """The input and the outputs."""
+
+ELSEWHERE = re.compile(rb"\n[\x08\x88][\x80\x00]{0,9}location")
+"""How ONNX, a protocol buffer, writes the key under which a tensor names the file that its numbers are in."""
+
+LARGEST_SIDE = 4096
 
 
 class OnnxJudge:
@@ -35,6 +45,7 @@ class OnnxJudge:
         if isinstance(source, Path) and not source.is_file():
             raise UserError(f"{source} is not there; expected a file that python -m emotion.export wrote.")
         name = "the file" if isinstance(source, bytes) else str(source)
+        _check_whole(source, name)
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # errors
@@ -45,9 +56,9 @@ class OnnxJudge:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(f"{name} cannot be read as ONNX ({reason}). Is it whole?") from error
         told = _described(self.session.get_modelmeta().custom_metadata_map.get(METADATA), name)
-        self.name, self.classes = str(told["name"]), tuple(told["classes"])
-        self.side, self.channels, self.views = int(told["side"]), int(told["channels"]), str(told["views"])
-        self.record = told.get("record")
+        self.name, self.classes, self.views = told["name"], tuple(told["classes"]), told["views"]
+        self.side, self.channels, self.record = told["side"], told["channels"], told.get("record")
+        self._check_answer(name)
         if views not in (None, self.views):
             raise UserError(
                 f"{name} has views={self.views} inside; found views={views}. Ask for what is inside, or have it "
@@ -58,6 +69,17 @@ class OnnxJudge:
         """Faces (B, side, side), or (B, side, side, 3) of three channels, to probabilities (B, K)."""
         found: NDArray[np.float32] = self.session.run([PROBABILITIES], {FACES: np.ascontiguousarray(faces)})[0]
         return found
+
+    def _check_answer(self, name: str) -> None:
+        """Raises UserError where a blank face gets no probabilities of the classes, as with weights that are none."""
+        shape = (1, self.side, self.side, 3)[: 4 if self.channels == 3 else 3]
+        try:
+            found = self.probabilities(np.zeros(shape, np.uint8))
+            right = found.shape == (1, len(self.classes)) and bool(abs(found.sum() - 1) < 0.01)  # nan is not either
+        except Exception as error:  # the runtime's own kinds
+            raise UserError(f"{name} cannot be asked ({str(error).splitlines()[0]}); {EXPECTED}.") from error
+        if not right:
+            raise UserError(f"{name} is no classifier: its answer to a face is no probabilities; {EXPECTED}.")
 
     def maps(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The same faces to Grad-CAM of each one's likeliest class (B, h, w), 0 or more.
@@ -84,12 +106,33 @@ def needed(*modules: str) -> Any:  # noqa: ANN401
         raise UserError(f"ONNX needs {error.name}, which is not installed: pip install 'emotion[export]'.") from error
 
 
+def _check_whole(source: Path | bytes, name: str) -> None:
+    """Raises UserError where a file is damaged, or takes its numbers from other files."""
+    outside = None
+    if isinstance(source, bytes):
+        check_onnx(source, name)
+        outside = ELSEWHERE.search(source)
+    elif source.stat().st_size:
+        with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            check_onnx(content, name)
+            outside = ELSEWHERE.search(content)
+    if outside:
+        raise UserError(f"{name} names other files, to take numbers from; {EXPECTED}, whole in itself.")
+
+
 def _described(text: str | None, name: str) -> dict[str, Any]:
     try:
-        told = json.loads(text or "null")
+        told = parsed(text or "null")
     except ValueError:
         told = None
-    expected = ("name", "classes", "side", "channels", "views")
-    if not isinstance(told, dict) or told.get("format") != FORMAT or not all(key in told for key in expected):
-        raise UserError(f"{name} is no ONNX file of this package; expected one that python -m emotion.export wrote.")
+    if not isinstance(told, dict) or told.get("format") != FORMAT or not _is_whole(told):
+        raise UserError(f"{name} is no ONNX file of this package; {EXPECTED}.")
     return told
+
+
+def _is_whole(told: Mapping[str, Any]) -> bool:
+    """Whether a file says all that is to be known of it, in the right types."""
+    classes, side = told.get("classes"), told.get("side")
+    texts = isinstance(classes, list) and [told.get("name"), told.get("views"), *classes]
+    right = isinstance(texts, list) and len(texts) > 2 and all(isinstance(text, str) for text in texts)
+    return right and type(side) is int and 0 < side <= LARGEST_SIDE and told.get("channels") in (1, 3)

@@ -1,36 +1,44 @@
 """Pictures of any size and mode as upright RGB pixels."""
 
-from io import BytesIO
+import math
+import warnings
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from emotion.data.images import DAMAGE, FORMATS, flat
 from emotion.errors import UserError
+from emotion.inference.unpacking import BYTES, TooMuch, opened
 
 Picture = NDArray[np.uint8]
 """(H, W, 3), RGB."""
 
-LONGEST = 4096  # pixels; a larger picture is shrunk to that: no face in it loses by it
+LONGEST, LARGEST = 4096, 4096 * 3072  # pixels; a larger picture is shrunk to that: no face in it loses by it
 MOST = 178_956_970  # pixels: what Pillow opens at all, 12,000 x 14,900
+HELD = BYTES + 25_000_000  # of a file, of its pixels, and of these as RGB
+STRIP = 1 << 18  # pixels that are made RGB at once
+ORIENTATION = 0x0112  # of EXIF
 
 
 def read_picture(source: Path | bytes, name: str = "", most: int = MOST) -> Picture:
     """A PNG, JPEG, WEBP or BMP file or its bytes: turned as its EXIF data say, on white, at most `LONGEST` a side.
 
     Raises:
-        UserError: it is none, is damaged, or has more than `most` pixels, which is seen before any is unpacked.
+        UserError: it is none, is damaged, has more than `most` pixels or otherwise takes too much to unpack, which is
+            seen before any is unpacked.
     """
     name = name or str(source if isinstance(source, Path) else "the picture")
     try:
-        with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
-            if image.width * image.height > most:
-                raise UserError(_too_large(name, f"{image.width} x {image.height} pixels", most))
-            return upright(image)
+        with warnings.catch_warnings(action="ignore"), opened(source, most, LONGEST) as (image, taken):
+            return upright(image, taken)
+    except TooMuch as error:
+        raise UserError(f"{name} is {error}") from error
     except Image.DecompressionBombError as error:
-        raise UserError(_too_large(name, str(error).split(",")[0], most)) from error
+        found = str(error).split(",")[0]
+        raise UserError(f"{name} is too large ({found}); expected at most {most / 1e6:.0f} million pixels.") from error
     except DAMAGE as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         reason = "it is something else" if isinstance(error, UnidentifiedImageError) else reason
@@ -38,12 +46,37 @@ def read_picture(source: Path | bytes, name: str = "", most: int = MOST) -> Pict
         raise UserError(f"{name} cannot be read ({reason}); {expected}. Is it whole?") from error
 
 
-def upright(image: Image.Image) -> Picture:
-    """An opened picture's pixels."""
-    image.draft("RGB", (LONGEST, LONGEST))  # a larger JPEG is unpacked at 1/2, 1/4 or 1/8, no smaller than that
-    image.thumbnail((LONGEST, LONGEST), Image.Resampling.BILINEAR)
-    ImageOps.exif_transpose(image, in_place=True)
-    return np.asarray(flat(image, "RGB"))
+def upright(image: Image.Image, taken: int = 0) -> Picture:
+    """An opened picture's pixels; it is closed, having taken so many bytes until then."""
+    image.load()
+    turned = image.getexif().get(ORIENTATION)
+    pixels = _rgb(image, taken)
+    image.close()
+    if (shrink := _shrink(pixels.shape[1], pixels.shape[0])) > 1:
+        size = max(1, round(pixels.shape[1] / shrink)), max(1, round(pixels.shape[0] / shrink))
+        pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+    if turned in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    down, across = -1 if turned in (3, 4, 7, 8) else 1, -1 if turned in (2, 3, 6, 7) else 1
+    return np.ascontiguousarray(pixels[::down, ::across])
+
+
+def _rgb(image: Image.Image, taken: int) -> Picture:
+    """Strip by strip, at 1/1, 1/2, 1/3 of its size and so on, of these the least that is no smaller than asked for."""
+    width, height = image.size
+    step = int(max(1, _shrink(width, height)))
+    while taken + 3 * width * height / step**2 > HELD:
+        step += 1
+    pixels = np.empty((-(-height // step), -(-width // step), 3), np.uint8)
+    lines = max(1, STRIP // (width * step))  # of these
+    for top in range(0, len(pixels), lines):
+        strip = image.crop((0, top * step, width, min((top + lines) * step, height)))
+        pixels[top : top + lines] = np.asarray(flat(strip, "RGB").reduce(step))
+    return pixels
+
+
+def _shrink(width: int, height: int) -> float:
+    return max(max(width, height) / LONGEST, math.sqrt(width * height / LARGEST))
 
 
 def as_picture(value: object) -> Picture:
@@ -70,7 +103,3 @@ def as_picture(value: object) -> Picture:
             f"file, a Pillow image, or an array of uint8, (H, W) grey or (H, W, 3) RGB."
         )
     return np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2) if grey else pixels
-
-
-def _too_large(name: str, found: str, most: int) -> str:
-    return f"{name} is too large ({found}); expected at most {most / 1e6:.0f} million pixels. Make it smaller first."

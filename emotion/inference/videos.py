@@ -14,6 +14,10 @@ from emotion.inference.sources import VIDEOS
 
 RATE = 25.0  # frames a second of a video that does not say
 RATES = 1.0, 240.0  # of one that may be believed
+LARGEST, LARGEST_GIF = 36_000_000, 8_500_000  # pixels of a frame: 8K; of a GIF 4K, for a few bytes can be many
+GIF = b"GIF8"
+FORMATS = "mov,avi,flv,gif,mpegts,matroska,mpeg,mpegvideo,ogg,asf"  # of `VIDEOS`, as FFmpeg calls them
+OPTIONS = f"protocol_whitelist;file|format_whitelist;{FORMATS}"  # a playlist's files and addresses are not opened
 
 
 def video(path: Path, kept: Path, every: int = 1) -> Reel:
@@ -25,9 +29,11 @@ def video(path: Path, kept: Path, every: int = 1) -> Reel:
         every: hand out the first of so many.
 
     Raises:
-        UserError: not even the first one can be read.
+        UserError: not even the first one can be read, or its frames are too large, which is seen before.
     """
     capture = _quiet(str(path))
+    if capture.isOpened():
+        _check_size(capture, path)
     if not capture.isOpened() or not capture.grab():
         raise UserError(f"{path} cannot be read as a video ({', '.join(sorted(VIDEOS))}). Is it whole?")
     rate = _rate(capture)
@@ -89,9 +95,19 @@ def _of_the_clock() -> Iterator[float]:
         yield time.monotonic() - began
 
 
+def _check_size(capture: cv2.VideoCapture, path: Path) -> None:
+    width, height = (round(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    with path.open("rb") as file:
+        most = LARGEST_GIF if file.read(len(GIF)) == GIF else LARGEST
+    if width * height > most:
+        found, expected = f"{width} x {height} pixels", f"at most {most / 1e6:g} million"
+        raise UserError(f"{path} is too large ({found}); expected {expected}. Make it smaller first.")
+
+
 def _quiet(source: str | int) -> cv2.VideoCapture:
     """Opened, or not; what OpenCV and FFmpeg have to say of it is said by us."""
     silence()
+    os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = OPTIONS
     return cv2.VideoCapture(source) if isinstance(source, int) else cv2.VideoCapture(source, cv2.CAP_FFMPEG)
 
 

@@ -45,6 +45,8 @@ class TimmBackbone(FaceNetwork):
         last = nn.Linear(hidden or width, num_classes)
         before = [nn.Linear(width, hidden), nn.ReLU(inplace=True), nn.LayerNorm(hidden)] if hidden else []
         self.head = TimmHead(made, nn.Sequential(*before, nn.Dropout(dropout), last), tokens)
+        for norm in (module for module in self.modules() if isinstance(module, nn.LayerNorm)):
+            norm.register_forward_pre_hook(_in_float32)
 
     @property
     def backbone(self) -> Any:  # noqa: ANN401
@@ -137,6 +139,14 @@ def create(backbone: str, in_channels: int, input_size: int, drop_path: float = 
     if not hasattr(made, "group_matcher"):
         raise ValueError(f"{backbone} does not tell its blocks apart, which stages need; choose another backbone.")
     return made
+
+
+def _in_float32(norm: nn.Module, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Under autocast to bfloat16 an accelerator normalises layers in float32 by itself, and a processor does not.
+
+    Its gradients of scale and shift, added up in bfloat16, were 4 % off over a thousand places and 25 % over 50,000.
+    """
+    return tuple(one.float() if one.dtype is torch.bfloat16 else one for one in maps)
 
 
 def _channels_last(backbone: nn.Module) -> bool:

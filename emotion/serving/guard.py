@@ -32,7 +32,8 @@ class Guard:
     """Answers nobody who calls the server by a foreign name, nor a page of another site; see `HEADERS` besides.
 
     A foreign page could have its own name lead to this machine (DNS rebinding), so that names are compared; an address
-    in digits cannot be made to lead anywhere else.
+    in digits cannot be made to lead anywhere else. Whoever is answered before all of the request is there is told that
+    no more of it will be read.
 
     Args:
         app: what answers everybody else.
@@ -51,18 +52,26 @@ class Guard:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
 
+        headers = Headers(scope=scope)
+        sending = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+
+        async def receive_noted() -> Message:
+            nonlocal sending
+            message = await receive()
+            sending = message.get("more_body", False)
+            return message
+
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
+                MutableHeaders(scope=message).update(HEADERS | ({"Connection": "close"} if sending else {}))
             await send(message)
 
-        headers = Headers(scope=scope)
         app: ASGIApp = self.app
         if not self._is_own(headers.getlist("host")):
             app = JSONResponse({"error": "This server does not go by that name; hosts=[NAME] makes it."}, 421)
         elif not _of_own_page(headers):
             app = JSONResponse({"error": "Pages of other sites may not ask this server."}, 403)
-        await app(scope, receive, send_guarded)
+        await app(scope, receive_noted, send_guarded)
 
     def _is_own(self, hosts: list[str]) -> bool:
         try:

@@ -62,7 +62,7 @@ class Looker:
         about = {"name": judge.name, "classes": judge.classes, "side": judge.side, "channels": judge.channels}
         return about | {"without_maps": self.without_maps}
 
-    def look(self, content: bytes, with_maps: bool) -> Answer:
+    def look(self, content: bytes | bytearray, with_maps: bool) -> Answer:
         """The faces of a PNG, JPEG, WEBP or BMP file, the largest first, and how long it took.
 
         Raises:
@@ -71,7 +71,7 @@ class Looker:
         """
         began = time.perf_counter()
         try:
-            picture = read_picture(content, "The picture", self.most)
+            picture = read_picture(bytes(content), "The picture", self.most)
         except UserError as error:
             if isinstance(error.__cause__, UnidentifiedImageError):
                 raise NoPicture(f"This is no picture; expected {', '.join(FORMATS)}.") from error

@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from emotion.errors import UserError
+from emotion.serving.arrivals import Arrivals, Refused
 from emotion.serving.connections import Punctual
 from emotion.serving.guard import Allowance, Guard
 from emotion.serving.looking import Looker, NoPicture
@@ -55,14 +56,13 @@ def server(
     )
     config = uvicorn.Config(
         app,
-        http=Punctual.within(limits["seconds"]),
+        http=Punctual.within(limits["seconds"], limits["connections"]),
         ws="none",
         proxy_headers=False,  # whoever writes them could be as many addresses as they like
         server_header=False,
         log_config=None,
-        log_level="warning",
+        log_level="error",  # what is wrong with a request is said to whoever sent it
         access_log=False,
-        limit_concurrency=limits["connections"],
         timeout_graceful_shutdown=STOPPING,
     )
     return uvicorn.Server(config)
@@ -87,28 +87,21 @@ def application(looker: Looker, guard: Middleware, limits: Mapping[str, Any], pr
     return Starlette(routes=[*pages, *questions], middleware=[guard], lifespan=lifespan)
 
 
-class Refused(Exception):
-    """A request that gets no answer but a status, a sentence and perhaps headers."""
-
-    def __init__(self, status: int, why: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(why)
-        self.status, self.headers = status, headers
-
-
 class Desk:
     """Takes pictures in, has them looked at one after another, and says no to what is too much."""
 
     def __init__(self, looker: Looker, pool: ThreadPoolExecutor, limits: Mapping[str, Any]) -> None:
         self.looker, self.pool = looker, pool
-        self.most, self.seconds = round(limits["megabytes"] * 1e6), limits["seconds"]
+        self.arrivals = Arrivals(round(limits["megabytes"] * 1e6), limits["seconds"])
         self.waiting, self.waiting_at_most = 0, limits["waiting"]
         self.allowance = Allowance(limits["per_second"])
 
     async def look(self, request: Request) -> Response:
         """What is seen in the picture that the request holds."""
         try:
-            content = await self._taken_in(request)
-            return JSONResponse(await self._seen(content, request.query_params.get("map") == "1"))
+            async with self.arrivals.body(request) as content:
+                self._take_turn(request)
+                return JSONResponse(await self._seen(content, request.query_params.get("map") == "1"))
         except Refused as error:
             return JSONResponse({"error": str(error)}, error.status, error.headers)
         except NoPicture as error:
@@ -121,30 +114,12 @@ class Desk:
             _log(error)
             return JSONResponse({"error": "The picture could not be looked at; the server says more."}, 500)
 
-    async def _taken_in(self, request: Request) -> bytes:
-        """The body.
-
-        Raises:
-            Refused: this client may not ask so often, it is too long, or takes too long to come.
-        """
+    def _take_turn(self, request: Request) -> None:
+        """Only whole pictures take one: who sends others keeps nobody at the same address from asking."""
         if wait := self.allowance.wait(request.client.host if request.client else ""):
             raise Refused(429, "Too many pictures at once from you; wait a little.", {"Retry-After": str(wait)})
-        too_long = Refused(413, f"The file is too large; expected at most {self.most / 1e6:g} MB.")
-        told = request.headers.get("content-length", "")
-        if told.isdecimal() and int(told) > self.most:
-            raise too_long
-        content = bytearray()
-        try:
-            async with asyncio.timeout(self.seconds):
-                async for part in request.stream():
-                    content += part
-                    if len(content) > self.most:
-                        raise too_long
-        except TimeoutError as error:
-            raise Refused(408, "The picture took too long to arrive.", {"Connection": "close"}) from error
-        return bytes(content)
 
-    async def _seen(self, content: bytes, with_maps: bool) -> dict[str, Any]:
+    async def _seen(self, content: bytearray, with_maps: bool) -> dict[str, Any]:
         if self.waiting > self.waiting_at_most:  # one of them is being looked at
             raise Refused(503, "Too many pictures are waiting; try again in a moment.", {"Retry-After": "1"})
         self.waiting += 1

@@ -57,6 +57,7 @@ def test_the_measures_follow_one_another_into_one_table(capsys: pytest.CaptureFi
         assert said in table
 
 
+@pytest.mark.hard
 def test_every_verb_is_started() -> None:
     (found,) = measured("measure=start_up")
     assert found["seconds"].keys() == {"import torch", *VERBS}
@@ -70,6 +71,14 @@ def test_maps_are_held_against_a_pass_over_the_same_faces() -> None:
     assert found["gradcam_over_forward_and_backward"] > 0
 
 
+def test_layers_in_bfloat16_are_held_against_float32() -> None:
+    (found,) = measured("measure=kernels", "model=compact_cnn")
+    assert 0 < found["error"] < 0.02
+    assert min(found["float32"], found["bfloat16"]) > 0
+    assert [line["against"] for line in lines()] == ["float32", "allowed"]
+
+
+@pytest.mark.hard
 def test_clients_ask_a_server_that_sigterm_then_stops() -> None:
     (found,) = measured("measure=demo", "seconds=0.5", "clients=2")
     assert found["answers"] > 0
@@ -79,6 +88,7 @@ def test_clients_ask_a_server_that_sigterm_then_stops() -> None:
         bench(compose("bench", "measure=demo", "clients=40"), Path("run"))
 
 
+@pytest.mark.hard
 def test_a_run_is_timed_from_its_start_to_its_scores() -> None:
     given = ",".join(f"'{override}'" for override in (*DRAWN, "trainer.max_epochs=1"))
     (found,) = measured("measure=time_to_accuracy", "experiments=[simple_cnn]", f"given=[{given}]")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from emotion import checkpoints, ensemble
+from emotion import checkpoints, ensemble, seals
 from emotion.cli import compose
 from emotion.errors import UserError
 from emotion.export import export
@@ -91,7 +91,7 @@ def test_weights_that_travelled_are_compared_on_drawn_faces_and_lie_apart(run: P
         "_target_": "emotion.data.fer2013_csv.read",
         "path": "data/fer2013.csv",
     }
-    Path("kept/kept.json").write_text(json.dumps(description))
+    seals.write_json(Path("kept/kept.json"), description)
     Path("kept/export.json").unlink()
     found = exported("checkpoint=kept/kept.safetensors", folder="apart")
     assert found["parity"]["of"] == "drawn faces"

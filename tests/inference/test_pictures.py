@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from emotion.data.images import flat
 from emotion.errors import UserError
 from emotion.inference.pictures import LONGEST, as_picture, read_picture
 from tests.pictures import packed
@@ -51,6 +52,13 @@ def test_a_turned_photograph_stands_upright(kind: str) -> None:
 
 def test_a_huge_picture_is_shrunk() -> None:
     assert read_picture(packed(Image.new("L", (9000, 3000)), "JPEG")).shape == (1365, LONGEST, 3)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "CMYK"])
+def test_strips_of_a_picture_are_the_picture(mode: str) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (700, 900, 4), np.uint8))
+    image = noise if mode == "RGBA" else noise.convert("RGB").convert(mode)
+    assert (as_picture(image) == np.asarray(flat(image, "RGB"))).all()
 
 
 def test_too_many_pixels_are_refused_before_they_are_unpacked() -> None:

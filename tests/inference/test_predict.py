@@ -76,7 +76,7 @@ def test_pictures_of_every_kind_show_the_same_face() -> None:
     Image.fromarray(face).resize((6400, 4800)).save("kinds/huge.jpg", quality=95)
     assert predicted("source=kinds", "annotate=false")[:2] == (6, 6)
     boxes = {line["source"]: np.array(line["box"]) for line in lines()}
-    boxes["kinds/huge.jpg"] *= 640 / 4096
+    boxes["kinds/huge.jpg"] *= 640 / 3200
     for box in boxes.values():
         assert box == pytest.approx(boxes["kinds/grey.bmp"], abs=12)
 

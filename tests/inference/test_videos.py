@@ -7,6 +7,7 @@ import pytest
 from emotion.errors import UserError
 from emotion.inference.videos import camera, video
 from tests.inference.videos import cut, film, moving_face
+from tests.promises.hostile_pictures import MADE
 
 SHADES = [np.full((48, 64, 3), (10 * number, 0, 255 - 10 * number), np.uint8) for number in range(20)]
 
@@ -67,3 +68,12 @@ def test_no_camera_is_one_message(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match=r"camera 63 gives no picture; expected the number of a camera"):
         camera(63)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", ["bomb.gif", "a bomb of jpeg as.mp4", "a playlist as.mp4"])
+def test_what_harms_under_a_video_s_name_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(MADE[name]())
+    with pytest.raises(
+        UserError, match=r"too large \(6000 x 6000 pixels\); expected at most 8.5|cannot be read as a v"
+    ):
+        video(tmp_path / name, Path(name))

@@ -11,8 +11,11 @@ from omegaconf import DictConfig
 
 from emotion import assembly, checkpoints, run_records
 from emotion.callbacks.graceful_stop import Stopped
+from emotion.cli import compose
 from emotion.errors import UserError
+from emotion.export import export
 from emotion.going_on import last_good
+from emotion.inference.onnx_judge import OnnxJudge
 from emotion.train import many_or_one, train
 from tests.conftest import signal_at
 from tests.counted import Tally
@@ -142,3 +145,23 @@ def test_a_runs_config_is_refused(
                 many_or_one()
             assert ended.value.code == 2
             assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "each"),
+    [("one.safetensors", (6, 6, 3)), ("one.json", (4, 4, 2)), ("one.onnx", (4, 6, 0))],
+)
+def test_what_was_exported_is_refused(
+    name: str, each: tuple[int, int, int], runs: dict[str, DictConfig], tally: Tally
+) -> None:
+    for run in runs:
+        target = "onnx" if name.endswith("onnx") else "weights"
+        given = (f"checkpoint={run / FINISHED}", f"target={target}", f"name={run}", "output=out")
+        export(compose("export", *given), Path("out"))
+    path = Path("out") / name
+    asked = path.with_suffix(".safetensors") if path.suffix == ".json" else path
+    read = OnnxJudge if path.suffix == ".onnx" else checkpoints.load
+    assert read(asked)
+    for case in damaged(path, path.with_stem("other"), each, 4):
+        with tally(case), pytest.raises(UserError):
+            read(asked)

@@ -15,9 +15,11 @@ from tests.counted import Tally
 from tests.promises.processes import begin
 from tests.test_resume import content, differences, uninterrupted
 
-FEW = ["data=synthetic", "data.training=8", "data.public_test=2", "data.private_test=2", "labels=six", "split=random_20",
-       "batch_size=4", "compile.cpu=false", "cache_dir=cache", "trainer.accelerator=cpu", "trainer.max_epochs=5",
-       "~callbacks.tensorboard_pictures", "monitor.metric=val/acc", "monitor.mode=max"]  # fmt: skip
+FEW = [
+    *("data=synthetic", "data.training=8", "data.public_test=2", "data.private_test=2", "labels=six"),
+    *("split=random_20", "batch_size=4", "cache_dir=cache", "compile.cpu=false", "trainer.accelerator=cpu"),
+    *("trainer.max_epochs=5", "~callbacks.tensorboard_pictures", "monitor.metric=val/acc", "monitor.mode=max"),
+]
 COUNTING = ["callbacks.early_stopping.patience=2", "+callbacks.early_stopping.min_delta=1"]
 """No epoch is better than the first by as much, so that the third is the last one."""
 MODELS = {

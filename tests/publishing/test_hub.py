@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import emotion
-from emotion import checkpoints, run_records, shipped
+from emotion import checkpoints, run_records, seals, shipped
 from emotion.errors import UserError
 from emotion.publishing import hub
 from tests.pictures import FOUND
@@ -39,7 +39,7 @@ def files(run: Path) -> dict[str, bytes]:
 
 
 def changed(files: dict[str, bytes], **told: object) -> dict[str, bytes]:
-    return files | {"config_json": json.dumps(json.loads(files["config_json"]) | told).encode()}
+    return files | {"config_json": json.dumps(seals.sealed(json.loads(files["config_json"]) | told)).encode()}
 
 
 def test_what_lies_on_the_hub_is_asked_like_any_checkpoint(served: Hub, files: dict[str, bytes]) -> None:

@@ -1,6 +1,5 @@
 """The demo's server over loopback: what it answers, whom it refuses, and that it stays up."""
 
-import json
 import os
 import re
 import socket
@@ -10,10 +9,9 @@ import sys
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from http.client import HTTPConnection
 from threading import Event
-from typing import Any
 
 import numpy as np
 import pytest
@@ -35,9 +33,7 @@ from emotion.preprocess import values
 from emotion.serving.guard import REMEMBERED, Allowance
 from emotion.serving.looking import Looker
 from tests.pictures import packed, scene
-from tests.serving.demo_serving import serving
-
-TWO = packed(scene((50, 100, 240), (400, 200, 160)))
+from tests.serving.demo_serving import TWO, ask, serving
 
 
 @pytest.fixture(scope="module")
@@ -54,18 +50,6 @@ def looker(predictor: Predictor) -> Looker:
 def port(looker: Looker) -> Iterator[int]:
     with serving(looker) as port:
         yield port
-
-
-def ask(
-    port: int, body: bytes | None = TWO, path: str = "/api/look", headers: dict[str, str] | None = None
-) -> tuple[int, Any, dict[str, str]]:
-    """Status, JSON or text, and headers of an answer."""
-    with closing(HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
-        connection.request("GET" if body is None else "POST", path, body, headers or {})
-        answer = connection.getresponse()
-        told, content = {name.lower(): value for name, value in answer.getheaders()}, answer.read()
-        is_json = told.get("content-type") == "application/json"
-        return answer.status, json.loads(content) if is_json else content.decode(), told
 
 
 def test_faces_are_the_predictor_s(port: int, predictor: Predictor) -> None:
@@ -280,6 +264,43 @@ def test_whoever_leaves_early_harms_nobody(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port), 20) as leaving:
         leaving.sendall(b"POST /api/look HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\nabc")
     assert ask(port)[0] == 200
+
+
+def test_what_is_refused_unread_says_that_the_connection_ends(port: int) -> None:
+    form = {"Content-Type": "multipart/form-data; boundary=b"}
+    for path, headers, status in (("/api/look", form, 400), ("/", {"Host": "evil.example"}, 421)):
+        found, _, told = ask(port, TWO, path, headers)
+        assert (found, told["connection"]) == (status, "close")
+    assert "connection" not in ask(port)[2]
+
+
+def test_what_is_refused_takes_no_turn(looker: Looker) -> None:
+    with serving(looker, per_second=0.5) as port:
+        assert [ask(port, body)[0] for body in (bytes(1_000_001), bytes(1_000_001), TWO, TWO)] == [413, 413, 200, 429]
+
+
+def test_whoever_waits_longest_makes_room_for_the_next(looker: Looker) -> None:
+    with serving(looker, connections=3) as port, ExitStack() as opened:
+        first, *others = (opened.enter_context(socket.create_connection(("127.0.0.1", port), 20)) for _ in range(3))
+        for one in (first, *others):
+            one.sendall(b"POST /api/look HTTP/1.1\r\nHo")
+        assert ask(port)[0] == 200
+        with suppress(ConnectionResetError):
+            assert first.recv(1) == b""
+        others[0].setblocking(False)
+        with pytest.raises(BlockingIOError):
+            others[0].recv(1)
+
+
+def test_bodies_on_their_way_in_hold_so_much_together(looker: Looker) -> None:
+    with serving(looker, seconds=60) as port, ExitStack() as opened:
+        clients = [opened.enter_context(socket.create_connection(("127.0.0.1", port), 20)) for _ in range(5)]
+        for client in clients:
+            client.sendall(b"POST /api/look HTTP/1.1\r\nHost: localhost\r\nContent-Length: 990000\r\n\r\n")
+            client.sendall(bytes(950_000))
+            assert ask(port, None, "/api/about")[0] == 200  # that is, the server has come to it
+        assert clients[0].recv(12) == b"HTTP/1.1 408"
+        assert ask(port)[0] == 200
 
 
 class Asked:

@@ -67,6 +67,7 @@ def test_a_search_goes_on_with_more_trials_and_says_its_best(swept: Swept) -> No
         assert (read_record(Path(f"search/study.trial={trial}")) or {})["scores"] == {}  # test was not read
 
 
+@pytest.mark.hard
 def test_a_trial_that_is_stopped_goes_on_with_what_it_tried(swept: Swept, monkeypatch: pytest.MonkeyPatch) -> None:
     given = *SEARCH, "study.trials=3", "batch_size=4"
     with monkeypatch.context() as patch:

@@ -76,6 +76,7 @@ def test_a_run_that_fails_stops_no_other_and_is_run_again(swept: Swept) -> None:
     assert again.status == 1
 
 
+@pytest.mark.hard
 def test_a_sweep_that_is_stopped_goes_on_where_it_was(swept: Swept, monkeypatch: pytest.MonkeyPatch) -> None:
     given = "-m", "seed=0,1,2", "name=stopped", "batch_size=4", "trainer.max_epochs=1"
     with monkeypatch.context() as patch:

@@ -1,0 +1,318 @@
+"""Files that were made to do harm: they run commands, grow without end, lie about what they hold, hold no numbers."""
+
+import contextlib
+import io
+import json
+import os
+import pickle
+import struct
+import zipfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.torch import load, save
+
+from emotion import checkpoints, seals, shipped
+from emotion.checkpoint_io import save as save_checkpoint
+from emotion.inference.onnx_judge import FACES, FORMAT, METADATA, PROBABILITIES
+
+CANARY = "canary"
+COMMAND = f"touch {CANARY}".encode()
+HUGE = 3 * 10**9
+Content = dict[str, Any]
+
+
+def _text(content: bytes) -> bytes:
+    return b"X" + struct.pack("<I", len(content)) + content
+
+
+def _call(module: bytes, name: bytes, *arguments: bytes) -> bytes:
+    return b"c" + module + b"\n" + name + b"\n(" + b"".join(arguments) + b"tR"
+
+
+def _number(value: int) -> bytes:
+    return b"\x8a\x08" + value.to_bytes(8, "little")
+
+
+def _hex(times: int) -> bytes:
+    """A text that is twice as long each time."""
+    inner = _call(b"_codecs", b"encode", _text(b"a" * 1000), _text(b"latin1"))
+    for _ in range(times):
+        inner = _call(b"_codecs", b"encode", inner, _text(b"hex"))
+    return inner
+
+
+def _storage(numel: int) -> bytes:
+    return b"(" + _text(b"storage") + b"ctorch\nFloatStorage\n" + _text(b"0") + _text(b"cpu") + _number(numel) + b"tQ"
+
+
+STACKED = b"\x8c\x05posix\x8c\x06system\x93" + _text(COMMAND) + b"\x85R"
+PICKLES = {
+    "system": _call(b"posix", b"system", _text(COMMAND)),
+    "os": _call(b"os", b"system", _text(COMMAND)),
+    "exec": _call(b"builtins", b"exec", _text(b"open('canary', 'w')")),
+    "eval in Python 2's name": _call(b"__builtin__", b"eval", _text(b"open('canary', 'w')")),
+    "stacked names": STACKED,
+    "an instance": b"(" + _text(COMMAND) + b"iposix\nsystem\n",
+    "an object": b"(cposix\nsystem\n" + _text(COMMAND) + b"o",
+    "a new object": b"cposix\nsystem\n" + _text(COMMAND) + b"\x85\x81",
+    "nested": b"}" + _text(b"state_dict") + b"}" + _text(b"net.w") + STACKED + b"ss",
+    "torch.hub": _call(b"torch.hub", b"load", _text(b".")),
+    "bytes": _call(b"builtins", b"bytearray", _number(HUGE)),
+    "doubled text": _hex(22),
+    "a deep list": b"]" * 100_000 + b"a" * 99_999,
+}  # fmt: skip
+
+
+def _of_torch(body: bytes, **entries: bytes) -> bytes:
+    """A zip archive as torch.save writes it, of a pickle."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in ({"data.pkl": b"\x80\x02" + body + b".", "version": b"3\n"} | entries).items():
+            archive.writestr(f"x/{name}", content)
+    return file.getvalue()
+
+
+def _of_old_torch(body: bytes) -> bytes:
+    """The format from before there were archives."""
+    told = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
+    start = b"".join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, told))
+    return start + b"\x80\x02" + body + b"." + pickle.dumps(["0"], 2) + struct.pack("<q", HUGE)
+
+
+def _bomb(member: str) -> bytes:
+    """A gigabyte of zeros in a few megabytes."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr("x/data.pkl", b"\x80\x02" + _storage(HUGE // 10) + b".")
+        archive.writestr("x/version", b"3\n")
+        with archive.open(member, "w", force_zip64=True) as packed:
+            for _ in range(120):
+                packed.write(bytes(10**7))
+    return file.getvalue()
+
+
+def _lying(content: bytes) -> bytes:
+    """An archive whose directory says that its first member has four gigabytes."""
+    at = content.index(b"PK\x01\x02")
+    return content[: at + 20] + b"\xfe\xff\xff\xff" * 2 + content[at + 28 :]
+
+
+RAW: dict[str, Callable[[], bytes]] = {
+    **{f"{name}, in an archive": partial(_of_torch, body) for name, body in PICKLES.items()},
+    **{f"{name}, in the old format": partial(_of_old_torch, body) for name, body in list(PICKLES.items())[:6]},
+    **{f"{name}, bare": partial(bytes, b"\x80\x04" + body + b".") for name, body in list(PICKLES.items())[:4]},
+    "a storage that lies, in the old format": partial(_of_old_torch, _storage(HUGE)),
+    "a bomb": partial(_bomb, "x/data/0"),
+    "a bomb of a pickle": partial(_bomb, "x/data2.pkl"),
+    "a directory that lies": lambda: _lying(_of_torch(PICKLES["system"])),
+    "nothing": bytes,
+}  # fmt: skip
+"""Makes what torch.load is given, by what is wrong with it."""
+
+
+def _laughs() -> list[Any]:
+    """A few lists that name each other, and would be a billion written out."""
+    found: list[Any] = ["ha"]
+    for _ in range(9):
+        found = [found] * 10
+    return found
+
+
+def _itself() -> list[Any]:
+    found: list[Any] = []
+    found.append(found)
+    return found
+
+
+def _weights(value: float) -> Callable[[Content], None]:
+    def changed(content: Content) -> None:
+        content["state_dict"] = {name: weights.clone() for name, weights in content["state_dict"].items()}
+        first = next(weights for weights in content["state_dict"].values() if weights.is_floating_point())
+        first.view(-1)[0] = value
+
+    return changed
+
+
+def _set(part: str, name: str, value: Callable[[], object]) -> Callable[[Content], None]:
+    return lambda content: content[part].__setitem__(name, value())
+
+
+def _widths(content: Content) -> None:
+    content["hyper_parameters"]["model"]["widths"] = [50_000, 50_000]
+
+
+def _view(content: Content) -> None:
+    name = next(iter(content["state_dict"]))
+    content["state_dict"][name] = torch.zeros(1).expand(HUGE)
+
+
+CHANGED: dict[str, Callable[[Content], None]] = {
+    "NaN among the weights": _weights(float("nan")),
+    "infinity among the weights": _weights(float("inf")),
+    "a temperature that is none": _set("hyper_parameters", "temperature", lambda: float("nan")),
+    "a temperature of 0": _set("hyper_parameters", "temperature", lambda: 0),
+    "a network of 90 GB": _widths,
+    "a view of 12 GB": _view,
+    "a billion laughs": _set("hyper_parameters", "loss", _laughs),
+    "a list that holds itself": _set("datamodule_hyper_parameters", "augment", _itself),
+    "a text for the network": _set("hyper_parameters", "model", lambda: "network"),
+    "a number for the classes": _set("hyper_parameters", "classes", lambda: 7),
+    "nothing for the input": _set("hyper_parameters", "input", dict),
+    "a list for the weights": lambda content: content.update(state_dict=[1, 2]),
+    "texts for the weights": lambda content: content.update(state_dict=dict.fromkeys(content["state_dict"], "w")),
+    "a text for the data": lambda content: content.update(EmotionDataModule="data"),
+}
+"""What is wrong in a checkpoint that is one of ours else."""
+
+
+def changed_checkpoint(run: Path, kind: str, path: Path) -> None:
+    content = checkpoints.read(run / checkpoints.BEST)
+    CHANGED[kind](content)
+    save_checkpoint(content, path)
+
+
+def _header(text: bytes, length: int | None = None) -> bytes:
+    return struct.pack("<Q", len(text) if length is None else length) + text
+
+
+SAFETENSORS: dict[str, bytes] = {
+    "a header of 2**62 bytes": _header(b"{}", 2**62),
+    "a header of 99 MB": _header(b"{}", 99_000_000),
+    "a shape that lies": _header(b'{"a":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4]}}') + b"1234",
+    "a header nested deep": _header(b"[" * 100_000),
+    "offsets beyond the end": _header(b'{"a":{"dtype":"F32","shape":[9],"data_offsets":[90000,90036]}}'),
+}
+DEEP = "[" * 100_000 + "]" * 100_000
+DESCRIPTIONS: dict[str, Callable[[str], str]] = {
+    "nested deep": lambda text: DEEP,
+    "nested deep within": lambda text: text.replace('"epoch":', f'"deep": {"[" * 500 + "]" * 500}, "epoch":'),
+    "of a network of 90 GB": lambda text: json.dumps(_with_widths(json.loads(text))),
+    "of other types": lambda text: text.replace('"hyper_parameters": {', '"hyper_parameters": [], "_": {'),
+    "too long": lambda text: text.replace('"epoch":', f'"long": "{"x" * 5_000_000}", "epoch":'),
+    "no UTF-8": lambda text: "\x80",
+}
+
+
+def _with_widths(content: Content) -> Content:
+    _widths(content)
+    return content
+
+
+def exported(run: Path, weights: Path) -> None:
+    """Weights of the run and their description."""
+    shipped.write(weights, weights.with_suffix(".json"), checkpoints.read(run / checkpoints.BEST), None)
+
+
+def seal(weights: Path) -> None:
+    """Have the description of hostile weights bear the digests that it would have, unless it is no JSON."""
+    described = weights.with_suffix(".json")
+    with contextlib.suppress(ValueError, RecursionError):
+        told = json.loads(described.read_text())
+        seals.write_json(described, told | {"weights": seals.digest_of(weights)})
+
+
+def nan_weights(weights: Path) -> None:
+    state = load(weights.read_bytes())
+    for value in (value for value in state.values() if value.is_floating_point()):
+        value.fill_(np.nan)
+    weights.write_bytes(save(state))
+
+
+def sparse(path: Path, size: int) -> None:
+    """A file that seems large and takes no room."""
+    with path.open("ab") as file:
+        file.truncate(size)
+
+
+def _told() -> Content:
+    classes = ["a", "b", "c"]
+    return {"format": FORMAT, "name": "x", "classes": classes, "side": 48, "channels": 1, "views": "none"}
+
+
+def onnx_file(path: Path, kind: str) -> None:
+    """A linear classifier of ONNX, of which something is wrong; `kind` none of the following leaves it whole."""
+    weights = numpy_helper.from_array(np.full((48 * 48, 3), 1e-4, np.float32), "w")
+    told = _told()
+    if kind in ELSEWHERE:
+        numbers = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[48 * 48, 3], data_location=1)
+        for key, value in {"location": ELSEWHERE[kind], "offset": "0", "length": "27648"}.items():
+            entry = numbers.external_data.add()
+            entry.key, entry.value = key, value
+        weights = numbers
+    elif kind == "a tensor that lies":
+        weights = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[48 * 48, 2**40], raw_data=b"1234")
+    elif kind == "NaN among the weights":
+        weights = numpy_helper.from_array(np.full((48 * 48, 3), np.nan, np.float32), "w")
+    elif kind == "a text for the classes":
+        told |= {"classes": "abc"}
+    elif kind == "a face of 10**9 pixels":
+        told |= {"side": 10**9}
+    elif kind == "other classes than it has":
+        told |= {"classes": list("abcdefg")}
+    nodes = [
+        helper.make_node("Flatten", [FACES], ["flat"]),
+        helper.make_node("Cast", ["flat"], ["values"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["values", "w"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], [PROBABILITIES]),
+    ]
+    faces = helper.make_tensor_value_info(FACES, TensorProto.UINT8, ["B", 48, 48])
+    answer = helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "g", [faces], [answer], [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    text = DEEP if kind == "metadata nested deep" else json.dumps(told)
+    helper.set_model_props(model, {METADATA: text})
+    path.write_bytes(model.SerializeToString()[: 3000 if kind == "cut short" else None])
+
+
+ELSEWHERE = {"numbers at /": "/etc/passwd", "numbers above": "../../secret", "numbers beside": "secret"}
+ONNX = (
+    *ELSEWHERE, "a tensor that lies", "NaN among the weights", "metadata nested deep", "a text for the classes",
+    "a face of 10**9 pixels", "other classes than it has", "cut short",
+)  # fmt: skip
+
+
+def laughing_yaml() -> str:
+    lines = ["a0: &a0 [ha, ha, ha, ha, ha, ha, ha, ha, ha]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
+    return "\n".join(lines) + "\n"
+
+
+EVIL = f"_target_: os.system, class: os.system, command: touch {CANARY}"
+YAML = {
+    "a billion laughs": laughing_yaml(),
+    "a Python object": f"model: !!python/object/apply:os.system ['touch {CANARY}']\n",
+    "nested deep": f"model: {DEEP}\n",
+    "a word to Hydra": f"hydra: {{callbacks: {{x: {{{EVIL}}}}}}}\n",
+    "a log of anything": f"hydra: {{job_logging: {{handlers: {{x: {{{EVIL}}}}}}}}}\n",
+    "too long": "a: " + "b" * 5_000_000,
+}
+
+
+def npz(kind: str) -> bytes:
+    """Predictions that are none."""
+    file, header = io.BytesIO(), io.BytesIO()
+    if kind == "pickled":
+        np.savez(file, rows=np.array([_Runs()], object))
+        return file.getvalue()
+    announced = {"descr": "|u1", "fortran_order": False, "shape": (HUGE // 2,)}
+    np.lib.format.write_array_header_1_0(header, announced)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        with archive.open("rows.npy", "w", force_zip64=True) as packed:
+            packed.write(header.getvalue())
+            for _ in range(HUGE // 2 // 10**7 if kind == "a bomb" else 1):
+                packed.write(bytes(10**7))
+    return file.getvalue()
+
+
+NPZ = ("pickled", "a bomb", "a header that lies")
+
+
+class _Runs:
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.system, (f"touch {CANARY}",)

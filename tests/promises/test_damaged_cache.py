@@ -1,0 +1,148 @@
+"""Prepared faces that are damaged, or swapped with those of another source, are noticed and prepared anew."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from emotion.data.faces import Faces
+from emotion.data.prepared import prepare
+from emotion.errors import UserError
+from tests.counted import Tally
+from tests.promises.damage import ANY
+
+FILES = ("images.u8", "labels.u8", "usage.u8", "origin.bytes", "votes.u8", "meta.json")
+DAMAGE = ("a bit flipped", "bytes gone", "cut short", "emptied")
+CACHE = Path("cache")
+
+
+@pytest.fixture
+def reader(fer_votes: Path) -> dict[str, Any]:
+    source = {"_target_": "emotion.data.fer2013_csv.read", "path": "data/fer2013.csv"}
+    return {"_target_": "emotion.data.ferplus.read", "source": source, "votes": "data/ferplus_votes.csv"}
+
+
+@pytest.fixture
+def whole(reader: dict[str, Any]) -> tuple[Faces, Path]:
+    """The prepared faces, and their folder in the cache; beside it that of their first votes."""
+    faces = prepare(reader, CACHE)
+    votes = Path(reader["votes"])
+    former = votes.read_text()
+    votes.write_text(former.replace(",7,", ",1,"))
+    other = prepare(reader, CACHE)
+    assert other.votes is not None
+    assert faces.votes is not None
+    assert (other.votes != faces.votes).any()
+    votes.write_text(former)
+    return prepare(reader, CACHE), folder_of(faces)
+
+
+def folder_of(faces: Faces) -> Path:
+    assert isinstance(faces.images, np.memmap)
+    assert faces.images.filename is not None
+    return Path(faces.images.filename).parent
+
+
+def other_than(folder: Path) -> Path:
+    (other,) = (path.parent for path in CACHE.glob("*/meta.json") if path.parent.name != folder.name)
+    return other
+
+
+def flipped(path: Path, kind: str, number: int) -> None:
+    path.write_bytes(ANY[kind](np.random.default_rng(number), path.read_bytes()))
+
+
+def resealed(folder: Path) -> None:
+    """The description says what the arrays are by now, but is of another folder."""
+    found = json.loads((folder / "meta.json").read_text())
+    found["meta"]["key"] = "another"
+    found["sha256"] = hashlib.sha256(json.dumps(found["meta"], sort_keys=True).encode()).hexdigest()
+    (folder / "meta.json").write_text(json.dumps(found))
+
+
+def swapped(folder: Path) -> None:
+    other = other_than(folder)
+    folder.rename("kept")
+    other.rename(folder)
+    Path("kept").rename(other)
+
+
+def a_file(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("a file")
+
+
+WAYS: dict[str, Callable[[Path], object]] = {
+    **{f"{name}: {kind}": lambda folder, name=name, kind=kind: flipped(folder / name, kind, len(name))
+       for name in FILES for kind in DAMAGE},
+    **{f"{name}: of another source": lambda folder, name=name: shutil.copy(other_than(folder) / name, folder / name)
+       for name in ("labels.u8", "votes.u8", "meta.json")},
+    **{f"{name}: gone": lambda folder, name=name: (folder / name).unlink() for name in FILES},
+    "the folders of two sources swapped": swapped,
+    "a description of another folder": resealed,
+    "labels in place of usages": lambda folder: shutil.copy(folder / "labels.u8", folder / "usage.u8"),
+    "a description nested deep": lambda folder: (folder / "meta.json").write_text("[" * 100_000),
+    "an empty folder": lambda folder: [file.unlink() for file in folder.iterdir()],
+    "a file for the folder": a_file,
+    "a stamp of another place": lambda folder: [
+        file.write_text(file.read_text().replace('"place": "', '"place": "0')) for file in CACHE.glob("stamps/*")
+    ],
+}  # fmt: skip
+"""What became of the folder: 40 ways."""
+
+
+@pytest.mark.hard
+@pytest.mark.promise("own files")
+@pytest.mark.parametrize("part", range(4))
+def test_a_damaged_cache_is_prepared_anew(
+    part: int, reader: dict[str, Any], whole: tuple[Faces, Path], tally: Tally, capsys: pytest.CaptureFixture[str]
+) -> None:
+    faces, folder = whole
+    shutil.copytree(CACHE, "whole")
+    assert len(WAYS) == 40
+    for way in list(WAYS)[part::4]:
+        shutil.rmtree(CACHE)
+        shutil.copytree("whole", CACHE)
+        prepare(reader, CACHE)
+        capsys.readouterr()
+        WAYS[way](folder)
+        with tally(way):
+            found = prepare(reader, CACHE)
+            for name in ("images", "labels", "usage", "origin", "votes"):
+                np.testing.assert_array_equal(getattr(found, name), getattr(faces, name))
+            said = capsys.readouterr().out
+            assert said.count("\n") == (0 if "stamp" in way else 1), said
+            assert folder_of(found) == folder
+
+
+def test_a_digit_is_said_with_its_row_once(fer_csv: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reader = {"_target_": "emotion.data.fer2013_csv.read", "path": "data/fer2013.csv"}
+    prepare(reader, CACHE)
+    lines = fer_csv.read_text().splitlines()
+    lines[6] = lines[6].replace("Training", "PrivateTest")
+    fer_csv.write_text("\n".join(lines))
+    for _ in range(2):
+        prepare(reader, CACHE)
+    said = "data/fer2013.csv is not what was prepared from there before: 1 of 63 rows differ: row 5 (usage). Is it"
+    assert capsys.readouterr().out.count(said) == 1
+
+
+def test_bytes_that_change_no_face_are_not_spoken_of(fer_csv: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reader = {"_target_": "emotion.data.fer2013_csv.read", "path": "data/fer2013.csv"}
+    before = prepare(reader, CACHE)
+    fer_csv.write_bytes(fer_csv.read_bytes().replace(b"\n", b"\r\n"))
+    assert prepare(reader, CACHE).digest != before.digest
+    assert not capsys.readouterr().out
+
+
+def test_a_source_that_changes_while_it_is_read_is_refused(fer_csv: Path) -> None:
+    reader = {"_target_": "emotion.data.fer2013_csv.read", "path": "data/fer2013.csv"}
+    text = fer_csv.read_text()
+    with pytest.raises(UserError, match=r"fer2013\.csv was changed while it was read; try again when it is whole"):
+        prepare(reader, CACHE, lambda done, expected: fer_csv.write_text(text + "\n"))
+    assert not list(CACHE.glob("*/meta.json"))

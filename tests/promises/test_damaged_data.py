@@ -1,0 +1,159 @@
+"""A source that was damaged since it was prepared gives the same faces, or one clear message.
+
+200 seeded damages of each format; what differs is said in one line, what cannot be read is refused.
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from emotion.data.faces import EMOTIONS, Faces, Rows
+from emotion.data.prepared import prepare
+from emotion.errors import UserError
+from tests.conftest import csv_lines, made_votes, write_votes
+from tests.counted import Tally
+from tests.promises.damage import PICTURE, TEXT, Random, in_content, in_places
+
+ROOT = Path("data/source")
+TOLD = "is not what was prepared from there before: "
+
+
+class Format(NamedTuple):
+    """A source's format: how to make one of some faces, how it is read, and one damage by number."""
+
+    make: Callable[[Rows], object]
+    reader: dict[str, Any]
+    damage: Callable[[int, Random], str]
+
+
+def _pictures(folder: str = ".") -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.png"))
+
+
+def _csv(layout: str, name: str) -> Callable[[Rows], object]:
+    return lambda faces: (ROOT / name).write_text("\n".join(csv_lines(faces, layout)) + "\n")
+
+
+def _folder(faces: Rows) -> None:
+    for row, (image, label, usage, _) in enumerate(zip(*faces[:4], strict=True)):
+        place = ROOT / ("train" if usage == 0 else "test") / EMOTIONS[label]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place / f"{('Training', 'PublicTest', 'PrivateTest')[usage]}_{row:03}.png")
+
+
+def _voted(faces: Rows) -> None:
+    _csv("emotion,pixels,Usage", "fer2013.csv")(faces)
+    write_votes(ROOT / "votes.csv", made_votes(faces), faces.usage)
+
+
+def _lists(faces: Rows) -> None:
+    (ROOT / "images").mkdir()
+    lists = [["path,label"], ["path,label"], ["path,label"]]
+    for row, (image, label, usage, _) in enumerate(zip(*faces[:4], strict=True)):
+        Image.fromarray(image).save(ROOT / f"images/{row:03}.png")
+        lists[usage].append(f"images/{row:03}.png,{EMOTIONS[label] if row % 2 else label}")
+    for name, lines in zip(("train", "val", "test"), lists, strict=True):
+        (ROOT / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    names = ", ".join(f'"{name}": {index}' for index, name in enumerate(EMOTIONS))
+    (ROOT / "label_map.json").write_text(f"{{{names}}}")
+
+
+def _in_csv(name: str) -> Callable[[int, Random], str]:
+    return lambda number, rng: in_content(TEXT, number, rng, [ROOT / name])
+
+
+def _in_folder(number: int, rng: Random) -> str:
+    if number % 2:
+        return in_places(number // 2, rng, _pictures())
+    return in_content(PICTURE, number // 2, rng, _pictures())
+
+
+def _in_votes(number: int, rng: Random) -> str:
+    return in_content(TEXT, number // 2, rng, [ROOT / ("votes.csv" if number % 4 else "fer2013.csv")])
+
+
+def _in_lists(number: int, rng: Random) -> str:
+    texts = [ROOT / name for name in ("train.csv", "val.csv", "test.csv", "label_map.json")]
+    if number % 4 < 2:
+        return in_content(TEXT, number // 4 + number, rng, texts)
+    if number % 4 == 2:
+        return in_places(number // 4, rng, [*texts, *_pictures()])
+    return in_content(PICTURE, number // 4, rng, _pictures())
+
+
+CSV = {"_target_": "emotion.data.fer2013_csv.read", "path": "data/source/fer2013.csv"}
+FORMATS = {
+    "csv": Format(_csv("emotion,pixels,Usage", "fer2013.csv"), CSV, _in_csv("fer2013.csv")),
+    "icml": Format(
+        _csv("emotion, Usage, pixels", "icml_face_data.csv"),
+        {"_target_": "emotion.data.icml_csv.read", "path": "data/source/icml_face_data.csv"},
+        _in_csv("icml_face_data.csv"),
+    ),
+    "folder": Format(_folder, {"_target_": "emotion.data.image_folder.read", "path": "data/source"}, _in_folder),
+    "ferplus": Format(
+        _voted, {"_target_": "emotion.data.ferplus.read", "source": CSV, "votes": "data/source/votes.csv"}, _in_votes
+    ),
+    "path list": Format(
+        _lists,
+        {"_target_": "emotion.data.path_list.read", "size": 48, "channels": 1}
+        | {part: f"data/source/{part}.csv" for part in ("train", "val", "test")},
+        _in_lists,
+    ),
+}
+
+
+@pytest.fixture
+def faces(few_faces: Rows) -> Rows:
+    """Every third: one of each class in each usage."""
+    return Rows(*(part[::3] for part in few_faces[:3]), few_faces.origin[::3])
+
+
+def alike(one: Faces, other: Faces) -> bool:
+    columns = ("images", "labels", "usage", "origin", "votes")
+    return one.classes == other.classes and all(
+        np.array_equal(getattr(one, name), getattr(other, name)) for name in columns
+    )
+
+
+def asked(reader: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> tuple[Faces | None, str]:
+    """The faces and what is said of them; none where they are refused, and why."""
+    try:
+        found = prepare(reader, "cache")
+    except UserError as error:
+        return None, str(error)
+    return found, capsys.readouterr().out
+
+
+@pytest.mark.hard
+@pytest.mark.promise("data")
+@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("name", FORMATS)
+def test_damaged_data_is_the_same_faces_or_one_message(
+    name: str, part: int, faces: Rows, tally: Tally, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of = FORMATS[name]
+    ROOT.mkdir(parents=True)
+    of.make(faces)
+    shutil.copytree(ROOT, "whole")
+    whole = prepare(of.reader, "cache")
+    for number in range(50 * part, 50 * (part + 1)):
+        shutil.rmtree("data")
+        shutil.copytree("whole", ROOT)
+        prepare(of.reader, "cache")
+        capsys.readouterr()
+        kind = of.damage(number, np.random.default_rng([list(FORMATS).index(name), number]))
+        with tally(f"{name} {number}, {kind}"):
+            found, said = asked(of.reader, capsys)
+            if found is None:
+                assert str(ROOT) in said
+                assert "emotion.data" not in said, f"a program's message: {said}"
+            elif alike(found, whole):
+                assert not said
+            else:
+                assert TOLD in said
+                assert said.count("\n") == 1

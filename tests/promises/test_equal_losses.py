@@ -1,0 +1,98 @@
+"""Two runs of one seed have equal losses, bit by bit, whatever was drawn before them or beside them."""
+
+import random
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from emotion import assembly
+from emotion.cli import compose
+from emotion.run_records import OF_THE_CALLBACKS
+from tests.conftest import options
+from tests.counted import Tally
+
+STEPS = 100
+FEW = (
+    *("data=synthetic", "data.training=13", "data.public_test=2", "data.private_test=2", "batch_size=2"),
+    *("input.size=32", "model.weights=random", "compile.cpu=false", "freeze_epochs=2", "trainer.accelerator=cpu"),
+    *("trainer.max_epochs=4", f"trainer.limit_train_batches={STEPS // 4}", "trainer.limit_val_batches=1"),
+)
+"""The recipe of a model as it is, with less of everything: in 4 epochs a schedule moves, and a backbone thaws."""
+SMALLER = {"timm_backbone": ["model.backbone=mobilenetv3_small_050"]}
+
+
+class Losses(L.Callback):
+    """Keeps the loss of every step; with `draws` also draws whatever is to be drawn between them."""
+
+    def __init__(self, draws: bool) -> None:
+        self.kept: list[Tensor] = []
+        self.draws = draws
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: dict[str, Tensor],
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        self.kept.append(outputs["loss"].detach().clone())
+        if self.draws:
+            disturb()
+
+
+def disturb() -> None:
+    torch.rand(7)
+    np.random.random(7)  # noqa: NPY002
+    random.random()
+
+
+def losses(model: str, folder: Path, *, draws: bool = False) -> list[float]:
+    """Of the first `STEPS` of a run."""
+    cfg = compose("train", f"model={model}", *FEW, *SMALLER.get(model, []))
+    settings = assembly.resolve(cfg, folder)
+    settings["callbacks"] = {name: part for name, part in settings["callbacks"].items() if name in OF_THE_CALLBACKS}
+    settings["logger"] = {}
+    L.seed_everything(settings["seed"], verbose=False)
+    data, source = assembly.make_data(settings)
+    classifier = assembly.make_classifier(settings, data)
+    assembly.look_before_bf16(classifier, settings, None)
+    assembly.tune(classifier, settings, short=source["stand_in"])
+    trainer = assembly.make_trainer(settings, limited=False)
+    watch = Losses(draws)
+    trainer.callbacks.append(watch)  # type: ignore[attr-defined]
+    trainer.fit(classifier, datamodule=data)
+    return torch.stack(watch.kept).tolist()
+
+
+@pytest.mark.hard
+@pytest.mark.promise("losses")
+@pytest.mark.parametrize("model", options("model"))
+def test_two_runs_have_equal_losses(model: str, tally: Tally, tmp_path: Path) -> None:
+    first = losses(model, tmp_path / "first")
+    disturb()
+    second = losses(model, tmp_path / "second", draws=True)
+    compare(first, second, model, tally)
+
+
+def compare(first: list[float], second: list[float], case: str, tally: Tally) -> None:
+    assert len(first) == len(second) == STEPS
+    assert len(set(first)) > STEPS / 2  # it learns
+    for step, (one, other) in enumerate(zip(first, second, strict=True)):
+        with tally(f"{case}, step {step}"):
+            assert one == other
+
+
+@pytest.mark.hard
+@pytest.mark.promise("losses")
+@pytest.mark.parametrize("model", ["fast_cnn", "compact_cnn"])
+def test_a_run_in_another_process_has_equal_losses(model: str, tally: Tally, tmp_path: Path) -> None:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        elsewhere = pool.submit(losses, model, tmp_path / "elsewhere").result()
+    compare(losses(model, tmp_path / "here"), elsewhere, model, tally)

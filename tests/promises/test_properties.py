@@ -1,0 +1,135 @@
+"""What holds of readers, label schemes and splits whatever they are given, tried on drawn examples."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from emotion.data import fer2013_csv, icml_csv, splits
+from emotion.data.dropped import listed
+from emotion.data.faces import EMOTIONS, PRIVATE_TEST, PUBLIC_TEST, TEST, TRAINING, Rows
+from emotion.data.ferplus import majority, without_single
+from emotion.data.path_list import read as read_list
+from emotion.errors import UserError
+from emotion.labels import LEFT_OUT, relabel
+from tests.conftest import csv_lines
+
+quickly = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+seeds = st.integers(0, 2**32 - 1)
+
+
+def refusal(read: Callable[[], object], otherwise: str) -> str:
+    """What is said where the file is refused."""
+    try:
+        read()
+    except UserError as error:
+        return str(error)
+    return otherwise
+
+
+def table(seed: int, rows: int, usages: tuple[int, ...]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Usages and labels of so many rows, some of them left out."""
+    rng = np.random.default_rng(seed)
+    usage = rng.choice(np.array(usages, np.uint8), rows)
+    return usage, rng.integers(LEFT_OUT, len(EMOTIONS), rows)
+
+
+@quickly
+@given(seeds, st.integers(0, 300), st.floats(0, 1), seeds, st.sampled_from(["stratified", "random"]))
+def test_a_drawn_split_takes_every_row_once(seed: int, rows: int, fraction: float, drawn: int, name: str) -> None:
+    usage, labels = table(seed, rows, (TRAINING, PUBLIC_TEST, PRIVATE_TEST, TEST))
+    found = getattr(splits, name)(usage, labels, fraction, drawn)
+    again = getattr(splits, name)(usage, labels, fraction, drawn)
+    everything = np.concatenate(found)
+    np.testing.assert_array_equal(np.sort(everything), np.flatnonzero(labels != LEFT_OUT))
+    assert (usage[found.train] == TRAINING).all()
+    assert (usage[found.val] == TRAINING).all()
+    assert (usage[found.test] != TRAINING).all()
+    for part, same in zip(found, again, strict=True):
+        np.testing.assert_array_equal(part, same)
+        np.testing.assert_array_equal(part, np.sort(part))
+    if name == "stratified":
+        for label in range(len(EMOTIONS)):
+            of_class = np.count_nonzero(labels[np.concatenate([found.train, found.val])] == label)
+            assert np.count_nonzero(labels[found.val] == label) == int(fraction * of_class)
+
+
+@quickly
+@given(seeds, st.integers(0, 300))
+def test_the_contests_split_follows_the_usages(seed: int, rows: int) -> None:
+    usage, labels = table(seed, rows, (TRAINING, PUBLIC_TEST, PRIVATE_TEST))
+    official, swapped = splits.official(usage, labels), splits.swapped(usage, labels)
+    for part, kept in zip(official, (TRAINING, PUBLIC_TEST, PRIVATE_TEST), strict=True):
+        np.testing.assert_array_equal(part, np.flatnonzero((usage == kept) & (labels != LEFT_OUT)))
+    assert [part.tolist() for part in swapped] == [official[place].tolist() for place in (0, 2, 1)]
+
+
+@quickly
+@given(st.lists(st.integers(0, 6), max_size=60), st.lists(st.sampled_from([*range(4), None]), min_size=7, max_size=7))
+def test_a_label_scheme_sends_each_class_where_it_says(labels: list[int], places: list[int | None]) -> None:
+    scheme = {
+        f"class {place}": [e for e, to in zip(EMOTIONS, places, strict=True) if to == place] for place in range(4)
+    }
+    found = relabel(np.array(labels, np.uint8), EMOTIONS, scheme)
+    assert found.tolist() == [LEFT_OUT if places[label] is None else places[label] for label in labels]
+
+
+@quickly
+@given(st.lists(st.text(min_size=1), min_size=1, max_size=6), st.data())
+def test_a_scheme_of_other_classes_is_refused(names: list[str], data: st.DataObject) -> None:
+    taken = data.draw(st.lists(st.sampled_from([*names, "no such class"]), min_size=1, max_size=8))
+    scheme = {"one": taken}
+    if "no such class" in taken or len(set(taken)) < len(taken):
+        with pytest.raises(UserError, match="Label scheme: "):
+            relabel(np.zeros(1, np.uint8), list(dict.fromkeys(names)), scheme)
+    else:
+        assert (relabel(np.arange(1, dtype=np.uint8), taken, scheme) == 0).all()
+
+
+@settings(max_examples=15, deadline=None, derandomize=True, database=None)
+@given(seeds, st.integers(1, 4), st.sampled_from(["\n", "\r\n"]), st.booleans())
+def test_what_is_written_is_read_in_either_layout(seed: int, rows: int, ends: str, ended: bool) -> None:
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (rows, 48, 48), np.uint8)
+    labels, usage = rng.integers(0, 7, rows).astype(np.uint8), rng.integers(0, 3, rows).astype(np.uint8)
+    faces = Rows(images, labels, usage, [""] * rows)
+    with tempfile.TemporaryDirectory() as folder:
+        for read, layout in ((fer2013_csv.read, "emotion,pixels,Usage"), (icml_csv.read, "emotion, Usage, pixels")):
+            path = Path(folder, "faces.csv")
+            path.write_text(ends.join(csv_lines(faces, layout)) + ends * ended, newline="")
+            (found,) = read(str(path)).rows
+            for column, same in zip(found[:3], faces[:3], strict=True):
+                np.testing.assert_array_equal(column, same)
+
+
+@quickly
+@given(st.binary(max_size=200), st.sampled_from(["csv", "list", "map", "rows"]))
+def test_any_bytes_are_read_or_refused_in_words(content: bytes, kind: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        heads = {"csv": b"emotion,pixels,Usage\n0,", "list": b"path,label\n", "map": b'{"a": ', "rows": b"row,usage\n"}
+        names = {"csv": "x.csv", "list": "train.csv", "map": "label_map.json", "rows": "rows.csv"}
+        (place / "train.csv").write_text("path,label\ntrain.csv,0\n")
+        (place / names[kind]).write_bytes(heads[kind] + content)
+        reads: dict[str, Callable[[], object]] = {
+            "csv": lambda: list(fer2013_csv.read(str(place / "x.csv")).rows),
+            "rows": lambda: listed(str(place / "rows.csv"), None, np.zeros(3, np.uint8)),
+        }
+        assert folder in refusal(reads.get(kind, lambda: read_list(str(place / "train.csv"))), folder)
+
+
+@quickly
+@given(st.lists(st.integers(0, 10), min_size=10, max_size=10), st.floats(0, 0.99))
+def test_the_label_of_votes_is_what_more_than_the_share_are_for(votes: list[int], agreement: float) -> None:
+    kept = without_single(np.array([votes], np.uint8))
+    chosen = int(majority(kept, agreement)[0])
+    most = [place for place, count in enumerate(kept[0]) if count > agreement * kept.sum()]
+    if most and kept[0].max() > agreement * kept.sum():
+        assert kept[0, chosen] == kept[0].max()
+    else:
+        assert chosen == 8  # unknown
