@@ -26,7 +26,7 @@ PROMISES = {
     "images": (540, "A hostile picture is answered or refused within 2 s, in less than 200 MB"),
     "demo": (9, "The demo keeps answering honest clients while others attack it"),
     "together": (3, "Processes side by side share a cache, and refuse to share a run"),
-    "quiet": (4, "Nothing is started, opened or written that was not asked for"),
+    "quiet": (13, "Nothing is started, opened or written that was not asked for"),
     "kernels": (22, "Every layer in bfloat16 is within 2 % of float32 and no slower, or float32 is taken"),
 }
 """Name: how many cases there are, and what is said of them."""
@@ -70,7 +70,7 @@ def table(record: dict[str, Any]) -> str:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--counts", metavar="FILE", help="write how many cases of each promise held")
+    parser.addoption("--counts", metavar="FILE", help="add how many cases of each promise held to FILE")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -80,12 +80,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             if getattr(report, "when", "") == "teardown":
                 for _, (name, cases) in (pair for pair in report.user_properties if pair[0] == "promise"):
                     held[name] = held.get(name, 0) + cases
+    path = config.getoption("--counts")
+    if path and Path(path).is_file():
+        before = json.loads(Path(path).read_text())["counts"]
+        held = {name: count["held"] for name, count in before.items() if count["held"]} | held
     if held:
         terminalreporter.section("promises")
     for name, (of, sentence) in PROMISES.items():
         if name in held:
             terminalreporter.write_line(f"{held[name]:5,} of {of:5,}  {name}: {sentence}")
-    if held and (path := config.getoption("--counts")):
+    if held and path:
         counts = {name: {"held": held.get(name, 0), "of": of} for name, (of, _) in PROMISES.items()}
         record = {"commit": run_records.commit(), "versions": run_records.versions(),
                   "machine": machine.description("cpu"), "counts": counts}  # fmt: skip

@@ -71,6 +71,7 @@ def attacked(demo: Started) -> tuple[list[Answer], list[float], dict[str, Any]]:
     return [answer for one in answers for answer in one.result()], memory, told | foreign
 
 
+@pytest.mark.alone
 @pytest.mark.hard
 @pytest.mark.promise("demo")
 def test_it_answers_honest_people_while_it_is_attacked(tally: Tally, tmp_path: Path) -> None:
