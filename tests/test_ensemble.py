@@ -5,7 +5,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from emotion import checkpoints, ensemble
+from emotion import checkpoints, ensemble, run_records
 from emotion.errors import UserError
 from emotion.train import train
 
@@ -29,6 +29,7 @@ def test_an_ensembles_probabilities_are_its_members_mean(runs: list[Path]) -> No
 
 def test_a_stored_temperature_divides_the_logits(runs: list[Path]) -> None:
     pixels = torch.randint(0, 256, (4, 48, 48), dtype=torch.uint8)
+    (runs[0] / run_records.RECORD).unlink()  # which lists the checkpoint's digest
     checkpoints.set_temperature(runs[0] / checkpoints.BEST, 1.0)
     before = checkpoints.load(runs[0]).classifier.probabilities(pixels)
     checkpoints.set_temperature(runs[0] / checkpoints.BEST, 2.0)
