@@ -31,8 +31,8 @@ test: setup ## all tests; those on FER2013 run where EMOTION_DATA holds it
 test-hard: setup ## what is promised, tried: killed, starved, attacked; and whatever else takes minutes
 	@rm -f outputs/promises.json
 	@status=0; \
-	$(PY) -m pytest -m alone --counts outputs/promises.json $(ARGS) || status=$$?; \
-	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m '(hard or promise) and not alone' --counts outputs/promises.json $(ARGS) || status=$$?; \
+	$(PY) -m pytest -m alone --counts=outputs/promises.json $(ARGS) || status=$$?; \
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m '(hard or promise) and not alone' --counts=outputs/promises.json $(ARGS) || status=$$?; \
 	exit $$status
 
 test-slurm: setup ## single runs, sweeps and requeued jobs on a real Slurm of one node (root, Debian's slurm-wlm and munge)
