@@ -183,7 +183,7 @@ def main(cfg: DictConfig) -> float:
     """Train in the folder that Hydra made for this run."""
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-    from emotion.callbacks.graceful_stop import Stopped, requeue_on
+    from emotion.callbacks.graceful_stop import Stopped, ending, requeue_on
     from emotion.callbacks.pruning import Pruned
     from emotion.checkpoints import LAST
     from emotion.distributed import is_first
@@ -191,11 +191,12 @@ def main(cfg: DictConfig) -> float:
     run_dir = near(Path(HydraConfig.get().runtime.output_dir))
     requeue_on(signal.SIGUSR1)
     try:
-        if in_a_sweep():
-            from emotion.sweeps import job
+        with ending():
+            if in_a_sweep():
+                from emotion.sweeps import job
 
-            return job.run(train, cfg, run_dir)
-        return train(cfg, run_dir)
+                return job.run(train, cfg, run_dir)
+            return train(cfg, run_dir)
     except MisconfigurationException as error:
         raise UserError(f"trainer: {error}") from error
     except (UserError, Pruned) as error:

@@ -13,6 +13,7 @@ from emotion import kept_explanations, kept_weights, run_records
 from emotion.cli import compose
 from emotion.result_tables import tables
 from emotion.results import BEGIN, BEGIN_EXPLANATIONS, BEGIN_WEIGHTS, END, END_EXPLANATIONS, END_WEIGHTS
+from tests import counted
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 COMMANDS = sorted(set(re.findall(r"python -m emotion\.(\w+)([^`\n#]*)", re.sub(r"<!--.*?-->", "", README))))
@@ -56,6 +57,15 @@ def test_the_table_of_explanations_says_what_their_records_say(project: Path) ->
 def test_the_table_of_weights_says_what_travels_with_them() -> None:
     written = README.split(BEGIN_WEIGHTS)[1].split(END_WEIGHTS)[0].strip()
     assert written == kept_weights.table().strip()
+
+
+def test_the_promises_are_those_that_were_counted(project: Path) -> None:
+    record = json.loads((project / "outputs/records/promises.json").read_text())
+    written = README.split("<!-- promises -->")[1].split("<!-- end of promises -->")[0].strip()
+    assert written == counted.table(record)
+    assert {name: count["of"] for name, count in record["counts"].items()} == {
+        name: of for name, (of, _) in counted.PROMISES.items()
+    }
 
 
 def test_every_picture_exists(project: Path) -> None:

@@ -1,6 +1,7 @@
 """The main job from config to record, on real Hydra, Lightning and TensorBoard."""
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from emotion import checkpoints, run_records
 from emotion.assembly import make_classifier, make_data, make_trainer, resolve
-from emotion.callbacks.graceful_stop import Stopped
+from emotion.callbacks.graceful_stop import Stopped, ending
 from emotion.cli import compose
 from emotion.errors import UserError
 from emotion.loggers import read_metrics
@@ -295,3 +296,13 @@ def test_compiled_and_plain_networks_share_their_checkpoints(small_config: Confi
     plain, compiled = make_classifier(settings, data), make_classifier(settings, data)
     compiled.tune(channels_last=True, compile_mode="default")
     assert list(plain.state_dict()) == list(compiled.state_dict())
+
+
+def test_a_signal_that_was_lost_before_training_ends_it_after_a_batch(small_config: Callable[..., DictConfig]) -> None:
+    with ending():
+        handler = signal.getsignal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            handler(signal.SIGINT, None)  # type: ignore[operator,misc]
+        with pytest.raises(Stopped):
+            train(small_config(), Path("run"))
+    assert checkpoints.read(Path("run") / checkpoints.LAST)["global_step"] == 1

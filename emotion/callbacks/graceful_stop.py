@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,6 +30,31 @@ OF_A_CLUSTER = (signal.SIGUSR1, signal.SIGUSR2)
 """Sent some time before a job is ended: to save what there is, and be put in the queue again."""
 
 
+class Ending:
+    """Ends the process at Ctrl-C or SIGTERM, and remembers it: an exception that is raised in a clean-up gets lost."""
+
+    def __init__(self) -> None:
+        self.came: int | None = None
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        """Raise what ends the process."""
+        self.came = signum
+        if signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(128 + signum)
+
+
+@contextmanager
+def ending() -> Iterator[None]:
+    """Have Ctrl-C and SIGTERM remembered until a run listens for them."""
+    former = {signum: signal.signal(signum, Ending()) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in former.items():
+            signal.signal(signum, handler)
+
+
 class GracefulStop(L.Callback):
     """Raises `Stopped` after the batch during which the signal came; a second signal does what it always did.
 
@@ -44,6 +71,9 @@ class GracefulStop(L.Callback):
         """Listen from here on; Lightning has set its own handlers by now, and on SIGTERM would exit with status 0."""
         for signum in LISTENED:
             self.former[signum] = signal.signal(signum, self._receive)
+        came = [former.came for former in self.former.values() if isinstance(former, Ending) and former.came]
+        if came:  # and was lost
+            self._receive(came[0], None)
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
         self.received = signum
