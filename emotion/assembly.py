@@ -31,7 +31,7 @@ MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagrap
 
 
 def resolve(cfg: DictConfig, run_dir: Path) -> Settings:
-    """The config as plain values, with what depends on the machine decided.
+    """The config as plain values, checked; which precision `auto` is, only the network tells (`decide_precision`).
 
     Raises:
         UserError: it names what it may not, or the run is to be judged by a metric that it does not log.
@@ -51,8 +51,6 @@ def resolve(cfg: DictConfig, run_dir: Path) -> Settings:
         raise UserError(f"batch_size={settings['batch_size']}: expected a whole number from 1.")
     if settings["views"] not in VIEWS:
         raise UserError(f"views={settings['views']}: expected {', '.join(VIEWS)}.")
-    trainer = settings["trainer"]
-    trainer["precision"] = machine.precision(trainer["precision"], trainer["accelerator"])
     return settings
 
 
@@ -103,27 +101,32 @@ def load_weights(classifier: EmotionClassifier, settings: Settings) -> "Loaded |
     return loaded
 
 
-def look_before_bf16(classifier: EmotionClassifier, settings: Settings, former: Settings | None) -> None:
-    """Have trainer.precision=auto take bfloat16 only where the network's layers are right and no slower in it.
+def decide_precision(classifier: EmotionClassifier, settings: Settings, former: Settings | None = None) -> None:
+    """Make trainer.precision=auto bfloat16 where the network's layers, and a teacher's, are right and no slower in it.
 
     A run that goes on (`former` is its record) does so in the precision that it began with. A network whose weights are
     shared among processes need not fit one of them, and is not looked at.
     """
     trainer = settings["trainer"]
+    if trainer["precision"] != "auto":
+        return
+    trainer["precision"] = machine.precision("auto", trainer["accelerator"])
     if trainer["precision"] != "bf16-mixed":  # the machine does not compute in it
         return
     if former:
         trainer["precision"] = former["machine"]["precision"]
     elif not distributed.is_sharded(trainer):
-        trainer["precision"] = kernels.precision(verdict_on_bf16(classifier, settings))
+        teachers = classifier.teacher.loaded if classifier.teacher else []
+        computing = [classifier, *(one.classifier for one in teachers)]
+        found = (verdict_on_bf16(one, settings) for one in computing)
+        trainer["precision"] = kernels.precision(found, "trainer.precision")
 
 
 def verdict_on_bf16(classifier: EmotionClassifier, settings: Settings) -> kernels.Verdict:
-    """What is found of the layers of the network as it trains."""
-    shape = settings["input"]
-    faces = (settings["batch_size"], shape["channels"], shape["size"], shape["size"])
+    """What is found of the layers of a network as it trains, or teaches."""
     layout = torch.channels_last if settings["channels_last"] else torch.contiguous_format
-    return kernels.verdict(classifier.net, faces, layout, settings["trainer"]["accelerator"], settings["cache_dir"])
+    asked = settings["batch_size"], layout, settings["trainer"]["accelerator"], settings["cache_dir"]
+    return kernels.verdict_of(classifier, *asked)
 
 
 def tune(classifier: EmotionClassifier, settings: Settings, *, short: bool) -> bool:

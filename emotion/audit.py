@@ -56,7 +56,7 @@ def audit(cfg: DictConfig, folder: Path) -> Settings:
     if settings["checkpoint"]:
         from emotion.label_faults import label_faults
 
-        asked = settings["cache_dir"], settings["views"], settings["accelerator"]
+        asked = (settings[name] for name in ("cache_dir", "views", "precision", "accelerator"))
         found["label"], judge = label_faults(settings["checkpoint"], source.reader, faces, *asked)
     else:
         left_out["label"] = "needs checkpoint=RUN, a network trained on this data"
@@ -96,8 +96,9 @@ def _check(settings: Settings) -> None:
         raise UserError(f"low_contrast={settings['low_contrast']}: expected grey levels, 0 or more.")
     if settings["views"] not in views:
         raise UserError(f"views={settings['views']}: expected {', '.join(views)}.")
-    if settings["accelerator"] not in ("auto", "cpu", "gpu"):
-        raise UserError(f"accelerator={settings['accelerator']}: expected auto, cpu, gpu.")
+    for name, choices in (("accelerator", ("auto", "cpu", "gpu")), ("precision", ("auto", "32-true", "bf16-mixed"))):
+        if settings[name] not in choices:
+            raise UserError(f"{name}={settings[name]}: expected {', '.join(choices)}.")
     if settings["checkpoint"]:
         from emotion.label_faults import require_cleanlab
 

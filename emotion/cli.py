@@ -10,7 +10,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn, TypeVar
 
 import hydra
@@ -25,6 +24,7 @@ from rich.console import Console
 from emotion import foreign_configs
 from emotion.errors import UserError
 from emotion.seals import check_yaml
+from emotion.signals import ending
 
 Result = TypeVar("Result")
 
@@ -77,10 +77,7 @@ def verb(name: str) -> Callable[[Callable[[DictConfig], Result]], Callable[[], N
         @functools.wraps(task)
         def job(cfg: DictConfig) -> Result:
             _quieten()
-            signal.signal(signal.SIGTERM, terminate)
-            if in_a_sweep():
-                return _leaving_no_empty_folder(task, cfg)
-            with one_message():
+            with ending(), contextlib.nullcontext() if in_a_sweep() else one_message():
                 return _leaving_no_empty_folder(task, cfg)
 
         composed: Callable[[], None] = hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)
@@ -234,11 +231,6 @@ def _fail(message: str, status: int) -> NoReturn:
     sys.stdout.flush()
     print(f"error: {message}", file=sys.stderr)
     sys.exit(status)
-
-
-def terminate(signum: int, frame: FrameType | None) -> None:
-    """End with the status that a shell gives to a signal."""
-    sys.exit(128 + signum)
 
 
 def _quieten() -> None:

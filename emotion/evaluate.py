@@ -32,7 +32,7 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> Settin
     Raises:
         UserError: something given is missing or wrong, or the data has other classes than the checkpoint.
     """
-    from emotion import ensemble, evaluation, machine, report, score_tables
+    from emotion import ensemble, evaluation, kernels, machine, report, score_tables
     from emotion.checkpoint_data import data_of
 
     settings: Settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
@@ -41,7 +41,9 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> Settin
     judge = ensemble.load(settings["checkpoint"]).to(machine.device(accelerator))
     data = data_of(judge.loaded[0], settings)
     votes = _votes(settings, data.faces)
-    rows, precision = getattr(data.split, subset), machine.precision(settings["precision"], accelerator)
+    rows = getattr(data.split, subset)
+    computed = settings["precision"], evaluation.BATCH, accelerator, settings["cache_dir"]
+    precision = kernels.precision_of(judge.members, *computed)
     folder, name = _place(settings, judge, data, folder)
     _refuse_others(folder / f"{name}.json", judge)
     trained_on = _trained_on(settings, judge, data, rows)

@@ -30,28 +30,31 @@ def explain(cfg: DictConfig, folder: Path) -> Settings:
     import numpy as np
     from rich.progress import Progress
 
-    from emotion import explain_sheets, plots, report, run_records
+    from emotion import explain_sheets, kernels, plots, report, run_records
     from emotion.cli import console
     from emotion.explained import subjects_of
+    from emotion.explainers.explanations import BATCH
     from emotion.files import write_atomically, write_text
 
     settings: Settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     _check(settings)
     networks = _networks(settings)
     subjects = subjects_of(list(networks.values()), settings)
+    asked = settings["precision"], BATCH, settings["accelerator"], settings["cache_dir"]
+    precisions = {name: kernels.precision_of(one.members, *asked) for name, one in networks.items()}
     screen = console()
     with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
         explained = [
             one
             for name, ensemble in networks.items()
-            for one in _explained(name, ensemble, subjects, settings, progress)
+            for one in _explained(name, ensemble, subjects, settings, precisions[name], progress)
         ]
     result = {
         "command": run_records.command(),
         "commit": run_records.commit(),
         "versions": run_records.versions() | run_records.versions_of("grad-cam", "captum"),
         "config": settings,
-        "networks": {name: ensemble.described() for name, ensemble in networks.items()},
+        "networks": {name: one.described() | {"precision": precisions[name]} for name, one in networks.items()},
         "faces": subjects.described(),
         "explained": [one.described() for one in explained],
     }
@@ -93,10 +96,14 @@ def _networks(settings: Settings) -> dict[str, "Ensemble"]:
 
 
 def _explained(
-    network: str, ensemble: "Ensemble", subjects: "Subjects", settings: Settings, progress: "Progress"
+    network: str,
+    ensemble: "Ensemble",
+    subjects: "Subjects",
+    settings: Settings,
+    precision: str,
+    progress: "Progress",
 ) -> list["Explained"]:
     """Every method's maps of one network, and what they are worth."""
-    from emotion import machine
     from emotion.building import build
     from emotion.explained import Explained, targets_of
     from emotion.explainers import faithfulness
@@ -104,7 +111,6 @@ def _explained(
 
     asked, some = settings["faithfulness"], slice((settings["faithfulness"] or {}).get("faces"))
     methods = {name: build(config) for name, config in settings["method"].items()}
-    precision = machine.precision(settings["precision"], settings["accelerator"])
     found: list[Explained] = []
     unknowing: dict[str, faithfulness.Truth] = {}
     for name, method in methods.items():

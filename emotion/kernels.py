@@ -9,10 +9,10 @@ shape, so that only the very layers of a network tell.
 import copy
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from filelock import FileLock
@@ -23,6 +23,9 @@ from emotion.errors import UserError
 from emotion.exporting.latency import one_thread
 from emotion.passes import compare, layers
 from emotion.seals import read_json, write_json
+
+if TYPE_CHECKING:
+    from emotion.classifier import EmotionClassifier
 
 MOST_ERROR = 2e-2
 """Of a layer's output or gradient, as a share of float32's, by their norms; bfloat16's rounding makes 2 to 5e-3."""
@@ -52,16 +55,43 @@ class Verdict(NamedTuple):
         return None
 
 
-def precision(found: Verdict) -> str:
-    """bf16-mixed, or after one warning of all processes 32-true."""
-    why = found.complaint()
+def precision(found: Iterable[Verdict], setting: str) -> str:
+    """bf16-mixed; where one of the verdicts complains 32-true, after one warning of all processes.
+
+    Those after it are not asked for. `setting` is what a person insists with.
+    """
+    why = next(filter(None, (one.complaint() for one in found)), None)
     if why and distributed.is_first():
         print(
-            f"warning: {why}; this run computes in float32. trainer.precision=bf16-mixed insists.",
+            f"warning: {why}; float32 is taken instead. {setting}=bf16-mixed insists.",
             file=sys.stderr,
             flush=True,
         )
     return "32-true" if why else "bf16-mixed"
+
+
+def precision_of(
+    trained: Iterable["EmotionClassifier"], choice: str, batch_size: int, accelerator: str, cache_dir: str | Path
+) -> str:
+    """The precision in which trained classifiers are asked: `choice`, or for auto what all their layers allow."""
+    best = machine.precision(choice, accelerator)
+    if choice != "auto" or best != "bf16-mixed":
+        return str(best)
+    asked = batch_size, torch.channels_last, accelerator, cache_dir
+    return precision((verdict_of(one, *asked) for one in trained), "precision")
+
+
+def verdict_of(
+    classifier: "EmotionClassifier",
+    batch_size: int,
+    layout: torch.memory_format,
+    accelerator: str,
+    cache_dir: str | Path,
+) -> Verdict:
+    """`verdict` on a classifier's network, on faces as it takes them."""
+    takes = classifier.preprocess
+    faces = batch_size, takes.channels, takes.size, takes.size
+    return verdict(classifier.net, faces, layout, accelerator, cache_dir)
 
 
 def verdict(
@@ -108,7 +138,7 @@ def look(net: nn.Module, faces: Sequence[int], layout: torch.memory_format, devi
     """
     with torch.random.fork_rng([device] if device.type == "cuda" else []), one_thread():
         torch.manual_seed(0)
-        copied = copy.deepcopy(net).to(device).to(memory_format=layout).train()
+        copied = copy.deepcopy(net).to(device).to(memory_format=layout).train().requires_grad_(True)
         batch = torch.randn(*faces).to(device).contiguous(memory_format=layout)
         found = [(layer, compare(layer)) for layer in layers(copied, batch)]
     worst, most = max(found, key=lambda pair: pair[1].error)

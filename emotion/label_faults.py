@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from emotion import ensemble, evaluation, machine
+from emotion import ensemble, evaluation, kernels, machine
 from emotion.checkpoints import Loaded
 from emotion.data.datamodule import EmotionDataModule
 from emotion.data.faces import Faces
@@ -36,6 +36,7 @@ def label_faults(
     faces: Faces,
     cache_dir: str,
     views: str,
+    precision: str,
     accelerator: str,
 ) -> tuple[Fault, dict[str, Any]]:
     """The held-out faces whose label the checkpoint doubts, the most doubtful first, and what was looked at.
@@ -68,7 +69,7 @@ def label_faults(
         faces.images,
         rows,
         views,
-        machine.precision("auto", accelerator),
+        kernels.precision_of(judge.members, precision, evaluation.BATCH, accelerator, cache_dir),
     ).numpy()
     ranked = find_label_issues(
         np.searchsorted(present, labels),

@@ -81,7 +81,6 @@ def predict(cfg: DictConfig, folder: Path | None) -> Predicted:
 def _source(settings: Settings, folder: Path | None) -> "list[File] | Frame | Reel":
     """The files that are named; or what comes from standard input or a camera, its first picture read already."""
     from emotion.inference import piped, sources, videos
-    from emotion.inference.frames import Frame, Reel
 
     named = settings["source"]
     if isinstance(named, list) and len(named) == 1:
@@ -90,8 +89,7 @@ def _source(settings: Settings, folder: Path | None) -> "list[File] | Frame | Re
         if sys.stdin.isatty():
             raise UserError("source=- reads standard input, which is the keyboard; expected a pipe or a file: < FILE.")
         stream = open(sys.stdin.fileno(), "rb", closefd=False)
-        found = piped.piped(stream, settings["fps"], settings["every"])
-        return found if isinstance(found, Reel) else Frame(piped.NAME, piped.KEPT, found)
+        return piped.piped(stream, settings["fps"], settings["every"])
     if str(named).isdecimal() and not Path(str(named)).exists():
         return videos.camera(int(named), settings["every"])
     if not isinstance(named, str | list) or not named:

@@ -50,6 +50,8 @@ def check(archive: Path) -> None:
     Raises:
         UserError: naming the file.
     """
+    if is_listed(archive):
+        return
     digest, left = hashlib.sha256(), archive.stat().st_size - LENGTH
     with archive.open("rb") as file:
         while left > 0 and (part := file.read(min(left, CHUNK))):
@@ -58,11 +60,10 @@ def check(archive: Path) -> None:
         end = file.read()
     if end != MARK + digest.hexdigest().encode():
         raise UserError(f"{archive} is damaged: its content is not of the digest that it was written with. {RESTORE}")
-    check_listed(archive)
 
 
-def check_listed(path: Path) -> None:
-    """Refuse a file of a finished run whose digest is not the one in the run's record.
+def is_listed(path: Path) -> bool:
+    """Whether the record of a finished run lists this file, with the digest that it has.
 
     Raises:
         UserError: naming both.
@@ -72,7 +73,8 @@ def check_listed(path: Path) -> None:
             listed = _files_of(record).get(path.relative_to(folder).as_posix())
             if listed and listed != digest_of(path):
                 raise UserError(f"{path} is not what {record} lists: damaged, or of another run. {RESTORE}")
-            return
+            return bool(listed)
+    return False
 
 
 def digest_of(path: Path) -> str:

@@ -57,14 +57,13 @@ def _train(cfg: DictConfig, settings: Settings, run_dir: Path) -> float:
     data, source = assembly.make_data(settings)
     classifier = assembly.make_classifier(settings, data)
     loaded = None if settings["resume"] else assembly.load_weights(classifier, settings)
-    if cfg.trainer.precision == "auto":
-        assembly.look_before_bf16(classifier, settings, former)
+    taught = assembly.teach(classifier, settings)
+    assembly.decide_precision(classifier, settings, former)
     if settings.get("preflight", {}).get("run"):
         from emotion.preflight import preflight
 
         return preflight(classifier, data, settings, run_dir)
     compiled = assembly.tune(classifier, settings, short=source["stand_in"])
-    taught = assembly.teach(classifier, settings)
     if former:
         going_on.check_teachers(former.get("distillation"), taught)
     trainer = assembly.make_trainer(settings, limited=source["stand_in"])
@@ -183,7 +182,7 @@ def main(cfg: DictConfig) -> float:
     """Train in the folder that Hydra made for this run."""
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-    from emotion.callbacks.graceful_stop import Stopped, ending, requeue_on
+    from emotion.callbacks.graceful_stop import Stopped, requeue_on
     from emotion.callbacks.pruning import Pruned
     from emotion.checkpoints import LAST
     from emotion.distributed import is_first
@@ -191,12 +190,11 @@ def main(cfg: DictConfig) -> float:
     run_dir = near(Path(HydraConfig.get().runtime.output_dir))
     requeue_on(signal.SIGUSR1)
     try:
-        with ending():
-            if in_a_sweep():
-                from emotion.sweeps import job
+        if in_a_sweep():
+            from emotion.sweeps import job
 
-                return job.run(train, cfg, run_dir)
-            return train(cfg, run_dir)
+            return job.run(train, cfg, run_dir)
+        return train(cfg, run_dir)
     except MisconfigurationException as error:
         raise UserError(f"trainer: {error}") from error
     except (UserError, Pruned) as error:

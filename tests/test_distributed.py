@@ -211,7 +211,7 @@ def test_an_epoch_of_two_processes_is_not_gone_on_with_by_three() -> None:
 
 
 def trainer(config: Config, *overrides: str) -> tuple[Trainer, dict[str, Any]]:
-    settings = assembly.resolve(config("trainer.accelerator=cpu", *overrides), Path("run"))
+    settings = assembly.resolve(config("trainer.accelerator=cpu", "trainer.precision=32-true", *overrides), Path("run"))
     return assembly.make_trainer(settings, limited=False), settings
 
 

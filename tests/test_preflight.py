@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from emotion.assembly import make_classifier, make_data, resolve
+from emotion.assembly import decide_precision, make_classifier, make_data, resolve
 from emotion.classifier import EmotionClassifier
 from emotion.cli import compose
 from emotion.errors import UserError
@@ -30,6 +30,7 @@ def checked(cfg: DictConfig, change: Callable[[EmotionClassifier], object] = id)
     data, _ = make_data(settings)
     classifier = make_classifier(settings, data)
     change(classifier)
+    decide_precision(classifier, settings)
     return preflight(classifier, data, settings, RUN)
 
 

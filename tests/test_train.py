@@ -14,10 +14,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from emotion import checkpoints, run_records
 from emotion.assembly import make_classifier, make_data, make_trainer, resolve
-from emotion.callbacks.graceful_stop import Stopped, ending
+from emotion.callbacks.graceful_stop import Stopped
 from emotion.cli import compose
 from emotion.errors import UserError
 from emotion.loggers import read_metrics
+from emotion.signals import ending
 from emotion.train import train
 from tests.conftest import SYSTEMS, options, signal_at
 

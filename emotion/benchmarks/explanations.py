@@ -36,6 +36,7 @@ def bench_explanations(settings: Settings) -> Measured:
         raise UserError(f"explained={settings['explained']}: expected at least {BATCH}, a batch.")
     data, _ = assembly.make_data(settings | {"data": _drawn(settings)})
     classifier = assembly.make_classifier(settings, data)
+    assembly.decide_precision(classifier, settings)
     classifier.tune(channels_last=settings["channels_last"])
     classifier.to(machine.device(settings["trainer"]["accelerator"]))
     alone = ensemble.Ensemble([checkpoints.Loaded(Path(), classifier, {}, "", 0)])

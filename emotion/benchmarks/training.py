@@ -45,6 +45,7 @@ def bench_training(settings: Settings) -> Measured:
     settings["scheduler"] = {}  # nothing is validated, so there is nothing for a plateau to watch
     data, source = assembly.make_data(settings)
     classifier = assembly.make_classifier(settings, data)
+    assembly.decide_precision(classifier, settings)
     compiled = assembly.tune(classifier, settings, short=False)
     seconds, size = settings["seconds"], settings["batch_size"]
     with tempfile.TemporaryDirectory() as folder:

@@ -4,8 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,6 +13,7 @@ import torch
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from emotion.distributed import is_first
+from emotion.signals import Ending
 
 
 class Stopped(Exception):
@@ -28,31 +27,6 @@ class Stopped(Exception):
 LISTENED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 OF_A_CLUSTER = (signal.SIGUSR1, signal.SIGUSR2)
 """Sent some time before a job is ended: to save what there is, and be put in the queue again."""
-
-
-class Ending:
-    """Ends the process at Ctrl-C or SIGTERM, and remembers it: an exception that is raised in a clean-up gets lost."""
-
-    def __init__(self) -> None:
-        self.came: int | None = None
-
-    def __call__(self, signum: int, frame: FrameType | None) -> None:
-        """Raise what ends the process."""
-        self.came = signum
-        if signum == signal.SIGINT:
-            raise KeyboardInterrupt
-        sys.exit(128 + signum)
-
-
-@contextmanager
-def ending() -> Iterator[None]:
-    """Have Ctrl-C and SIGTERM remembered until a run listens for them."""
-    former = {signum: signal.signal(signum, Ending()) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for signum, handler in former.items():
-            signal.signal(signum, handler)
 
 
 class GracefulStop(L.Callback):

@@ -6,8 +6,6 @@
 meta.json holds its own digest as well, and the folder's name, so that no part of another folder passes for one of this.
 """
 
-import hashlib
-import json
 import os
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -17,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from emotion.data.faces import ORIGIN_BYTES, Faces, Part, Rows
-from emotion.files import write_text
-from emotion.seals import digest_of
+from emotion.errors import UserError
+from emotion.seals import digest_of, read_json, write_json
 
 FILES = ("images.u8", "labels.u8", "usage.u8", "origin.bytes")
 VOTES = "votes.u8"
@@ -50,21 +48,20 @@ def write(
     if not voted:
         (folder / VOTES).unlink()
     digests = {path.name: digest_of(path) for path in sorted(folder.iterdir())}
-    meta = described | {"key": key, "rows": done, "shape": shape, "voted": voted, "sha256": digests}
-    write_text(folder / META, json.dumps({"meta": meta, "sha256": _sealed(meta)}))
+    meta = described | {"key": key, "rows": done, "shape": shape, "voted": voted, "arrays": digests}
+    write_json(folder / META, meta)
 
 
 def opened(folder: Path) -> Faces | None:
     """The faces of a prepared folder; None where there is none, or it is not as it was written."""
     try:
-        found = json.loads((folder / META).read_text(encoding="utf-8"))
-        meta = found["meta"]
-        if found["sha256"] != _sealed(meta) or meta["key"] != folder.name:
+        meta = read_json(folder / META)
+        if meta["key"] != folder.name:
             return None
-        if any(digest_of(folder / name) != digest for name, digest in meta["sha256"].items()):
+        if any(digest_of(folder / name) != digest for name, digest in meta["arrays"].items()):
             return None
         return _mapped(folder, meta)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (UserError, OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -83,7 +80,3 @@ def _mapped(folder: Path, meta: dict[str, Any]) -> Faces:
 
 def _kept(origin: str) -> bytes:
     return origin.encode(errors="backslashreplace")[-ORIGIN_BYTES:]  # a file's name may be no text
-
-
-def _sealed(meta: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()

@@ -11,7 +11,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from emotion.inference.colours import Colour, colours_of
-from emotion.inference.detectors import Box
 from emotion.inference.pictures import LONGEST, Picture
 from emotion.inference.predictor import Face
 
@@ -58,7 +57,7 @@ def annotated(picture: Picture, faces: Sequence[Face], numbers: Sequence[int] = 
     image = Image.fromarray(picture)
     drawing = ImageDraw.Draw(image, "RGBA")
     whole = Area(0, 0, *image.size)
-    boxes = [_enlarged(face.box, factor) for face in faces]
+    boxes = [face.box.enlarged(factor) for face in faces]
     taken = [Area(b.left, b.top, b.left + b.side, b.top + b.side) for b in boxes]
     areas = tuple(taken)
     sizes = [_letters(area, whole) for area in areas]
@@ -174,7 +173,3 @@ def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     """Letters of most languages, which come with Matplotlib."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
-
-
-def _enlarged(box: Box, factor: int) -> Box:
-    return Box(box.left * factor, box.top * factor, box.side * factor, box.score)

@@ -21,6 +21,7 @@ class Frame(NamedTuple):
         picture: (H, W, 3).
         number: from 0 on; None where it is no part of a video.
         time: in seconds; None likewise.
+        factor: how many pixels of the source are one of `picture` across.
     """
 
     source: str
@@ -28,6 +29,7 @@ class Frame(NamedTuple):
     picture: Picture
     number: int | None = None
     time: float | None = None
+    factor: float = 1.0
 
 
 @dataclass

@@ -101,7 +101,7 @@ class Judging:
             except UserError as error:
                 self._leave_out(error, alone)
             else:
-                yield Frame(str(file.path), file.kept, picture)
+                yield Frame(str(file.path), file.kept, picture.pixels, factor=picture.factor)
 
     def _leave_out(self, error: UserError, alone: bool) -> None:
         if alone:

@@ -48,7 +48,7 @@ def printable(text: str) -> str:
 
 def _row(found: Seen, place: int) -> dict[str, Any]:
     frame, face = found.frame, found.faces[place]
-    left, top, side, score = face.box
+    left, top, side, score = face.box.enlarged(frame.factor)
     return {
         "source": frame.source,
         "frame": frame.number,

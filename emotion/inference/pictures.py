@@ -3,6 +3,7 @@
 import math
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -16,6 +17,19 @@ from emotion.inference.unpacking import BYTES, TooMuch, opened
 Picture = NDArray[np.uint8]
 """(H, W, 3), RGB."""
 
+
+class Upright(NamedTuple):
+    """A picture as it is looked at.
+
+    Attributes:
+        pixels: (H, W, 3).
+        factor: how many pixels of what was given are one of these across; more than 1 where it was shrunk.
+    """
+
+    pixels: Picture
+    factor: float = 1.0
+
+
 LONGEST, LARGEST = 4096, 4096 * 3072  # pixels; a larger picture is shrunk to that: no face in it loses by it
 MOST = 178_956_970  # pixels: what Pillow opens at all, 12,000 x 14,900
 HELD = BYTES + 25_000_000  # of a file, of its pixels, and of these as RGB
@@ -23,7 +37,7 @@ STRIP = 1 << 18  # pixels that are made RGB at once
 ORIENTATION = 0x0112  # of EXIF
 
 
-def read_picture(source: Path | bytes, name: str = "", most: int = MOST) -> Picture:
+def read_picture(source: Path | bytes, name: str = "", most: int = MOST) -> Upright:
     """A PNG, JPEG, WEBP or BMP file or its bytes: turned as its EXIF data say, on white, at most `LONGEST` a side.
 
     Raises:
@@ -32,8 +46,8 @@ def read_picture(source: Path | bytes, name: str = "", most: int = MOST) -> Pict
     """
     name = name or str(source if isinstance(source, Path) else "the picture")
     try:
-        with warnings.catch_warnings(action="ignore"), opened(source, most, LONGEST) as (image, taken):
-            return upright(image, taken)
+        with warnings.catch_warnings(action="ignore"), opened(source, most, LONGEST) as (image, longer, taken):
+            return upright(image, longer, taken)
     except TooMuch as error:
         raise UserError(f"{name} is {error}") from error
     except Image.DecompressionBombError as error:
@@ -46,8 +60,11 @@ def read_picture(source: Path | bytes, name: str = "", most: int = MOST) -> Pict
         raise UserError(f"{name} cannot be read ({reason}); {expected}. Is it whole?") from error
 
 
-def upright(image: Image.Image, taken: int = 0) -> Picture:
-    """An opened picture's pixels; it is closed, having taken so many bytes until then."""
+def upright(image: Image.Image, longer: int, taken: int = 0) -> Upright:
+    """An opened picture's pixels; it is closed, having taken so many bytes until then.
+
+    `longer` is its longer side before anything was shrunk.
+    """
     image.load()
     turned = image.getexif().get(ORIENTATION)
     pixels = _rgb(image, taken)
@@ -58,7 +75,7 @@ def upright(image: Image.Image, taken: int = 0) -> Picture:
     if turned in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)
     down, across = -1 if turned in (3, 4, 7, 8) else 1, -1 if turned in (2, 3, 6, 7) else 1
-    return np.ascontiguousarray(pixels[::down, ::across])
+    return Upright(np.ascontiguousarray(pixels[::down, ::across]), longer / max(pixels.shape[:2]))
 
 
 def _rgb(image: Image.Image, taken: int) -> Picture:
@@ -79,7 +96,7 @@ def _shrink(width: int, height: int) -> float:
     return max(max(width, height) / LONGEST, math.sqrt(width * height / LARGEST))
 
 
-def as_picture(value: object) -> Picture:
+def as_picture(value: object) -> Upright:
     """A picture in whatever form a program has it: a path, bytes of a file, a Pillow image, or an array.
 
     An array is uint8, grey (H, W) or (H, W, 1), or RGB (H, W, 3).
@@ -94,7 +111,7 @@ def as_picture(value: object) -> Picture:
     if isinstance(value, bytes | bytearray):
         return read_picture(bytes(value))
     if isinstance(value, Image.Image):
-        return upright(value.copy())
+        return upright(value.copy(), max(value.size))
     pixels = np.asarray(value)
     grey = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 1)
     if pixels.dtype != np.uint8 or not pixels.size or not (grey or (pixels.ndim == 3 and pixels.shape[2] == 3)):
@@ -102,4 +119,4 @@ def as_picture(value: object) -> Picture:
             f"A picture of type {type(value).__name__}, {pixels.dtype} {pixels.shape}: expected a path, the bytes of a "
             f"file, a Pillow image, or an array of uint8, (H, W) grey or (H, W, 3) RGB."
         )
-    return np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2) if grey else pixels
+    return Upright(np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2) if grey else pixels)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from emotion.errors import UserError
 from emotion.inference.frames import Frame, Reel
-from emotion.inference.pictures import Picture, read_picture
+from emotion.inference.pictures import read_picture
 
 NAME, KEPT = "standard input", Path("standard_input")
 AT_ONCE, MOST_BYTES = 1 << 16, 64 << 20  # that are asked for, and that one picture may have
@@ -23,7 +23,7 @@ class Bytes(Protocol):
         """What there is, `size` at most; waits for the first byte; empty at the end."""
 
 
-def piped(file: Bytes, rate: float, every: int = 1) -> Picture | Reel:
+def piped(file: Bytes, rate: float, every: int = 1) -> Frame | Reel:
     """One picture of any format, or what `ffmpeg ... -f mjpeg -` and cameras give, read as it is needed.
 
     Args:
@@ -38,12 +38,12 @@ def piped(file: Bytes, rate: float, every: int = 1) -> Picture | Reel:
     if not stream.has(len(START)):
         raise UserError(f"{NAME} is empty; expected a picture, or JPEGs one after another (ffmpeg -i FILE -f mjpeg -).")
     if not stream.begins(START):
-        return read_picture(stream.rest(), NAME)
+        return _frame(stream.rest())
     each = stream.jpegs()
     first = next(each)
     second = None if SEVERAL_IN_ONE in first[:AT_ONCE] else next(each, None)
     if second is None:
-        return read_picture(first, NAME)
+        return _frame(first)
     reel = Reel(NAME, KEPT, iter(()), rate / every, live=True)
     reel.frames = _read(chain((first, second), each), reel, rate, every)
     return reel
@@ -54,11 +54,16 @@ def _read(jpegs: Iterator[bytes], reel: Reel, rate: float, every: int) -> Iterat
         reel.read += 1
         if number % every == 0:
             try:
-                picture = read_picture(content, NAME)
+                frame = _frame(content)
             except UserError:  # of thousands, one; how many is said in the end
                 reel.damaged += 1
                 continue
-            yield Frame(NAME, KEPT, picture, number, number / rate)
+            yield frame._replace(number=number, time=number / rate)
+
+
+def _frame(content: bytes) -> Frame:
+    picture = read_picture(content, NAME)
+    return Frame(NAME, KEPT, picture.pixels, factor=picture.factor)
 
 
 class _Stream:

@@ -1,14 +1,14 @@
 """From pictures to the faces in them and what they show."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emotion.inference.detectors import Box, Detector, crop
 from emotion.inference.judge import Judge
-from emotion.inference.pictures import Picture, as_picture
+from emotion.inference.pictures import Picture, Upright, as_picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +69,17 @@ class Predictor:
         Raises:
             UserError: one of them is none.
         """
-        if isinstance(images, list | tuple):
-            return self.faces_of([as_picture(image) for image in images])
-        return self.faces_of([as_picture(images)])[0]
+        if not isinstance(images, list | tuple):
+            return self._placed([as_picture(images)])[0]
+        return self._placed([as_picture(image) for image in images])
+
+    def _placed(self, pictures: Sequence[Upright]) -> list[list[Face]]:
+        """The faces of each picture, in pixels of what was given."""
+        found = self.faces_of([picture.pixels for picture in pictures])
+        return [
+            [replace(face, box=face.box.enlarged(picture.factor)) for face in faces]
+            for faces, picture in zip(found, pictures, strict=True)
+        ]
 
     def faces_of(self, pictures: Sequence[Picture]) -> list[list[Face]]:
         """The faces of each picture (H, W, 3), the largest first."""

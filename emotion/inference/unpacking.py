@@ -31,8 +31,8 @@ class TooMuch(ValueError):
 
 
 @contextmanager
-def opened(source: Path | bytes, pixels: int, longest: int) -> Iterator[tuple[ImageFile, int]]:
-    """A PNG, JPEG, WEBP or BMP file that can be unpacked, and the bytes that it then takes.
+def opened(source: Path | bytes, pixels: int, longest: int) -> Iterator[tuple[ImageFile, int, int]]:
+    """A PNG, JPEG, WEBP or BMP file that can be unpacked, its longer side, and the bytes that unpacking it takes.
 
     Args:
         source: the file, or what is in it.
@@ -53,7 +53,7 @@ def opened(source: Path | bytes, pixels: int, longest: int) -> Iterator[tuple[Im
         taken = len(content) + _unpacked(image, content, width * height)
         if taken > BYTES:
             raise TooMuch(_large(f"{width} x {height} pixels, {taken / 1e6:.0f} MB unpacked", f"{BYTES / 1e6:.0f} MB"))
-        yield image, taken
+        yield image, max(width, height), taken
 
 
 class Parts(io.BytesIO):

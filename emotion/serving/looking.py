@@ -76,9 +76,12 @@ class Looker:
             if isinstance(error.__cause__, UnidentifiedImageError):
                 raise NoPicture(f"This is no picture; expected {', '.join(FORMATS)}.") from error
             raise
-        (found,) = self.predictor.faces_of([picture])
+        (found,) = self.predictor.faces_of([picture.pixels])
         maps = self._maps(found[:MAPPED]) if with_maps else []
-        faces = [_described(face) | {"map": maps[i] if i < len(maps) else None} for i, face in enumerate(found)]
+        faces = [
+            _described(face, picture.factor) | {"map": maps[i] if i < len(maps) else None}
+            for i, face in enumerate(found)
+        ]
         return {"faces": faces, "milliseconds": round(1000 * (time.perf_counter() - began), 1)}
 
     def _maps(self, faces: list[Face]) -> list[Answer]:
@@ -117,9 +120,9 @@ def _maker(judge: Judge) -> tuple[Maps | None, str | None]:
     return maps, None
 
 
-def _described(face: Face) -> Answer:
-    box = {"left": face.box.left, "top": face.box.top, "side": face.box.side}
-    return {name: round(float(value), 2) for name, value in box.items()} | {"probabilities": face.shares.tolist()}
+def _described(face: Face, factor: float) -> Answer:
+    left, top, side, _ = (round(float(value), 2) for value in face.box.enlarged(factor))
+    return {"left": left, "top": top, "side": side, "probabilities": face.shares.tolist()}
 
 
 def _laid_out(one: NDArray[np.float32]) -> Answer:

@@ -6,7 +6,8 @@ import sys
 import time
 from collections.abc import Callable
 
-from emotion.cli import near, one_message, terminate
+from emotion.cli import near, one_message
+from emotion.signals import ending
 from emotion.sweeps import command
 
 
@@ -28,12 +29,12 @@ def run_sweep(main: Callable[[], None]) -> None:
         command.note(sweep)
     goes_on = ", which the same command began: what is finished there is not run again" if sweep.went_before else ""
     print(f"sweep of {sweep.size} runs in {near(sweep.folder)}{goes_on}", flush=True)
-    signal.signal(signal.SIGTERM, terminate)
     started = time.time()
     if any(argument.startswith("hydra/launcher=submitit") for argument in sys.argv):
         print(f"what the jobs say: {near(sweep.folder) / cluster.JOBS}/*/*_log.out", flush=True)
     try:
-        main()
+        with ending():
+            main()
     except SystemExit as ended:
         if ended.code:
             _forget_if_empty(sweep)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from emotion.assembly import make_classifier, make_data, make_trainer, resolve
+from emotion.assembly import decide_precision, make_classifier, make_data, make_trainer, resolve
 from emotion.callbacks.ema import ExponentialMovingAverage
 from emotion.callbacks.graceful_stop import Stopped
 from emotion.callbacks.weight_statistics import WeightStatistics, statistics
@@ -50,6 +50,7 @@ def fitted(cfg: DictConfig, *more: object, change: Callable[[EmotionClassifier],
     classifier = make_classifier(settings, data)
     change(classifier)
     before = copy.deepcopy(tuple(classifier.net.parameters()))
+    decide_precision(classifier, settings)
     trainer = make_trainer(settings, limited=False)
     trainer.callbacks[:0] = more
     trainer.fit(classifier, datamodule=data)

@@ -36,6 +36,11 @@ def test_json_lines_hold_everything_of_a_face() -> None:
     assert third == first | {"source": "ü\udcff.jpg", "frame": None, "time": None, "face": 1}
 
 
+def test_a_box_is_in_pixels_of_the_source_however_much_that_was_shrunk() -> None:
+    shrunk = OF_PICTURE._replace(frame=OF_PICTURE.frame._replace(factor=2.5))
+    assert json.loads(written("jsonl", shrunk))["box"] == [3.1, -5.0, 75.0, 75.0]
+
+
 def test_csv_has_a_column_for_each_class() -> None:
     rows = list(csv.DictReader(StringIO(written("csv", OF_VIDEO, OF_PICTURE))))
     assert tuple(rows[0]) == (*COLUMNS, "happy", "sad")

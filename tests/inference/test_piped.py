@@ -7,7 +7,7 @@ from PIL import Image
 
 from emotion.errors import UserError
 from emotion.inference import piped as module
-from emotion.inference.frames import Reel
+from emotion.inference.frames import Frame, Reel
 from emotion.inference.piped import piped
 from tests.pictures import packed, scene
 
@@ -88,8 +88,8 @@ def test_one_picture_is_a_picture_of_any_format() -> None:
         file = BytesIO()
         Image.fromarray(GREYS[1]).save(file, kind)
         found = piped(Trickle(file.getvalue(), 7), rate=10)
-        assert isinstance(found, np.ndarray)
-        assert found.shape == (40, 60, 3)
+        assert isinstance(found, Frame)
+        assert (found.picture.shape, found.number, found.time) == ((40, 60, 3), None, None)
 
 
 def test_a_telephone_s_photograph_with_others_behind_it_is_one_picture() -> None:
@@ -97,8 +97,8 @@ def test_a_telephone_s_photograph_with_others_behind_it_is_one_picture() -> None
     first, second = map(Image.fromarray, GREYS[:2])
     first.save(file, "MPO", save_all=True, append_images=[second])
     found = piped(flowing(file.getvalue()), rate=10)
-    assert isinstance(found, np.ndarray)
-    assert found.mean() == pytest.approx(10, abs=1)
+    assert isinstance(found, Frame)
+    assert found.picture.mean() == pytest.approx(10, abs=1)
 
 
 def test_a_frame_is_there_before_the_next_but_one_is_read() -> None:

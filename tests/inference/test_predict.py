@@ -76,7 +76,7 @@ def test_pictures_of_every_kind_show_the_same_face() -> None:
     Image.fromarray(face).resize((6400, 4800)).save("kinds/huge.jpg", quality=95)
     assert predicted("source=kinds", "annotate=false")[:2] == (6, 6)
     boxes = {line["source"]: np.array(line["box"]) for line in lines()}
-    boxes["kinds/huge.jpg"] *= 640 / 3200
+    boxes["kinds/huge.jpg"] *= 640 / 6400
     for box in boxes.values():
         assert box == pytest.approx(boxes["kinds/grey.bmp"], abs=12)
 
@@ -105,6 +105,18 @@ def test_no_face_is_said_and_no_error(capsys: pytest.CaptureFixture[str]) -> Non
     heard = capsys.readouterr()
     assert "wall.png: no face\n" in heard.out
     assert heard.err.startswith("No face was found. Smaller ones are with detector.smallest=0.02")
+
+
+@pytest.mark.parametrize(("kind", "size"), [("JPEG", (9000, 6000)), ("PNG", (6000, 4500))])
+def test_a_box_is_in_the_pixels_of_the_file_whatever_is_shrunk_to_look_at_it(kind: str, size: tuple[int, int]) -> None:
+    wide, high = size
+    place = [wide // 2, high // 3, high // 2]
+    path = Path(f"large.{kind.lower()}")
+    path.write_bytes(packed(scene(tuple(place), width=wide, height=high), kind))
+    (face,) = emotion.load(accelerator="cpu").predict(path)
+    assert list(face.box[:3]) == pytest.approx(place, abs=high / 12)
+    predicted(f"source={path}", "annotate=false")
+    assert lines()[0]["box"] == pytest.approx([*face.box[:3], face.box.side], abs=0.1)
 
 
 def test_faces_cropped_already_need_no_detector() -> None:

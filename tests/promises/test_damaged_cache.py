@@ -1,7 +1,5 @@
 """Prepared faces that are damaged, or swapped with those of another source, are noticed and prepared anew."""
 
-import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +11,7 @@ import pytest
 from emotion.data.faces import Faces
 from emotion.data.prepared import prepare
 from emotion.errors import UserError
+from emotion.seals import read_json, write_json
 from tests.counted import Tally
 from tests.promises.damage import ANY
 
@@ -59,10 +58,7 @@ def flipped(path: Path, kind: str, number: int) -> None:
 
 def resealed(folder: Path) -> None:
     """The description says what the arrays are by now, but is of another folder."""
-    found = json.loads((folder / "meta.json").read_text())
-    found["meta"]["key"] = "another"
-    found["sha256"] = hashlib.sha256(json.dumps(found["meta"], sort_keys=True).encode()).hexdigest()
-    (folder / "meta.json").write_text(json.dumps(found))
+    write_json(folder / "meta.json", read_json(folder / "meta.json") | {"key": "another"})
 
 
 def swapped(folder: Path) -> None:

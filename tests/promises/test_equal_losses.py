@@ -62,7 +62,7 @@ def losses(model: str, folder: Path, *, draws: bool = False) -> list[float]:
     L.seed_everything(settings["seed"], verbose=False)
     data, source = assembly.make_data(settings)
     classifier = assembly.make_classifier(settings, data)
-    assembly.look_before_bf16(classifier, settings, None)
+    assembly.decide_precision(classifier, settings)
     assembly.tune(classifier, settings, short=source["stand_in"])
     trainer = assembly.make_trainer(settings, limited=False)
     watch = Losses(draws)

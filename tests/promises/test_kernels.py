@@ -12,9 +12,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function
 
-from emotion import kernels, machine
+from emotion import assembly, checkpoints, kernels, machine
 from emotion.building import build
 from emotion.cli import compose
+from emotion.distillation import Teacher
+from emotion.evaluate import evaluate
+from emotion.explain import explain
 from emotion.kernels import Verdict
 from emotion.models.fast_cnn import FastCNN
 from emotion.models.timm_backbone import TimmBackbone
@@ -112,9 +115,9 @@ WRONG: dict[str, Callable[[Tensor], Tensor]] = {
 class Wrong(nn.Module):
     """A linear layer that is wrong in bfloat16 alone."""
 
-    def __init__(self, wrong: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, wrong: Callable[[Tensor], Tensor], width: int = 256) -> None:
         super().__init__()
-        self.weight, self.wrong = nn.Parameter(torch.ones(7, 256)), wrong
+        self.weight, self.wrong = nn.Parameter(torch.ones(7, width)), wrong
 
     def forward(self, values: Tensor) -> Tensor:
         return self.linear(values, self.weight)
@@ -131,11 +134,11 @@ def test_a_layer_that_is_wrong_in_bfloat16_is_named_once_and_float32_is_taken(
     wrong: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     net = nn.Sequential(nn.Flatten(), Wrong(WRONG[wrong]), nn.Linear(7, 7))
-    assert kernels.precision(found(net)) == "32-true"
+    assert kernels.precision([found(net)], "trainer.precision") == "32-true"
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
     assert said[0].startswith("warning: in bfloat16 linear 1 (16x256 and 7x256) is ")
-    assert said[0].endswith("this run computes in float32. trainer.precision=bf16-mixed insists.")
+    assert said[0].endswith("float32 is taken instead. trainer.precision=bf16-mixed insists.")
 
 
 def test_layers_that_are_right_and_no_slower_are_computed_in_bfloat16(capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,7 +147,7 @@ def test_layers_that_are_right_and_no_slower_are_computed_in_bfloat16(capsys: py
     assert kernels.look(net, FACES, torch.channels_last, torch.device("cpu")).error < 1e-2
     assert torch.get_rng_state().equal(state)
     assert all(value.equal(before[name]) for name, value in net.state_dict().items())
-    assert kernels.precision(GOOD) == "bf16-mixed"
+    assert kernels.precision([GOOD, GOOD], "precision") == "bf16-mixed"
     assert GOOD._replace(bfloat16=0.21).complaint() is None  # a tenth is a machine's noise
     assert GOOD._replace(float32=1e-4, bfloat16=1e-3).complaint() is None  # too short to matter
     assert capsys.readouterr() == ("", "")
@@ -152,10 +155,10 @@ def test_layers_that_are_right_and_no_slower_are_computed_in_bfloat16(capsys: py
 
 def test_layers_that_are_slower_in_bfloat16_are_computed_in_float32(capsys: pytest.CaptureFixture[str]) -> None:
     slow = GOOD._replace(slowest="conv2d features.0", float32=0.1, bfloat16=0.4)
-    assert kernels.precision(slow) == "32-true"
+    assert kernels.precision([GOOD, slow, slow], "precision") == "32-true"
     assert capsys.readouterr().err == (
         "warning: the layers of a step take 400.0 ms in bfloat16, 100.0 ms in float32, and conv2d features.0 loses the "
-        "most; this run computes in float32. trainer.precision=bf16-mixed insists.\n"
+        "most; float32 is taken instead. precision=bf16-mixed insists.\n"
     )
 
 
@@ -199,11 +202,48 @@ def test_who_asks_at_once_gets_one_answer() -> None:
     assert len(answers) == 1  # to the last digit of its times
 
 
-@pytest.mark.hard
-@pytest.mark.promise("kernels")
-@pytest.mark.skipif(
+needs_bf16 = pytest.mark.skipif(
     machine.precision("auto", "cpu") != "bf16-mixed", reason="the processor does not compute in bfloat16"
 )
+
+
+@needs_bf16
+def test_whoever_asks_a_trained_network_takes_what_its_layers_allow(
+    small_config: Config, small_run: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def asked(verb: str, *overrides: str) -> str:
+        """The precision in which a verb's scores are, if it tells them; it warns once where that is float32."""
+        capsys.readouterr()
+        cfg = compose(verb, f"checkpoint={run}", "accelerator=cpu", f"cache_dir={CACHE}", *overrides)
+        found = evaluate(cfg) if verb == "evaluate" else next(iter(explain(cfg, Path(verb))["networks"].values()))
+        warned = capsys.readouterr().err.count("float32 is taken instead. precision=bf16-mixed insists.")
+        assert warned == (found["precision"] == "32-true" and "precision=32-true" not in overrides)
+        return str(found["precision"])
+
+    run = small_run(Path("run"), "trainer.max_epochs=1")
+    for verb, few in (("evaluate", []), ("explain", ["faces=7", "faithfulness=null"])):
+        asked(verb, *few)
+        for verdict, expected in ((GOOD, "bf16-mixed"), (GOOD._replace(error=0.5), "32-true")):
+            for path in CACHE.glob("kernels/*.json"):
+                write_json(path, verdict._asdict())
+            assert asked(verb, *few) == expected
+            assert asked(verb, *few, "precision=bf16-mixed") == "bf16-mixed"
+            assert asked(verb, *few, "precision=32-true") == "32-true"
+
+
+@needs_bf16
+def test_a_teacher_that_is_wrong_in_bfloat16_teaches_in_float32(small_config: Config) -> None:
+    settings = assembly.resolve(small_config(f"cache_dir={CACHE}", "trainer.precision=auto"), Path("x"))
+    student, elder = (assembly.make_classifier(settings, assembly.make_data(settings)[0]) for _ in range(2))
+    elder.net = nn.Sequential(nn.Flatten(), Wrong(WRONG["a factor"], 48 * 48))
+    student.teach(Teacher([checkpoints.Loaded(Path(), elder, {}, "", 0)]))
+    assembly.decide_precision(student, settings)
+    assert settings["trainer"]["precision"] == "32-true"
+
+
+@pytest.mark.hard
+@pytest.mark.promise("kernels")
+@needs_bf16
 def test_a_run_takes_what_its_layers_allow_and_goes_on_in_it(
     small_config: Config, tally: Tally, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -63,9 +63,15 @@ def test_faces_are_the_predictor_s(port: int, predictor: Predictor) -> None:
         assert face["map"] is None
 
 
+def test_boxes_are_in_the_pixels_of_the_picture_that_was_sent(port: int) -> None:
+    _, told, _ = ask(port, packed(scene((2000, 1000, 2400), width=6000, height=4500), "JPEG"))
+    (face,) = told["faces"]
+    assert [face[key] for key in ("left", "top", "side")] == pytest.approx([2000, 1000, 2400], abs=400)
+
+
 def test_maps_are_the_explainer_s_of_each_face_s_likeliest_class(port: int, predictor: Predictor) -> None:
     _, told, _ = ask(port, path="/api/look?map=1")
-    (found,) = predictor.faces_of([read_picture(TWO)])
+    (found,) = predictor.faces_of([read_picture(TWO).pixels])
     pixels = torch.from_numpy(np.stack([face.pixels for face in found]))
     targets = torch.tensor([int(face.shares.argmax()) for face in found])
     assert isinstance(predictor.judge, TorchJudge)
