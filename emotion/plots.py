@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from textwrap import fill
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,9 @@ from emotion.calibration import Reliability
 from emotion.evaluation import wilson
 from emotion.files import write_atomically
 
+LETTER = 0.09  # inches of a letter of a tick's label
+FACE_INCHES, FACE_HIGH, FACE_GAP = 1.5, 1.25, 0.06  # of a sheet: from face to face; of that, down and between them
+
 
 def save(figure: Figure, path: Path) -> None:
     """As the file type that the name says, whole or not at all."""
@@ -24,8 +27,9 @@ def save(figure: Figure, path: Path) -> None:
 def confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str], title: str) -> Figure:
     """Rows true, columns predicted; shade and upper figure are shares of the row, the lower figure the faces."""
     share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
-    side = 1.6 + 0.8 * len(classes)
-    figure = Figure(figsize=(side + 0.6, side), layout="constrained")
+    side = 1.2 + 0.8 * len(classes)
+    names = LETTER * max(map(len, classes))
+    figure = _framed(title, side + names, side + names, left=0.5 + names, bottom=0.6 + 0.75 * names)
     axes = figure.subplots()
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for (i, j), value in np.ndenumerate(share):
@@ -36,14 +40,13 @@ def confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str], title
     axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
     axes.set_yticks(range(len(classes)), classes)
     axes.set(xlabel="predicted", ylabel="true")
-    _entitle(figure, title)
     return figure
 
 
 def history(rows: Mapping[int, Mapping[str, float]], best_epoch: int | None = None) -> Figure:
     """Loss, accuracy with macro F1, and learning rates over the epochs of a metrics.csv, counted from 1."""
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    losses, scores, rates = figure.subplots(1, 3)
+    figure = _framed("", 12, 3.6)
+    losses, scores, rates = figure.subplots(1, 3, gridspec_kw={"wspace": 0.25})
     epochs = sorted(rows)
     names = sorted({name for row in rows.values() for name in row})
     lines: list[tuple[Axes, str, list[str], float]] = [
@@ -108,8 +111,8 @@ def reliability(after: Reliability, before: Reliability | None, accuracy: NDArra
         accuracy: of the 1, 2, ..., N surest faces.
         title: above all.
     """
-    figure = Figure(figsize=(10, 5.2), layout="constrained")
-    grid = figure.add_gridspec(2, 2, height_ratios=(4, 1))
+    figure = _framed(title, 10, 5.2)
+    grid = figure.add_gridspec(2, 2, height_ratios=(4, 1), hspace=0.08)
     upper = figure.add_subplot(grid[0, 0])
     lower = figure.add_subplot(grid[1, 0], sharex=upper)
     surest = figure.add_subplot(grid[:, 1])
@@ -133,7 +136,6 @@ def reliability(after: Reliability, before: Reliability | None, accuracy: NDArra
     surest.set(xlabel="the surest % of the faces", ylabel="accuracy %", xlim=(0, 100), ylim=(None, 100.5))
     for axes in (upper, lower, surest):
         axes.grid(alpha=0.3)
-    _entitle(figure, title)
     return figure
 
 
@@ -161,17 +163,41 @@ def faces(
 ) -> Figure:
     """Faces (N, H, W) or (N, H, W, 3) with a caption each, green where the prediction is right and red where not."""
     rows = max(1, -(-len(images) // columns))
-    figure = Figure(figsize=(1.5 * columns, 1.9 * rows), layout="constrained")
-    for axes in figure.subplots(rows, columns, squeeze=False).flat:
-        axes.axis("off")
-    for axes, image, caption, good in zip(figure.axes, images, captions, right, strict=False):
-        axes.imshow(image, cmap="gray", vmin=0, vmax=255)
-        axes.set_title(caption, fontsize=8, color="darkgreen" if good else "firebrick")
+    width, sheet = FACE_INCHES * columns, FACE_INCHES * FACE_HIGH * rows
+    figure = _framed(title, width, sheet + _room(title, width), left=0, right=0, bottom=0)
+    axes = figure.subplots()  # one for all: an axes for each face takes a second more
+    axes.axis("off")
+    for place, (image, caption, good) in enumerate(zip(images, captions, right, strict=True)):
+        down, across = divmod(place, columns)
+        bottom, side = (down + 1) * FACE_HIGH, 1 - FACE_GAP
+        left = across + FACE_GAP / 2
+        axes.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(left, left + side, bottom, bottom - side))
+        colour = "darkgreen" if good else "firebrick"
+        axes.text(across + 0.5, bottom - side - 0.02, caption, ha="center", va="bottom", fontsize=8, color=colour)
+    axes.set(xlim=(0, columns), ylim=(rows * FACE_HIGH, 0))
+    return figure
+
+
+def _framed(
+    title: str, width: float, height: float, left: float = 0.7, right: float = 0.25, bottom: float = 0.6
+) -> Figure:
+    """A figure whose axes leave so many inches free; a layout that finds them out by itself draws everything twice."""
+    figure = Figure(figsize=(width, height))
+    figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - _room(title, width) / height)
     _entitle(figure, title)
     return figure
 
 
+def _room(title: str, width: float) -> float:
+    """Inches that a title takes above all."""
+    return 0.2 * len(_folded(title, width)) + 0.15
+
+
+def _folded(title: str, inches: float) -> list[str]:
+    """Lines no longer than so much, of what `_entitle` writes."""
+    return [part for line in title.splitlines() for part in wrap(line, int(11 * inches))]
+
+
 def _entitle(figure: Figure, title: str) -> None:
     """Above all, in lines no longer than the figure is wide."""
-    letters = int(11 * figure.get_figwidth())
-    figure.suptitle("\n".join(fill(line, letters) for line in title.splitlines()), fontsize=10)
+    figure.suptitle("\n".join(_folded(title, figure.get_figwidth())), fontsize=10)
