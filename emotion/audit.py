@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from emotion.checkpoint_places import named
 from emotion.cli import near as nearby
 from emotion.cli import verb
 from emotion.errors import UserError
@@ -25,6 +26,8 @@ def audit(cfg: DictConfig, folder: Path) -> Settings:
     Raises:
         UserError: something given is missing or wrong.
     """
+    settings: Settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    _check(settings)
     from emotion import audit_page, run_records
     from emotion.data import duplicates, faults
     from emotion.data.ferplus_votes import check_rows, read_votes
@@ -32,8 +35,6 @@ def audit(cfg: DictConfig, folder: Path) -> Settings:
     from emotion.data.sources import locate, not_found
     from emotion.files import write_text
 
-    settings: Settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    _check(settings)
     source = locate(settings["data"])
     if source.stand_in:
         print(f"*** {not_found(settings['data'])} ***\n")
@@ -100,6 +101,7 @@ def _check(settings: Settings) -> None:
         if settings[name] not in choices:
             raise UserError(f"{name}={settings[name]}: expected {', '.join(choices)}.")
     if settings["checkpoint"]:
+        named(settings["checkpoint"])
         from emotion.label_faults import require_cleanlab
 
         require_cleanlab()

@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 import torch
 
 from emotion import archives, building, checkpoint_io, limits, seals, shipped
+from emotion.checkpoint_places import BEST, LAST, SHIPPED, located
 from emotion.classifier import EmotionClassifier
 from emotion.data.sources import stored
 from emotion.errors import UserError
 
-BEST, LAST = Path("checkpoints/best.ckpt"), Path("checkpoints/last.ckpt")
+__all__ = ["BEST", "LAST", "SHIPPED", "located"]
+
 FORMER = LAST.with_name(checkpoint_io.FORMER)
-HUB, SHIPPED = "hub:", ".safetensors"
 SETTINGS = ("hyper_parameters", "datamodule_hyper_parameters")
 """What a checkpoint describes its network and its data by."""
 
@@ -130,29 +131,3 @@ def check_classes(path: Path, own: Sequence[str], data: Sequence[str]) -> None:
             f"{path} tells apart {', '.join(own)}; the data has {', '.join(data)}. "
             f"Choose the labels= that it was trained with, or another checkpoint."
         )
-
-
-def located(source: str | Path) -> Path:
-    """The best checkpoint of a run folder, its last one where there is no best; the file itself; trained weights.
-
-    Raises:
-        UserError: there is none.
-    """
-    if str(source).startswith(HUB):
-        from emotion.publishing.hub import fetched
-
-        return fetched(str(source).removeprefix(HUB))
-    path = Path(source)
-    if path.is_dir():
-        for name in (BEST, LAST):
-            if (path / name).is_file():
-                return path / name
-        raise UserError(f"{path} holds no {BEST}; expected the folder of a run that saved at least once.")
-    if path.is_file():
-        return path
-    if found := shipped.zoo().get(str(source)):
-        return found
-    raise UserError(
-        f"{path} is not there; give a run folder (outputs/NAME/TIME), a .ckpt or .safetensors file, hub:OWNER/NAME, or "
-        f"the name of weights that come with the package ({', '.join(shipped.zoo())})."
-    )

@@ -27,17 +27,18 @@ def demo(cfg: DictConfig) -> None:
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise UserError(f"{error.name} is not installed; the page needs it: pip install 'emotion[demo]'.") from error
-    from emotion.building import build
     from emotion.inference.judge import judge_of
-    from emotion.inference.predictor import Predictor
-    from emotion.serving.guard import is_loopback
-    from emotion.serving.looking import Looker
-    from emotion.serving.server import server
 
     host, limits = settings["host"], settings["limits"]
     with listening(host, settings["port"]) as listener:
         address, port = listener.getsockname()[:2]
         judge = judge_of(settings["checkpoint"], settings["views"], settings["accelerator"])
+        from emotion.building import build
+        from emotion.inference.predictor import Predictor
+        from emotion.serving.guard import is_loopback
+        from emotion.serving.looking import Looker
+        from emotion.serving.server import server
+
         looker = Looker(Predictor(judge, build(settings["detector"])), limits["megapixels"])
         local = is_loopback(address)
         serving = server(looker, host, settings["hosts"], limits, local)

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from emotion import checkpoints
+from emotion.checkpoint_places import named
 from emotion.checkpoints import Loaded
 from emotion.classifier import EmotionClassifier
-from emotion.cli import listed
-from emotion.errors import UserError
 from emotion.views import averaged
 
 
@@ -101,9 +100,4 @@ def load(sources: str | Path | Sequence[object]) -> Ensemble:
     Raises:
         UserError: none is named, one is missing or is none of ours, or they tell other classes apart.
     """
-    if not isinstance(sources, str | Path | Sequence):
-        raise UserError(f"checkpoint={sources}: expected a run folder, a .ckpt file, or several of them.")
-    named = [str(sources)] if isinstance(sources, Path) else listed(sources)
-    if not named:
-        raise UserError("checkpoint= names none; expected checkpoint=RUN, or several of them: checkpoint=[RUN,RUN].")
-    return Ensemble([checkpoints.load(source) for source in named])
+    return Ensemble([checkpoints.load(source) for source in named(sources)])

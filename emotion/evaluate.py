@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from emotion.checkpoint_places import BEST, SHIPPED, named
 from emotion.cli import console, near, verb
 from emotion.errors import UserError
 
@@ -32,11 +33,12 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> Settin
     Raises:
         UserError: something given is missing or wrong, or the data has other classes than the checkpoint.
     """
+    settings: Settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    named(settings["checkpoint"])
+    _check(settings)
     from emotion import ensemble, evaluation, kernels, machine, report, score_tables
     from emotion.checkpoint_data import data_of
 
-    settings: Settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    _check(settings)
     subset, views, accelerator = settings["subset"], settings["views"], settings["accelerator"]
     judge = ensemble.load(settings["checkpoint"]).to(machine.device(accelerator))
     data = data_of(judge.loaded[0], settings)
@@ -51,11 +53,11 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> Settin
         judge, data.faces.images, data.labels, rows, trained_on, (views,), precision, data.votes
     )[views]
     scores = judged.scores | {"slices": _slices(judged, data, votes)}
-    named = [f"{path} at temperature {t:.3g}" for path, t in zip(judge.paths, judge.temperatures, strict=True)]
-    several = f"the mean of {len(named)} checkpoints"
-    title = f"{subset} of {data.faces.source}\n{named[0] if len(named) == 1 else several}"
-    if len(named) > 1:
-        print("\n".join([f"{several}:", *named]))
+    each = [f"{path} at temperature {t:.3g}" for path, t in zip(judge.paths, judge.temperatures, strict=True)]
+    several = f"the mean of {len(each)} checkpoints"
+    title = f"{subset} of {data.faces.source}\n{each[0] if len(each) == 1 else several}"
+    if len(each) > 1:
+        print("\n".join([f"{several}:", *each]))
     score_tables.print_scores(title, {views: scores})
     score_tables.print_slices(scores["slices"])
     if settings["robustness"]:
@@ -147,8 +149,6 @@ def _robustness(judge: "Ensemble", data: "EmotionDataModule", judged: "Judged", 
 
 def _place(settings: Settings, judge: "Ensemble", data: "EmotionDataModule", folder: Path) -> tuple[Path, str]:
     """The folder, in a single checkpoint's run unless `output` says otherwise, and the name that files begin with."""
-    from emotion.checkpoints import BEST, SHIPPED
-
     stem = "ensemble"
     if len(judge.loaded) == 1:
         path = judge.loaded[0].path

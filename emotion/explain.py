@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from emotion.checkpoint_places import named
 from emotion.cli import duration, is_whole, near, verb
 from emotion.errors import UserError
 
@@ -27,6 +28,10 @@ def explain(cfg: DictConfig, folder: Path) -> Settings:
     Raises:
         UserError: something given is missing or wrong.
     """
+    settings: Settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    for source in filter(None, (settings["checkpoint"], settings["beside"])):
+        named(source)
+    _check(settings)
     import numpy as np
     from rich.progress import Progress
 
@@ -36,8 +41,6 @@ def explain(cfg: DictConfig, folder: Path) -> Settings:
     from emotion.explainers.explanations import BATCH
     from emotion.files import write_atomically, write_text
 
-    settings: Settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    _check(settings)
     networks = _networks(settings)
     subjects = subjects_of(list(networks.values()), settings)
     asked = settings["precision"], BATCH, settings["accelerator"], settings["cache_dir"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from emotion.checkpoint_places import SHIPPED, named
 from emotion.cli import near, verb
 from emotion.errors import UserError
 
@@ -31,11 +32,12 @@ def export(cfg: DictConfig, folder: Path) -> Settings:
     Raises:
         UserError: something given is missing or wrong, or what would be written does not say what the checkpoint says.
     """
+    settings: Settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    named(settings["checkpoint"])
+    _check(settings)
     from emotion import ensemble, run_records
     from emotion.files import write_text
 
-    settings: Settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    _check(settings)
     judge = ensemble.load(settings["checkpoint"]).eval()
     place, name = Path(settings["output"] or _place(judge, folder)), settings["name"] or _name(judge)
     task = {"onnx": _onnx, "weights": _weights, "web": _web}[settings["target"]]
@@ -162,7 +164,6 @@ def _place(judge: "Ensemble", folder: Path) -> Path:
 def _name(judge: "Ensemble") -> str:
     """The run's, or that of weights that travelled; of several the networks' own."""
     from emotion import run_records
-    from emotion.checkpoints import SHIPPED
 
     if len(judge.loaded) > 1:
         return "ensemble"

@@ -3,11 +3,12 @@
 from typing import Any
 
 from emotion import report, shipped
+from emotion.checkpoint_places import zoo
 
 
 def table() -> str:
     """Markdown: a line for each of the weights, the best on its own test part first."""
-    told = {name: shipped.description(path)["record"] for name, path in shipped.zoo().items()}
+    told = {name: shipped.description(path)["record"] for name, path in zoo().items()}
     order = sorted(told, key=lambda name: -told[name]["scores"]["test"]["none"]["all"]["accuracy"][0])
     return report.markdown([_line(name, told[name]) for name in order])
 
@@ -19,7 +20,7 @@ def _line(name: str, record: dict[str, Any]) -> dict[str, str]:
     return {
         "checkpoint": f"`{name}`",
         "parameters": f"{record['parameters']:,}",
-        "MB": f"{shipped.zoo()[name].stat().st_size / 1e6:.1f}",
+        "MB": f"{zoo()[name].stat().st_size / 1e6:.1f}",
         "classes": str(len(record["config"]["labels"])),
         "accuracy %": report.spread(one["all"]["accuracy"]),
         "macro F1 %": report.spread(one["all"]["macro_f1"]),

@@ -26,7 +26,6 @@ from emotion.limits import check_settings, json_of
 FORMAT = "emotion 1"
 CONFIG = "config.json"  # beside weights of another name, as the Hub has it
 KEPT = ("hyper_parameters", "datamodule_hyper_parameters", "EmotionDataModule", "epoch")
-ZOO = Path(__file__).parent / "zoo"
 
 
 def write(weights: Path, description: Path, content: Mapping[str, Any], record: Mapping[str, Any] | None) -> None:
@@ -90,11 +89,6 @@ def beside(weights: Path) -> Path | None:
     """The description of weights of ours; None where they are somebody else's."""
     choices = (weights.with_suffix(".json"), weights.with_name(CONFIG))
     return next((path for path in choices if path.is_file()), None)
-
-
-def zoo() -> dict[str, Path]:
-    """The trained weights that come with the package, by name."""
-    return {path.stem: path for path in sorted(ZOO.glob("*.safetensors"))}
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The verbs as people type them: their messages, exit statuses and folders, in processes of their own."""
+"""The verbs as people type them: their messages, exit statuses and folders."""
 
 import json
 import os
@@ -15,19 +15,13 @@ import pytest
 from emotion.checkpoints import BEST, LAST
 from emotion.cli import compose
 from emotion.errors import UserError
+from tests.processes import typed
 
 SMALL = [
     "model.widths=[8,16]", "model.convs=[1,1]", "model.reduction=4", "model.hidden=8", "input=grey48",
     "compile.cpu=false", "data=synthetic", "data.training=16", "data.public_test=2", "data.private_test=2",
     "batch_size=16", "trainer.max_epochs=1", "trainer.accelerator=cpu", "logger=csv",
 ]  # fmt: skip
-
-
-def emotion(verb: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", f"emotion.{verb}", *arguments], capture_output=True, text=True, env=environment
-    )
 
 
 MISTAKES = {
@@ -49,11 +43,11 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_message(mistake: str) -> None:
     (verb, *arguments), message = MISTAKES[mistake]
-    done = emotion(verb, *arguments)
-    assert done.returncode != 0
-    assert re.search(message, done.stderr), done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.splitlines()) < 30
+    done = typed(verb, *arguments)
+    assert done.status != 0
+    assert re.search(message, done.err), done.err
+    assert "Traceback" not in done.err
+    assert len(done.err.splitlines()) < 30
     assert not list(Path.cwd().rglob("*.ckpt"))
 
 
@@ -93,15 +87,15 @@ def test_an_output_that_nobody_reads_on_is_no_traceback(fer_csv: Path) -> None:
 
 
 def test_the_whole_way_from_prepare_to_evaluate(fer_csv: Path) -> None:
-    prepared = emotion("prepare")
-    assert "NOT the published file" in prepared.stdout
-    trained = emotion("train", *[o for o in SMALL if not o.startswith("data")], "data=auto", "split=official")
-    assert trained.returncode == 0, trained.stderr
-    assert trained.stderr == ""
+    prepared = typed("prepare")
+    assert "NOT the published file" in prepared.out
+    trained = typed("train", *[o for o in SMALL if not o.startswith("data")], "data=auto", "split=official")
+    assert trained.status == 0, trained.err
+    assert trained.err == ""
     (run,) = Path("outputs/v4_attention").iterdir()
-    assert f"run: {run}" in trained.stdout
-    evaluated = emotion("evaluate", f"checkpoint={run}", "views=flip")
-    assert evaluated.returncode == 0, evaluated.stderr
+    assert f"run: {run}" in trained.out
+    evaluated = typed("evaluate", f"checkpoint={run}", "views=flip")
+    assert evaluated.status == 0, evaluated.err
     record = json.loads((run / "record.json").read_text())
     assert record["command"].startswith("python -m emotion.train 'model.widths=[8,16]'")
     assert (run / "evaluation" / "best_official_test_flip.json").is_file()
@@ -110,13 +104,13 @@ def test_the_whole_way_from_prepare_to_evaluate(fer_csv: Path) -> None:
 @pytest.mark.hard
 def test_a_sweep_over_systems_lies_under_none_of_them() -> None:
     few = [*(o for o in SMALL if not o.startswith(("model", "input"))), "trainer.limit_train_batches=1"]
-    done = emotion("train", "-m", *few, "labels=seven", "experiment=simple_cnn,compact_cnn")
-    assert done.returncode == 0, done.stderr
+    done = typed("train", "-m", *few, "labels=seven", "experiment=simple_cnn,compact_cnn")
+    assert done.status == 0, done.err
     records = sorted(path.relative_to("outputs/sweep") for path in Path("outputs").rglob("record.json"))
     assert [path.parts[1] for path in records] == ["experiment=compact_cnn", "experiment=simple_cnn"]
-    compared = emotion("compare", "outputs/sweep", "views=flip")
-    assert compared.returncode == 0, compared.stderr
-    assert "simple_cnn is " in compared.stdout
+    compared = typed("compare", "outputs/sweep", "views=flip")
+    assert compared.status == 0, compared.err
+    assert "simple_cnn is " in compared.out
     assert list(Path("outputs/compare").glob("*/comparison.png"))
 
 
@@ -137,10 +131,10 @@ def test_a_signal_stops_cleanly_and_the_run_resumes(signum: int, status: int) ->
     assert child.returncode == status, said
     (run,) = Path("outputs/v4_attention").iterdir()
     assert f"python -m emotion.train resume={run}" in said
-    refused = emotion("train", f"resume={run}", "model=v4_attention", "optimizer.lr=1")
-    assert "cannot take model=v4_attention optimizer.lr=1; expected nothing else" in refused.stderr
-    resumed = emotion("train", f"resume={run}", "trainer.max_epochs=12")
-    assert resumed.returncode == 0, resumed.stderr
+    refused = typed("train", f"resume={run}", "model=v4_attention", "optimizer.lr=1")
+    assert "cannot take model=v4_attention optimizer.lr=1; expected nothing else" in refused.err
+    resumed = typed("train", f"resume={run}", "trainer.max_epochs=12")
+    assert resumed.status == 0, resumed.err
     assert (run / BEST).is_file()
     assert (run / "record.json").is_file()
     assert list(Path("outputs/v4_attention").iterdir()) == [run]
@@ -165,5 +159,5 @@ def test_wheel_carries_conf_and_runs_from_any_folder(tmp_path: Path, project: Pa
 
 
 def test_help_lists_the_groups() -> None:
-    said = emotion("train", "--help").stdout
+    said = typed("train", "--help").out
     assert "model: " in said

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from emotion import checkpoints
-from tests.sweeps.conftest import Ended, swept
+from tests.processes import Ended
+from tests.sweeps.conftest import swept
 
 __all__ = ["swept"]
 Swept = Callable[..., Ended]

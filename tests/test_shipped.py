@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from emotion import checkpoints, ensemble, run_records, seals, shipped
 from emotion.building import build
 from emotion.checkpoint_data import data_of
+from emotion.checkpoint_places import zoo
 from emotion.cli import compose
 from emotion.errors import UserError
 from emotion.evaluate import evaluate
@@ -123,9 +124,9 @@ def test_weights_cut_short_are_refused(kept: Path) -> None:
         checkpoints.load(kept)
 
 
-@pytest.mark.parametrize("name", shipped.zoo())
+@pytest.mark.parametrize("name", zoo())
 def test_weights_that_come_with_the_package_are_small_and_whole(name: str) -> None:
-    assert shipped.zoo()[name].stat().st_size <= 12_000_000
+    assert zoo()[name].stat().st_size <= 12_000_000
     loaded = checkpoints.load(name)
     record = run_records.record_of(loaded)
     assert record is not None
@@ -138,7 +139,7 @@ def test_weights_that_come_with_the_package_are_small_and_whole(name: str) -> No
 
 
 @pytest.mark.fer2013
-@pytest.mark.parametrize("name", shipped.zoo())
+@pytest.mark.parametrize("name", zoo())
 def test_a_thousand_test_faces_agree_with_their_record(name: str, fer2013: Path) -> None:
     record = run_records.record_of(checkpoints.load(name))
     assert record is not None

@@ -68,8 +68,7 @@ def test_a_named_backbone_trains_frozen_and_unfrozen(model: str) -> None:
         freeze(net, train)
         before = {name: value.clone() for name, value in net.state_dict().items()}
         optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16):
-            nn.functional.cross_entropy(net(faces), torch.tensor([0, 1])).backward()
+        nn.functional.cross_entropy(net(faces), torch.tensor([0, 1])).backward()
         assert {name for name, p in net.named_parameters() if p.grad is not None} == {
             name for name, p in net.named_parameters() if train == "all" or name.startswith("head.")
         }

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
+from tests.processes import context
 from tests.promises.memory import forget_peak, peak
-from tests.promises.processes import context
 
 Command = Sequence[str]
 """A verb and its arguments."""

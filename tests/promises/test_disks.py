@@ -15,7 +15,7 @@ from emotion.inference.onnx_judge import OnnxJudge
 from emotion.loggers import read_metrics
 from tests.conftest import csv_lines
 from tests.counted import Tally
-from tests.promises.processes import Moment, begin
+from tests.processes import Moment, begin
 from tests.test_cli import SMALL
 from tests.test_disk import disk
 

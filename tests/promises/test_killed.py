@@ -16,7 +16,7 @@ from emotion.data.prepared import prepare
 from emotion.loggers import read_metrics
 from tests.conftest import csv_lines
 from tests.counted import Tally
-from tests.promises.processes import Moment, Verb, begin
+from tests.processes import Moment, Verb, begin
 from tests.test_cli import SMALL
 from tests.test_resume import content, differences
 

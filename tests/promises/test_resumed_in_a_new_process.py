@@ -12,7 +12,7 @@ from emotion.cli import compose
 from emotion.train import train
 from tests.conftest import SMALL, signal_at
 from tests.counted import Tally
-from tests.promises.processes import begin
+from tests.processes import begin
 from tests.test_resume import content, differences, uninterrupted
 
 FEW = [

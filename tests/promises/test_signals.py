@@ -10,7 +10,7 @@ import pytest
 
 from emotion import checkpoints
 from tests.counted import Tally
-from tests.promises.processes import Moment, begin
+from tests.processes import Moment, begin
 from tests.test_cli import SMALL
 
 RUN = Path("run")

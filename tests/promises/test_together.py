@@ -13,7 +13,7 @@ import pytest
 from emotion import checkpoints
 from emotion.data.prepared import prepare
 from tests.counted import Tally
-from tests.promises.processes import Moment, begin
+from tests.processes import Moment, begin
 from tests.slurm.cluster import wait
 from tests.test_cli import SMALL
 

@@ -1,20 +1,12 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from emotion.train import many_or_one
+from tests.processes import Ended
 from tests.test_cli import SMALL
-
-
-class Ended(NamedTuple):
-    """What a command came to."""
-
-    status: int
-    out: str
-    err: str
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from emotion.run_folder import read
 from emotion.run_records import read_record
 from emotion.sweeps.study import distributions
 from tests.conftest import signal_at
-from tests.sweeps.conftest import Ended, only
+from tests.processes import Ended
+from tests.sweeps.conftest import only
 
 Swept = Callable[..., Ended]
 SEARCH = ("sweep=tpe", "study.startup=2", "trainer.max_epochs=2", "hydra.sweep.dir=search")

@@ -22,8 +22,9 @@ from emotion.sweeps import command
 from emotion.sweeps.devices import own_device
 from emotion.train import train
 from tests.conftest import options, signal_at
-from tests.sweeps.conftest import Ended, only
-from tests.test_cli import SMALL, emotion
+from tests.processes import Ended, typed
+from tests.sweeps.conftest import only
+from tests.test_cli import SMALL
 
 Swept = Callable[..., Ended]
 
@@ -122,13 +123,13 @@ def test_who_launches_a_sweep_makes_it_no_other(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.hard
 def test_runs_beside_each_other_each_have_their_own_output() -> None:
-    done = emotion("train", "-m", *SMALL, "seed=0,1", "model.weights=random", "batch_size=4,0", "name=joblib",
+    done = typed("train", "-m", *SMALL, "seed=0,1", "model.weights=random", "batch_size=4,0", "name=joblib",
                    "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")  # fmt: skip
-    assert done.returncode == 1, done.stderr
-    assert "4 runs: " in done.stdout
-    assert "2 finished" in done.stdout
-    assert "2 failed" in done.stdout
-    assert "Epoch" not in done.stdout
+    assert done.status == 1, done.err
+    assert "4 runs: " in done.out
+    assert "2 finished" in done.out
+    assert "2 failed" in done.out
+    assert "Epoch" not in done.out
     for path in Path("outputs/joblib").glob("*/batch_size=4*"):
         assert "wrote" in (path / "output.txt").read_text()
 
@@ -150,9 +151,9 @@ def test_processes_of_one_sweep_do_no_run_twice() -> None:
     both[0].kill()
     for one in both:
         one.wait(120)
-    third = emotion("train", *given)
-    assert third.returncode == 0, third.stderr
-    assert "4 runs: 4 finished" in third.stdout
+    third = typed("train", *given)
+    assert third.status == 0, third.err
+    assert "4 runs: 4 finished" in third.out
     import optuna
 
     (study,) = optuna.get_all_study_summaries("sqlite:///s/study.db")
@@ -164,11 +165,11 @@ def test_runs_of_a_sweep_may_be_of_two_processes_each() -> None:
     two = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
     few = [one for one in SMALL if not one.startswith(("batch_size", "trainer."))]
     for given in (["-m", "seed=0,1"], ["sweep=tpe", "study.trials=2", "study.pruner.n_startup_trials=0"]):
-        done = emotion(
+        done = typed(
             "train", *given, *few, *two, "batch_size=8", "trainer.max_epochs=2", f"hydra.sweep.dir=of{len(given)}"
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "2 runs: " in done.stdout
+        assert done.status == 0, done.out + done.err
+        assert "2 runs: " in done.out
     assert len(list(Path().glob("*/*/record.json"))) == 4
     assert not Path("outputs").exists()
 
@@ -269,7 +270,7 @@ def test_a_process_of_its_own_that_is_killed_leaves_the_others() -> None:
     assert sweep.returncode == 1
     assert "1 finished" in said
     assert "1 stopped" in said
-    again = emotion("train", *given)
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert "2 runs: 2 finished" in again.stdout
+    again = typed("train", *given)
+    assert again.status == 0, again.out + again.err
+    assert "2 runs: 2 finished" in again.out
     assert len(record(Path("s/seed=1"))["resumed"]) == 1  # type: ignore[arg-type]

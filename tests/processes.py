@@ -1,13 +1,14 @@
-"""Verbs in processes of their own, which are stopped and killed: forked from a server that has imported it all."""
+"""Verbs in processes of their own, as people type them: forked from a server that has imported it all."""
 
-import importlib
 import multiprocessing
 import os
+import runpy
 import sys
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import torch
@@ -15,11 +16,11 @@ import torch
 import emotion.assembly
 import emotion.best_epoch
 import emotion.going_on
-import emotion.sweeps.job  # noqa: F401  what a run imports when it comes to it, so that each process need not
+import emotion.sweeps.job  # noqa: F401  what a verb imports when it comes to it, so that each process need not
 
 torch.set_num_threads(1)
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["tests.promises.processes"])
+context.set_forkserver_preload(["tests.processes"])
 
 
 class Verb(NamedTuple):
@@ -49,29 +50,54 @@ class Moment(NamedTuple):
     waits: bool = False
 
 
-def begin(verb: str, arguments: Sequence[str], log: Path, moment: Moment | None = None) -> Verb:
-    """Start `python -m emotion.<verb> <arguments>` here, and have it tell of a moment."""
+def begin(
+    verb: str, arguments: Sequence[str], log: Path, moment: Moment | None = None, errors: Path | None = None
+) -> Verb:
+    """Start `python -m emotion.<verb> <arguments>` here, and have it tell of a moment; `log` is of both its outputs.
+
+    With `errors` its standard error goes there.
+    """
     told, telling = context.Pipe()
-    asked = (verb, list(arguments), dict(os.environ), str(log), telling, moment)
+    asked = (verb, list(arguments), dict(os.environ), str(log), str(errors or log), telling, moment)
     process = context.Process(target=_run, args=asked)
     process.start()
     telling.close()
     return Verb(process, told, log)
 
 
+class Ended(NamedTuple):
+    """What a verb came to."""
+
+    status: int
+    out: str
+    err: str
+
+
+def typed(verb: str, *arguments: str) -> Ended:
+    """`python -m emotion.<verb> <arguments>` here, to its end."""
+    with TemporaryDirectory() as folder:
+        out, err = Path(folder) / "out", Path(folder) / "err"
+        status = begin(verb, arguments, out, errors=err).ended()
+        return Ended(status, out.read_text(), err.read_text())
+
+
 def _run(
-    verb: str, arguments: list[str], environment: dict[str, str], log: str, telling: Connection, moment: Moment | None
+    verb: str,
+    arguments: list[str],
+    environment: dict[str, str],
+    log: str,
+    errors: str,
+    telling: Connection,
+    moment: Moment | None,
 ) -> None:
     os.environ |= environment
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
+    for number, path in ((1, log), (2, errors)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     sys.argv = [f"emotion.{verb}", *arguments]
     sys.orig_argv = ["python", "-m", f"emotion.{verb}", *arguments]
     if moment:
         sys.addaudithook(_teller(telling, moment))
-    module = importlib.import_module(f"emotion.{verb}")
-    getattr(module, "many_or_one", module.main)()
+    runpy.run_module(f"emotion.{verb}", run_name="__main__", alter_sys=True)
 
 
 def _teller(telling: Connection, moment: Moment) -> Callable[[str, tuple[object, ...]], None]:
