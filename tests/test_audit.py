@@ -178,7 +178,7 @@ def test_of_several_checkpoints_a_held_out_face_is_new_to_all(
 def test_a_missing_cleanlab_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "cleanlab.filter", None)
     with pytest.raises(UserError, match=re.escape("pip install 'emotion[audit]'")):
-        audit(compose("audit", "data=synthetic", "checkpoint=x"), tmp_path / "out")
+        audit(compose("audit", "data=synthetic", "checkpoint=fast_cnn"), tmp_path / "out")
 
 
 def test_a_run_leaves_out_what_an_audit_listed(faulty: Path, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion.checkpoint_places import named
 from emotion.errors import UserError
 
 ONNX = ".onnx"
@@ -37,6 +36,8 @@ def judge_of(checkpoint: str | Path | Sequence[object], views: str = "none", acc
         return OnnxJudge(Path(checkpoint), views)
     if not isinstance(checkpoint, str | Path) and any(str(one).endswith(ONNX) for one in checkpoint):
         raise UserError(f"checkpoint={checkpoint}: ONNX files are asked alone; give one, or checkpoints that are not.")
+    from emotion.checkpoint_places import named
+
     named(checkpoint)
     from emotion.inference.torch_judge import TorchJudge
 
