@@ -105,7 +105,7 @@ def opened(path: Path, kind: str, expected: str) -> object:
         UserError: it cannot be read, holds more than data, or is a checkpoint of ours that was changed since.
     """
     try:
-        if seals.is_sealed(path):
+        if sealed := seals.is_sealed(path):
             seals.check(path)
         archives.check_archive(path)
         with warnings.catch_warnings(action="ignore"):  # of what it cannot read, which is an error besides
@@ -115,8 +115,8 @@ def opened(path: Path, kind: str, expected: str) -> object:
         if isinstance(error, pickle.UnpicklingError):  # torch's words advise to run whatever is in it
             reason = "torch.save did not write it, or more than numbers and settings are in it"
         raise UserError(f"{path} cannot be read as {kind} ({reason}); expected {expected}. Is it whole?") from error
-    if isinstance(content, dict) and "datamodule_hyper_parameters" in content:
-        seals.check(path)
+    if not sealed and isinstance(content, dict) and "datamodule_hyper_parameters" in content:
+        seals.check(path)  # which says what is missing
     return content
 
 

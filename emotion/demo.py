@@ -33,7 +33,7 @@ def demo(cfg: DictConfig) -> None:
     with listening(host, settings["port"]) as listener:
         address, port = listener.getsockname()[:2]
         judge = judge_of(settings["checkpoint"], settings["views"], settings["accelerator"])
-        from emotion.building import build
+        from emotion.building import build  # with the rest, which takes seconds, once the checkpoint is there
         from emotion.inference.predictor import Predictor
         from emotion.serving.guard import is_loopback
         from emotion.serving.looking import Looker

@@ -62,11 +62,8 @@ def precision(found: Iterable[Verdict], setting: str) -> str:
     """
     why = next(filter(None, (one.complaint() for one in found)), None)
     if why and distributed.is_first():
-        print(
-            f"warning: {why}; float32 is taken instead. {setting}=bf16-mixed insists.",
-            file=sys.stderr,
-            flush=True,
-        )
+        said = f"warning: {why}; float32 is taken instead. {setting}=bf16-mixed insists."
+        print(said, file=sys.stderr, flush=True)
     return "32-true" if why else "bf16-mixed"
 
 

@@ -98,7 +98,7 @@ def read_predictions(run: Run, views: str) -> Predictions:
     path, classes = run.folder / PREDICTIONS, len(run.record["config"]["labels"])
     expected = f"expected what a run leaves beside its record, with views {views}"
     try:
-        seals.is_listed(path)
+        seals.check_listed(path)
         columns: dict[str, Any] = archives.arrays_of(path)
         found = Predictions(*(columns[name] for name in ("rows", "labels", "clean", views)))
     except archives.UNREADABLE as error:

@@ -50,7 +50,7 @@ def check(archive: Path) -> None:
     Raises:
         UserError: naming the file.
     """
-    if is_listed(archive):
+    if check_listed(archive):
         return
     digest, left = hashlib.sha256(), archive.stat().st_size - LENGTH
     with archive.open("rb") as file:
@@ -62,11 +62,11 @@ def check(archive: Path) -> None:
         raise UserError(f"{archive} is damaged: its content is not of the digest that it was written with. {RESTORE}")
 
 
-def is_listed(path: Path) -> bool:
-    """Whether the record of a finished run lists this file, with the digest that it has.
+def check_listed(path: Path) -> bool:
+    """Whether the record of a finished run lists this file; if so, it is what is listed.
 
     Raises:
-        UserError: naming both.
+        UserError: it is not, naming both.
     """
     for folder in list(path.parents)[:2]:
         if (record := folder / RECORD).is_file():

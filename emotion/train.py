@@ -57,12 +57,13 @@ def _train(cfg: DictConfig, settings: Settings, run_dir: Path) -> float:
     data, source = assembly.make_data(settings)
     classifier = assembly.make_classifier(settings, data)
     loaded = None if settings["resume"] else assembly.load_weights(classifier, settings)
-    taught = assembly.teach(classifier, settings)
-    assembly.decide_precision(classifier, settings, former)
     if settings.get("preflight", {}).get("run"):
         from emotion.preflight import preflight
 
+        assembly.decide_precision(classifier, settings)
         return preflight(classifier, data, settings, run_dir)
+    taught = assembly.teach(classifier, settings)
+    assembly.decide_precision(classifier, settings, former)
     compiled = assembly.tune(classifier, settings, short=source["stand_in"])
     if former:
         going_on.check_teachers(former.get("distillation"), taught)

@@ -48,6 +48,11 @@ def test_a_healthy_recipe_passes_and_leaves_no_run(small_config: Config, capsys:
     assert max(map(len, map(str.rstrip, said.splitlines()))) <= 80
 
 
+def test_a_student_is_looked_at_alone(small_config: Config) -> None:
+    assert train(small_config(*QUICK, "distillation={teacher:nowhere,temperature:4.0,weight:0.9}"), RUN) >= 0.9
+    assert failing() == []
+
+
 def test_nothing_leaks_into_the_classifier(small_config: Config) -> None:
     seen: list[EmotionClassifier] = []
     was: list[dict[str, Tensor]] = []
