@@ -4,6 +4,7 @@ import importlib
 import mmap
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ ELSEWHERE = re.compile(rb"\n[\x08\x88][\x80\x00]{0,9}location")
 """How ONNX, a protocol buffer, writes the key under which a tensor names the file that its numbers are in."""
 
 LARGEST_SIDE = 4096
+MOST = 600_000_000
+"""Bytes that a process's files may compute with, besides their weights: ten bytes of a file can ask for any number. Of
+faces that take more than that together fewer are asked at a time."""
 
 
 class OnnxJudge:
@@ -37,21 +41,26 @@ class OnnxJudge:
         threads: that it computes with; 0 for as many as the machine has cores.
 
     Raises:
-        UserError: it is missing, is no ONNX, is another's, or has other views inside.
+        UserError: it is missing, no ONNX or another's, has other views inside, or takes more than `MOST` for a face.
     """
 
     def __init__(self, source: Path | bytes, views: str | None = None, threads: int = 0) -> None:
         runtime = needed("onnxruntime")
+        _bound_memory()
         if isinstance(source, Path) and not source.is_file():
             raise UserError(f"{source} is not there; expected a file that python -m emotion.export wrote.")
-        name = "the file" if isinstance(source, bytes) else str(source)
+        self.file = name = "the file" if isinstance(source, bytes) else str(source)
         _check_whole(source, name)
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # errors
+        options.log_severity_level = 4  # fatal; all others are raised besides
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        beyond_bounds = ["ConstantFolding"]  # computes before there is a bound; our exporter has done it
+        self.failure = runtime.capi.onnxruntime_pybind11_state.Fail
         try:
             content = source if isinstance(source, bytes) else str(source)
-            self.session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            providers = ["CPUExecutionProvider"]
+            self.session = runtime.InferenceSession(content, options, providers, disabled_optimizers=beyond_bounds)
         except Exception as error:  # its own kinds have no common ancestor besides
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(f"{name} cannot be read as ONNX ({reason}). Is it whole?") from error
@@ -67,7 +76,23 @@ class OnnxJudge:
 
     def probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Faces (B, side, side), or (B, side, side, 3) of three channels, to probabilities (B, K)."""
-        found: NDArray[np.float32] = self.session.run([PROBABILITIES], {FACES: np.ascontiguousarray(faces)})[0]
+        return self._asked(PROBABILITIES, faces)
+
+    def _asked(self, output: str, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """An output for the faces (B, ...), fewer of them at a time where all together take too much.
+
+        Raises:
+            UserError: one alone does.
+        """
+        try:
+            found: NDArray[np.float32] = self.session.run([output], {FACES: np.ascontiguousarray(faces)})[0]
+        except self.failure as error:
+            if len(faces) == 1:
+                raise UserError(
+                    f"{self.file} cannot be asked, or takes more than {MOST / 1e6:.0f} MB for a face; {EXPECTED}."
+                ) from error
+            half = len(faces) // 2
+            return np.concatenate([self._asked(output, faces[:half]), self._asked(output, faces[half:])])
         return found
 
     def _check_answer(self, name: str) -> None:
@@ -76,6 +101,8 @@ class OnnxJudge:
         try:
             found = self.probabilities(np.zeros(shape, np.uint8))
             right = found.shape == (1, len(self.classes)) and bool(abs(found.sum() - 1) < 0.01)  # nan is not either
+        except UserError:
+            raise
         except Exception as error:  # the runtime's own kinds
             raise UserError(f"{name} cannot be asked ({str(error).splitlines()[0]}); {EXPECTED}.") from error
         if not right:
@@ -89,8 +116,15 @@ class OnnxJudge:
         """
         if MAP not in [output.name for output in self.session.get_outputs()]:
             raise UserError(f"{self.name}: the file makes no maps; that of python -m emotion.export target=web does.")
-        found: NDArray[np.float32] = self.session.run([MAP], {FACES: np.ascontiguousarray(faces)})[0]
-        return found
+        return self._asked(MAP, faces)
+
+
+@cache
+def _bound_memory() -> None:
+    """Once a process: what the runtime's sessions take memory from, and how much of it there is."""
+    runtime = needed("onnxruntime")
+    place = runtime.OrtMemoryInfo("Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT)
+    runtime.create_and_register_allocator(place, runtime.OrtArenaCfg({"max_mem": MOST}))
 
 
 def needed(*modules: str) -> Any:  # noqa: ANN401

@@ -16,6 +16,7 @@ from emotion.exporting.onnx_export import export_onnx
 from emotion.inference.judge import judge_of
 from emotion.inference.onnx_judge import OnnxJudge
 from tests.pictures import FOUND, scene
+from tests.promises import hostile_files as hostile
 
 FILE = Path("small.onnx")
 
@@ -80,6 +81,31 @@ def test_what_is_no_file_of_ours_is_refused(file: Path) -> None:
     }.items():
         with pytest.raises(UserError, match=says):
             emotion.load(name)
+
+
+@pytest.mark.parametrize("kind", list(hostile.GREEDY)[:-1])
+def test_a_file_that_asks_for_more_memory_than_a_face_needs_is_refused_without_it(kind: str) -> None:
+    hostile.onnx_file(Path("greedy.onnx"), kind)
+    code = (
+        "import emotion\nfrom emotion.benchmarks.memory import peak\n"
+        "try:\n    emotion.load('greedy.onnx')\n"
+        "except emotion.errors.UserError as error:\n    print(error)\n"
+        "print(peak())"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    said, megabytes = found.stdout.splitlines()
+    assert said.startswith(
+        "greedy.onnx cannot be asked, or takes more than 600 MB for a face; expected one that python"
+    )
+    assert float(megabytes) < 1000
+    assert found.stderr == ""
+
+
+def test_faces_that_take_too_much_together_are_asked_one_after_another() -> None:
+    hostile.onnx_file(FILE, "92 MB a face")
+    judge, faces = OnnxJudge(FILE), np.random.default_rng(0).integers(0, 256, (13, 48, 48), np.uint8)
+    each = np.concatenate([judge.probabilities(faces[i : i + 1]) for i in range(len(faces))])
+    np.testing.assert_allclose(judge.probabilities(faces), each, atol=1e-6)
 
 
 def test_a_missing_runtime_names_the_extra(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
