@@ -17,7 +17,7 @@ DEFAULT = "fast_cnn"
 def load(
     checkpoint: "str | Path | Sequence[object]" = DEFAULT,
     detector: str = "haar",
-    views: str = "none",
+    tta: str = "none",
     accelerator: str = "auto",
 ) -> "Predictor":
     """A trained classifier, ready to look at pictures: `emotion.load("RUN").predict(images)`.
@@ -26,15 +26,15 @@ def load(
         checkpoint: weights that come with the package, by name; a run folder, a .ckpt, .safetensors or .onnx file, or
             hub:owner/name; several as a list are asked as one.
         detector: haar, none (the pictures are faces already), or the file of YuNet's model.
-        views: test-time views: none, flip or ten_crop.
+        tta: test-time views: none, flip or ten_crop.
         accelerator: auto, cpu or gpu.
 
     Raises:
         emotion.errors.UserError: one of them is missing or wrong.
     """
+    from emotion.inference.backends import judge_of
     from emotion.inference.detectors import Haar, Whole, YuNet
-    from emotion.inference.judge import judge_of
     from emotion.inference.predictor import Predictor
 
     finds = Haar() if detector == "haar" else Whole() if detector == "none" else YuNet(detector)
-    return Predictor(judge_of(checkpoint, views, accelerator), finds)
+    return Predictor(judge_of(checkpoint, tta, accelerator), finds)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from emotion.checkpoint_places import named
-from emotion.cli import near as nearby
+from emotion.checkpoints.locate import locate_all
 from emotion.cli import verb
 from emotion.errors import UserError
+from emotion.reporting.text import near as nearby
 
 if TYPE_CHECKING:
     from emotion.data.duplicates import Groups
@@ -28,12 +28,13 @@ def audit(cfg: DictConfig, folder: Path) -> Settings:
     """
     settings: Settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     _check(settings)
-    from emotion import audit_page, run_records
-    from emotion.data import duplicates, faults
-    from emotion.data.ferplus_votes import check_rows, read_votes
-    from emotion.data.prepared import prepare
+    from emotion.data import duplicates, issues
+    from emotion.data.cache import prepare
+    from emotion.data.readers.ferplus import check_rows, read_votes
     from emotion.data.sources import locate, not_found
-    from emotion.files import write_text
+    from emotion.io.atomic import write_text
+    from emotion.records import run_record
+    from emotion.reporting import audit_page
 
     source = locate(settings["data"])
     if source.stand_in:
@@ -45,26 +46,26 @@ def audit(cfg: DictConfig, folder: Path) -> Settings:
         check_rows(Path(settings["votes"]), table, faces.source, faces.usage)
         voted = table.votes
     exact = duplicates.exact(faces.images)
-    near = faults.near_groups(faces, exact, **settings["near"])
-    found = faults.copies(faces, exact, voted) | faults.near_copies(faces, exact, near)
-    found |= faults.pale(faces, settings["low_contrast"])
+    near = issues.near_groups(faces, exact, **settings["near"])
+    found = issues.copies(faces, exact, voted) | issues.near_copies(faces, exact, near)
+    found |= issues.pale(faces, settings["low_contrast"])
     left_out = {}
     if voted is not None:
-        found |= faults.not_faces(voted)
+        found |= issues.not_faces(voted)
     else:
         left_out["not_a_face"] = "needs votes=FILE, FER+'s votes on FER2013"
     judge = None
     if settings["checkpoint"]:
-        from emotion.label_faults import label_faults
+        from emotion.evaluation.label_issues import label_faults
 
-        asked = (settings[name] for name in ("cache_dir", "views", "precision", "accelerator"))
+        asked = (settings[name] for name in ("cache_dir", "tta", "precision", "accelerator"))
         found["label"], judge = label_faults(settings["checkpoint"], source.reader, faces, *asked)
     else:
         left_out["label"] = "needs checkpoint=RUN, a network trained on this data"
     result = {
-        "command": run_records.command(),
-        "commit": run_records.commit(),
-        "versions": run_records.versions() | (_cleanlab() if judge else {}),
+        "command": run_record.command(),
+        "commit": run_record.commit(),
+        "versions": run_record.versions() | (_cleanlab() if judge else {}),
         "config": settings,
         "data": {"source": faces.source, "digest": faces.digest, "stand_in": source.stand_in},
         "votes": {"path": settings["votes"], "digest": _md5(Path(settings["votes"]))} if settings["votes"] else None,
@@ -72,12 +73,12 @@ def audit(cfg: DictConfig, folder: Path) -> Settings:
         "faces": len(faces),
         "classes": _balance(faces),
         **_copies(faces, exact, near),
-        "faults": faults.counts(faces, found),
+        "faults": issues.counts(faces, found),
         "not_looked_for": left_out,
     }
     _print(result)
     folder.mkdir(parents=True, exist_ok=True)
-    faults.write(folder / "rows.csv", faces, found)
+    issues.write(folder / "rows.csv", faces, found)
     write_text(folder / "audit.json", json.dumps(result, indent=2) + "\n")
     write_text(folder / "audit.html", audit_page.page(result, faces, found, settings["pictures"]))
     print("\n".join(f"wrote {nearby(folder / name)}" for name in ("rows.csv", "audit.json", "audit.html")))
@@ -85,7 +86,7 @@ def audit(cfg: DictConfig, folder: Path) -> Settings:
 
 
 def _check(settings: Settings) -> None:
-    near, views = settings["near"], ("none", "flip", "ten_crop")
+    near, tta = settings["near"], ("none", "flip", "ten_crop")
     bits, correlation = near["bits"], near["correlation"]
     if not isinstance(bits, int) or not 0 <= bits < 32:
         raise UserError(f"near.bits={bits}: expected a whole number from 0 to 31, of 64.")
@@ -95,14 +96,14 @@ def _check(settings: Settings) -> None:
         raise UserError(f"pictures={settings['pictures']}: expected a whole number above 0.")
     if not isinstance(settings["low_contrast"], int | float) or settings["low_contrast"] < 0:
         raise UserError(f"low_contrast={settings['low_contrast']}: expected grey levels, 0 or more.")
-    if settings["views"] not in views:
-        raise UserError(f"views={settings['views']}: expected {', '.join(views)}.")
+    if settings["tta"] not in tta:
+        raise UserError(f"tta={settings['tta']}: expected {', '.join(tta)}.")
     for name, choices in (("accelerator", ("auto", "cpu", "gpu")), ("precision", ("auto", "32-true", "bf16-mixed"))):
         if settings[name] not in choices:
             raise UserError(f"{name}={settings[name]}: expected {', '.join(choices)}.")
     if settings["checkpoint"]:
-        named(settings["checkpoint"])
-        from emotion.label_faults import require_cleanlab
+        locate_all(settings["checkpoint"])
+        from emotion.evaluation.label_issues import require_cleanlab
 
         require_cleanlab()
 
@@ -120,7 +121,7 @@ def _copies(faces: "Faces", exact: "Groups", near: "Groups") -> Settings:
     import numpy as np
 
     from emotion.data.faces import USAGES
-    from emotion.data.faults import standing_in
+    from emotion.data.issues import standing_in
 
     present = np.unique(faces.usage).tolist()
     within: dict[str, dict[str, int]] = {}
@@ -139,7 +140,7 @@ def _copies(faces: "Faces", exact: "Groups", near: "Groups") -> Settings:
 
 
 def _print(result: Settings) -> None:
-    from emotion.report import print_table
+    from emotion.reporting.tables import print_table
 
     head = f"{result['faces']:,} faces of {result['data']['source']}, {result['pictures']:,} different pictures"
     lines = [{"fault": name, **{key: f"{n:,}" for key, n in row.items()}} for name, row in result["faults"].items()] + [

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from emotion.cli import compose, listed, near, verb
+from emotion.cli import verb
+from emotion.config.compose import compose, listed
 from emotion.errors import UserError
+from emotion.reporting.text import near
 
 if TYPE_CHECKING:
-    from emotion.benchmarks.scoreboard import Line, Measured
+    from emotion.benchmarks.measurement import Line, Measured
 
 Settings = dict[str, Any]
 OF_A_MODEL = ("training", "latency", "explanations", "kernels")
@@ -32,10 +34,12 @@ def bench(cfg: DictConfig, run_dir: Path, overrides: Sequence[str] = ()) -> Sett
     Raises:
         UserError: something given is missing or wrong.
     """
-    from emotion import assembly, machine, run_records
-    from emotion.benchmarks.scoreboard import print_scoreboard
+    from emotion.benchmarks.measurement import print_scoreboard
+    from emotion.records import run_record
+    from emotion.runtime.hardware import description
+    from emotion.training import setup
 
-    settings = assembly.resolve(cfg, run_dir)
+    settings = setup.resolve(cfg, run_dir)
     measures, wanted = _measures(), listed(settings["measure"])
     if wanted == ["all"]:
         wanted = list(measures)
@@ -44,12 +48,12 @@ def bench(cfg: DictConfig, run_dir: Path, overrides: Sequence[str] = ()) -> Sett
     models = [settings]
     if settings["models"]:
         models = [
-            assembly.resolve(compose("bench", *_without_model(overrides), f"model={name}"), run_dir)
+            setup.resolve(compose("bench", *_without_model(overrides), f"model={name}"), run_dir)
             for name in listed(settings["models"])
         ]
-    device = machine.description(settings["trainer"]["accelerator"])
+    device = description(settings["trainer"]["accelerator"])
     record: Settings = {
-        "command": run_records.command(), "commit": run_records.commit(), "versions": run_records.versions(),
+        "command": run_record.command(), "commit": run_record.commit(), "versions": run_record.versions(),
         "machine": device, "measured": [], "scoreboard": [],
     }  # fmt: skip
     lines: list[Line] = []
@@ -60,9 +64,9 @@ def bench(cfg: DictConfig, run_dir: Path, overrides: Sequence[str] = ()) -> Sett
             lines += more
             record["measured"].append({"measure": name} | found)
             record["scoreboard"] = [line._asdict() | {"times": line.times()} for line in lines]
-            run_records.write_record(run_dir, record)  # what is measured is kept, whatever comes next
+            run_record.write_record(run_dir, record)  # what is measured is kept, whatever comes next
     print_scoreboard(lines, device)
-    print(f"wrote {run_dir / run_records.RECORD}")
+    print(f"wrote {run_dir / run_record.RECORD}")
     return record
 
 
@@ -70,12 +74,9 @@ def _measures() -> dict[str, "Callable[[Settings], Measured]"]:
     from emotion.benchmarks.demo import bench_demo
     from emotion.benchmarks.explanations import bench_explanations
     from emotion.benchmarks.images import bench_images
-    from emotion.benchmarks.kernels import bench_kernels
-    from emotion.benchmarks.latency import bench_latency
-    from emotion.benchmarks.preparing import bench_preparing
-    from emotion.benchmarks.start_up import bench_start_up
-    from emotion.benchmarks.sweeps import bench_sweeps
-    from emotion.benchmarks.time_to_accuracy import bench_time_to_accuracy
+    from emotion.benchmarks.latency import bench_kernels, bench_latency
+    from emotion.benchmarks.preparing import bench_preparing, bench_start_up
+    from emotion.benchmarks.sweeps import bench_sweeps, bench_time_to_accuracy
     from emotion.benchmarks.training import bench_training
 
     return {

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import lightning as L
 import torch
@@ -11,20 +11,30 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from emotion.building import build
+from emotion.config.instantiate import build
+from emotion.data.transforms.preprocess import Preprocess
+from emotion.data.transforms.tta import averaged, logits, logits_of_each
 from emotion.errors import UserError
-from emotion.metrics import EpochScores
-from emotion.optimizers import parameter_groups
-from emotion.preprocess import Preprocess
-from emotion.views import averaged, logits, logits_of_each
-
-if TYPE_CHECKING:  # a teacher is made of classifiers
-    from emotion.distillation import Teacher
+from emotion.metrics.classification import EpochScores
+from emotion.optim.parameter_groups import parameter_groups
 
 Config = Mapping[str, Any]
 Batch = tuple[Tensor, Tensor]
 
 NEVER = 2**62
+
+
+class Teacher(Protocol):
+    """What distillation adds to the loss; see `emotion.training.distillation`."""
+
+    @property
+    def classifiers(self) -> "Sequence[EmotionClassifier]":
+        """The trained classifiers that teach."""
+        ...
+
+    def loss(self, label_loss: Tensor, logits: Tensor, faces: Tensor) -> Tensor:
+        """The label loss () combined with the teacher's, for logits (B, K) and faces (B, C, S, S) from 0 to 1."""
+        ...
 
 
 class EmotionClassifier(L.LightningModule):
@@ -41,7 +51,7 @@ class EmotionClassifier(L.LightningModule):
         monitor: the metric that a plateau schedule watches.
         backbone_lr: learning rate of all but the head, which has the optimizer's; None for the same.
         layer_decay: of the learning rate from each block to the one before it; see `parameter_groups`.
-        temperature: divides the logits of all probabilities; fitted after training, see `emotion.calibration`.
+        temperature: divides the logits of all probabilities; fitted after training, see `emotion.metrics.calibration`.
     """
 
     def __init__(
@@ -72,7 +82,7 @@ class EmotionClassifier(L.LightningModule):
     def configure_model(self) -> None:
         """Under a strategy that shards: lay the network out over its processes; under any other leave it whole."""
         if self.device_mesh is not None and not self.sharded:
-            from emotion.distributed import shard
+            from emotion.runtime.distributed import shard
 
             shard(self.net, self.device_mesh)
             self.sharded = True
@@ -87,7 +97,7 @@ class EmotionClassifier(L.LightningModule):
         if compile_mode:
             self.net.compile(mode=compile_mode)
 
-    def teach(self, teacher: "Teacher") -> None:
+    def set_teacher(self, teacher: Teacher) -> None:
         """Learn from `teacher` besides the labels from now on; no checkpoint holds it."""
         self.teacher = teacher
 
@@ -102,18 +112,18 @@ class EmotionClassifier(L.LightningModule):
         """Normalised faces (B, C, S, S) to probabilities (B, K), through the temperature."""
         return averaged(logits(self, faces, "none"), self.temperature)
 
-    def logits(self, pixels: Tensor, views: str = "none") -> Tensor:
+    def logits(self, pixels: Tensor, tta: str = "none") -> Tensor:
         """Raw uint8 faces (B, H, W) or (B, H, W, 3) to logits (V, B, K) of each view, whatever the temperature."""
-        return self.logits_of_each(pixels, [views])[views]
+        return self.logits_of_each(pixels, [tta])[tta]
 
     @torch.inference_mode()
-    def logits_of_each(self, pixels: Tensor, views: Sequence[str]) -> dict[str, Tensor]:
+    def logits_of_each(self, pixels: Tensor, tta: Sequence[str]) -> dict[str, Tensor]:
         """`logits` by the name of their views, each view asked once."""
-        return logits_of_each(self, self.preprocess(pixels), views)
+        return logits_of_each(self, self.preprocess(pixels), tta)
 
-    def probabilities(self, pixels: Tensor, views: str = "none") -> Tensor:
+    def probabilities(self, pixels: Tensor, tta: str = "none") -> Tensor:
         """Raw uint8 faces (B, H, W) or (B, H, W, 3) to probabilities (B, K), averaged over the test-time views."""
-        return averaged(self.logits(pixels, views), self.temperature)
+        return averaged(self.logits(pixels, tta), self.temperature)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean loss of a batch of faces and targets."""
@@ -144,7 +154,7 @@ class EmotionClassifier(L.LightningModule):
         """A new pass adds up from nothing, and judges one network: DDP shares statistics, sharding does not."""
         self.val_scores.reset()
         if self.sharded:
-            from emotion.distributed import share_statistics
+            from emotion.runtime.distributed import share_statistics
 
             share_statistics(self.net)
 

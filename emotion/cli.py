@@ -8,31 +8,24 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-from rich.console import Console
 
-from emotion import foreign_configs
+from emotion.config import untrusted
+from emotion.config.compose import CONF, quoted
 from emotion.errors import UserError
-from emotion.seals import check_yaml
-from emotion.signals import ending
+from emotion.io.digests import check_yaml
+from emotion.runtime.signals import ending
 
 Result = TypeVar("Result")
-
-CONF = next(
-    folder for folder in (Path(__file__).parent / "conf", Path(__file__).parent.parent / "conf") if folder.is_dir()
-)
-"""conf/ lies inside an installed package, and beside it in a clone."""
-VERBS = sorted(file.stem for file in CONF.glob("*.yaml") if file.stem != "base")
 
 
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore")
@@ -60,7 +53,7 @@ CHANGED_ON_RESUMING = (
     "callbacks.",
     "logger.",
     "compile.",
-    "views=",
+    "tta=",
     "demo_minutes=",
     "distillation.teacher=",
 )
@@ -85,7 +78,7 @@ def verb(name: str) -> Callable[[Callable[[DictConfig], Result]], Callable[[], N
         @functools.wraps(task)
         def entry() -> None:
             with one_message(), _raising_what_goes_wrong():
-                foreign_configs.check_command(sys.argv[1:])
+                untrusted.check_command(sys.argv[1:])
                 composed()
 
         return entry
@@ -135,41 +128,6 @@ def one_message() -> Iterator[None]:
         _fail("stopped by Ctrl-C.", 128 + signal.SIGINT)
 
 
-def compose(verb: str, *overrides: str) -> DictConfig:
-    """The config that `python -m emotion.<verb> OVERRIDE ...` has."""
-    inside = GlobalHydra.instance().is_initialized()  # by the verb under way, whose configs are the same
-    with contextlib.nullcontext() if inside else hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose(verb, overrides=list(overrides))
-
-
-def is_whole(value: object, least: int) -> bool:
-    """Whether a setting is a whole number of at least `least`; true and false are none."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def listed(value: str | Sequence[object]) -> list[str]:
-    """`key=RUN` and `key=[RUN,RUN]` alike, as a list of names."""
-    return [value] if isinstance(value, str) else [str(item) for item in value]
-
-
-def console() -> Console:
-    """For tables: as wide as the terminal, and where there is none wide enough for ours."""
-    return Console(width=None if sys.stdout.isatty() else 120)
-
-
-def duration(seconds: float) -> str:
-    """17.3s, 4m05s or 1h42m."""
-    whole = int(seconds)
-    if seconds < 100:
-        return f"{seconds:.1f}s"
-    return f"{whole // 60}m{whole % 60:02d}s" if whole < 6000 else f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-
-
-def near(path: Path) -> Path:
-    """`path` as a person in the working directory would write it: relative where it lies below."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
 def resume_in_place() -> None:
     """Make `resume=RUN` on the command line compose RUN's own stored config and work in RUN.
 
@@ -185,7 +143,7 @@ def resume_in_place() -> None:
         _fail(f"{folders[-1]} is not the folder of a run: it has no .hydra/config.yaml. Give outputs/NAME/TIME.", 2)
     with one_message():
         check_yaml(run / ".hydra" / "config.yaml")
-        foreign_configs.check_kept(run / ".hydra" / "config.yaml")
+        untrusted.check_kept(run / ".hydra" / "config.yaml")
     given = [argument for argument in sys.argv[1:] if not argument.startswith("resume=")]
     if refused := [argument for argument in given if not argument.lstrip("+~").startswith(CHANGED_ON_RESUMING)]:
         _fail(
@@ -196,11 +154,6 @@ def resume_in_place() -> None:
     folder = quoted(str(run))
     place = [f"hydra.run.dir={folder}", "hydra/job_logging=none", "hydra.output_subdir=null", f"resume={folder}"]
     sys.argv[1:] = ["--config-path", str(run / ".hydra"), "--config-name", "config", *given, *place]
-
-
-def quoted(text: str) -> str:
-    """As Hydra's grammar takes any text."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def bare_arguments_are(key: str) -> None:

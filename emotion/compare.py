@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from emotion.cli import bare_arguments_are, listed, near, verb
+from emotion.cli import bare_arguments_are, verb
+from emotion.config.compose import listed
 from emotion.errors import UserError
+from emotion.reporting.text import near
 
 if TYPE_CHECKING:
-    from emotion.matched import Entry, Recipe
-    from emotion.run_records import Run
-    from emotion.significance import Paired, Recipes
+    from emotion.metrics.statistics import Paired, Recipes
+    from emotion.records.paired_comparison import Entry, Recipe
+    from emotion.records.run_record import Run
 
 
 def compare(cfg: DictConfig, folder: Path) -> tuple[list["Paired"], list["Recipes"]]:
@@ -25,36 +27,38 @@ def compare(cfg: DictConfig, folder: Path) -> tuple[list["Paired"], list["Recipe
         UserError: something given is missing or wrong.
     """
     settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    views, rows = settings["views"], settings["rows"]
+    tta, rows = settings["tta"], settings["rows"]
     if not settings["runs"]:
         raise UserError("no run given; expected folders of runs: python -m emotion.compare RUN RUN")
     if rows not in ("all", "clean"):
         raise UserError(f"rows={rows}: expected all or clean.")
 
-    from emotion import compare_tables, compare_words, plots, ranking, report, run_folder, run_records
-    from emotion.files import write_text
+    from emotion.io.atomic import write_text
+    from emotion.records import run_folder, run_record
+    from emotion.reporting import comparison, figures, ranking
+    from emotion.reporting.tables import markdown, print_table
 
     folders = [Path(name) for name in listed(settings["runs"]) if Path(name).is_dir()]
     found = [run for folder in folders for run in run_folder.below(folder) if "scores" in run.record]
     if trials := [run for run in found if run.record["scores"] == {}]:
         ranked = ranking.ranked([run.record for run in trials], [str(near(run.folder)) for run in trials])
-        report.print_table(f"trials of a search, which read no test: {ranking.TITLE}", ranked, left=2)
+        print_table(f"trials of a search, which read no test: {ranking.TITLE}", ranked, left=2)
         if len(trials) == len(found):
             return [], []
-    entries, recipes = read(run_records.find(listed(settings["runs"])), views, rows)
-    title = f"test, views={views}, rows={rows}"
-    tables = compare_tables.tables(entries, recipes, title)
-    sentences = compare_words.said(entries, recipes)
+    entries, recipes = read(run_record.find(listed(settings["runs"])), tta, rows)
+    title = f"test, tta={tta}, rows={rows}"
+    tables = comparison.tables(entries, recipes, title)
+    sentences = comparison.said(entries, recipes)
     folder.mkdir(parents=True, exist_ok=True)
-    text = f"# {title}\n" + "".join(f"\n{caption}\n\n{report.markdown(table)}" for caption, table in tables.items())
+    text = f"# {title}\n" + "".join(f"\n{caption}\n\n{markdown(table)}" for caption, table in tables.items())
     for heading, some in sentences.items():
         text += f"\n## {heading}\n" + "".join(f"\n{sentence}\n" for sentence in some)
     write_text(folder / "comparison.md", text)
-    write_text(folder / "comparison.csv", compare_tables.runs_csv(entries))
-    write_text(folder / "recipes.csv", compare_tables.recipes_csv(recipes))
-    plots.save(plots.comparison(*compare_tables.bars(entries, recipes), title), folder / "comparison.png")
+    write_text(folder / "comparison.csv", comparison.runs_csv(entries))
+    write_text(folder / "recipes.csv", comparison.recipes_csv(recipes))
+    figures.save(figures.comparison(*comparison.bars(entries, recipes), title), folder / "comparison.png")
     for caption, table in tables.items():
-        report.print_table(caption, table)
+        print_table(caption, table)
     for heading, some in sentences.items():
         print("\n".join([f"{heading}:", *some, ""]))
     for name in ("comparison.md", "comparison.csv", "recipes.csv", "comparison.png"):
@@ -63,33 +67,33 @@ def compare(cfg: DictConfig, folder: Path) -> tuple[list["Paired"], list["Recipe
     return [one for one in pairs if not isinstance(one, str)], [one for one in tests if not isinstance(one, str)]
 
 
-def read(found: Sequence["Run"], views: str, rows: str) -> tuple[list["Entry"], list["Recipe"]]:
+def read(found: Sequence["Run"], tta: str, rows: str) -> tuple[list["Entry"], list["Recipe"]]:
     """The runs in their order, and their recipes in the order of each one's first run."""
-    from emotion import matched, run_records
+    from emotion.records import paired_comparison, run_record
 
-    names = dict(zip(map(id, found), run_records.names(found), strict=True))
-    scores = {id(run): _scores(run, views, rows) for run in found}
-    groups = run_records.seeds_of(found)
+    names = dict(zip(map(id, found), run_record.names(found), strict=True))
+    scores = {id(run): _scores(run, tta, rows) for run in found}
+    groups = run_record.seeds_of(found)
     first, *others = groups
     firsts = [group[0] for group in others]
-    pairs = dict(zip(map(id, firsts), matched.pairs(first[0], firsts, views, rows), strict=True))
-    tests = ["", *matched.recipes(first, others, views, rows)]
+    pairs = dict(zip(map(id, firsts), paired_comparison.pairs(first[0], firsts, tta, rows), strict=True))
+    tests = ["", *paired_comparison.recipes(first, others, tta, rows)]
     short = [group[0].record["config"]["name"] for group in groups]
     named = short if len(set(short)) == len(short) else [names[id(group[0])] for group in groups]
     return (
-        [matched.Entry(names[id(run)], run, scores[id(run)], pairs.get(id(run), "")) for run in found],
+        [paired_comparison.Entry(names[id(run)], run, scores[id(run)], pairs.get(id(run), "")) for run in found],
         [
-            matched.Recipe(name, group, [scores[id(run)] for run in group], test)
+            paired_comparison.Recipe(name, group, [scores[id(run)] for run in group], test)
             for name, group, test in zip(named, groups, tests, strict=True)
         ],
     )
 
 
-def _scores(run: "Run", views: str, rows: str) -> dict[str, Any]:
+def _scores(run: "Run", tta: str, rows: str) -> dict[str, Any]:
     by_views = run.record["scores"]["test"]
-    if views not in by_views:
-        raise UserError(f"{run.folder} recorded scores of views {', '.join(by_views)}; found views={views} asked for.")
-    scores: dict[str, Any] = by_views[views][rows]
+    if tta not in by_views:
+        raise UserError(f"{run.folder} recorded scores of views {', '.join(by_views)}; found tta={tta} asked for.")
+    scores: dict[str, Any] = by_views[tta][rows]
     if missing := {"n", "classes", "accuracy", "macro_f1", "ece", "nll", "brier"} - set(scores):
         raise UserError(f"{run.folder}: its record has no {', '.join(sorted(missing))}; another version wrote it.")
     return scores

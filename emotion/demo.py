@@ -8,7 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from emotion.cli import is_whole, verb
+from emotion.cli import verb
+from emotion.config.compose import is_whole
 from emotion.errors import UserError
 
 Settings = dict[str, Any]
@@ -27,17 +28,17 @@ def demo(cfg: DictConfig) -> None:
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise UserError(f"{error.name} is not installed; the page needs it: pip install 'emotion[demo]'.") from error
-    from emotion.inference.judge import judge_of
+    from emotion.inference.backends import judge_of
 
     host, limits = settings["host"], settings["limits"]
     with listening(host, settings["port"]) as listener:
         address, port = listener.getsockname()[:2]
-        judge = judge_of(settings["checkpoint"], settings["views"], settings["accelerator"])
-        from emotion.building import build  # with the rest, which takes seconds, once the checkpoint is there
+        judge = judge_of(settings["checkpoint"], settings["tta"], settings["accelerator"])
+        from emotion.config.instantiate import build  # with the rest, which takes seconds, once the checkpoint is there
         from emotion.inference.predictor import Predictor
         from emotion.serving.guard import is_loopback
-        from emotion.serving.looking import Looker
         from emotion.serving.server import server
+        from emotion.serving.session import Looker
 
         looker = Looker(Predictor(judge, build(settings["detector"])), limits["megapixels"])
         local = is_loopback(address)

@@ -1,4 +1,4 @@
-"""Score a checkpoint, or several as one: python -m emotion.evaluate checkpoint=RUN [views=flip] [robustness=true]."""
+"""Score a checkpoint, or several as one: python -m emotion.evaluate checkpoint=RUN [tta=flip] [robustness=true]."""
 
 import json
 from pathlib import Path
@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from emotion.checkpoint_places import BEST, SHIPPED, named
-from emotion.cli import console, near, verb
+from emotion.checkpoints.locate import BEST_CHECKPOINT, SHIPPED, locate_all
+from emotion.cli import verb
 from emotion.errors import UserError
+from emotion.reporting.text import console, near
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from emotion.checkpoints.ensemble import Ensemble
     from emotion.data.datamodule import EmotionDataModule
     from emotion.data.faces import Faces
     from emotion.data.splits import RowNumbers
-    from emotion.ensemble import Ensemble
-    from emotion.evaluation import Judged
+    from emotion.evaluation.score import Judged
 
 Settings = dict[str, Any]
 
@@ -34,41 +35,43 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> Settin
         UserError: something given is missing or wrong, or the data has other classes than the checkpoint.
     """
     settings: Settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    named(settings["checkpoint"])
+    locate_all(settings["checkpoint"])
     _check(settings)
-    from emotion import ensemble, evaluation, kernels, machine, report, score_tables
-    from emotion.checkpoint_data import data_of
+    from emotion.checkpoints import ensemble
+    from emotion.checkpoints.training_data import data_of
+    from emotion.evaluation.score import BATCH, score_rows
+    from emotion.reporting import artifacts, tables
+    from emotion.runtime.hardware import device
+    from emotion.runtime.precision import precision_of
 
-    subset, views, accelerator = settings["subset"], settings["views"], settings["accelerator"]
-    judge = ensemble.load(settings["checkpoint"]).to(machine.device(accelerator))
+    subset, tta, accelerator = settings["subset"], settings["tta"], settings["accelerator"]
+    judge = ensemble.load(settings["checkpoint"]).to(device(accelerator))
     data = data_of(judge.loaded[0], settings)
     votes = _votes(settings, data.faces)
     rows = getattr(data.split, subset)
-    computed = settings["precision"], evaluation.BATCH, accelerator, settings["cache_dir"]
-    precision = kernels.precision_of(judge.members, *computed)
+    computed = settings["precision"], BATCH, accelerator, settings["cache_dir"]
+    precision = precision_of(judge.members, *computed)
     folder, name = _place(settings, judge, data, folder)
     _refuse_others(folder / f"{name}.json", judge)
     trained_on = _trained_on(settings, judge, data, rows)
-    judged = evaluation.score_rows(
-        judge, data.faces.images, data.labels, rows, trained_on, (views,), precision, data.votes
-    )[views]
+    judged = score_rows(judge, data.faces.images, data.labels, rows, trained_on, (tta,), precision, data.votes)[tta]
     scores = judged.scores | {"slices": _slices(judged, data, votes)}
     each = [f"{path} at temperature {t:.3g}" for path, t in zip(judge.paths, judge.temperatures, strict=True)]
     several = f"the mean of {len(each)} checkpoints"
     title = f"{subset} of {data.faces.source}\n{each[0] if len(each) == 1 else several}"
     if len(each) > 1:
         print("\n".join([f"{several}:", *each]))
-    score_tables.print_scores(title, {views: scores})
-    score_tables.print_slices(scores["slices"])
+    tables.print_scores(title, {tta: scores})
+    tables.print_slices(scores["slices"])
     if settings["robustness"]:
         scores["robustness"] = _robustness(judge, data, judged, precision)
-        score_tables.print_robustness(scores["robustness"])
+        tables.print_robustness(scores["robustness"])
     described = judge.described() | {"source": data.faces.source, "digest": data.faces.digest}
     asked = {"split": data.hparams["split"], "subset": subset, "votes": settings["votes"]}
-    written = report.save_scores(folder, name, described | asked | scores, data.classes, title)
-    written += report.save_pictures(folder, name, judged, data.faces.images, data.classes, title)
+    written = artifacts.save_scores(folder, name, described | asked | scores, data.classes, title)
+    written += artifacts.save_pictures(folder, name, judged, data.faces.images, data.classes, title)
     if settings["robustness"]:
-        written += [report.save_robustness(folder, name, scores["robustness"], title)]
+        written += [artifacts.save_robustness(folder, name, scores["robustness"], title)]
     for path in written:
         print(f"wrote {near(path.absolute())}")
     return scores
@@ -77,11 +80,11 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> Settin
 def _check(settings: Settings) -> None:
     import torch
 
-    from emotion.views import VIEWS
+    from emotion.data.transforms.tta import TTA
 
     expected = {
         "subset": ("train", "val", "test"),
-        "views": tuple(VIEWS),
+        "tta": tuple(TTA),
         "precision": ("auto", "32-true", "bf16-mixed"),
         "accelerator": ("auto", "cpu", "gpu") if torch.cuda.is_available() else ("auto", "cpu"),
     }
@@ -96,7 +99,7 @@ def _trained_on(settings: Settings, judge: "Ensemble", data: "EmotionDataModule"
     """The rows of the data that a checkpoint was trained on; says what is unknown or overlaps."""
     import numpy as np
 
-    from emotion.trained_on import training_rows
+    from emotion.checkpoints.training_data import training_rows
 
     known = [rows[:0]]
     for one in judge.loaded:
@@ -114,8 +117,7 @@ def _trained_on(settings: Settings, judge: "Ensemble", data: "EmotionDataModule"
 
 def _votes(settings: Settings, faces: "Faces") -> "NDArray[np.uint8] | None":
     """Taggers' votes (N, V) on the faces without those that one tagger alone gave: of votes=FILE, or the data's own."""
-    from emotion.data.ferplus import without_single
-    from emotion.data.ferplus_votes import check_rows, read_votes
+    from emotion.data.readers.ferplus import check_rows, read_votes, without_single
 
     if not settings["votes"]:
         return faces.votes
@@ -126,7 +128,7 @@ def _votes(settings: Settings, faces: "Faces") -> "NDArray[np.uint8] | None":
 
 
 def _slices(judged: "Judged", data: "EmotionDataModule", votes: "NDArray[np.uint8] | None") -> Settings:
-    from emotion import slices
+    from emotion.evaluation import slices
 
     values = {"brightness": slices.brightness(data.faces.images, judged.rows)}
     if votes is not None:
@@ -138,8 +140,8 @@ def _robustness(judge: "Ensemble", data: "EmotionDataModule", judged: "Judged", 
     """With a progress bar: it takes as long as scoring for each corruption and severity."""
     from rich.progress import Progress
 
-    from emotion.corruptions import CORRUPTIONS, SEVERITIES
-    from emotion.robustness import robustness
+    from emotion.data.transforms.corruptions import CORRUPTIONS, SEVERITIES
+    from emotion.evaluation.robustness import robustness
 
     out = console()
     with Progress(console=out, transient=True, disable=not out.is_terminal) as bar:
@@ -152,10 +154,10 @@ def _place(settings: Settings, judge: "Ensemble", data: "EmotionDataModule", fol
     stem = "ensemble"
     if len(judge.loaded) == 1:
         path = judge.loaded[0].path
-        run = path.parent.parent if path.parent.name == BEST.parent.name else path.parent
+        run = path.parent.parent if path.parent.name == BEST_CHECKPOINT.parent.name else path.parent
         folder, stem = folder if path.suffix == SHIPPED else run / "evaluation", path.stem
     split = data.hparams["split"]["_target_"].rsplit(".", 1)[-1]
-    return Path(settings["output"] or folder), f"{stem}_{split}_{settings['subset']}_{settings['views']}"
+    return Path(settings["output"] or folder), f"{stem}_{split}_{settings['subset']}_{settings['tta']}"
 
 
 def _refuse_others(path: Path, judge: "Ensemble") -> None:

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from emotion.checkpoint_places import named
-from emotion.cli import duration, is_whole, near, verb
+from emotion.checkpoints.locate import locate_all
+from emotion.cli import verb
+from emotion.config.compose import is_whole
 from emotion.errors import UserError
+from emotion.reporting.text import duration, near
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from emotion.ensemble import Ensemble
-    from emotion.explained import Explained, Subjects
+    from emotion.checkpoints.ensemble import Ensemble
+    from emotion.explainers.explanation import Explained, Subjects
 
 Settings = dict[str, Any]
 
@@ -30,21 +32,25 @@ def explain(cfg: DictConfig, folder: Path) -> Settings:
     """
     settings: Settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     for source in filter(None, (settings["checkpoint"], settings["beside"])):
-        named(source)
+        locate_all(source)
     _check(settings)
     import numpy as np
     from rich.progress import Progress
 
-    from emotion import explain_sheets, kernels, plots, report, run_records
-    from emotion.cli import console
-    from emotion.explained import subjects_of
-    from emotion.explainers.explanations import BATCH
-    from emotion.files import write_atomically, write_text
+    from emotion.explainers import figures as sheets
+    from emotion.explainers.explainer import BATCH
+    from emotion.explainers.explanation import subjects_of
+    from emotion.io.atomic import write_atomically, write_text
+    from emotion.records import run_record
+    from emotion.reporting import figures
+    from emotion.reporting.tables import print_table
+    from emotion.reporting.text import console
+    from emotion.runtime.precision import precision_of
 
     networks = _networks(settings)
     subjects = subjects_of(list(networks.values()), settings)
     asked = settings["precision"], BATCH, settings["accelerator"], settings["cache_dir"]
-    precisions = {name: kernels.precision_of(one.members, *asked) for name, one in networks.items()}
+    precisions = {name: precision_of(one.members, *asked) for name, one in networks.items()}
     screen = console()
     with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
         explained = [
@@ -53,9 +59,9 @@ def explain(cfg: DictConfig, folder: Path) -> Settings:
             for one in _explained(name, ensemble, subjects, settings, precisions[name], progress)
         ]
     result = {
-        "command": run_records.command(),
-        "commit": run_records.commit(),
-        "versions": run_records.versions() | run_records.versions_of("grad-cam", "captum"),
+        "command": run_record.command(),
+        "commit": run_record.commit(),
+        "versions": run_record.versions() | run_record.versions_of("grad-cam", "captum"),
         "config": settings,
         "networks": {name: one.described() | {"precision": precisions[name]} for name, one in networks.items()},
         "faces": subjects.described(),
@@ -64,15 +70,15 @@ def explain(cfg: DictConfig, folder: Path) -> Settings:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "faithfulness.png").unlink(missing_ok=True)  # of a former run, where this one draws none
     pictures = {
-        "sheet.png": explain_sheets.sheet(subjects, explained, settings["shown"]),
-        "averages.png": explain_sheets.averages(subjects, explained),
+        "sheet.png": sheets.sheet(subjects, explained, settings["shown"]),
+        "averages.png": sheets.averages(subjects, explained),
     }
     if measured := [one for one in explained if one.truth]:
-        pictures["faithfulness.png"] = explain_sheets.curves(measured)
+        pictures["faithfulness.png"] = sheets.curves(measured)
         for one in measured:
-            report.print_table(*one.table())
+            print_table(*one.table())
     for name, figure in pictures.items():
-        plots.save(figure, folder / name)
+        figures.save(figure, folder / name)
     columns: dict[str, Any] = {f"{one.network}/{one.method}": one.maps.numpy() for one in explained}
     columns |= {"rows": subjects.rows, "targets": np.stack([one.targets.numpy() for one in explained])}
     write_atomically(folder / "maps.npz", lambda temporary: np.savez_compressed(temporary, **columns))
@@ -83,13 +89,15 @@ def explain(cfg: DictConfig, folder: Path) -> Settings:
 
 def _networks(settings: Settings) -> dict[str, "Ensemble"]:
     """The network to explain and the one beside it, on the device, by names that tell them apart."""
-    from emotion import checkpoints, ensemble, machine
+    from emotion.checkpoints import ensemble
+    from emotion.checkpoints.load import check_classes
+    from emotion.runtime import hardware
 
-    device = machine.device(settings["accelerator"])
+    device = hardware.device(settings["accelerator"])
     asked = [settings["checkpoint"], *([settings["beside"]] if settings["beside"] else [])]
     loaded = [ensemble.load(source).to(device) for source in asked]
     for other in loaded[1:]:
-        checkpoints.check_classes(other.loaded[0].path, other.classes, loaded[0].classes)
+        check_classes(other.loaded[0].path, other.classes, loaded[0].classes)
     names = [one.name for one in loaded]
     if len(set(names)) < len(names):
         names = [" + ".join(one.paths) for one in loaded]
@@ -107,10 +115,10 @@ def _explained(
     progress: "Progress",
 ) -> list["Explained"]:
     """Every method's maps of one network, and what they are worth."""
-    from emotion.building import build
-    from emotion.explained import Explained, targets_of
+    from emotion.config.instantiate import build
     from emotion.explainers import faithfulness
-    from emotion.explainers.explanations import Explainer
+    from emotion.explainers.explainer import Explainer
+    from emotion.explainers.explanation import Explained, targets_of
 
     asked, some = settings["faithfulness"], slice((settings["faithfulness"] or {}).get("faces"))
     methods = {name: build(config) for name, config in settings["method"].items()}

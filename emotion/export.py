@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from emotion.checkpoint_places import SHIPPED, named
-from emotion.cli import near, verb
+from emotion.checkpoints.locate import SHIPPED, locate_all
+from emotion.cli import verb
 from emotion.errors import UserError
+from emotion.reporting.text import near
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from emotion.checkpoints.ensemble import Ensemble
     from emotion.data.datamodule import EmotionDataModule
-    from emotion.ensemble import Ensemble
 
 Settings = dict[str, Any]
 TARGETS = ("onnx", "weights", "web")
@@ -33,19 +34,20 @@ def export(cfg: DictConfig, folder: Path) -> Settings:
         UserError: something given is missing or wrong, or what would be written does not say what the checkpoint says.
     """
     settings: Settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    named(settings["checkpoint"])
+    locate_all(settings["checkpoint"])
     _check(settings)
-    from emotion import ensemble, run_records
-    from emotion.files import write_text
+    from emotion.checkpoints import ensemble
+    from emotion.io.atomic import write_text
+    from emotion.records import run_record
 
     judge = ensemble.load(settings["checkpoint"]).eval()
     place, name = Path(settings["output"] or _place(judge, folder)), settings["name"] or _name(judge)
     task = {"onnx": _onnx, "weights": _weights, "web": _web}[settings["target"]]
     written, found = task(judge, place / name, settings)
     result = {
-        "command": run_records.command(),
-        "commit": run_records.commit(),
-        "versions": run_records.versions() | run_records.versions_of("onnx", "onnxruntime", "onnxscript"),
+        "command": run_record.command(),
+        "commit": run_record.commit(),
+        "versions": run_record.versions() | run_record.versions_of("onnx", "onnxruntime", "onnxscript"),
         "target": settings["target"],
         **judge.described(),
         **found,
@@ -61,15 +63,15 @@ def _onnx(judge: "Ensemble", path: Path, settings: Settings) -> tuple[list[Path]
     """One file, and where it is asked for and worth it a second one in whole numbers."""
     import torch
 
-    from emotion.exporting.latency import milliseconds, one_thread
-    from emotion.exporting.onnx_export import export_onnx
-    from emotion.exporting.onnx_int8 import print_int8, write_int8
-    from emotion.inference.onnx_judge import OnnxJudge
+    from emotion.exporting.int8 import milliseconds, print_int8, write_int8
+    from emotion.exporting.onnx import export_onnx
+    from emotion.inference.onnx_backend import OnnxJudge
+    from emotion.runtime.hardware import one_thread
 
-    views, data = settings["views"], _data(judge, settings)
+    tta, data = settings["tta"], _data(judge, settings)
     faces, whose = _faces(judge, data)
     fp32, int8 = path.with_name(f"{path.name}.onnx"), path.with_name(f"{path.name}_int8.onnx")
-    parity = export_onnx(judge, fp32, views, faces=faces)
+    parity = export_onnx(judge, fp32, tta, faces=faces)
     print(
         f"opset {parity.opset}; on {parity.faces} {whose} no probability differs by more than {parity.largest:.1e} "
         f"from torch's, {100 * parity.same:.1f} % of the predictions are the same"
@@ -78,10 +80,10 @@ def _onnx(judge: "Ensemble", path: Path, settings: Settings) -> tuple[list[Path]
         own = OnnxJudge(fp32, threads=1)
         pixels = torch.from_numpy(faces[:1])
         times = milliseconds(
-            {"onnx": lambda: own.probabilities(faces[:1]), "torch": lambda: judge.probabilities(pixels, views)}
+            {"onnx": lambda: own.probabilities(faces[:1]), "torch": lambda: judge.probabilities(pixels, tta)}
         )
     print(f"a face on one thread: {times['onnx']:.2f} ms, in torch {times['torch']:.2f} ms")
-    found: Settings = {"views": views, "parity": parity._asdict() | {"of": whose}, "milliseconds": times}
+    found: Settings = {"tta": tta, "parity": parity._asdict() | {"of": whose}, "milliseconds": times}
     if not settings["int8"]:
         return [fp32], found
     assert data is not None, "see _data"
@@ -94,17 +96,19 @@ def _weights(judge: "Ensemble", path: Path, settings: Settings) -> tuple[list[Pa
     """Half precision as .safetensors, the rest beside it as JSON: what emotion/zoo holds."""
     import tempfile
 
-    from emotion import checkpoints, ensemble, run_records, shipped
-    from emotion.exporting.onnx_export import differences, torch_says
+    from emotion.checkpoints import ensemble, portable
+    from emotion.checkpoints.load import read_checkpoint
+    from emotion.exporting.onnx import differences, torch_says
+    from emotion.records import run_record
 
     if len(judge.loaded) > 1:
         raise UserError(f"target=weights writes one checkpoint; found {len(judge.loaded)}. Export each on its own.")
     (loaded,) = judge.loaded
-    content, record = checkpoints.read(loaded.path), run_records.record_of(loaded)
+    content, record = read_checkpoint(loaded.path), run_record.record_of(loaded)
     faces, whose = _faces(judge, _data(judge, settings))
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy.safetensors"
-        shipped.write(copy, copy.with_suffix(".json"), content, record)
+        portable.write(copy, copy.with_suffix(".json"), content, record)
         largest, same = differences(*(torch_says(one, faces) for one in (judge, ensemble.load(copy))))
     if not largest <= MOST_ROUNDED:
         raise UserError(
@@ -116,21 +120,21 @@ def _weights(judge: "Ensemble", path: Path, settings: Settings) -> tuple[list[Pa
     )
     weights, description = path.with_name(f"{path.name}.safetensors"), path.with_name(f"{path.name}.json")
     path.parent.mkdir(parents=True, exist_ok=True)
-    shipped.write(weights, description, content, record)
+    portable.write(weights, description, content, record)
     return [weights, description], {"parity": {"faces": len(faces), "largest": largest, "same": same, "of": whose}}
 
 
 def _web(judge: "Ensemble", path: Path, settings: Settings) -> tuple[list[Path], Settings]:
     """A folder of static files; the page's own where no other is named."""
-    from emotion.exporting.web_export import export_web
+    from emotion.exporting.web import export_web
 
     folder = path.parent if settings["output"] else path.parent / "web"
-    return export_web(judge, folder, settings["runtime"], Path(settings["cache_dir"]), settings["views"]), {}
+    return export_web(judge, folder, settings["runtime"], Path(settings["cache_dir"]), settings["tta"]), {}
 
 
 def _data(judge: "Ensemble", settings: Settings) -> "EmotionDataModule | None":
     """What the (first) checkpoint was trained with; None where it is not here and not needed."""
-    from emotion.checkpoint_data import data_of
+    from emotion.checkpoints.training_data import data_of
 
     try:
         return data_of(judge.loaded[0], settings)
@@ -144,7 +148,7 @@ def _faces(judge: "Ensemble", data: "EmotionDataModule | None") -> tuple["NDArra
     """Faces to compare on, and what they are."""
     import numpy as np
 
-    from emotion.exporting.onnx_export import drawn
+    from emotion.exporting.onnx import drawn
 
     side, channels = judge.stored
     if data is None or data.faces.images.shape[1:] != (side, side, 3)[: 1 + channels]:
@@ -154,35 +158,35 @@ def _faces(judge: "Ensemble", data: "EmotionDataModule | None") -> tuple["NDArra
 
 
 def _place(judge: "Ensemble", folder: Path) -> Path:
-    from emotion.checkpoints import BEST
+    from emotion.checkpoints.locate import BEST_CHECKPOINT
 
     path = judge.loaded[0].path
-    of_a_run = len(judge.loaded) == 1 and path.parent.name == BEST.parent.name
+    of_a_run = len(judge.loaded) == 1 and path.parent.name == BEST_CHECKPOINT.parent.name
     return path.parent.parent / "export" if of_a_run else folder
 
 
 def _name(judge: "Ensemble") -> str:
     """The run's, or that of weights that travelled; of several the networks' own."""
-    from emotion import run_records
+    from emotion.records import run_record
 
     if len(judge.loaded) > 1:
         return "ensemble"
-    path, record = judge.loaded[0].path, run_records.record_of(judge.loaded[0])
+    path, record = judge.loaded[0].path, run_record.record_of(judge.loaded[0])
     if path.suffix == SHIPPED and path.stem != "model":  # as the Hub has them all
         return path.stem
     return str(record["config"]["name"]) if record else judge.name.lower()
 
 
 def _check(settings: Settings) -> None:
-    from emotion.views import VIEWS
+    from emotion.data.transforms.tta import TTA
 
-    for key, choices in {"target": TARGETS, "views": tuple(VIEWS)}.items():
+    for key, choices in {"target": TARGETS, "tta": tuple(TTA)}.items():
         if settings[key] not in choices:
             raise UserError(f"{key}={settings[key]}: expected {', '.join(choices)}.")
     if not isinstance(settings["int8"], bool):
         raise UserError(f"int8={settings['int8']}: expected true or false.")
     for key, default, of in (
-        ("views", "none", ("onnx", "web")),
+        ("tta", "none", ("onnx", "web")),
         ("int8", False, ("onnx",)),
         ("runtime", None, ("web",)),
     ):

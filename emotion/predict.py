@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from emotion.cli import bare_arguments_are, listed, near, verb
+from emotion.cli import bare_arguments_are, verb
+from emotion.config.compose import listed
 from emotion.errors import UserError
+from emotion.reporting.text import near
 
 if TYPE_CHECKING:
     from emotion.inference.frames import Frame, Reel
-    from emotion.inference.sources import File
+    from emotion.inference.inputs import File
 
 STANDARD = "-"  # input as source=-, output as output=-
 NO_FACE = (
@@ -39,18 +41,18 @@ def predict(cfg: DictConfig, folder: Path | None) -> Predicted:
     """
     from rich.console import Console
 
-    from emotion.building import build
-    from emotion.cli import console
+    from emotion.config.instantiate import build
+    from emotion.inference.backends import judge_of
     from emotion.inference.frames import Reel
-    from emotion.inference.judge import judge_of
-    from emotion.inference.judging import Judging
     from emotion.inference.outputs import Outputs
+    from emotion.inference.pipeline import Judging
     from emotion.inference.predictor import Predictor
+    from emotion.reporting.text import console
 
     settings: Settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     _check(settings)
     source = _source(settings, folder)
-    judge = judge_of(settings["checkpoint"], settings["views"], settings["accelerator"])
+    judge = judge_of(settings["checkpoint"], settings["tta"], settings["accelerator"])
     predictor = Predictor(judge, build(settings["detector"]))
     warnings, words = Console(stderr=True), console()
     words.quiet = folder is None
@@ -80,7 +82,7 @@ def predict(cfg: DictConfig, folder: Path | None) -> Predicted:
 
 def _source(settings: Settings, folder: Path | None) -> "list[File] | Frame | Reel":
     """The files that are named; or what comes from standard input or a camera, its first picture read already."""
-    from emotion.inference import piped, sources, videos
+    from emotion.inference import inputs, stdin, video
 
     named = settings["source"]
     if isinstance(named, list) and len(named) == 1:
@@ -89,16 +91,16 @@ def _source(settings: Settings, folder: Path | None) -> "list[File] | Frame | Re
         if sys.stdin.isatty():
             raise UserError("source=- reads standard input, which is the keyboard; expected a pipe or a file: < FILE.")
         stream = open(sys.stdin.fileno(), "rb", closefd=False)
-        return piped.piped(stream, settings["fps"], settings["every"])
+        return stdin.piped(stream, settings["fps"], settings["every"])
     if str(named).isdecimal() and not Path(str(named)).exists():
-        return videos.camera(int(named), settings["every"])
+        return video.camera(int(named), settings["every"])
     if not isinstance(named, str | list) or not named:
-        raise UserError(f"source={named}: expected {sources.EXPECTED}.")
-    return sources.files(listed(named), folder)
+        raise UserError(f"source={named}: expected {inputs.EXPECTED}.")
+    return inputs.files(listed(named), folder)
 
 
 def _check(settings: Settings) -> None:
-    from emotion.inference.lines import KINDS
+    from emotion.inference.outputs import KINDS
 
     for name, choices in (("format", KINDS), ("accelerator", ("auto", "cpu", "gpu")), ("annotate", (True, False))):
         if settings[name] not in choices:

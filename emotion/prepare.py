@@ -6,11 +6,12 @@ from omegaconf import DictConfig, OmegaConf
 from rich.progress import Progress
 from rich.table import Table
 
-from emotion.cli import console, verb
+from emotion.cli import verb
+from emotion.data.cache import prepare
 from emotion.data.faces import USAGES, Faces, Part
-from emotion.data.fer2013_csv import PUBLISHED_MD5
-from emotion.data.prepared import prepare
+from emotion.data.readers.fer2013 import PUBLISHED_MD5
 from emotion.data.sources import locate, not_found
+from emotion.reporting.text import console
 
 
 def run(cfg: DictConfig) -> Faces:

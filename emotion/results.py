@@ -5,8 +5,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from emotion.cli import bare_arguments_are, listed, near, verb
+from emotion.cli import bare_arguments_are, verb
+from emotion.config.compose import listed
 from emotion.errors import UserError
+from emotion.reporting.text import near
 
 BEGIN, END = "<!-- results: written by python -m emotion.results -->", "<!-- end of results -->"
 BEGIN_EXPLANATIONS = "<!-- explanations: written by python -m emotion.results -->"
@@ -21,8 +23,9 @@ def results(cfg: DictConfig) -> str:
         UserError: a run that is not an experiment as it stands, on FER2013, from a commit; another run of its seed is
             kept; explanations that cannot be kept; or the README has no place for the tables.
     """
-    from emotion import kept_explanations, kept_runs, kept_weights, result_tables, run_records
-    from emotion.files import write_text
+    from emotion.io.atomic import write_text
+    from emotion.records import archive, run_record
+    from emotion.reporting import readme_tables
 
     settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     records, readme = Path(settings["records"]), Path(settings["readme"])
@@ -31,15 +34,18 @@ def results(cfg: DictConfig) -> str:
     for begin, end in places:
         if end not in text.partition(begin)[2]:
             raise UserError(f"{readme} has no place for a table; expected a line {begin} and below it {end}.")
-    chosen = run_records.find(listed(settings["runs"]))
+    chosen = run_record.find(listed(settings["runs"]))
     for run in chosen:
-        kept_runs.check(run, records)
+        archive.check(run, records)
     for run in chosen:
-        print(f"kept {near(kept_runs.keep(run, records).absolute())}")
+        print(f"kept {near(archive.keep(run, records).absolute())}")
     for folder in listed(settings["explanations"]):
-        print(f"kept {near(kept_explanations.keep(Path(folder), records).absolute())}")
-    written, explained = result_tables.tables(run_records.find([str(records)])), kept_explanations.table(records)
-    for (begin, end), table in zip(places, (written, explained, kept_weights.table()), strict=True):
+        print(f"kept {near(readme_tables.keep_explanations(Path(folder), records).absolute())}")
+    written, explained = (
+        readme_tables.results_tables(run_record.find([str(records)])),
+        readme_tables.explanations_table(records),
+    )
+    for (begin, end), table in zip(places, (written, explained, readme_tables.weights_table()), strict=True):
         head, _, rest = text.partition(begin)
         text = f"{head}{begin}\n\n{table}\n{end}{rest.partition(end)[2]}"
     write_text(readme, text)

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from emotion.cli import bare_arguments_are, duration, listed, near, verb
+from emotion.cli import bare_arguments_are, verb
+from emotion.config.compose import listed
 from emotion.errors import UserError
+from emotion.reporting.text import duration, near
 
 if TYPE_CHECKING:
-    from emotion.run_folder import RunState
+    from emotion.records.run_folder import RunState
 
 Settings = dict[str, Any]
 SORTED = ("folder", "val", "test", "epochs", "minutes", "mb")
@@ -27,7 +29,7 @@ def runs(cfg: DictConfig) -> list["RunState"]:
     Raises:
         UserError: a folder, state, condition or order that is none; or what is to be removed is in use.
     """
-    from emotion import run_filters, run_folder
+    from emotion.records import query, run_folder
 
     settings: Settings = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     _check(settings)
@@ -35,12 +37,12 @@ def runs(cfg: DictConfig) -> list["RunState"]:
     if missing := [str(folder) for folder in folders if not folder.is_dir()]:
         raise UserError(f"{', '.join(missing)} is not there; expected folders that runs lie in, such as outputs.")
     below = {run.folder.absolute(): run for folder in folders for run in run_folder.below(folder)}
-    found = run_filters.matching(list(below.values()), settings)
+    found = query.matching(list(below.values()), settings)
     if settings["sort"] != "folder":
         found.sort(key=lambda run: _order(run, settings["sort"]))
-    added, dropped = run_filters.words(settings["tag"]), run_filters.words(settings["untag"])
+    added, dropped = query.words(settings["tag"]), query.words(settings["untag"])
     for run in found if added or dropped else ():
-        run_filters.retag(run.folder, added, dropped)
+        query.retag(run.folder, added, dropped)
     _show(found, len(below))
     if settings["remove"]:
         _remove(found, settings)
@@ -56,31 +58,31 @@ def _check(settings: Settings) -> None:
 
 def _order(run: "RunState", by: str) -> tuple[bool, float]:
     """The most first, of a score that is the better the lower the least; what a run does not have comes last."""
-    from emotion import run_filters
+    from emotion.records import query
 
-    value = run_filters.FIGURES[by](run)
+    value = query.FIGURES[by](run)
     lower = by == "val" and run.record.get("best", {}).get("mode") == "min"
     return not math.isfinite(value), value if lower else -value
 
 
 def _show(found: Sequence["RunState"], of: int) -> None:
-    from emotion import run_filters
-    from emotion.report import print_table
+    from emotion.records import query
+    from emotion.reporting.tables import print_table
 
     if not found:
         print(f"none of {of} runs")
         return
     rows = []
     for run in found:
-        record, test, megabytes = run.record, run_filters.FIGURES["test"](run), run_filters.FIGURES["mb"](run)
+        record, test, megabytes = run.record, query.FIGURES["test"](run), query.FIGURES["mb"](run)
         epochs, best = record.get("epochs", "-"), record.get("best")
         if pruned := record.get("pruned"):
             epochs, best = pruned["epoch"] + 1, {"metric": record["config"]["monitor"]["metric"], **pruned}
         rows.append(
             {
                 "run": str(near(run.folder)),
-                "state": run.state + " *" * run_filters.is_drawn(run),
-                "tags": " ".join(run_filters.tags(run.folder)),
+                "state": run.state + " *" * query.is_drawn(run),
+                "tags": " ".join(query.tags(run.folder)),
                 "epochs": str(epochs),
                 "by validation": f"{best['metric']} {best['score']:.4f}" if best else "-",
                 "test accuracy %": f"{100 * test:.1f}" if math.isfinite(test) else "-",
@@ -89,7 +91,7 @@ def _show(found: Sequence["RunState"], of: int) -> None:
             }
         )
     print_table(f"{len(found)} of {of} runs", rows, left=3)
-    if any(run_filters.is_drawn(run) for run in found):
+    if any(query.is_drawn(run) for run in found):
         print("* on SYNTHETIC faces")
     for run in found:
         if run.why:
@@ -98,9 +100,10 @@ def _show(found: Sequence["RunState"], of: int) -> None:
 
 def _remove(found: Sequence["RunState"], settings: Settings) -> None:
     """Raises UserError where one is under way; a finished run goes only where its state was asked for."""
-    from emotion import run_filters
-    from emotion.checkpoints import FORMER, LAST
-    from emotion.run_folder import InUse, alone_in, read
+    from emotion.checkpoints.load import PREVIOUS_CHECKPOINT
+    from emotion.checkpoints.locate import LAST_CHECKPOINT
+    from emotion.records import query
+    from emotion.records.run_folder import InUse, alone_in, read
 
     whole = settings["remove"] == "runs"
     if whole and not settings["state"] and any(run.state == "finished" for run in found):
@@ -109,9 +112,9 @@ def _remove(found: Sequence["RunState"], settings: Settings) -> None:
         places = [run.folder for run in found]
     else:
         of = [run.folder for run in found if run.state in ("finished", "pruned")]
-        places = [folder / name for folder in of for name in (LAST, FORMER)]
+        places = [folder / name for folder in of for name in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT)]
     places = [place for place in places if place.exists()]
-    megabytes = sum(run_filters.size(p) if p.is_dir() else p.stat().st_size for p in places) / 1e6
+    megabytes = sum(query.size(p) if p.is_dir() else p.stat().st_size for p in places) / 1e6
     if not settings["sure"]:
         print(f"would remove {len(places)} {settings['remove']}, {megabytes:.1f} MB; sure=true does it")
         return
@@ -122,7 +125,7 @@ def _remove(found: Sequence["RunState"], settings: Settings) -> None:
                 if read(run.folder).record == run.record:  # nobody has gone on with it meanwhile
                     if whole:
                         shutil.rmtree(run.folder)
-                    for path in (run.folder / LAST, run.folder / FORMER):
+                    for path in (run.folder / LAST_CHECKPOINT, run.folder / PREVIOUS_CHECKPOINT):
                         path.unlink(missing_ok=True)
                     removed += 1
         except InUse as error:

@@ -15,10 +15,10 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from emotion.classifier import EmotionClassifier
-from emotion.cli import CONF, compose
+from emotion.config.compose import CONF, compose
 from emotion.data.faces import EMOTIONS, USAGES, Rows
-from emotion.data.ferplus_votes import HEADER, VOTED
-from emotion.data.synthetic import read
+from emotion.data.readers.ferplus import HEADER, VOTED
+from emotion.data.readers.synthetic import read
 from emotion.train import train
 from tests.counted import pytest_addoption, pytest_terminal_summary, tally
 

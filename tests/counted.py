@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from emotion import machine, run_records
-from emotion.files import write_text
+from emotion.io.atomic import write_text
+from emotion.records import run_record
+from emotion.runtime.hardware import description
 
 PROMISES = {
     "resume": (36, "A run stopped at any moment and resumed in a new process is the run that was never stopped"),
@@ -91,7 +92,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             terminalreporter.write_line(f"{held[name]:5,} of {of:5,}  {name}: {sentence}")
     if held and path:
         counts = {name: {"held": held.get(name, 0), "of": of} for name, (of, _) in PROMISES.items()}
-        record = {"commit": run_records.commit(), "versions": run_records.versions(),
-                  "machine": machine.description("cpu"), "counts": counts}  # fmt: skip
+        record = {"commit": run_record.commit(), "versions": run_record.versions(),
+                  "machine": description("cpu"), "counts": counts}  # fmt: skip
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(record, indent=1) + "\n")

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from emotion.data.synthetic import draw
+from emotion.data.readers.synthetic import draw
 
 FOUND = draw(np.repeat(np.arange(7), 10).astype(np.uint8), np.random.default_rng(0))[[31, 0, 42, 13, 51, 27]]
 """Drawn faces (6, 48, 48) that are found: happy, angry, sad, disgust, surprise, fear."""

@@ -13,9 +13,6 @@ from typing import NamedTuple
 
 import torch
 
-import emotion.assembly
-import emotion.best_epoch
-import emotion.going_on
 import emotion.sweeps.job  # noqa: F401  what a verb imports when it comes to it, so that each process need not
 
 torch.set_num_threads(1)

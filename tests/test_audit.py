@@ -12,11 +12,11 @@ import pytest
 from omegaconf import DictConfig
 
 from emotion.audit import audit
-from emotion.cli import compose
-from emotion.data.dropped import parted
+from emotion.config.compose import compose
 from emotion.data.faces import Rows
-from emotion.data.faults import FAULTS
-from emotion.data.ferplus_votes import VOTED
+from emotion.data.issues import FAULTS
+from emotion.data.readers.ferplus import VOTED
+from emotion.data.splits import parted
 from emotion.errors import UserError
 from emotion.train import train
 from tests.conftest import SMALL, csv_lines
@@ -129,7 +129,7 @@ def test_votes_that_do_not_fit_are_refused(faulty: Path, tmp_path: Path) -> None
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("override", ["near.bits=40", "near.correlation=2", "pictures=0", "low_contrast=-1", "views=x"])
+@pytest.mark.parametrize("override", ["near.bits=40", "near.correlation=2", "pictures=0", "low_contrast=-1", "tta=x"])
 def test_settings_out_of_range_are_refused(override: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected"):
         audit(compose("audit", "data=synthetic", override), tmp_path / "out")

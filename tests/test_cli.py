@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from emotion.checkpoints import BEST, LAST
-from emotion.cli import compose
+from emotion.checkpoints.locate import BEST_CHECKPOINT, LAST_CHECKPOINT
+from emotion.config.compose import compose
 from emotion.errors import UserError
 from tests.processes import typed
 
@@ -94,7 +94,7 @@ def test_the_whole_way_from_prepare_to_evaluate(fer_csv: Path) -> None:
     assert trained.err == ""
     (run,) = Path("outputs/v4_attention").iterdir()
     assert f"run: {run}" in trained.out
-    evaluated = typed("evaluate", f"checkpoint={run}", "views=flip")
+    evaluated = typed("evaluate", f"checkpoint={run}", "tta=flip")
     assert evaluated.status == 0, evaluated.err
     record = json.loads((run / "record.json").read_text())
     assert record["command"].startswith("python -m emotion.train 'model.widths=[8,16]'")
@@ -108,7 +108,7 @@ def test_a_sweep_over_systems_lies_under_none_of_them() -> None:
     assert done.status == 0, done.err
     records = sorted(path.relative_to("outputs/sweep") for path in Path("outputs").rglob("record.json"))
     assert [path.parts[1] for path in records] == ["experiment=compact_cnn", "experiment=simple_cnn"]
-    compared = typed("compare", "outputs/sweep", "views=flip")
+    compared = typed("compare", "outputs/sweep", "tta=flip")
     assert compared.status == 0, compared.err
     assert "simple_cnn is " in compared.out
     assert list(Path("outputs/compare").glob("*/comparison.png"))
@@ -123,7 +123,7 @@ def test_a_signal_stops_cleanly_and_the_run_resumes(signum: int, status: int) ->
         [sys.executable, "-m", "emotion.train", *settings],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    while not list(Path.cwd().rglob(str(LAST))):
+    while not list(Path.cwd().rglob(str(LAST_CHECKPOINT))):
         time.sleep(0.05)
         assert child.poll() is None
     child.send_signal(signum)
@@ -135,7 +135,7 @@ def test_a_signal_stops_cleanly_and_the_run_resumes(signum: int, status: int) ->
     assert "cannot take model=v4_attention optimizer.lr=1; expected nothing else" in refused.err
     resumed = typed("train", f"resume={run}", "trainer.max_epochs=12")
     assert resumed.status == 0, resumed.err
-    assert (run / BEST).is_file()
+    assert (run / BEST_CHECKPOINT).is_file()
     assert (run / "record.json").is_file()
     assert list(Path("outputs/v4_attention").iterdir()) == [run]
 
@@ -146,7 +146,7 @@ def test_wheel_carries_conf_and_runs_from_any_folder(tmp_path: Path, project: Pa
     (wheel,) = tmp_path.glob("*.whl")
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path / "site")]
     subprocess.run([*install, str(wheel)], check=True, capture_output=True)
-    where = "import emotion.cli; print(emotion.cli.__file__, emotion.cli.CONF)"
+    where = "import emotion.cli; print(emotion.cli.__file__, emotion.config.compose.CONF)"
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
     done = subprocess.run([sys.executable, "-c", where], capture_output=True, text=True, env=environment, check=True)
     assert all(part.startswith(str(tmp_path / "site")) for part in done.stdout.split())

@@ -11,17 +11,19 @@ import pytest
 import torch
 from PIL import Image
 
-from emotion import kept_weights, run_records
-from emotion.cli import compose
 from emotion.compare import compare, read
-from emotion.compare_tables import bars
-from emotion.data.dropped import NOTHING_DROPPED
-from emotion.data.fer2013_csv import PUBLISHED_MD5
+from emotion.config.compose import compose
+from emotion.data.readers.fer2013 import PUBLISHED_MD5
+from emotion.data.splits import NOTHING_DROPPED
 from emotion.errors import UserError
-from emotion.evaluation import score
-from emotion.kept_runs import experiment
-from emotion.report import mean_and_deviation
-from emotion.result_tables import tables
+from emotion.evaluation.score import score
+from emotion.metrics.statistics import holm, welch
+from emotion.records import run_record
+from emotion.records.archive import experiment
+from emotion.reporting import readme_tables
+from emotion.reporting.comparison import bars
+from emotion.reporting.readme_tables import results_tables
+from emotion.reporting.text import mean_and_deviation
 from emotion.results import (
     BEGIN,
     BEGIN_EXPLANATIONS,
@@ -31,7 +33,6 @@ from emotion.results import (
     END_WEIGHTS,
     results,
 )
-from emotion.significance import holm, welch
 from emotion.train import train
 
 DATA = ("data=synthetic", "data.training=20", "data.public_test=8", "data.private_test=8", "trainer.accelerator=cpu",
@@ -58,7 +59,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def kept(trained: Path, tmp_path: Path) -> Path:
     """A copy of them, whose files may be changed."""
     runs = Path(shutil.copytree(trained, tmp_path / "runs"))
-    for record in runs.rglob(run_records.RECORD):
+    for record in runs.rglob(run_record.RECORD):
         changed(record.parent)
     return runs
 
@@ -71,32 +72,32 @@ def compared(*sources: Path | str, **settings: str) -> Path:
 
 def changed(run: Path, **fields: object) -> None:
     """Write other fields into a run's record, which then lists no files."""
-    run_records.write_record(run, (run_records.read_record(run) or {}) | {"files": {}} | fields)
+    run_record.write_record(run, (run_record.read_record(run) or {}) | {"files": {}} | fields)
 
 
 def test_a_folder_is_all_the_runs_below_it_each_once(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained / "compact", tmp_path / "copy")
-    found = run_records.find([str(trained), str(trained / "simple"), f"{trained}/sim*/one", str(tmp_path / "copy")])
+    found = run_record.find([str(trained), str(trained / "simple"), f"{trained}/sim*/one", str(tmp_path / "copy")])
     assert [run.folder.relative_to(trained).as_posix() for run in found] == ["compact", "simple/one", "simple/two"]
 
 
 def test_names_are_as_short_as_tells_them_apart(trained: Path) -> None:
-    compact, one, two = run_records.find([str(trained)])
-    assert run_records.names([compact, one]) == ["compact_cnn", "simple_cnn"]
-    assert run_records.names([compact, one, two]) == ["compact_cnn seed=0", "simple_cnn seed=0", "simple_cnn seed=1"]
-    assert run_records.names([one, one]) == [str(one.folder)] * 2
+    compact, one, two = run_record.find([str(trained)])
+    assert run_record.names([compact, one]) == ["compact_cnn", "simple_cnn"]
+    assert run_record.names([compact, one, two]) == ["compact_cnn seed=0", "simple_cnn seed=0", "simple_cnn seed=1"]
+    assert run_record.names([one, one]) == [str(one.folder)] * 2
 
 
 def test_runs_of_one_recipe_differ_in_their_seed_alone(kept: Path) -> None:
-    assert [len(group) for group in run_records.seeds_of(run_records.find([str(kept)]))] == [1, 2]
+    assert [len(group) for group in run_record.seeds_of(run_record.find([str(kept)]))] == [1, 2]
     config = json.loads((kept / "simple/two/record.json").read_text())["config"]
     older = {key: value for key, value in config.items() if key != "sampler"}
-    changed(kept / "simple/two", config=older | {"views": "none", "run_dir": "elsewhere"})
-    assert [len(group) for group in run_records.seeds_of(run_records.find([str(kept)]))] == [1, 2]
+    changed(kept / "simple/two", config=older | {"tta": "none", "run_dir": "elsewhere"})
+    assert [len(group) for group in run_record.seeds_of(run_record.find([str(kept)]))] == [1, 2]
     changed(kept / "simple/two", config=config | {"batch_size": 8})
-    assert [len(group) for group in run_records.seeds_of(run_records.find([str(kept)]))] == [1, 1, 1]
+    assert [len(group) for group in run_record.seeds_of(run_record.find([str(kept)]))] == [1, 1, 1]
     changed(kept / "simple/two", config=config | {"seed": 0})
-    assert [len(group) for group in run_records.seeds_of(run_records.find([str(kept)]))] == [1, 1]  # one seed, not two
+    assert [len(group) for group in run_record.seeds_of(run_record.find([str(kept)]))] == [1, 1]  # one seed, not two
 
 
 def test_table_shows_what_the_records_say(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,8 +122,8 @@ def test_table_shows_what_the_records_say(trained: Path, capsys: pytest.CaptureF
 
 def test_pair_is_the_difference_of_the_two_records(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sources = [str(trained / "compact"), str(trained / "simple/one")]
-    (pair,), recipes = compare(compose("compare", f"runs=[{','.join(sources)}]", "views=flip"), Path("out"))
-    one, other = (run.record["scores"]["test"]["flip"]["all"] for run in run_records.find(sources))
+    (pair,), recipes = compare(compose("compare", f"runs=[{','.join(sources)}]", "tta=flip"), Path("out"))
+    one, other = (run.record["scores"]["test"]["flip"]["all"] for run in run_record.find(sources))
     assert pair.faces == one["n"] == 56
     assert pair.accuracy.figure == pytest.approx(other["accuracy"][0] - one["accuracy"][0])
     assert pair.macro_f1.figure == pytest.approx(other["macro_f1"][0] - one["macro_f1"][0])
@@ -140,7 +141,7 @@ def test_two_seeds_of_one_recipe_are_not_tested(trained: Path, capsys: pytest.Ca
 
 
 def test_clean_rows_are_paired_alone(kept: Path) -> None:
-    for run in run_records.find([str(kept)]):
+    for run in run_record.find([str(kept)]):
         with np.load(run.folder / "predictions.npz") as stored:
             columns = dict(stored)
         columns["clean"][10:] = False
@@ -176,14 +177,14 @@ def recipes(trained: Path, tmp_path: Path) -> Path:
 
 
 def test_recipes_are_tested_by_the_figures_of_their_seeds(recipes: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = run_records.find([str(recipes)])
+    found = run_record.find([str(recipes)])
     pairs, tests = compare(compose("compare", f"runs=[{recipes}]"), Path("out"))
     assert [(pair.faces, pair.accuracy.figure) for pair in pairs] == [(56, pytest.approx(r / 56)) for r in (10, 1)]
     assert [(test.faces, test.first, test.second) for test in tests] == [(56, 3, 3), (56, 3, 2)]
     reached = {
         key: [
             [run.record["scores"]["test"]["none"]["all"][key][0] for run in group]
-            for group in run_records.seeds_of(found)
+            for group in run_record.seeds_of(found)
         ]
         for key in ("accuracy", "macro_f1")
     }
@@ -218,7 +219,7 @@ def test_recipes_stand_in_every_file_with_the_interval_of_their_mean(recipes: Pa
 
 
 def test_picture_carries_the_means_of_several_seeds_in_the_form_of_runs(recipes: Path, trained: Path) -> None:
-    found = run_records.find([str(recipes / "first"), str(trained / "compact")])
+    found = run_record.find([str(recipes / "first"), str(trained / "compact")])
     names, shown = bars(*read(found, "none", "all"))
     assert len(names) == len(shown) == 5
     assert names[-1] == "first\nmean of 3 seeds"
@@ -349,8 +350,8 @@ def test_labels_that_differ_are_a_fault(kept: Path) -> None:
 
 
 def test_what_was_not_scored_is_named(trained: Path, kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UserError, match="recorded scores of views none, flip; found views=ten_crop"):
-        compared(trained, views="ten_crop")
+    with pytest.raises(UserError, match="recorded scores of views none, flip; found tta=ten_crop"):
+        compared(trained, tta="ten_crop")
     with pytest.raises(UserError, match="rows=some: expected all or clean"):
         compared(trained, rows="some")
     with pytest.raises(UserError, match="no run given"):
@@ -358,15 +359,16 @@ def test_what_was_not_scored_is_named(trained: Path, kept: Path, capsys: pytest.
     changed(kept / "compact", scores=None)
     with pytest.raises(UserError, match="found 1 unfinished"):
         compared(kept / "compact")
-    assert len(run_records.find([str(kept)])) == 2
+    assert len(run_record.find([str(kept)])) == 2
     assert "left out 1 unfinished" in capsys.readouterr().out
-    run_records.write_record(kept / "simple/one", {"scores": {"test": {}}})
+    run_record.write_record(kept / "simple/one", {"scores": {"test": {}}})
     with pytest.raises(UserError, match=r"record.json has no command, commit, config.*another version wrote it"):
         compared(kept)
 
 
 AFTER = (
-    f"after\n{BEGIN_EXPLANATIONS}\n\n\n{END_EXPLANATIONS}\n{BEGIN_WEIGHTS}\n\n{kept_weights.table()}\n{END_WEIGHTS}\n"
+    f"after\n{BEGIN_EXPLANATIONS}\n\n\n{END_EXPLANATIONS}\n"
+    f"{BEGIN_WEIGHTS}\n\n{readme_tables.weights_table()}\n{END_WEIGHTS}\n"
 )
 
 
@@ -384,7 +386,7 @@ def published(kept: Path) -> Path:
 
 
 def test_results_keep_records_and_write_the_table_from_them_alone(published: Path) -> None:
-    found = run_records.find([str(published / "simple")])
+    found = run_record.find([str(published / "simple")])
     written = results(compose("results", f"runs=[{published / 'simple'}]"))
     places = sorted(path.relative_to("outputs/records").as_posix() for path in Path("outputs").rglob("*.*"))
     files = ("metrics.csv", "predictions.npz", "record.json")
@@ -407,38 +409,38 @@ def test_calibration_error_is_shown_before_and_after_the_temperature(published: 
         scores = record["scores"]["test"]["none"]["all"]
         scores |= scores.pop("uncalibrated", {})
         changed(path / place, calibration=None, scores=record["scores"])
-    before = [run.record["scores"]["test"]["none"]["all"]["ece"] for run in run_records.find([str(path)])]
-    cells = tables(run_records.find([str(path)])).splitlines()[2].split("|")
+    before = [run.record["scores"]["test"]["none"]["all"]["ece"] for run in run_record.find([str(path)])]
+    cells = results_tables(run_record.find([str(path)])).splitlines()[2].split("|")
     assert [cell.strip() for cell in cells[9:11]] == [mean_and_deviation(before), "-"]
     for seed, place in enumerate(("one", "two")):
         record = json.loads((path / place / "record.json").read_text())
         scores = record["scores"]["test"]["none"]["all"]
         scores |= {"ece": 0.01 + seed / 50, "uncalibrated": {key: scores[key] for key in ("ece", "nll", "brier")}}
         changed(path / place, calibration={"temperature": 1.5}, scores=record["scores"])
-    cells = tables(run_records.find([str(path)])).splitlines()[2].split("|")
+    cells = results_tables(run_record.find([str(path)])).splitlines()[2].split("|")
     assert [cell.strip() for cell in cells[9:11]] == [mean_and_deviation(before), "2.0 ± 1.4"]
 
 
 def test_minutes_are_shown_where_no_run_was_resumed(published: Path) -> None:
     for place, seconds in (("one", 540.0), ("two", 660.0)):
         changed(published / "simple" / place, wall_seconds=seconds)
-    cells = tables(run_records.find([str(published / "simple")])).splitlines()[2].split("|")
+    cells = results_tables(run_record.find([str(published / "simple")])).splitlines()[2].split("|")
     assert cells[11].strip() == "10.0 ± 1.4"
     changed(published / "simple" / "two", wall_seconds=None)
-    assert tables(run_records.find([str(published / "simple")])).splitlines()[2].split("|")[11].strip() == "-"
+    assert results_tables(run_record.find([str(published / "simple")])).splitlines()[2].split("|")[11].strip() == "-"
 
 
 def test_a_mark_may_be_of_the_run_s_views(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from emotion import result_tables
+    from emotion.reporting import readme_tables
 
-    mark = {"part": "test", "views": "flip", "accuracy": 0.0, "target": True}
+    mark = {"part": "test", "tta": "flip", "accuracy": 0.0, "target": True}
     as_it_stands = experiment("simple_cnn") | {"published": mark}
-    monkeypatch.setattr(result_tables, "experiment", lambda name: as_it_stands)
+    monkeypatch.setattr(readme_tables, "experiment", lambda name: as_it_stands)
     for place in ("one", "two"):  # chosen by a loss, which is no accuracy
         record = json.loads((published / "simple" / place / "record.json").read_text())
         changed(published / "simple" / place, best=record["best"] | {"metric": "val/loss", "score": 1.2})
-    found = run_records.find([str(published / "simple")])
-    cells = tables(found).splitlines()[2].split("|")
+    found = run_record.find([str(published / "simple")])
+    cells = results_tables(found).splitlines()[2].split("|")
     reached = np.mean([100 * run.record["scores"]["test"]["flip"]["all"]["accuracy"][0] for run in found])
     assert cells[3].strip() == "0 with views (target)"
     assert cells[4].strip().startswith(f"+{reached:.2f} ")
@@ -449,7 +451,7 @@ def test_a_figure_is_passed_or_missed_where_its_interval_says_so(published: Path
         for run in (published / "simple/one", published / "simple/two"):
             record = json.loads((run / "record.json").read_text())
             changed(run, best=record["best"] | {"score": correct}, split=record["split"] | {"val": 100})
-        written = tables(run_records.find([str(published / "simple")]))
+        written = results_tables(run_record.find([str(published / "simple")]))
         assert f"], {verdict} |" in written
 
 
@@ -472,18 +474,18 @@ def test_an_experiment_without_published_figures_has_dashes_and_what_it_was_give
 def test_records_of_before_mixing_and_teachers_had_neither(published: Path) -> None:
     config = json.loads((published / "compact/record.json").read_text())["config"]
     older = {key: value for key, value in config.items() if key not in ("mixup", "distillation")}
-    assert run_records.recipe(older) == run_records.recipe(config)
-    assert run_records.differing(older, experiment("compact_cnn")) == []
-    assert run_records.differing(config | {"mixup": {"_target_": "x"}}, experiment("compact_cnn")) == ["mixup"]
+    assert run_record.recipe(older) == run_record.recipe(config)
+    assert run_record.differing(older, experiment("compact_cnn")) == []
+    assert run_record.differing(config | {"mixup": {"_target_": "x"}}, experiment("compact_cnn")) == ["mixup"]
 
 
 def test_records_of_before_rows_could_be_left_out_left_none_out(published: Path) -> None:
     config = json.loads((published / "compact/record.json").read_text())["config"]
     whole = {key: value for key, value in config["split"].items() if not key.startswith("drop")}
     older, now = config | {"split": whole}, config | {"split": whole | NOTHING_DROPPED}
-    assert run_records.recipe(older) == run_records.recipe(now)
-    assert run_records.differing(older, experiment("compact_cnn")) == []
-    assert run_records.differing(now | {"split": now["split"] | {"drop": "rows.csv"}}, experiment("compact_cnn")) == [
+    assert run_record.recipe(older) == run_record.recipe(now)
+    assert run_record.differing(older, experiment("compact_cnn")) == []
+    assert run_record.differing(now | {"split": now["split"] | {"drop": "rows.csv"}}, experiment("compact_cnn")) == [
         "split"
     ]
 
@@ -493,7 +495,7 @@ def test_runs_that_left_other_rows_out_are_no_seeds_of_one_recipe(
 ) -> None:
     data = json.loads((kept / "simple/two/record.json").read_text())["data"]
     changed(kept / "simple/two", data=data | {"dropped": {"file": "x", "digest": "y", "rows": {"train": 1200}}})
-    assert [len(group) for group in run_records.seeds_of(run_records.find([str(kept)]))] == [1, 1, 1]
+    assert [len(group) for group in run_record.seeds_of(run_record.find([str(kept)]))] == [1, 1, 1]
     compare(compose("compare", f"runs=[{kept}]"), kept / "out")
     assert "1,200 rows left out" in (kept / "out/comparison.md").read_text()
 

@@ -11,9 +11,9 @@ import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from emotion.building import build, check_targets
-from emotion.cli import CONF, VERBS, compose
-from emotion.data.dropped import NOTHING_DROPPED
+from emotion.config.compose import CONF, VERBS, compose
+from emotion.config.instantiate import build, check_targets
+from emotion.data.splits import NOTHING_DROPPED
 from emotion.errors import UserError
 from tests.conftest import BACKBONES, SYSTEMS, options
 
@@ -177,7 +177,7 @@ def test_a_backbone_alone_is_its_document_s_recipe(model: str) -> None:
         "warmup": {"train": "head", "epochs": 3},
         "finetune": {"train": "all", "epochs": None},
     }
-    assert (cfg.scheduler._target_, cfg.scheduler.warmup_epochs) == ("emotion.schedules.staged_cosine", 3)
+    assert (cfg.scheduler._target_, cfg.scheduler.warmup_epochs) == ("emotion.optim.schedules.staged_cosine", 3)
     assert list(cfg.augment) == ["crop", "flip", "rotation", "jitter", "erasing"]
     assert (cfg.augment.crop.scale, cfg.augment.rotation.degrees) == ([0.75, 1.0], 15)
     assert cfg.model.weights == "pretrained"
@@ -218,7 +218,7 @@ def test_an_experiment_is_a_system_beside_its_published_figures(experiment: str)
 def test_a_mark_of_ours_is_a_target_of_its_views(experiment: str) -> None:
     cfg = compose("train", f"experiment={experiment}")
     assert cfg.model._target_.endswith("FastCNN")
-    assert (cfg.published.part, cfg.published.target, cfg.published.views) == ("test", True, cfg.views)
+    assert (cfg.published.part, cfg.published.target, cfg.published.tta) == ("test", True, cfg.tta)
 
 
 def test_the_champion_fits_in_twelve_megabytes_of_half_precision() -> None:
@@ -259,7 +259,7 @@ def test_an_experiment_gives_way_to_the_command_line() -> None:
 @pytest.mark.parametrize("target", ["os.system", "builtins.eval", "torch.load", "subprocess.run", "pickle.loads"])
 def test_a_config_can_build_nothing_but_parts(target: str) -> None:
     with pytest.raises(UserError, match=f"_target_ '{target}' is not among what a config may build"):
-        build({"_target_": "emotion.losses.cross_entropy", "balanced": {"_target_": target}}, class_counts=[1, 2])
+        build({"_target_": "emotion.optim.losses.cross_entropy", "balanced": {"_target_": target}}, class_counts=[1, 2])
 
 
 def test_a_setting_that_a_part_does_not_take_is_named() -> None:

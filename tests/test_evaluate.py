@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 from omegaconf import DictConfig
 
-from emotion import checkpoints, ensemble, run_records
-from emotion.best_epoch import calibrate
-from emotion.cli import compose
-from emotion.corruptions import CORRUPTIONS
+from emotion.checkpoints import ensemble
+from emotion.checkpoints.load import load_checkpoint, set_temperature
+from emotion.checkpoints.locate import BEST_CHECKPOINT, LAST_CHECKPOINT
+from emotion.config.compose import compose
 from emotion.data.datamodule import EmotionDataModule
+from emotion.data.transforms.corruptions import CORRUPTIONS
 from emotion.errors import UserError
 from emotion.evaluate import evaluate
+from emotion.records import run_record
 from emotion.train import train
+from emotion.training.final_evaluation import calibrate
 from tests.conftest import SMALL
 
 Config = Callable[..., DictConfig]
@@ -31,7 +34,7 @@ def run(small_config: Config) -> Path:
 @pytest.fixture
 def changeable(run: Path) -> Path:
     """A run whose record does not list its files' digests."""
-    run_records.write_record(run, (run_records.read_record(run) or {}) | {"files": {}})
+    run_record.write_record(run, (run_record.read_record(run) or {}) | {"files": {}})
     return run
 
 
@@ -40,7 +43,7 @@ def evaluated(checkpoint: str, *overrides: str) -> dict[str, object]:
 
 
 def data_of(run: Path) -> EmotionDataModule:
-    data = EmotionDataModule(**checkpoints.load(run).data)
+    data = EmotionDataModule(**load_checkpoint(run).data)
     data.setup()
     return data
 
@@ -48,19 +51,19 @@ def data_of(run: Path) -> EmotionDataModule:
 def test_training_stores_the_temperature_that_it_fitted_on_validation(run: Path) -> None:
     record = json.loads((run / "record.json").read_text())
     found = record["calibration"]
-    assert checkpoints.load(run).classifier.temperature == found["temperature"]
+    assert load_checkpoint(run).classifier.temperature == found["temperature"]
     assert found["n"] == record["split"]["val"]
     assert found["validation"]["nll"][1] <= found["validation"]["nll"][0]
-    assert checkpoints.load(run / checkpoints.LAST).classifier.temperature == 1
+    assert load_checkpoint(run / LAST_CHECKPOINT).classifier.temperature == 1
 
 
 def test_a_temperature_is_fitted_to_the_logits_whatever_the_checkpoint_holds(changeable: Path) -> None:
-    began, whole = json.loads((changeable / "record.json").read_text()), (changeable / checkpoints.BEST).read_bytes()
-    checkpoints.set_temperature(changeable / checkpoints.BEST, 7.0)
+    began, whole = json.loads((changeable / "record.json").read_text()), (changeable / BEST_CHECKPOINT).read_bytes()
+    set_temperature(changeable / BEST_CHECKPOINT, 7.0)
     data = data_of(changeable)
-    device = checkpoints.load(changeable).classifier.device
+    device = load_checkpoint(changeable).classifier.device
     assert calibrate(changeable, data, device, began["machine"]["precision"]) == began["calibration"]
-    assert (changeable / checkpoints.BEST).read_bytes() == whole
+    assert (changeable / BEST_CHECKPOINT).read_bytes() == whole
 
 
 def test_without_a_best_checkpoint_there_is_no_temperature(small_config: Config) -> None:
@@ -71,10 +74,10 @@ def test_without_a_best_checkpoint_there_is_no_temperature(small_config: Config)
 
 
 def test_scores_tell_the_calibration_with_and_without_the_temperature(changeable: Path) -> None:
-    checkpoints.set_temperature(changeable / checkpoints.BEST, 1.0)
-    plain = evaluated("run", "views=flip")
-    checkpoints.set_temperature(changeable / checkpoints.BEST, 2.0)
-    tempered = evaluated("run", "views=flip")
+    set_temperature(changeable / BEST_CHECKPOINT, 1.0)
+    plain = evaluated("run", "tta=flip")
+    set_temperature(changeable / BEST_CHECKPOINT, 2.0)
+    tempered = evaluated("run", "tta=flip")
     for rows in ("all", "clean"):
         before = {key: plain[rows][key] for key in ("ece", "nll", "brier")}  # type: ignore[index]
         assert tempered[rows]["uncalibrated"] == before  # type: ignore[index]

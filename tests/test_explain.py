@@ -9,11 +9,11 @@ from omegaconf import DictConfig
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from emotion import checkpoints
-from emotion.cli import compose
+from emotion.checkpoints.locate import LAST_CHECKPOINT
+from emotion.config.compose import compose
 from emotion.errors import UserError
 from emotion.explain import explain
-from emotion.explained import balanced
+from emotion.explainers.explanation import balanced
 from emotion.train import train
 
 Config = Callable[..., DictConfig]
@@ -134,6 +134,6 @@ def test_training_shows_the_same_faces_explained_each_epoch_and_is_not_changed_b
     events = EventAccumulator(str(next(Path("shown").rglob("events*")).parent), size_guidance={"images": 0})
     events.Reload()
     assert len(events.Images("val/explanations")) == 2
-    one, other = (torch.load(Path(run) / checkpoints.LAST, weights_only=True) for run in ("plain", "shown"))
+    one, other = (torch.load(Path(run) / LAST_CHECKPOINT, weights_only=True) for run in ("plain", "shown"))
     assert all(value.equal(other["state_dict"][name]) for name, value in one["state_dict"].items())
     assert (Path("plain") / "metrics.csv").read_text() == (Path("shown") / "metrics.csv").read_text()

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from emotion.cli import CONF
+from emotion.config.compose import CONF
 
 LATE = ("torch", "lightning", "matplotlib", "kornia", "torchvision", "timm")
 

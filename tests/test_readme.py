@@ -9,9 +9,10 @@ from statistics import fmean
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from emotion import kept_explanations, kept_weights, run_records
-from emotion.cli import compose
-from emotion.result_tables import tables
+from emotion.config.compose import compose
+from emotion.records import run_record
+from emotion.reporting import readme_tables
+from emotion.reporting.readme_tables import results_tables
 from emotion.results import BEGIN, BEGIN_EXPLANATIONS, BEGIN_WEIGHTS, END, END_EXPLANATIONS, END_WEIGHTS
 from tests import counted
 
@@ -46,17 +47,17 @@ def test_every_file_that_is_named_exists(project: Path) -> None:
 
 def test_the_table_of_results_says_what_the_records_say(project: Path) -> None:
     written = README.split(BEGIN)[1].split(END)[0].strip()
-    assert written == tables(run_records.find([str(project / "outputs" / "records")])).strip()
+    assert written == results_tables(run_record.find([str(project / "outputs" / "records")])).strip()
 
 
 def test_the_table_of_explanations_says_what_their_records_say(project: Path) -> None:
     written = README.split(BEGIN_EXPLANATIONS)[1].split(END_EXPLANATIONS)[0].strip()
-    assert written == kept_explanations.table(project / "outputs" / "records").strip()
+    assert written == readme_tables.explanations_table(project / "outputs" / "records").strip()
 
 
 def test_the_table_of_weights_says_what_travels_with_them() -> None:
     written = README.split(BEGIN_WEIGHTS)[1].split(END_WEIGHTS)[0].strip()
-    assert written == kept_weights.table().strip()
+    assert written == readme_tables.weights_table().strip()
 
 
 def test_the_promises_are_those_that_were_counted(project: Path) -> None:
@@ -86,8 +87,8 @@ def test_what_a_sweep_costs_is_what_was_measured(project: Path) -> None:
     records = project / "outputs" / "records"
     sweep, images = (json.loads((records / f"bench/{n}.json").read_text())["measured"][0] for n in ("sweeps", "images"))
     seconds, megabytes, many = sweep["seconds"], sweep["megabytes"], images["images"][-1]
-    runs = [run.record for run in run_records.find([str(records / "fast_cpu_4")])]
-    slow = [run.record for run in run_records.find([str(records / "fast_cpu")])]
+    runs = [run.record for run in run_record.find([str(records / "fast_cpu_4")])]
+    slow = [run.record for run in run_record.find([str(records / "fast_cpu")])]
     wall, epochs = fmean(run["wall_seconds"] for run in runs), fmean(run["fit_seconds"] for run in runs)
     rate = fmean(run["split"]["train"] * run["epochs"] / run["fit_seconds"] for run in slow)
     for said in (

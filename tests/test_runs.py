@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from emotion.cli import compose
+from emotion.config.compose import compose
 from emotion.errors import UserError
-from emotion.run_filters import conditions, tags
-from emotion.run_folder import FAILED, LOCK
-from emotion.run_records import read_record, write_record
+from emotion.records.query import conditions, tags
+from emotion.records.run_folder import FAILED, LOCK
+from emotion.records.run_record import read_record, write_record
 from emotion.runs import quote, runs
 
 

@@ -12,14 +12,15 @@ from omegaconf import DictConfig
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from emotion import checkpoints, run_records
-from emotion.assembly import make_classifier, make_data, make_trainer, resolve
-from emotion.callbacks.graceful_stop import Stopped
-from emotion.cli import compose
-from emotion.errors import UserError
-from emotion.loggers import read_metrics
-from emotion.signals import ending
+from emotion.checkpoints.load import load_checkpoint, read_checkpoint
+from emotion.checkpoints.locate import LAST_CHECKPOINT
+from emotion.config.compose import compose
+from emotion.errors import Stopped, UserError
+from emotion.loggers.csv_logger import read_metrics
+from emotion.records import run_record
+from emotion.runtime.signals import ending
 from emotion.train import train
+from emotion.training.setup import make_classifier, make_data, make_trainer, resolve
 from tests.conftest import SYSTEMS, options, signal_at
 
 Config = Callable[..., DictConfig]
@@ -54,8 +55,8 @@ def test_a_run_leaves_its_record_and_all_that_people_look_at(run: Path) -> None:
     assert record["split"] == {"train": 77, "val": 19, "test": 48}
     assert record["versions"]["torch"] == torch.__version__.split("+")[0] or torch.__version__
     assert record["best"]["metric"] == "val/acc"
-    for views in ("none", "flip"):
-        found = record["scores"]["test"][views]["all"]
+    for tta in ("none", "flip"):
+        found = record["scores"]["test"][tta]["all"]
         figure, lower, upper = found["accuracy"]
         assert lower <= figure <= upper
         assert np.sum(found["confusion"]) == found["n"] == 48
@@ -82,18 +83,18 @@ def test_tensorboard_shows_scalars_pictures_and_hyperparameters(small_config: Co
 
 def test_best_checkpoint_is_the_epoch_that_the_record_names(run: Path) -> None:
     record = json.loads((run / "record.json").read_text())
-    loaded = checkpoints.load(run)
+    loaded = load_checkpoint(run)
     rows = read_metrics(run / "metrics.csv")
     assert loaded.epoch == record["best"]["epoch"]
     assert rows[loaded.epoch]["val/acc"] == max(row["val/acc"] for row in rows.values()) == record["best"]["score"]
 
 
 def test_predictions_are_those_that_the_record_scores(run: Path) -> None:
-    (kept,) = run_records.find([str(run)])
-    for views in ("none", "flip"):
-        found, confusion = run_records.read_predictions(kept, views), np.zeros((6, 6), int)
+    (kept,) = run_record.find([str(run)])
+    for tta in ("none", "flip"):
+        found, confusion = run_record.read_predictions(kept, tta), np.zeros((6, 6), int)
         np.add.at(confusion, (found.labels, found.predicted), 1)
-        assert confusion.tolist() == kept.record["scores"]["test"][views]["all"]["confusion"]
+        assert confusion.tolist() == kept.record["scores"]["test"][tta]["all"]["confusion"]
         with np.load(run / "rows.npz") as rows:
             assert found.rows.tolist() == rows["test"].tolist()
 
@@ -122,7 +123,7 @@ def test_every_loss_and_sampler_trains(choice: str, small_config: Config) -> Non
 def test_best_checkpoint_gives_the_recorded_scores(run: Path) -> None:
     """Lightning's own test loop, on the loaded checkpoint, finds the accuracy that the record states."""
     record = json.loads((run / "record.json").read_text())
-    loaded = checkpoints.load(run)
+    loaded = load_checkpoint(run)
     settings = record["config"]
     data, _ = make_data(settings)
     loaded.classifier.tune(channels_last=True)
@@ -134,7 +135,7 @@ def test_two_runs_of_one_seed_are_equal_to_the_last_bit(small_config: Config) ->
     cfg = small_config("augment=full", "trainer.max_epochs=2")
     for name in ("one", "other"):
         train(cfg, Path(name))
-    one, other = (checkpoints.read(Path(name) / checkpoints.LAST)["state_dict"] for name in ("one", "other"))
+    one, other = (read_checkpoint(Path(name) / LAST_CHECKPOINT)["state_dict"] for name in ("one", "other"))
     assert all(one[name].equal(other[name]) for name in one)
     assert Path("one/metrics.csv").read_text() == Path("other/metrics.csv").read_text()
 
@@ -142,7 +143,7 @@ def test_two_runs_of_one_seed_are_equal_to_the_last_bit(small_config: Config) ->
 def test_another_seed_gives_another_network(small_config: Config) -> None:
     for seed in (0, 1):
         train(small_config(f"seed={seed}", "trainer.max_epochs=1"), Path(str(seed)))
-    one, other = (checkpoints.load(str(seed)).classifier.net.state_dict() for seed in (0, 1))
+    one, other = (load_checkpoint(str(seed)).classifier.net.state_dict() for seed in (0, 1))
     assert not one["head.3.weight"].equal(other["head.3.weight"])
 
 
@@ -154,7 +155,7 @@ def test_a_finished_run_is_not_trained_again(run: Path, small_config: Config) ->
 def test_a_finished_run_goes_on_with_more_epochs(run: Path, small_config: Config) -> None:
     train(small_config("trainer.max_epochs=4", f"resume={run}"), run)
     train(small_config("trainer.max_epochs=4"), Path("straight"))
-    longer, straight = (checkpoints.read(r / checkpoints.LAST)["state_dict"] for r in (run, Path("straight")))
+    longer, straight = (read_checkpoint(r / LAST_CHECKPOINT)["state_dict"] for r in (run, Path("straight")))
     assert all(longer[name].equal(straight[name]) for name in longer)
 
 
@@ -237,8 +238,8 @@ def test_a_run_cannot_be_judged_by_what_it_does_not_log(wrong: str, small_config
 def test_views_and_compilation_are_checked_before_the_training(small_config: Config) -> None:
     with pytest.raises(UserError, match=r"compile.cpu=quick: expected true, false, default, reduce-overhead, max"):
         train(small_config("compile.cpu=quick"), RUN)
-    with pytest.raises(UserError, match="views=many: expected none, flip, ten_crop"):
-        train(small_config("views=many"), RUN)
+    with pytest.raises(UserError, match="tta=many: expected none, flip, ten_crop"):
+        train(small_config("tta=many"), RUN)
 
 
 @pytest.mark.parametrize("epochs", [1, 3])
@@ -267,7 +268,7 @@ def test_a_run_stopped_while_it_is_scored_is_scored_when_resumed(small_config: C
     cfg = small_config("scheduler=cosine", "trainer.max_epochs=1")
     train(cfg, RUN)
     record = json.loads((RUN / "record.json").read_text())
-    run_records.write_record(RUN, record | {"scores": None})
+    run_record.write_record(RUN, record | {"scores": None})
     cfg.resume = str(RUN)
     train(cfg, RUN)
     assert json.loads((RUN / "record.json").read_text())["scores"] == record["scores"]
@@ -306,4 +307,4 @@ def test_a_signal_that_was_lost_before_training_ends_it_after_a_batch(small_conf
             handler(signal.SIGINT, None)  # type: ignore[operator,misc]
         with pytest.raises(Stopped):
             train(small_config(), Path("run"))
-    assert checkpoints.read(Path("run") / checkpoints.LAST)["global_step"] == 1
+    assert read_checkpoint(Path("run") / LAST_CHECKPOINT)["global_step"] == 1

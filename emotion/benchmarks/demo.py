@@ -13,8 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection, HTTPException
 from typing import Any
 
-from emotion.benchmarks.memory import memory
-from emotion.benchmarks.scoreboard import Line, Measured
+from emotion.benchmarks.measurement import Line, Measured, memory
 from emotion.errors import UserError
 
 Settings = dict[str, Any]
@@ -80,7 +79,7 @@ def _picture() -> bytes:
     import numpy as np
     from PIL import Image
 
-    from emotion.data.synthetic import draw
+    from emotion.data.readers.synthetic import draw
 
     drawn = draw(np.repeat(np.arange(7), 10).astype(np.uint8), np.random.default_rng(0))[[31, 0]]
     wall = Image.new("L", (640, 480), 128)

@@ -10,14 +10,14 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from emotion.benchmarks.scoreboard import Line, Measured
+from emotion.benchmarks.measurement import Line, Measured
 from emotion.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from emotion.classifier import EmotionClassifier
-    from emotion.explainers.explanations import Explainer
+    from emotion.explainers.explainer import Explainer
 
 Settings = dict[str, Any]
 
@@ -28,18 +28,21 @@ def bench_explanations(settings: Settings) -> Measured:
     Raises:
         UserError: too few faces to measure anything.
     """
-    from emotion import assembly, checkpoints, ensemble, machine
-    from emotion.explainers.explanations import BATCH, Explainer
+    from emotion.checkpoints import ensemble
+    from emotion.checkpoints.load import Loaded
+    from emotion.explainers.explainer import BATCH, Explainer
     from emotion.explainers.gradcam import GradCam
+    from emotion.runtime import hardware
+    from emotion.training import setup
 
     if settings["explained"] < BATCH:
         raise UserError(f"explained={settings['explained']}: expected at least {BATCH}, a batch.")
-    data, _ = assembly.make_data(settings | {"data": _drawn(settings)})
-    classifier = assembly.make_classifier(settings, data)
-    assembly.decide_precision(classifier, settings)
+    data, _ = setup.make_data(settings | {"data": _drawn(settings)})
+    classifier = setup.make_classifier(settings, data)
+    setup.decide_precision(classifier, settings)
     classifier.tune(channels_last=settings["channels_last"])
-    classifier.to(machine.device(settings["trainer"]["accelerator"]))
-    alone = ensemble.Ensemble([checkpoints.Loaded(Path(), classifier, {}, "", 0)])
+    classifier.to(hardware.device(settings["trainer"]["accelerator"]))
+    alone = ensemble.Ensemble([Loaded(Path(), classifier, {}, "", 0)])
     explainer = Explainer(alone, GradCam(), settings["trainer"]["precision"])
     pixels, labels = _faces(data, settings["explained"])
     passes: dict[str, Callable[[], None]] = {
@@ -69,7 +72,7 @@ def bench_explanations(settings: Settings) -> Measured:
 
 def _drawn(settings: Settings) -> Settings:
     each = -(-settings["explained"] // 4)  # of seven classes, of which labels may leave three out
-    return {"_target_": "emotion.data.synthetic.read", "training": each, "public_test": 2, "private_test": 2}
+    return {"_target_": "emotion.data.readers.synthetic.read", "training": each, "public_test": 2, "private_test": 2}
 
 
 def _faces(data: Any, count: int) -> tuple["Tensor", "Tensor"]:  # noqa: ANN401
@@ -85,7 +88,7 @@ def _step(classifier: "EmotionClassifier", explainer: "Explainer", pixels: "Tens
     import torch
     from torch.nn.functional import cross_entropy
 
-    from emotion.explainers.explanations import BATCH
+    from emotion.explainers.explainer import BATCH
 
     classifier.requires_grad_(True)
     device = classifier.device
@@ -98,6 +101,6 @@ def _step(classifier: "EmotionClassifier", explainer: "Explainer", pixels: "Tens
 
 
 def _maps(explainer: "Explainer", pixels: "Tensor", labels: "Tensor") -> None:
-    from emotion.preprocess import values
+    from emotion.data.transforms.preprocess import values
 
     explainer.maps(values(pixels), labels)

@@ -15,10 +15,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from emotion.benchmarks.memory import STATUS, memory
-from emotion.benchmarks.scoreboard import Line, Measured
-from emotion.cli import console
+from emotion.benchmarks.measurement import STATUS, Line, Measured, memory
 from emotion.errors import UserError
+from emotion.reporting.text import console
 
 Settings = dict[str, Any]
 LISTS = {"train": 0.8, "val": 0.1, "test": 0.1}
@@ -72,8 +71,8 @@ def draw_lists(folder: Path, count: int, sides: tuple[int, int], seed: int) -> N
     from PIL import Image
 
     from emotion.data.faces import EMOTIONS
-    from emotion.data.images import THREADS
-    from emotion.data.synthetic import draw
+    from emotion.data.readers.images import THREADS
+    from emotion.data.readers.synthetic import draw
 
     def some(start: int) -> list[str]:
         rng = np.random.default_rng([seed, start])
@@ -96,11 +95,11 @@ def draw_lists(folder: Path, count: int, sides: tuple[int, int], seed: int) -> N
 
 def measure(settings: Settings, folder: str) -> dict[str, float]:
     """Images per second and peaks of memory in MB of preparing the lists in `folder` and of loading from them."""
+    from emotion.data.cache import prepare
     from emotion.data.datamodule import EmotionDataModule
-    from emotion.data.prepared import prepare
 
     lists = {part: f"{folder}/{part}.csv" for part in LISTS}
-    reader = {"_target_": "emotion.data.path_list.read", "size": settings["image_size"], **lists}
+    reader = {"_target_": "emotion.data.readers.path_list.read", "size": settings["image_size"], **lists}
     cache = Path(folder) / "prepared"
     start = memory()
     started = time.perf_counter()

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from emotion.benchmarks.scoreboard import Line, Measured
+from emotion.benchmarks.measurement import Line, Measured
 
 Settings = dict[str, Any]
 
@@ -22,16 +22,18 @@ def bench_latency(settings: Settings) -> Measured:
     """
     import torch
 
-    from emotion import assembly, checkpoints, ensemble
-    from emotion.exporting.latency import milliseconds, one_thread
-    from emotion.exporting.onnx_export import drawn, export_onnx
-    from emotion.exporting.onnx_int8 import quantised
-    from emotion.inference.onnx_judge import OnnxJudge
+    from emotion.checkpoints import ensemble
+    from emotion.checkpoints.load import Loaded
+    from emotion.exporting.int8 import milliseconds, quantised
+    from emotion.exporting.onnx import drawn, export_onnx
+    from emotion.inference.onnx_backend import OnnxJudge
+    from emotion.runtime.hardware import one_thread
+    from emotion.training import setup
 
-    source = {"_target_": "emotion.data.synthetic.read", "training": 20, "public_test": 2, "private_test": 2}
-    data, _ = assembly.make_data(settings | {"data": source})
-    classifier = assembly.make_classifier(settings, data)
-    alone = ensemble.Ensemble([checkpoints.Loaded(Path(), classifier, {"source": source}, "", 0)])
+    source = {"_target_": "emotion.data.readers.synthetic.read", "training": 20, "public_test": 2, "private_test": 2}
+    data, _ = setup.make_data(settings | {"data": source})
+    classifier = setup.make_classifier(settings, data)
+    alone = ensemble.Ensemble([Loaded(Path(), classifier, {"source": source}, "", 0)])
     faces = drawn(*alone.stored)
     with tempfile.TemporaryDirectory() as folder, one_thread():
         fp32 = Path(folder) / "fp32.onnx"
@@ -50,3 +52,19 @@ def bench_latency(settings: Settings) -> Measured:
         for name in sizes
     ]
     return Measured({"model": settings["model"]["_target_"], "milliseconds": found, "bytes": sizes}, lines)
+
+
+def bench_kernels(settings: Settings) -> Measured:
+    """Milliseconds of all layers, and the largest error of one."""
+    from emotion.runtime.precision import MOST_ERROR
+    from emotion.training import setup
+
+    source = {"_target_": "emotion.data.readers.synthetic.read", "training": 20, "public_test": 2, "private_test": 2}
+    data, _ = setup.make_data(settings | {"data": source})
+    classifier = setup.make_classifier(settings, data)
+    with tempfile.TemporaryDirectory() as folder:
+        found = setup.verdict_on_bf16(classifier, settings | {"cache_dir": folder})
+    name = settings["model"].get("backbone") or settings["model"]["_target_"].rsplit(".", 1)[-1]
+    times = Line(f"{name}'s layers in bfloat16", "ms", 1e3 * found.bfloat16, "float32", 1e3 * found.float32)
+    error = Line(f"{name}'s layer that is the most off", "%", 100 * found.error, "allowed", 100 * MOST_ERROR)
+    return Measured({"model": settings["model"]["_target_"]} | found._asdict(), [times, error])

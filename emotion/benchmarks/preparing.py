@@ -6,6 +6,8 @@ its own, so that its memory is too.
 
 import csv
 import hashlib
+import subprocess
+import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -14,8 +16,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from emotion.benchmarks.memory import peak
-from emotion.benchmarks.scoreboard import Line, Measured
+from emotion.benchmarks.measurement import Line, Measured, peak
+from emotion.config.compose import VERBS
 
 Settings = dict[str, Any]
 DISTINCT = 2000  # faces drawn for the file
@@ -49,7 +51,7 @@ def write_csv(path: Path, rows: int, seed: int) -> None:
     """`rows` drawn faces in the form of fer2013.csv: eight in ten Training, the rest of both test sets."""
     import numpy as np
 
-    from emotion.data.synthetic import draw
+    from emotion.data.readers.synthetic import draw
 
     labels = (np.arange(min(rows, DISTINCT)) % 7).astype(np.uint8)
     drawn = draw(labels, np.random.default_rng(seed))
@@ -65,9 +67,9 @@ def write_csv(path: Path, rows: int, seed: int) -> None:
 
 
 def _prepare(folder: str) -> tuple[float, float | None]:
-    from emotion.data.prepared import prepare
+    from emotion.data.cache import prepare
 
-    reader = {"_target_": "emotion.data.fer2013_csv.read", "path": f"{folder}/fer2013/fer2013.csv"}
+    reader = {"_target_": "emotion.data.readers.fer2013.read_csv", "path": f"{folder}/fer2013/fer2013.csv"}
     started = time.perf_counter()
     prepare(reader, Path(folder) / "prepared").images[-1].sum()
     return time.perf_counter() - started, peak()
@@ -85,3 +87,20 @@ def _torchvision(folder: str) -> tuple[float, float | None]:
     for split in ("train", "test"):
         len(Drawn(folder, split))
     return time.perf_counter() - started, peak()
+
+
+TORCH = "import torch"
+
+
+def bench_start_up(settings: Settings) -> Measured:
+    """The median seconds of `rounds` processes each, in turn."""
+    asked = {TORCH: ["-c", TORCH]} | {verb: ["-m", f"emotion.{verb}", "--help"] for verb in VERBS}
+    rounds: dict[str, list[float]] = {name: [] for name in asked}
+    for _ in range(settings["rounds"]):
+        for name, arguments in asked.items():
+            started = time.perf_counter()
+            subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+            rounds[name].append(time.perf_counter() - started)
+    seconds = {name: median(times) for name, times in rounds.items()}
+    lines = [Line(f"emotion.{verb} --help", "s", seconds[verb], TORCH, seconds[TORCH]) for verb in VERBS]
+    return Measured({"seconds": rounds}, lines)

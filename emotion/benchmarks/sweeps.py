@@ -4,18 +4,23 @@ One run of one batch is trained on drawn faces twice; its folder, so many times,
 """
 
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from emotion.benchmarks.scoreboard import Line, Measured
-from emotion.cli import compose, is_whole
+from emotion.benchmarks.measurement import Line, Measured
+from emotion.config.compose import compose, is_whole
 from emotion.errors import UserError
+from emotion.records import archive
+from emotion.records.run_record import read_record
 
 if TYPE_CHECKING:
-    from emotion.run_folder import RunState
+    from emotion.records.run_folder import RunState
+
 
 Settings = dict[str, Any]
 SHORT = (
@@ -29,8 +34,9 @@ def bench_sweeps(settings: Settings) -> Measured:
     Raises:
         UserError: no number of runs.
     """
-    from emotion import ranking, run_folder
-    from emotion.run_filters import size
+    from emotion.records import run_folder
+    from emotion.records.query import size
+    from emotion.reporting import ranking
 
     if not is_whole(settings["runs"], 1):
         raise UserError(f"runs={settings['runs']}: expected a whole number from 1.")
@@ -68,7 +74,7 @@ def bench_sweeps(settings: Settings) -> Measured:
 
 
 def _trained(folder: Path, settings: Settings) -> "RunState":
-    from emotion import run_folder
+    from emotion.records import run_folder
     from emotion.train import train
 
     given = [f"model={settings['name']}", *SHORT, f"trainer.accelerator={settings['trainer']['accelerator']}"]
@@ -76,3 +82,32 @@ def _trained(folder: Path, settings: Settings) -> "RunState":
         cfg = compose("train", *given, "logger=csv", "~callbacks.tensorboard_pictures")
         train(cfg, folder / name)
     return run_folder.read(folder / "second")
+
+
+def bench_time_to_accuracy(settings: Settings) -> Measured:
+    """Wall seconds and test accuracy of each experiment, whose runs lie below the bench's own.
+
+    Raises:
+        UserError: there is no such experiment, before any is begun; or a run failed, and its output says why.
+    """
+    for experiment in settings["experiments"]:
+        archive.experiment(experiment)  # or it is refused
+    found, lines = [], []
+    for experiment in settings["experiments"]:
+        run_dir = Path(settings["run_dir"]) / experiment
+        command = [
+            *(sys.executable, "-m", "emotion.train", f"experiment={experiment}", f"seed={settings['seed']}"),
+            *(f"hydra.run.dir={run_dir}", f"data_dir={settings['data_dir']}", f"cache_dir={settings['cache_dir']}"),
+            *settings["given"],
+        ]
+        started = time.perf_counter()
+        done = subprocess.run(command, check=False)
+        took = time.perf_counter() - started
+        if done.returncode:
+            raise UserError(f"{' '.join(command[1:])} ended with status {done.returncode}; its output says why.")
+        record = read_record(run_dir) or {}
+        scores = {tta: one["all"]["accuracy"][0] for tta, one in record["scores"]["test"].items()}
+        lines.append(Line(f"{experiment}, start to scores", "s", took))
+        lines += [Line(f"{experiment}, accuracy, tta={tta}", "%", 100 * one) for tta, one in scores.items()]
+        found.append({"experiment": experiment, "seed": settings["seed"], "seconds": took, "accuracy": scores})
+    return Measured({"runs": found}, lines)

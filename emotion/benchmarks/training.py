@@ -11,9 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from emotion.benchmarks.busy import busy_share
-from emotion.benchmarks.memory import peak
-from emotion.benchmarks.scoreboard import Line, Measured
+from emotion.benchmarks.measurement import Line, Measured, busy_share, peak
 
 if TYPE_CHECKING:
     import torch
@@ -39,19 +37,20 @@ QUIET = (
 
 def bench_training(settings: Settings) -> Measured:
     """Faces per second of every path, their ratios, peak memory, and on an accelerator the share it computes."""
-    from emotion import assembly, machine
+    from emotion.runtime import hardware
+    from emotion.training import setup
 
     settings["callbacks"] = {name: part for name, part in settings["callbacks"].items() if name not in QUIET}
     settings["scheduler"] = {}  # nothing is validated, so there is nothing for a plateau to watch
-    data, source = assembly.make_data(settings)
-    classifier = assembly.make_classifier(settings, data)
-    assembly.decide_precision(classifier, settings)
-    compiled = assembly.tune(classifier, settings, short=False)
+    data, source = setup.make_data(settings)
+    classifier = setup.make_classifier(settings, data)
+    setup.decide_precision(classifier, settings)
+    compiled = setup.tune(classifier, settings, short=False)
     seconds, size = settings["seconds"], settings["batch_size"]
     with tempfile.TemporaryDirectory() as folder:
         textbook = _textbook_loader(settings, data, Path(folder))
-        plain_net = assembly.make_classifier(settings, data)
-        device = machine.device(settings["trainer"]["accelerator"])
+        plain_net = setup.make_classifier(settings, data)
+        device = hardware.device(settings["trainer"]["accelerator"])
         paths: dict[str, Callable[[], float]] = {
             "training": lambda: _lightning(settings, data, classifier, seconds),
             "training, bare loop": lambda: _timed(_bare(settings, data, classifier.to(device)), size, seconds),
@@ -100,7 +99,7 @@ def _lightning(settings: Settings, data: "EmotionDataModule", classifier: "Emoti
     """The path that `python -m emotion.train` takes, without validation; faces/s after the first steps."""
     import lightning as L
 
-    from emotion import assembly
+    from emotion.training import setup
 
     class Clock(L.Callback):
         steps, started, stopped = 0, 0.0, 0.0
@@ -114,7 +113,7 @@ def _lightning(settings: Settings, data: "EmotionDataModule", classifier: "Emoti
                 self.stopped = time.perf_counter()
                 trainer.should_stop = self.stopped - self.started > seconds
 
-    trainer = assembly.make_trainer(settings, limited=False)
+    trainer = setup.make_trainer(settings, limited=False)
     trainer.limit_val_batches = 0
     trainer.callbacks.insert(0, clock := Clock())  # type: ignore[attr-defined]
     trainer.fit(classifier, datamodule=data)
@@ -148,7 +147,7 @@ def _bare(
     """The same parts (loader, network, loss, optimiser, precision) without Lightning."""
     import torch
 
-    from emotion.building import build
+    from emotion.config.instantiate import build
 
     optimizer = build(settings["optimizer"], classifier.net.parameters())
     bf16 = str(settings["trainer"]["precision"]).startswith("bf16")

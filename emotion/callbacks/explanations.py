@@ -8,11 +8,11 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 
-from emotion import explain_sheets
 from emotion.classifier import EmotionClassifier
 from emotion.data.datamodule import EmotionDataModule
-from emotion.explained import Explained, Subjects, balanced, of_rows
-from emotion.explainers.method import Method
+from emotion.explainers import figures
+from emotion.explainers.explainer import Method
+from emotion.explainers.explanation import Explained, Subjects, balanced, of_rows
 
 
 class ExplanationPictures(L.Callback):
@@ -51,7 +51,7 @@ class ExplanationPictures(L.Callback):
         maps = takes.lay_back(self.method(classifier, faces, targets), *subjects.faces.shape[-2:])
         name, signed = type(self.method).__name__, self.method.signed
         one = Explained("", name, signed, maps.cpu(), targets.cpu(), probabilities.cpu(), 0.0, None, {})
-        return explain_sheets.sheet(subjects, [one], len(targets))
+        return figures.sheet(subjects, [one], len(targets))
 
 
 @contextmanager

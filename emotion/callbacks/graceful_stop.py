@@ -12,17 +12,9 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from emotion.distributed import is_first
-from emotion.signals import Ending
-
-
-class Stopped(Exception):
-    """A signal ended the run, which left a checkpoint behind."""
-
-    def __init__(self, signum: int, checkpoint: Path) -> None:
-        super().__init__(f"{signal.Signals(signum).name}: stopped, everything so far is in {checkpoint}.")
-        self.signum = signum
-
+from emotion.errors import Stopped
+from emotion.runtime.distributed import is_first
+from emotion.runtime.signals import Ending
 
 LISTENED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 OF_A_CLUSTER = (signal.SIGUSR1, signal.SIGUSR2)

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 import lightning as L
 
+from emotion.errors import Pruned
+
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
     from optuna.storages import RDBStorage
@@ -16,14 +18,6 @@ def storage_at(address: str) -> "RDBStorage":
 
     waiting = {"connect_args": {"timeout": 60}} if address.startswith("sqlite:") else None
     return optuna.storages.RDBStorage(address, engine_kwargs=waiting)
-
-
-class Pruned(Exception):
-    """A run fell behind the others of its study."""
-
-    def __init__(self, epoch: int, score: float) -> None:
-        super().__init__(f"stopped after {epoch + 1} epochs: {score:.4f} is behind the study's other runs")
-        self.epoch, self.score = epoch, score
 
 
 class Pruning(L.Callback):

@@ -6,7 +6,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from emotion.loggers import CsvLogger
+from emotion.loggers.csv_logger import CsvLogger
 
 
 class RunCheckpoint(ModelCheckpoint):

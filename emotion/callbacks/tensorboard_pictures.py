@@ -5,9 +5,9 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 
-from emotion import plots
 from emotion.classifier import EmotionClassifier
 from emotion.data.datamodule import EmotionDataModule
+from emotion.reporting import figures
 
 
 class TensorBoardPictures(L.Callback):
@@ -28,7 +28,7 @@ class TensorBoardPictures(L.Callback):
             return
         title = f"validation, epoch {trainer.current_epoch + 1}"
         pictures = {
-            "val/confusion": plots.confusion_matrix(confusion, pl_module.classes, title),
+            "val/confusion": figures.confusion_matrix(confusion, pl_module.classes, title),
             "val/predictions": self._predictions(trainer.datamodule, pl_module),  # type: ignore[attr-defined]
         }
         for board in boards:
@@ -45,4 +45,4 @@ class TensorBoardPictures(L.Callback):
             f"{classifier.classes[p]} {100 * q:.0f} %\n({classifier.classes[t]})"
             for p, q, t in zip(predicted.tolist(), probabilities.tolist(), true, strict=True)
         ]
-        return plots.faces(data.faces.images[rows], captions, list(predicted.numpy() == true))
+        return figures.faces(data.faces.images[rows], captions, list(predicted.numpy() == true))

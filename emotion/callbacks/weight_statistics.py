@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from emotion.callbacks.ema import ExponentialMovingAverage
 from emotion.classifier import EmotionClassifier
 from emotion.errors import UserError
-from emotion.files import write_text
+from emotion.io.atomic import write_text
 
 Statistics = dict[str, list[float]]
 """By parameter, in the order of STATISTICS."""

@@ -11,27 +11,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emotion.augment import augmentation
-from emotion.building import build
-from emotion.data.dropped import parted
+from emotion.config.instantiate import build
+from emotion.data.cache import prepare
+from emotion.data.dataloader import Pixels, RowBatch, RowLoader
 from emotion.data.faces import MIXED, TRAINING, USAGES, Faces
-from emotion.data.loader import RowBatch, RowLoader
-from emotion.data.mixed import check_classes, drawn
-from emotion.data.pixels import Pixels
-from emotion.data.prepared import prepare
-from emotion.data.splits import Split
-from emotion.data.targets import Targets, vote_shares
+from emotion.data.labels import LEFT_OUT, Targets, relabel, vote_shares
+from emotion.data.readers.mixed import check_classes, drawn
+from emotion.data.splits import Split, parted
+from emotion.data.transforms.augment import augmentation
+from emotion.data.transforms.preprocess import Preprocess
 from emotion.errors import UserError
-from emotion.files import write_atomically
-from emotion.labels import LEFT_OUT, relabel
-from emotion.preprocess import Preprocess
+from emotion.io.atomic import write_atomically
 
 Config = Mapping[str, Any]
 Batch = tuple[Tensor, Tensor]
 """Faces (B, C, S, S), normalised, and targets: classes (B,), or shares of them (B, K) where voted or mixed; on the
 device."""
 
-SHUFFLED: Config = {"_target_": "emotion.data.sampling.shuffled"}
+SHUFFLED: Config = {"_target_": "emotion.data.dataloader.shuffled"}
 
 
 class EmotionDataModule(L.LightningDataModule):
@@ -46,7 +43,7 @@ class EmotionDataModule(L.LightningDataModule):
         batch_size: faces a step and process.
         seed: of the order of faces and of everything random that happens to a batch.
         cache_dir: where prepared sources live.
-        sampler: which faces an epoch takes: a function of emotion.data.sampling and its settings.
+        sampler: which faces an epoch takes: a function of emotion.data.dataloader and its settings.
         overfit: so many training rows, unaugmented, unmixed and of one class each, are the training and the validation
             set; 0 for all.
         mixup: what blends the faces of a training batch and their targets: torchvision's MixUp, CutMix or a choice.

@@ -24,7 +24,7 @@ def locate(data: Config) -> Source:
     reader, stand_in = _main({key: value for key, value in data.items() if key != "mix"})
     if not mix:
         return Source(reader, stand_in, 0)
-    composed = {"_target_": "emotion.data.mixed.read", "source": reader, "extra": dict(mix["source"])}
+    composed = {"_target_": "emotion.data.readers.mixed.read", "source": reader, "extra": dict(mix["source"])}
     return Source(composed, stand_in, mix["percent"])
 
 

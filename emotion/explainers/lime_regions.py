@@ -10,7 +10,7 @@ from captum.attr._core.lime import get_exp_kernel_similarity_function
 from torch import Tensor
 
 from emotion.classifier import EmotionClassifier
-from emotion.explainers.method import seeded
+from emotion.explainers.explainer import seeded
 
 AT_ONCE = 256  # faces with some regions left out that go through the network together
 

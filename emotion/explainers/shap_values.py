@@ -9,7 +9,7 @@ from captum.attr import GradientShap
 from torch import Tensor
 
 from emotion.classifier import EmotionClassifier
-from emotion.explainers.method import seeded
+from emotion.explainers.explainer import seeded
 
 GREYS = 9  # blank faces: one of a single grey would see nothing in the pixels that are as grey
 

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from emotion.errors import UserError
-from emotion.files import write_atomically
+from emotion.io.atomic import write_atomically
 
 NAME, VERSION = "onnxruntime-web", "1.30.0"
 PACKED = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="

@@ -3,7 +3,7 @@
 FER2013's faces were found with OpenCV's detector. On 2,500 of its Training faces, enlarged four times and with their
 borders drawn out, the Haar detector below finds 1,963, centred at medians of 0.50 across and 0.49 down, its side 0.97
 of theirs (nine in ten between 0.73 and 1.21). So its square, hardly enlarged, is the crop; other detectors are brought
-to it by where eyes and mouth lie there, see `emotion.face_regions`.
+to it by where eyes and mouth lie there, see `emotion.data.transforms.corruptions`.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ from cv2.typing import MatLike
 from numpy.typing import NDArray
 
 from emotion.errors import UserError
-from emotion.inference.pictures import Picture
+from emotion.inference.images import Picture
 
 HAAR_SIDE = 0.97  # of the crop's
 HAAR_LOWER = 0.01  # of the crop's side: by how much that lies lower than the detector's square

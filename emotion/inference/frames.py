@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from emotion.inference.pictures import Picture
+from emotion.inference.images import Picture
 from emotion.inference.predictor import Face, Predictor
 from emotion.inference.tracking import Tracker
 

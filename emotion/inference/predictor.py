@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from emotion.inference.backends import Judge
 from emotion.inference.detectors import Box, Detector, crop
-from emotion.inference.judge import Judge
-from emotion.inference.pictures import Picture, Upright, as_picture
+from emotion.inference.images import Picture, Upright, as_picture
 
 
 @dataclass(frozen=True, slots=True)

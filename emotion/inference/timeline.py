@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion.inference.colours import colours_of
+from emotion.inference.annotate import colours_of
 from emotion.inference.frames import Seen
 from emotion.inference.tracking import GAP_SECONDS
 

@@ -20,8 +20,8 @@ class TimmBackbone(FaceNetwork):
     """Faces (B, in_channels, S, S) to logits (B, num_classes), of the sizes S that the backbone takes.
 
     With `hidden` the head is Linear, ReLU, LayerNorm, dropout, Linear; without, dropout and Linear. Weights are drawn;
-    trained ones are loaded into it by `emotion.weights`, never by its constructor, so that a checkpoint needs no other
-    file.
+    trained ones are loaded into it by `emotion.training.pretrained`, never by its
+    constructor, so that a checkpoint needs no other file.
 
     Raises:
         ValueError: timm has no such backbone, or it cannot take the input.

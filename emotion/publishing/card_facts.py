@@ -3,15 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
-from emotion.data.fer2013_csv import PUBLISHED_MD5
+from emotion.data.readers.fer2013 import PUBLISHED_MD5
 from emotion.data.sources import stored
 
-FER2013 = tuple(f"emotion.data.{name}.read" for name in ("fer2013_csv", "icml_csv", "image_folder"))
-FERPLUS, DRAWN = "emotion.data.ferplus.read", "emotion.data.synthetic.read"
+FER2013 = tuple(
+    f"emotion.data.readers.{name}" for name in ("fer2013.read_csv", "fer2013.read_icml_csv", "image_folder.read")
+)
+FERPLUS, DRAWN = "emotion.data.readers.ferplus.read", "emotion.data.readers.synthetic.read"
 
 
 class Facts:
-    """A description, as `emotion.shipped.description` gives it, asked the questions of a model card.
+    """A description, as `emotion.checkpoints.portable.description` gives it, asked the questions of a model card.
 
     Attributes:
         record: of the run; empty where there is none.

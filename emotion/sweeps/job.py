@@ -9,16 +9,43 @@ from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_st
 from pathlib import Path
 from typing import cast
 
+import torch
+from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, read_write
 
-from emotion import run_folder
-from emotion.callbacks.graceful_stop import Stopped
-from emotion.cli import duration
-from emotion.distributed import is_first
-from emotion.errors import UserError
-from emotion.files import write_text
-from emotion.sweeps import devices
+from emotion.errors import Stopped, UserError
+from emotion.io.atomic import write_text
+from emotion.records import run_folder
+from emotion.reporting.text import duration
+from emotion.runtime.distributed import is_first
+
+
+def available(accelerator: str) -> int:
+    """Accelerators that runs can be spread over."""
+    return torch.accelerator.device_count() if accelerator != "cpu" else 0
+
+
+@contextmanager
+def own_device(folder: Path, count: int) -> Iterator[list[int]]:
+    """The number of one of `count` accelerators that no other run of the sweep has, or the last if all are taken.
+
+    A run that ends in any way gives it back.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        lock = FileLock(folder / f".device{number}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        try:
+            yield [number]
+        finally:
+            lock.release()
+        return
+    yield [count - 1]
+
 
 OUTPUT = "output.txt"
 Train = Callable[[DictConfig, Path], float]
@@ -65,10 +92,10 @@ def _alone(train: Train) -> Train:
     """On an accelerator that no other run has, where several run beside each other and the machine has several."""
 
     def train_alone(cfg: DictConfig, run_dir: Path) -> float:
-        count = devices.available(cfg.trainer.accelerator) if _parallel() and cfg.trainer.devices == 1 else 0
+        count = available(cfg.trainer.accelerator) if _parallel() and cfg.trainer.devices == 1 else 0
         if count < 2:
             return train(cfg, run_dir)
-        with devices.own_device(Path(HydraConfig.get().sweep.dir), count) as own:
+        with own_device(Path(HydraConfig.get().sweep.dir), count) as own:
             cfg.trainer.devices = own
             return train(cfg, run_dir)
 
@@ -76,7 +103,7 @@ def _alone(train: Train) -> Train:
 
 
 def _trial(train: Train, cfg: DictConfig, run_dir: Path) -> float:
-    from emotion.sweeps.study import trained
+    from emotion.sweeps.optuna_study import trained
 
     return trained(train, cfg, run_dir)
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from emotion.bench import bench
-from emotion.benchmarks import busy, memory, scoreboard
-from emotion.cli import VERBS, compose
+from emotion.benchmarks import measurement
+from emotion.config.compose import VERBS, compose
 from emotion.errors import UserError
-from emotion.run_records import read_record
+from emotion.records.run_record import read_record
 
 QUICK = ("trainer.accelerator=cpu", "seconds=0.05", "rounds=1")
 DRAWN = ("data=synthetic", "data.training=40", "data.public_test=4", "data.private_test=4", "batch_size=16")
@@ -94,16 +94,14 @@ def test_a_run_is_timed_from_its_start_to_its_scores() -> None:
     (found,) = measured("measure=time_to_accuracy", "experiments=[simple_cnn]", f"given=[{given}]")
     (one,) = found["runs"]
     record = read_record(Path("run/simple_cnn")) or {}
-    assert one["accuracy"] == {
-        views: record["scores"]["test"][views]["all"]["accuracy"][0] for views in ("none", "flip")
-    }
+    assert one["accuracy"] == {tta: record["scores"]["test"][tta]["all"]["accuracy"][0] for tta in ("none", "flip")}
     assert one["seconds"] > record["wall_seconds"] > record["fit_seconds"] > 0
-    assert [line["what"] for line in lines()][:2] == ["simple_cnn, start to scores", "simple_cnn, accuracy, views=none"]
+    assert [line["what"] for line in lines()][:2] == ["simple_cnn, start to scores", "simple_cnn, accuracy, tta=none"]
 
 
 def test_a_run_that_fails_ends_the_bench_with_its_command() -> None:
     with pytest.raises(UserError, match=r"-m emotion.train experiment=simple_cnn .* ended with status 2; its output"):
-        measured("measure=time_to_accuracy", "experiments=[simple_cnn]", "given=['views=many']")
+        measured("measure=time_to_accuracy", "experiments=[simple_cnn]", "given=['tta=many']")
 
 
 def test_an_experiment_that_is_none_is_refused_before_the_first_begins(capfd: pytest.CaptureFixture[str]) -> None:
@@ -120,20 +118,20 @@ def test_what_was_measured_is_kept_when_the_next_cannot_be() -> None:
 
 def test_a_process_has_a_peak_of_its_own() -> None:
     held = np.ones(500_000_000, np.uint8)
-    asks = "from emotion.benchmarks.memory import peak; print(peak())"
+    asks = "from emotion.benchmarks.measurement import peak; print(peak())"
     said = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=True).stdout
-    assert float(said) < held.nbytes / 1e6 < memory.memory()["VmHWM"]
+    assert float(said) < held.nbytes / 1e6 < measurement.memory()["VmHWM"]
 
 
 def test_rates_are_the_better_the_higher_and_all_else_the_lower() -> None:
-    assert scoreboard.Line("", "faces/s", 30.0, "that", 10.0).times() == 3
-    assert scoreboard.Line("", "s", 30.0, "that", 10.0).times() == pytest.approx(1 / 3)
-    assert scoreboard.Line("", "s", 30.0).times() is None
+    assert measurement.Line("", "faces/s", 30.0, "that", 10.0).times() == 3
+    assert measurement.Line("", "s", 30.0, "that", 10.0).times() == pytest.approx(1 / 3)
+    assert measurement.Line("", "s", 30.0).times() is None
 
 
 def test_spans_that_overlap_count_once() -> None:
-    assert busy.covered([(0, 2), (1, 3), (5, 6), (5.5, 5.7)]) == 4
-    assert busy.covered([]) == 0
+    assert measurement.covered([(0, 2), (1, 3), (5, 6), (5.5, 5.7)]) == 4
+    assert measurement.covered([]) == 0
 
 
 def test_the_share_of_the_time_that_a_device_computes_leaves_out_where_it_waits() -> None:
@@ -143,8 +141,8 @@ def test_the_share_of_the_time_that_a_device_computes_leaves_out_where_it_waits(
         time.sleep(0.05)
         numbers @ numbers
 
-    assert busy.busy_share(with_pauses, 3, "cpu") < 0.5
-    assert busy.busy_share(lambda: numbers @ numbers, 200, "cpu") > busy.busy_share(with_pauses, 3, "cpu")
+    assert measurement.busy_share(with_pauses, 3, "cpu") < 0.5
+    assert measurement.busy_share(lambda: numbers @ numbers, 200, "cpu") > measurement.busy_share(with_pauses, 3, "cpu")
 
 
 def test_a_sweep_costs_more_than_its_epochs() -> None:

@@ -7,10 +7,10 @@ import pytest
 
 from emotion.bench import bench
 from emotion.benchmarks.images import draw_lists
-from emotion.cli import compose
-from emotion.data import path_list
+from emotion.config.compose import compose
+from emotion.data.readers import path_list
 from emotion.errors import UserError
-from emotion.run_records import read_record
+from emotion.records.run_record import read_record
 
 SMALL = ("measure=images", "model=baseline_cnn", "batch_size=16", "steps=3", "image_size=32", "trainer.accelerator=cpu")
 

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from emotion import checkpoints
 from emotion.callbacks.ema import ExponentialMovingAverage
+from emotion.checkpoints.load import load_checkpoint, read_checkpoint
+from emotion.checkpoints.locate import LAST_CHECKPOINT
 from emotion.classifier import EmotionClassifier
 from emotion.errors import UserError
-from emotion.loggers import read_metrics
+from emotion.loggers.csv_logger import read_metrics
 from emotion.train import train
 from tests.callbacks.test_staged_unfreezing import state, transfer
 
@@ -54,23 +55,24 @@ def test_the_average_is_the_recurrence_over_all_steps(weights: list[dict[str, Te
 
 
 def test_a_checkpoint_has_the_raw_weights_beside(weights: list[dict[str, Tensor]]) -> None:
-    raw = checkpoints.read(RUN / checkpoints.LAST)["raw_weights"]
+    raw = read_checkpoint(RUN / LAST_CHECKPOINT)["raw_weights"]
     assert all(raw[f"net.{name}"].equal(value) for name, value in weights[-1].items())
 
 
 def test_validation_and_the_best_checkpoint_are_of_the_average(weights: list[dict[str, Tensor]]) -> None:
     """The recorded score of the best epoch is that of the average, which the best checkpoint holds."""
-    from emotion import ensemble, evaluation
-    from emotion.assembly import make_data
-    from emotion.run_records import read_record
+    from emotion.checkpoints import ensemble
+    from emotion.evaluation.score import score_rows
+    from emotion.records.run_record import read_record
+    from emotion.training.setup import make_data
 
     record = read_record(RUN)
     assert record is not None
-    loaded = checkpoints.load(RUN)
+    loaded = load_checkpoint(RUN)
     if loaded.epoch == 1:
         assert all(state(RUN, "best")[name].equal(value) for name, value in state(RUN).items())
     data, _ = make_data(record["config"])
-    found = evaluation.score_rows(
+    found = score_rows(
         ensemble.load(RUN), data.faces.images, data.labels, data.split.val, data.split.train[:0],
         precision=record["config"]["trainer"]["precision"],
     )["none"]  # fmt: skip
@@ -81,7 +83,7 @@ def test_validation_and_the_best_checkpoint_are_of_the_average(weights: list[dic
 
 def test_without_averaging_a_checkpoint_has_no_second_weights() -> None:
     train(transfer("~callbacks.ema", "freeze_epochs=1", "trainer.max_epochs=1"), RUN)
-    assert "raw_weights" not in checkpoints.read(RUN / checkpoints.LAST)
+    assert "raw_weights" not in read_checkpoint(RUN / LAST_CHECKPOINT)
 
 
 def test_an_average_begun_on_resuming_begins_with_the_weights() -> None:

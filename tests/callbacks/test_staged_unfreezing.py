@@ -8,11 +8,11 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from emotion import checkpoints
 from emotion.callbacks.staged_unfreezing import StagedUnfreezing, freeze
-from emotion.cli import compose
+from emotion.checkpoints.load import read_checkpoint
+from emotion.config.compose import compose
 from emotion.errors import UserError
-from emotion.loggers import read_metrics
+from emotion.loggers.csv_logger import read_metrics
 from emotion.models.timm_backbone import TimmBackbone
 from emotion.train import train
 
@@ -31,7 +31,7 @@ def transfer(*overrides: str) -> DictConfig:
 
 
 def state(run: Path, name: str = "last") -> dict[str, Tensor]:
-    content: dict[str, Tensor] = checkpoints.read(run / "checkpoints" / f"{name}.ckpt")["state_dict"]
+    content: dict[str, Tensor] = read_checkpoint(run / "checkpoints" / f"{name}.ckpt")["state_dict"]
     return content
 
 
@@ -39,7 +39,7 @@ def drawn(cfg: DictConfig) -> dict[str, Tensor]:
     """The weights that a run begins with: those of one whose learning rate is nothing, before its first epoch."""
     from lightning import seed_everything
 
-    from emotion.assembly import make_classifier, make_data, resolve
+    from emotion.training.setup import make_classifier, make_data, resolve
 
     settings = resolve(cfg, RUN)
     seed_everything(settings["seed"], verbose=False)

@@ -11,14 +11,13 @@ from omegaconf import DictConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from emotion.assembly import decide_precision, make_classifier, make_data, make_trainer, resolve
 from emotion.callbacks.ema import ExponentialMovingAverage
-from emotion.callbacks.graceful_stop import Stopped
 from emotion.callbacks.weight_statistics import WeightStatistics, statistics
-from emotion.checkpoints import read
+from emotion.checkpoints.load import read_checkpoint
 from emotion.classifier import EmotionClassifier
-from emotion.errors import UserError
+from emotion.errors import Stopped, UserError
 from emotion.train import train
+from emotion.training.setup import decide_precision, make_classifier, make_data, make_trainer, resolve
 from tests.conftest import signal_at
 
 Config = Callable[..., DictConfig]
@@ -60,7 +59,7 @@ def fitted(cfg: DictConfig, *more: object, change: Callable[[EmotionClassifier],
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_weights_are_those_of_the_epochs_checkpoint(precision: str, small_config: Config) -> None:
     train(small_config(CHOSEN, ALL, f"trainer.precision={precision}"), RUN)
-    state = read(RUN / "checkpoints" / "last.ckpt")["state_dict"]
+    state = read_checkpoint(RUN / "checkpoints" / "last.ckpt")["state_dict"]
     weights = {name.removeprefix("net."): w for name, w in state.items() if name.startswith("net.")}
     sections = dumped(RUN / "weights.txt")
     assert sorted(sections) == [1, 2]
@@ -77,7 +76,7 @@ def test_gradients_are_of_the_last_step_before_clipping(small_config: Config) ->
     """With plain SGD of rate 1 the one step of an epoch is the clipped gradient."""
     one_step = ("trainer.limit_train_batches=1", "trainer.max_epochs=1", "trainer.precision=32-true")
     before = fitted(small_config(CHOSEN, ALL, *PLAIN_SGD, *one_step, "trainer.gradient_clip_val=0.01"))
-    state = read(RUN / "checkpoints" / "last.ckpt")["state_dict"]
+    state = read_checkpoint(RUN / "checkpoints" / "last.ckpt")["state_dict"]
     sections = dumped(RUN / "weights.txt")[1]
     gradients = {name: figures for (name, kind), figures in sections.items() if kind == "gradient"}
     total = sum(figures[4] ** 2 for figures in gradients.values() if figures) ** 0.5

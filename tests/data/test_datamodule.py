@@ -6,11 +6,11 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from emotion.assembly import make_data, resolve
-from emotion.cli import compose
+from emotion.config.compose import compose
 from emotion.data.datamodule import EmotionDataModule
 from emotion.errors import UserError
-from emotion.losses import balanced_weights
+from emotion.optim.losses import balanced_weights
+from emotion.training.setup import make_data, resolve
 from tests.conftest import options
 
 Config = Callable[..., DictConfig]

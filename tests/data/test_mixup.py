@@ -8,8 +8,8 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from emotion.assembly import make_data, resolve
 from emotion.data.datamodule import EmotionDataModule
+from emotion.training.setup import make_data, resolve
 from tests.conftest import options
 
 Config = Callable[..., DictConfig]

@@ -6,8 +6,8 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from emotion.assembly import make_data, resolve
-from emotion.data.pixels import Pixels
+from emotion.data.dataloader import Pixels
+from emotion.training.setup import make_data, resolve
 
 CPU = torch.device("cpu")
 no_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

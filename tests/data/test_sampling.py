@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from emotion.data.sampling import shuffled, weighted
+from emotion.data.dataloader import shuffled, weighted
 
 LABELS = torch.tensor([0] * 9000 + [1] * 900 + [2] * 100)
 

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from emotion.data.dropped import NOTHING_DROPPED, parted
 from emotion.data.faces import PRIVATE_TEST, PUBLIC_TEST, TEST, TRAINING, USAGES
-from emotion.data.splits import Split, official, random, stratified, swapped
+from emotion.data.labels import LEFT_OUT
+from emotion.data.splits import NOTHING_DROPPED, Split, official, parted, random, stratified, swapped
 from emotion.errors import UserError
-from emotion.labels import LEFT_OUT
 
 rng = np.random.default_rng(0)
 USAGE = rng.choice(3, 2000, p=[0.8, 0.1, 0.1]).astype(np.uint8)

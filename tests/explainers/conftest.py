@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from emotion.checkpoints import Loaded
+from emotion.checkpoints.ensemble import Ensemble
+from emotion.checkpoints.load import Loaded
 from emotion.classifier import EmotionClassifier
-from emotion.cli import compose
-from emotion.ensemble import Ensemble
+from emotion.config.compose import compose
 from emotion.models.blocks import FaceNetwork, SpatialAttention
 from tests.models.test_models import recipe
 

@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 
 from emotion.classifier import EmotionClassifier
-from emotion.explainers import faithfulness, sanity
+from emotion.data.transforms.corruptions import REGIONS, region_mask
+from emotion.explainers import faithfulness
 from emotion.explainers.attention import Attention
-from emotion.explainers.explanations import Explainer
+from emotion.explainers.explainer import Explainer
 from emotion.explainers.gradcam import GradCam
 from emotion.explainers.occlusion import Occlusion
-from emotion.face_regions import REGIONS, region_mask
 from tests.explainers.conftest import CORNER, SIDE, alone
 
 BRIGHT = torch.zeros(4, dtype=torch.long)
@@ -89,16 +89,16 @@ def test_a_map_that_does_not_change_has_no_sensitivity_and_stays_when_weights_ar
     corner: EmotionClassifier, bright_faces: Tensor
 ) -> None:
     steady = Explainer(alone(corner), Attention())
-    assert sanity.sensitivity(steady, bright_faces, BRIGHT).tolist() == [0.0] * 4
+    assert faithfulness.sensitivity(steady, bright_faces, BRIGHT).tolist() == [0.0] * 4
     maps = steady.maps(bright_faces, BRIGHT)
-    for _, alike in sanity.randomisation(steady, bright_faces, BRIGHT, maps):
+    for _, alike in faithfulness.randomisation(steady, bright_faces, BRIGHT, maps):
         torch.testing.assert_close(alike, torch.ones(4))
 
 
 def test_shuffling_changes_the_head_first_and_keeps_every_number(corner: EmotionClassifier) -> None:
     ensemble = alone(corner)
     for share, changed in ((0.0, {"head.2.weight"}), (1.0, {"head.2.weight", "features.0.conv.weight"})):
-        net = sanity.shuffle(ensemble, share, seed=1).members[0].net
+        net = faithfulness.shuffle(ensemble, share, seed=1).members[0].net
         pairs = zip(corner.net.named_parameters(), net.named_parameters(), strict=True)
         found = {name for (name, one), (_, other) in pairs if not one.equal(other)}
         assert found == changed  # the convolution's weights are all alike
@@ -108,7 +108,7 @@ def test_shuffling_changes_the_head_first_and_keeps_every_number(corner: Emotion
 
 def test_rank_correlation_of_equal_contrary_and_flat_maps() -> None:
     maps = torch.arange(9.0).view(1, 3, 3)
-    found = sanity.rank_correlation(maps.repeat(3, 1, 1), torch.cat([maps**2, -maps, torch.ones(1, 3, 3)]))
+    found = faithfulness.rank_correlation(maps.repeat(3, 1, 1), torch.cat([maps**2, -maps, torch.ones(1, 3, 3)]))
     assert found.tolist() == pytest.approx([1, -1, float("nan")], nan_ok=True)
 
 
@@ -117,8 +117,8 @@ def test_of_a_blank_map_nothing_is_known(corner: EmotionClassifier, bright_faces
     dark_faces = torch.zeros_like(bright_faces)
     maps = dark.maps(dark_faces, BRIGHT)
     assert not maps.any()
-    assert sanity.sensitivity(dark, dark_faces, BRIGHT).isnan().all()
-    assert sanity.rank_correlation(maps, bright_faces[:, 0]).isnan().all()
+    assert faithfulness.sensitivity(dark, dark_faces, BRIGHT).isnan().all()
+    assert faithfulness.rank_correlation(maps, bright_faces[:, 0]).isnan().all()
     assert all(share.isnan().all() for share in faithfulness.region_shares(maps).values())
 
 
@@ -137,7 +137,7 @@ def test_an_ensembles_map_is_the_mean_of_its_members_own_of_size_one(
 
 
 def test_maps_lie_where_the_network_looked_when_it_sees_the_middle_alone(corner: EmotionClassifier) -> None:
-    from emotion.preprocess import Preprocess
+    from emotion.data.transforms.preprocess import Preprocess
 
     corner.preprocess = Preprocess(48, 1, [0.0], [1.0], zoom=1.5)
     faces = torch.full((1, 1, 96, 96), 0.95)

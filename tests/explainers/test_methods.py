@@ -5,15 +5,15 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from emotion.building import build
 from emotion.classifier import EmotionClassifier
-from emotion.cli import compose
+from emotion.config.compose import compose
+from emotion.config.instantiate import build
 from emotion.errors import UserError
 from emotion.explainers.attention import Attention
+from emotion.explainers.explainer import Method
 from emotion.explainers.gradcam import GradCam
 from emotion.explainers.layers import as_maps, choices
 from emotion.explainers.lime_regions import Lime
-from emotion.explainers.method import Method
 from emotion.explainers.occlusion import Occlusion
 from emotion.explainers.shap_values import Shap
 from emotion.models.timm_backbone import TimmBackbone

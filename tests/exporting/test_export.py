@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from emotion import checkpoints, ensemble, seals
-from emotion.cli import compose
+from emotion.checkpoints import ensemble
+from emotion.checkpoints.load import load_checkpoint
+from emotion.config.compose import compose
 from emotion.errors import UserError
 from emotion.export import export
-from emotion.exporting.onnx_int8 import why_not
-from emotion.inference.onnx_judge import OnnxJudge
+from emotion.exporting.int8 import why_not
+from emotion.inference.onnx_backend import OnnxJudge
+from emotion.io import digests
 from tests.pictures import FOUND
 
 
@@ -39,7 +41,7 @@ def test_a_run_s_file_lies_in_the_run_and_is_as_true_as_it_says(run: Path, capsy
     assert f"wrote {file}, 0." in said
     parity = found["parity"]
     assert parity["of"] == "validation faces of synthetic faces"
-    judge = checkpoints.load(run).classifier
+    judge = load_checkpoint(run).classifier
     expected = judge.probabilities(torch.from_numpy(FOUND)).numpy()
     np.testing.assert_allclose(OnnxJudge(file, "none").probabilities(FOUND), expected, atol=1e-5)
 
@@ -88,10 +90,10 @@ def test_weights_that_travelled_are_compared_on_drawn_faces_and_lie_apart(run: P
     exported(f"checkpoint={run}", "target=weights", "name=kept", "output=kept")
     description = json.loads(Path("kept/kept.json").read_text())
     description["datamodule_hyper_parameters"]["source"] = {
-        "_target_": "emotion.data.fer2013_csv.read",
+        "_target_": "emotion.data.readers.fer2013.read_csv",
         "path": "data/fer2013.csv",
     }
-    seals.write_json(Path("kept/kept.json"), description)
+    digests.write_json(Path("kept/kept.json"), description)
     Path("kept/export.json").unlink()
     found = exported("checkpoint=kept/kept.safetensors", folder="apart")
     assert found["parity"]["of"] == "drawn faces"
@@ -105,10 +107,10 @@ def test_weights_that_travelled_are_compared_on_drawn_faces_and_lie_apart(run: P
     ("wrong", "says"),
     [
         (["target=coreml"], "target=coreml: expected onnx, weights, web"),
-        (["views=twice"], "views=twice: expected none, flip, ten_crop"),
+        (["tta=twice"], "tta=twice: expected none, flip, ten_crop"),
         (["int8=4"], "int8=4: expected true or false"),
         (["target=weights", "int8=true"], "int8=True is of target=onnx; found target=weights"),
-        (["target=weights", "views=flip"], "views=flip is of target=onnx and web; found target=weights"),
+        (["target=weights", "tta=flip"], "tta=flip is of target=onnx and web; found target=weights"),
         (["runtime=there"], "runtime=there is of target=web; found target=onnx"),
         (["name=a/b"], "name=a/b: expected a plain name"),
         (["output=run/record.json"], r"output=run/record\.json is a file; expected a folder"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from emotion.errors import UserError
-from emotion.inference.film import Film
+from emotion.inference.video import Film
 from tests.inference.videos import read
 
 PATH = Path("x.mp4")

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import emotion
-from emotion.cli import compose
+from emotion.config.compose import compose
 from emotion.errors import UserError
 from emotion.predict import Predicted, predict
 from tests.inference.videos import cut, film, moving_face, read
@@ -204,7 +204,7 @@ def test_standard_input_may_be_many_pictures_of_any_size(monkeypatch: pytest.Mon
 def test_a_run_of_one_s_own_is_a_checkpoint(small_run: Callable[..., Path]) -> None:
     small_run(Path("run"), "trainer.max_epochs=1")
     saved("two.png", TWO)
-    predicted("source=two.png", "checkpoint=[run,run]", "views=flip")
+    predicted("source=two.png", "checkpoint=[run,run]", "tta=flip")
     assert list(lines()[0]["probabilities"]) == ["happiness", "surprise", "sadness", "anger", "disgust", "fear"]
 
 
@@ -227,7 +227,7 @@ WRONG = {
     "seconds=0": "seconds=0: expected a number of more than 0, or null",
     "fps=nan": "fps=nan: expected a number of more than 0",
     "format=xml": "format=xml: expected jsonl, csv",
-    "views=many": "views=many: expected one of none, flip, ten_crop",
+    "tta=many": "tta=many: expected one of none, flip, ten_crop",
     "checkpoint=nothing": "nothing is not there; give a run folder",
     "accelerator=abacus": "accelerator=abacus: expected auto, cpu, gpu",
     "output=x.png": r"output=x\.png is a file; expected a folder, or -",

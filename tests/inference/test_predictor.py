@@ -8,12 +8,12 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 import emotion
-from emotion import ensemble
+from emotion.checkpoints import ensemble
+from emotion.data.transforms.corruptions import REGIONS
 from emotion.errors import UserError
-from emotion.face_regions import REGIONS
+from emotion.inference.backends import TorchJudge
 from emotion.inference.detectors import EYES, MOUTH, Box, Haar, Whole, YuNet, crop, crop_of
 from emotion.inference.predictor import Predictor
-from emotion.inference.torch_judge import TorchJudge
 from tests.pictures import FOUND, scene
 
 
@@ -66,9 +66,9 @@ def test_a_face_says_what_it_shows(run: Path) -> None:
 
 def test_flip_views_average_a_face_and_its_mirror_image(run: Path) -> None:
     face = FOUND[0]
-    views = {name: TorchJudge(run, name) for name in ("none", "flip")}
-    mean = (views["none"].probabilities(face[None]) + views["none"].probabilities(face[None, :, ::-1].copy())) / 2
-    np.testing.assert_allclose(views["flip"].probabilities(face[None]), mean, atol=1e-6)
+    tta = {name: TorchJudge(run, name) for name in ("none", "flip")}
+    mean = (tta["none"].probabilities(face[None]) + tta["none"].probabilities(face[None, :, ::-1].copy())) / 2
+    np.testing.assert_allclose(tta["flip"].probabilities(face[None]), mean, atol=1e-6)
 
 
 def test_a_crop_over_the_edge_has_the_edge_drawn_out() -> None:
@@ -148,5 +148,5 @@ def test_an_unknown_checkpoint_lists_what_there_is() -> None:
 
 
 def test_unknown_views_are_refused(run: Path) -> None:
-    with pytest.raises(UserError, match="views=many: expected one of none, flip, ten_crop"):
-        emotion.load(run, views="many")
+    with pytest.raises(UserError, match="tta=many: expected one of none, flip, ten_crop"):
+        emotion.load(run, tta="many")

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion.inference.videos import silence
+from emotion.inference.video import silence
 from tests.pictures import scene
 
 

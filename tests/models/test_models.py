@@ -9,8 +9,8 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from emotion.building import build
-from emotion.cli import compose
+from emotion.config.compose import compose
+from emotion.config.instantiate import build
 from emotion.errors import UserError
 from tests.conftest import SYSTEMS, options
 

@@ -8,9 +8,9 @@ from omegaconf import OmegaConf
 from pytorch_grad_cam import GradCAM
 from torch import Tensor, nn
 
-from emotion.building import build
 from emotion.callbacks.staged_unfreezing import freeze
-from emotion.cli import compose
+from emotion.config.compose import compose
+from emotion.config.instantiate import build
 from emotion.errors import UserError
 from emotion.models.timm_backbone import TimmBackbone
 from tests.conftest import BACKBONES

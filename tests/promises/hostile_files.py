@@ -17,9 +17,12 @@ import torch
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from safetensors.torch import load, save
 
-from emotion import checkpoints, seals, shipped
-from emotion.checkpoint_io import save as save_checkpoint
-from emotion.inference.onnx_judge import FACES, FORMAT, METADATA, PROBABILITIES
+from emotion.checkpoints import portable
+from emotion.checkpoints.checkpoint_io import save as save_checkpoint
+from emotion.checkpoints.load import read_checkpoint
+from emotion.checkpoints.locate import BEST_CHECKPOINT
+from emotion.inference.onnx_backend import FACES, FORMAT, METADATA, PROBABILITIES
+from emotion.io import digests
 
 CANARY = "canary"
 COMMAND = f"touch {CANARY}".encode()
@@ -172,7 +175,7 @@ CHANGED: dict[str, Callable[[Content], None]] = {
 
 
 def changed_checkpoint(run: Path, kind: str, path: Path) -> None:
-    content = checkpoints.read(run / checkpoints.BEST)
+    content = read_checkpoint(run / BEST_CHECKPOINT)
     CHANGED[kind](content)
     save_checkpoint(content, path)
 
@@ -206,7 +209,7 @@ def _with_widths(content: Content) -> Content:
 
 def exported(run: Path, weights: Path) -> None:
     """Weights of the run and their description."""
-    shipped.write(weights, weights.with_suffix(".json"), checkpoints.read(run / checkpoints.BEST), None)
+    portable.write(weights, weights.with_suffix(".json"), read_checkpoint(run / BEST_CHECKPOINT), None)
 
 
 def seal(weights: Path) -> None:
@@ -214,7 +217,7 @@ def seal(weights: Path) -> None:
     described = weights.with_suffix(".json")
     with contextlib.suppress(ValueError, RecursionError):
         told = json.loads(described.read_text())
-        seals.write_json(described, told | {"weights": seals.digest_of(weights)})
+        digests.write_json(described, told | {"weights": digests.digest_of(weights)})
 
 
 def nan_weights(weights: Path) -> None:
@@ -232,7 +235,7 @@ def sparse(path: Path, size: int) -> None:
 
 def _told() -> Content:
     classes = ["a", "b", "c"]
-    return {"format": FORMAT, "name": "x", "classes": classes, "side": 48, "channels": 1, "views": "none"}
+    return {"format": FORMAT, "name": "x", "classes": classes, "side": 48, "channels": 1, "tta": "none"}
 
 
 def onnx_file(path: Path, kind: str) -> None:

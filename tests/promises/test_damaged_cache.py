@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from emotion.data.cache import prepare
 from emotion.data.faces import Faces
-from emotion.data.prepared import prepare
 from emotion.errors import UserError
-from emotion.seals import read_json, write_json
+from emotion.io.digests import read_json, write_json
 from tests.counted import Tally
 from tests.promises.damage import ANY
 
@@ -22,8 +22,8 @@ CACHE = Path("cache")
 
 @pytest.fixture
 def reader(fer_votes: Path) -> dict[str, Any]:
-    source = {"_target_": "emotion.data.fer2013_csv.read", "path": "data/fer2013.csv"}
-    return {"_target_": "emotion.data.ferplus.read", "source": source, "votes": "data/ferplus_votes.csv"}
+    source = {"_target_": "emotion.data.readers.fer2013.read_csv", "path": "data/fer2013.csv"}
+    return {"_target_": "emotion.data.readers.ferplus.read", "source": source, "votes": "data/ferplus_votes.csv"}
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_a_damaged_cache_is_prepared_anew(
 
 
 def test_a_digit_is_said_with_its_row_once(fer_csv: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    reader = {"_target_": "emotion.data.fer2013_csv.read", "path": "data/fer2013.csv"}
+    reader = {"_target_": "emotion.data.readers.fer2013.read_csv", "path": "data/fer2013.csv"}
     prepare(reader, CACHE)
     lines = fer_csv.read_text().splitlines()
     lines[6] = lines[6].replace("Training", "PrivateTest")
@@ -129,7 +129,7 @@ def test_a_digit_is_said_with_its_row_once(fer_csv: Path, capsys: pytest.Capture
 
 
 def test_bytes_that_change_no_face_are_not_spoken_of(fer_csv: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    reader = {"_target_": "emotion.data.fer2013_csv.read", "path": "data/fer2013.csv"}
+    reader = {"_target_": "emotion.data.readers.fer2013.read_csv", "path": "data/fer2013.csv"}
     before = prepare(reader, CACHE)
     fer_csv.write_bytes(fer_csv.read_bytes().replace(b"\n", b"\r\n"))
     assert prepare(reader, CACHE).digest != before.digest
@@ -137,7 +137,7 @@ def test_bytes_that_change_no_face_are_not_spoken_of(fer_csv: Path, capsys: pyte
 
 
 def test_a_source_that_changes_while_it_is_read_is_refused(fer_csv: Path) -> None:
-    reader = {"_target_": "emotion.data.fer2013_csv.read", "path": "data/fer2013.csv"}
+    reader = {"_target_": "emotion.data.readers.fer2013.read_csv", "path": "data/fer2013.csv"}
     text = fer_csv.read_text()
     with pytest.raises(UserError, match=r"fer2013\.csv was changed while it was read; try again when it is whole"):
         prepare(reader, CACHE, lambda done, expected: fer_csv.write_text(text + "\n"))

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from emotion.data.cache import prepare
 from emotion.data.faces import EMOTIONS, Faces, Rows
-from emotion.data.prepared import prepare
 from emotion.errors import UserError
 from tests.conftest import csv_lines, made_votes, write_votes
 from tests.counted import Tally
@@ -86,21 +86,25 @@ def _in_lists(number: int, rng: Random) -> str:
     return in_content(PICTURE, number // 4, rng, _pictures())
 
 
-CSV = {"_target_": "emotion.data.fer2013_csv.read", "path": "data/source/fer2013.csv"}
+CSV = {"_target_": "emotion.data.readers.fer2013.read_csv", "path": "data/source/fer2013.csv"}
 FORMATS = {
     "csv": Format(_csv("emotion,pixels,Usage", "fer2013.csv"), CSV, _in_csv("fer2013.csv")),
     "icml": Format(
         _csv("emotion, Usage, pixels", "icml_face_data.csv"),
-        {"_target_": "emotion.data.icml_csv.read", "path": "data/source/icml_face_data.csv"},
+        {"_target_": "emotion.data.readers.fer2013.read_icml_csv", "path": "data/source/icml_face_data.csv"},
         _in_csv("icml_face_data.csv"),
     ),
-    "folder": Format(_folder, {"_target_": "emotion.data.image_folder.read", "path": "data/source"}, _in_folder),
+    "folder": Format(
+        _folder, {"_target_": "emotion.data.readers.image_folder.read", "path": "data/source"}, _in_folder
+    ),
     "ferplus": Format(
-        _voted, {"_target_": "emotion.data.ferplus.read", "source": CSV, "votes": "data/source/votes.csv"}, _in_votes
+        _voted,
+        {"_target_": "emotion.data.readers.ferplus.read", "source": CSV, "votes": "data/source/votes.csv"},
+        _in_votes,
     ),
     "path list": Format(
         _lists,
-        {"_target_": "emotion.data.path_list.read", "size": 48, "channels": 1}
+        {"_target_": "emotion.data.readers.path_list.read", "size": 48, "channels": 1}
         | {part: f"data/source/{part}.csv" for part in ("train", "val", "test")},
         _in_lists,
     ),

@@ -8,16 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emotion import checkpoints
+from emotion.checkpoints.load import read_checkpoint
+from emotion.checkpoints.locate import LAST_CHECKPOINT
+from emotion.data.cache import prepare
 from emotion.data.faces import Rows
-from emotion.data.prepared import prepare
-from emotion.inference.onnx_judge import OnnxJudge
-from emotion.loggers import read_metrics
+from emotion.inference.onnx_backend import OnnxJudge
+from emotion.loggers.csv_logger import read_metrics
 from tests.conftest import csv_lines
 from tests.counted import Tally
+from tests.io.test_disk import disk
 from tests.processes import Moment, begin
 from tests.test_cli import SMALL
-from tests.test_disk import disk
 
 FULL, READ_ONLY, NO_INODES = "full", "read-only", "no inodes"
 SAYS = {FULL: "no space left on device", READ_ONLY: "read-only file system", NO_INODES: "no space left on device"}
@@ -62,7 +63,7 @@ def ailing(kind: str, folder: Path, root: Path) -> Iterator[None]:
 def test_a_file_that_cannot_be_written_is_one_line(
     kind: str, what: str, fer_csv: Path, few_faces: Rows, tally: Tally, tmp_path: Path
 ) -> None:
-    reader = {"_target_": "emotion.data.fer2013_csv.read", "path": str(fer_csv)}
+    reader = {"_target_": "emotion.data.readers.fer2013.read_csv", "path": str(fer_csv)}
     with tally(f"{kind} {what}"), disk(tmp_path / "disk", "20m,nr_inodes=300") as small:
         run = small / "run"
         if what == "cache":
@@ -94,7 +95,7 @@ def test_a_file_that_cannot_be_written_is_one_line(
         elif what == "export":
             assert OnnxJudge(run / "export/v4_attention.onnx").classes
         else:
-            assert checkpoints.read(run / checkpoints.LAST)["epoch"] == {"checkpoint": 0, "log": 0}[what]
+            assert read_checkpoint(run / LAST_CHECKPOINT)["epoch"] == {"checkpoint": 0, "log": 0}[what]
             assert read_metrics(run / "metrics.csv")
 
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from emotion import assembly
-from emotion.cli import compose
-from emotion.run_records import OF_THE_CALLBACKS
+from emotion.config.compose import compose
+from emotion.records.run_record import OF_THE_CALLBACKS
+from emotion.training import setup
 from tests.conftest import options
 from tests.counted import Tally
 
@@ -56,15 +56,15 @@ def disturb() -> None:
 def losses(model: str, folder: Path, *, draws: bool = False) -> list[float]:
     """Of the first `STEPS` of a run."""
     cfg = compose("train", f"model={model}", *FEW, *SMALLER.get(model, []))
-    settings = assembly.resolve(cfg, folder)
+    settings = setup.resolve(cfg, folder)
     settings["callbacks"] = {name: part for name, part in settings["callbacks"].items() if name in OF_THE_CALLBACKS}
     settings["logger"] = {}
     L.seed_everything(settings["seed"], verbose=False)
-    data, source = assembly.make_data(settings)
-    classifier = assembly.make_classifier(settings, data)
-    assembly.decide_precision(classifier, settings)
-    assembly.tune(classifier, settings, short=source["stand_in"])
-    trainer = assembly.make_trainer(settings, limited=False)
+    data, source = setup.make_data(settings)
+    classifier = setup.make_classifier(settings, data)
+    setup.decide_precision(classifier, settings)
+    setup.tune(classifier, settings, short=source["stand_in"])
+    trainer = setup.make_trainer(settings, limited=False)
     watch = Losses(draws)
     trainer.callbacks.append(watch)  # type: ignore[attr-defined]
     trainer.fit(classifier, datamodule=data)

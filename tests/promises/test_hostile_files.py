@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
-from emotion import checkpoints, run_records, seals
+from emotion.checkpoints.load import load_checkpoint
+from emotion.checkpoints.locate import BEST_CHECKPOINT
 from emotion.errors import UserError
+from emotion.io import digests
+from emotion.records import run_record
 from tests.counted import Tally
 from tests.pictures import FOUND, packed
 from tests.promises import hostile_files as hostile
@@ -119,9 +122,9 @@ def copies(run: Path) -> tuple[Path, Path]:
     """Two runs of other recipes, to be compared on the faces that both judged."""
     shutil.rmtree("other", ignore_errors=True)
     other = Path(shutil.copytree(run, "other"))
-    record: dict[str, Any] = seals.read_json(run / seals.RECORD)
+    record: dict[str, Any] = digests.read_json(run / digests.RECORD)
     record["config"]["batch_size"] = 5
-    seals.write_json(other / seals.RECORD, record)
+    digests.write_json(other / digests.RECORD, record)
     return run, other
 
 
@@ -131,7 +134,7 @@ def test_configs(run: Path, tally: Tally) -> None:
     commands = []
     for number, (kind, text) in enumerate(hostile.YAML.items()):
         folder = Path(shutil.copytree(run, f"run{number}"))
-        seals.write_yaml(folder / ".hydra/config.yaml", text)
+        digests.write_yaml(folder / ".hydra/config.yaml", text)
         commands.append((kind, ["train", f"resume={folder}"]))
     for number, (kind, text) in enumerate(list(hostile.YAML.items())[:3]):
         folder = Path(f"configs{number}")
@@ -147,14 +150,14 @@ def test_records_and_predictions(run: Path, tally: Tally) -> None:
     commands: list[tuple[str, Command]] = []
     for kind in hostile.NPZ:
         one, other = (Path(shutil.copytree(folder, f"{folder}_{kind}".replace(" ", "_"))) for folder in copies(run))
-        (other / run_records.PREDICTIONS).write_bytes(hostile.npz(kind))
-        record = seals.read_json(other / seals.RECORD)
+        (other / run_record.PREDICTIONS).write_bytes(hostile.npz(kind))
+        record = digests.read_json(other / digests.RECORD)
         record["files"] = {}
-        seals.write_json(other / seals.RECORD, record)
+        digests.write_json(other / digests.RECORD, record)
         commands.append((kind, ["compare", f"runs=[{one},{other}]"]))
     for name, text in {"deep": hostile.DEEP, "list": "[]", "large": "{}"}.items():
-        (Path(shutil.copytree(run, name)) / seals.RECORD).write_text(text)
-    hostile.sparse(Path("large") / seals.RECORD, hostile.HUGE)
+        (Path(shutil.copytree(run, name)) / digests.RECORD).write_text(text)
+    hostile.sparse(Path("large") / digests.RECORD, hostile.HUGE)
     commands.append(("a record nested deep", ["compare", "runs=deep"]))
     commands.append(("a record that is a list", ["runs", "runs=list"]))
     commands.append(("a record of 3 GB", [*OPENING[4], "checkpoint=large"]))
@@ -197,7 +200,7 @@ def test_what_would_grow_is_refused_before_it_is_opened(kind: str) -> None:
     with pytest.raises(
         UserError, match=r"x\.ckpt (holds more than numbers and settings|would unpack to 4,294,967,296 b)"
     ):
-        checkpoints.load("x.ckpt")
+        load_checkpoint("x.ckpt")
 
 
 @pytest.mark.hard
@@ -205,6 +208,6 @@ def test_the_same_files_with_nothing_wrong_are_taken(run: Path) -> None:
     """What is refused above is refused for what is wrong with it."""
     hostile.onnx_file(Path("whole.onnx"), "whole")
     hostile.exported(run, Path("whole.safetensors"))
-    places = [run / checkpoints.BEST, Path("whole.safetensors"), Path("whole.onnx")]
+    places = [run / BEST_CHECKPOINT, Path("whole.safetensors"), Path("whole.onnx")]
     for answer in ask([opening(1, place) for place in places]):
         assert answer.status == 0, answer

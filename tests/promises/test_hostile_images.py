@@ -19,11 +19,11 @@ from rich.console import Console
 
 import emotion
 from emotion.errors import UserError
-from emotion.inference.judging import Judging
+from emotion.inference.images import read_picture
+from emotion.inference.inputs import File
 from emotion.inference.outputs import Outputs
-from emotion.inference.pictures import read_picture
+from emotion.inference.pipeline import Judging
 from emotion.inference.predictor import Predictor
-from emotion.inference.sources import File
 from tests.counted import Tally
 from tests.pictures import packed
 from tests.promises.hostile_pictures import FACE, JPEG, MADE, animated, mutations

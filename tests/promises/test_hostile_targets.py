@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
-from emotion import checkpoints, seals, shipped
-from emotion.checkpoint_io import save
+from emotion.checkpoints import portable
+from emotion.checkpoints.checkpoint_io import save
+from emotion.checkpoints.load import read_checkpoint
+from emotion.checkpoints.locate import BEST_CHECKPOINT
+from emotion.io import digests
 from tests.counted import Tally
 from tests.promises.asked import ask, refused
 
@@ -38,11 +41,11 @@ TARGETS = (
     "webbrowser.open",
     "ctypes.CDLL",
     "hydra.utils.instantiate",
-    "emotion.data.prepared.shutil.rmtree",
-    "emotion.data.prepared._remove",
+    "emotion.data.cache.shutil.rmtree",
+    "emotion.data.cache._remove",
     "emotion.models.__builtins__.eval",
-    "emotion.inference.onnx_judge.needed",
-    "emotion.checkpoint_io.save",
+    "emotion.inference.onnx_backend.needed",
+    "emotion.checkpoints.checkpoint_io.save",
     "lightning.pytorch.trainer.trainer.os.system",
     "hostile_module.part",
     "emotion.models.v4_attention\n.os.system",
@@ -108,14 +111,14 @@ def in_config(run: Path, target: str, number: int) -> list[str]:
     """The config that a run is resumed by, sealed as ours are."""
     config = run / ".hydra/config.yaml"
     content = nested(PLACES[number % len(PLACES)], described(target))
-    seals.write_yaml(config, config.read_text().partition("\n")[2] + json.dumps(content)[1:-1] + "\n")
+    digests.write_yaml(config, config.read_text().partition("\n")[2] + json.dumps(content)[1:-1] + "\n")
     return ["train", f"resume={run}"]
 
 
 def in_checkpoint(run: Path, target: str, number: int) -> list[str]:
     """The settings of its network or of its data."""
-    path = run / checkpoints.BEST
-    content = checkpoints.read(path)
+    path = run / BEST_CHECKPOINT
+    content = read_checkpoint(path)
     part = ("loss", "model", "source", "split")[number % 4]
     content["hyper_parameters" if number % 4 < 2 else "datamodule_hyper_parameters"][part] = described(target)
     save(content, path)
@@ -125,9 +128,9 @@ def in_checkpoint(run: Path, target: str, number: int) -> list[str]:
 def in_description(run: Path, target: str, number: int) -> list[str]:
     """What stands beside weights that were exported."""
     weights = run / "w.safetensors"
-    content = checkpoints.read(run / checkpoints.BEST)
+    content = read_checkpoint(run / BEST_CHECKPOINT)
     content["hyper_parameters"]["loss"] = described(target)
-    shipped.write(weights, run / "w.json", content, None)
+    portable.write(weights, run / "w.json", content, None)
     return ["predict", "source=nowhere.png", f"checkpoint={weights}"]
 
 
@@ -140,7 +143,7 @@ def test_a_runs_folder_builds_nothing_hostile(small_run: Callable[..., Path], ta
     commands = []
     for number, target in enumerate(TARGETS):
         run = small_run(Path(f"run{number}"), "trainer.max_epochs=1")
-        (run / seals.RECORD).unlink()  # whose digests a hostile one would have of its own
+        (run / digests.RECORD).unlink()  # whose digests a hostile one would have of its own
         commands.append(WAYS[number % 3](run, target, number // 3))
     for target, answer in zip(TARGETS, ask(commands), strict=True):
         with tally(target):

@@ -12,19 +12,20 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function
 
-from emotion import assembly, checkpoints, kernels
-from emotion.building import build
-from emotion.cli import compose
-from emotion.distillation import Teacher
+from emotion.checkpoints.load import Loaded
+from emotion.config.compose import compose
+from emotion.config.instantiate import build
 from emotion.evaluate import evaluate
 from emotion.explain import explain
-from emotion.kernels import Verdict
+from emotion.io.digests import write_json
 from emotion.models.fast_cnn import FastCNN
 from emotion.models.timm_backbone import TimmBackbone
-from emotion.passes import compare, layers
-from emotion.run_records import read_record
-from emotion.seals import write_json
+from emotion.records.run_record import read_record
+from emotion.runtime import precision as kernels
+from emotion.runtime.precision import Verdict, compare, layers
 from emotion.train import train
+from emotion.training import setup
+from emotion.training.distillation import Teacher
 from tests.conftest import options
 from tests.counted import Tally
 
@@ -134,7 +135,7 @@ def test_a_layer_that_is_wrong_in_bfloat16_is_named_once_and_float32_is_taken(
     wrong: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     net = nn.Sequential(nn.Flatten(), Wrong(WRONG[wrong]), nn.Linear(7, 7))
-    assert kernels.precision([found(net)], "trainer.precision") == "32-true"
+    assert kernels.choose_precision([found(net)], "trainer.precision") == "32-true"
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
     assert said[0].startswith("warning: in bfloat16 linear 1 (16x256 and 7x256) is ")
@@ -147,7 +148,7 @@ def test_layers_that_are_right_and_no_slower_are_computed_in_bfloat16(capsys: py
     assert kernels.look(net, FACES, torch.channels_last, torch.device("cpu")).error < 1e-2
     assert torch.get_rng_state().equal(state)
     assert all(value.equal(before[name]) for name, value in net.state_dict().items())
-    assert kernels.precision([GOOD, GOOD], "precision") == "bf16-mixed"
+    assert kernels.choose_precision([GOOD, GOOD], "precision") == "bf16-mixed"
     assert GOOD._replace(bfloat16=0.21).complaint() is None  # a tenth is a machine's noise
     assert GOOD._replace(float32=1e-4, bfloat16=1e-3).complaint() is None  # too short to matter
     assert capsys.readouterr() == ("", "")
@@ -155,7 +156,7 @@ def test_layers_that_are_right_and_no_slower_are_computed_in_bfloat16(capsys: py
 
 def test_layers_that_are_slower_in_bfloat16_are_computed_in_float32(capsys: pytest.CaptureFixture[str]) -> None:
     slow = GOOD._replace(slowest="conv2d features.0", float32=0.1, bfloat16=0.4)
-    assert kernels.precision([GOOD, slow, slow], "precision") == "32-true"
+    assert kernels.choose_precision([GOOD, slow, slow], "precision") == "32-true"
     assert capsys.readouterr().err == (
         "warning: the layers of a step take 400.0 ms in bfloat16, 100.0 ms in float32, and conv2d features.0 loses the "
         "most; float32 is taken instead. precision=bf16-mixed insists.\n"
@@ -234,11 +235,11 @@ def test_whoever_asks_a_trained_network_takes_what_its_layers_allow(
 
 @pytest.mark.usefixtures("in_bf16")
 def test_a_teacher_that_is_wrong_in_bfloat16_teaches_in_float32(small_config: Config) -> None:
-    settings = assembly.resolve(small_config(f"cache_dir={CACHE}", "trainer.precision=auto"), Path("x"))
-    student, elder = (assembly.make_classifier(settings, assembly.make_data(settings)[0]) for _ in range(2))
+    settings = setup.resolve(small_config(f"cache_dir={CACHE}", "trainer.precision=auto"), Path("x"))
+    student, elder = (setup.make_classifier(settings, setup.make_data(settings)[0]) for _ in range(2))
     elder.net = nn.Sequential(nn.Flatten(), Wrong(WRONG["a factor"], 48 * 48))
-    student.teach(Teacher([checkpoints.Loaded(Path(), elder, {}, "", 0)]))
-    assembly.decide_precision(student, settings)
+    student.set_teacher(Teacher([Loaded(Path(), elder, {}, "", 0)]))
+    setup.decide_precision(student, settings)
     assert settings["trainer"]["precision"] == "32-true"
 
 

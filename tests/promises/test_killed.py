@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emotion import checkpoints, run_records, seals
+from emotion.checkpoints.load import read_checkpoint
+from emotion.checkpoints.locate import LAST_CHECKPOINT
+from emotion.data.cache import prepare
 from emotion.data.faces import Faces, Rows
-from emotion.data.prepared import prepare
-from emotion.loggers import read_metrics
+from emotion.io import digests
+from emotion.loggers.csv_logger import read_metrics
+from emotion.records import run_record
 from tests.conftest import csv_lines
 from tests.counted import Tally
 from tests.processes import Moment, Verb, begin
 from tests.test_cli import SMALL
-from tests.test_resume import content, differences
+from tests.training.test_resume import content, differences
 
 RUN = Path("run")
 LONG = [*[one for one in SMALL if "max_epochs" not in one and "training" not in one], "model.hidden=200",
@@ -56,7 +59,7 @@ def check_readable(run: Path) -> None:
     """Read whatever stands under a final name."""
     for path in (one for one in run.rglob("*") if one.is_file() and ".partial" not in one.name):
         if path.suffix == ".ckpt":
-            checkpoints.read(path)
+            read_checkpoint(path)
         elif path.suffix == ".json":
             json.loads(path.read_text())
         elif path.suffix == ".csv":
@@ -67,8 +70,8 @@ def check_readable(run: Path) -> None:
         elif path.suffix == ".png":
             Image.open(path).load()
         elif path.suffix == ".yaml":
-            seals.check_yaml(path)
-    run_records.read_record(run)
+            digests.check_yaml(path)
+    run_record.read_record(run)
 
 
 def trained_epochs(run: Path) -> int:
@@ -80,14 +83,14 @@ def trained_epochs(run: Path) -> int:
 def check_goes_on(straight: Path) -> None:
     """Start the same again and see that it arrives at what the run that nobody killed has."""
     done = trained_epochs(RUN)
-    saved = checkpoints.read(RUN / checkpoints.LAST)["epoch"] + 1 if (RUN / checkpoints.LAST).is_file() else 0
+    saved = read_checkpoint(RUN / LAST_CHECKPOINT)["epoch"] + 1 if (RUN / LAST_CHECKPOINT).is_file() else 0
     assert saved >= done - 1, f"{done} epochs were trained and {saved} saved"
     again = begin("train", LONG, Path("again.log"))
     assert again.ended() == 0, again.log.read_text()[-1000:]
     for name in ("last", "best"):
         assert differences(content(straight, name), content(RUN, name)) == []
     assert (RUN / "metrics.csv").read_bytes() == (straight / "metrics.csv").read_bytes()
-    scores = [(run_records.read_record(run) or {})["scores"] for run in (straight, RUN)]
+    scores = [(run_record.read_record(run) or {})["scores"] for run in (straight, RUN)]
     assert scores[0] == scores[1]
     left = [str(path) for path in Path().rglob("*partial*")]
     assert left == []
@@ -134,7 +137,7 @@ def equal(one: Faces, other: Faces) -> bool:
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_preparing_goes_on(group: int, many_faces: Path, tally: Tally) -> None:
-    reader = {"_target_": "emotion.data.fer2013_csv.read", "path": str(many_faces)}
+    reader = {"_target_": "emotion.data.readers.fer2013.read_csv", "path": str(many_faces)}
     asked = [f"data_dir={many_faces.parent}", "data=fer2013_csv"]
     for cache in ("warm", "whole"):  # for the first the server starts
         began = time.monotonic()

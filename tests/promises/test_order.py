@@ -4,15 +4,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from emotion.building import build
-from emotion.data.loader import RowLoader
+from emotion.config.instantiate import build
+from emotion.data.dataloader import RowLoader
 from tests.counted import Tally
 
 ROWS, SIZE = torch.arange(1000, 1260), 16
 STEPS = (0, 1, 10, 15)  # the last one: sixteen whole batches
 EPOCHS = (0, 1, 3)
-SAMPLERS = {"shuffled": {"_target_": "emotion.data.sampling.shuffled"},
-            "weighted": {"_target_": "emotion.data.sampling.weighted"}}  # fmt: skip
+SAMPLERS = {"shuffled": {"_target_": "emotion.data.dataloader.shuffled"},
+            "weighted": {"_target_": "emotion.data.dataloader.weighted"}}  # fmt: skip
 
 
 def loader(sampler: str, rank: int = 0, world: int = 1) -> RowLoader:

@@ -9,17 +9,19 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from emotion import assembly, checkpoints, run_records
-from emotion.callbacks.graceful_stop import Stopped
-from emotion.cli import compose
-from emotion.errors import UserError
+from emotion.checkpoints.load import PREVIOUS_CHECKPOINT, load_checkpoint
+from emotion.checkpoints.locate import BEST_CHECKPOINT, LAST_CHECKPOINT
+from emotion.config.compose import compose
+from emotion.errors import Stopped, UserError
 from emotion.export import export
-from emotion.going_on import last_good
-from emotion.inference.onnx_judge import OnnxJudge
+from emotion.inference.onnx_backend import OnnxJudge
+from emotion.records import run_record
 from emotion.train import many_or_one, train
+from emotion.training import setup
+from emotion.training.resume import last_good
 from tests.conftest import signal_at
 from tests.counted import Tally
-from tests.test_resume import content, differences
+from tests.training.test_resume import content, differences
 
 STOPPED, FINISHED, CONFIG = Path("stopped"), Path("finished"), Path(".hydra/config.yaml")
 Config = Callable[..., DictConfig]
@@ -52,7 +54,7 @@ def runs(kept: Path, small_config: Config, monkeypatch: pytest.MonkeyPatch) -> d
 
 
 def len_train(run: Path) -> int:
-    return int((run_records.read_record(run) or {})["split"]["train"])
+    return int((run_record.read_record(run) or {})["split"]["train"])
 
 
 def damaged(path: Path, other: Path, each: tuple[int, int, int], seed: int) -> Iterator[str]:
@@ -76,27 +78,27 @@ def damaged(path: Path, other: Path, each: tuple[int, int, int], seed: int) -> I
 
 def last_of(run: Path, cfg: DictConfig) -> Path:
     """The checkpoint that a run goes on from."""
-    settings = assembly.resolve(cfg, run)
-    data, _ = assembly.make_data(settings)
-    return last_good(run, assembly.make_classifier(settings, data), data)
+    settings = setup.resolve(cfg, run)
+    data, _ = setup.make_data(settings)
+    return last_good(run, setup.make_classifier(settings, data), data)
 
 
 def read_whole(run: Path) -> None:
     """What other verbs read of a finished run."""
-    record = run_records.read_record(run) or {}
-    checkpoints.load(run)
-    run_records.read_predictions(run_records.Run(run, record), "none")
+    record = run_record.read_record(run) or {}
+    load_checkpoint(run)
+    run_record.read_predictions(run_record.Run(run, record), "none")
 
 
 def test_a_run_goes_on_from_the_last_good_checkpoint(runs: dict[str, DictConfig], tally: Tally) -> None:
     run, other = "one" / STOPPED, "other" / STOPPED
-    last, former = run / checkpoints.LAST, run / checkpoints.FORMER
+    last, former = run / LAST_CHECKPOINT, run / PREVIOUS_CHECKPOINT
     assert last_of(run, runs["one"]) == last
-    for case in damaged(last, other / checkpoints.LAST, (18, 20, 5), 0):
+    for case in damaged(last, other / LAST_CHECKPOINT, (18, 20, 5), 0):
         with tally(case):
             assert last_of(run, runs["one"]) == former
     last.write_bytes(b"")
-    for case in damaged(former, other / checkpoints.FORMER, (2, 2, 1), 1):
+    for case in damaged(former, other / PREVIOUS_CHECKPOINT, (2, 2, 1), 1):
         with tally(case), pytest.raises(UserError, match=r"last.ckpt cannot be read(.|\n)*former.ckpt"):
             last_of(run, runs["one"])
 
@@ -106,23 +108,23 @@ def test_resumed_of_its_own_accord_it_is_the_run_that_was_not_damaged(
     damage: str, runs: dict[str, DictConfig], tally: Tally, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, straight = "one" / STOPPED, "one" / FINISHED
-    last = run / checkpoints.LAST
+    last = run / LAST_CHECKPOINT
     with tally(f"resume=auto {damage}"):
-        content_of_another = ("other" / STOPPED / checkpoints.LAST).read_bytes()
+        content_of_another = ("other" / STOPPED / LAST_CHECKPOINT).read_bytes()
         last.write_bytes(last.read_bytes()[:-100] if damage == "cut" else content_of_another)
         cfg = runs["one"].copy()
         cfg.resume = "auto"
         train(cfg, run)
-        assert f"Going on from {run / checkpoints.FORMER}, of epoch 2." in capsys.readouterr().out
+        assert f"Going on from {run / PREVIOUS_CHECKPOINT}, of epoch 2." in capsys.readouterr().out
         for name in ("last", "best"):
             assert differences(content(straight, name), content(run, name)) == []
         assert (run / "metrics.csv").read_bytes() == (straight / "metrics.csv").read_bytes()
-        assert not (run / checkpoints.FORMER).exists()
+        assert not (run / PREVIOUS_CHECKPOINT).exists()
 
 
 @pytest.mark.parametrize(
     ("name", "each"),
-    [(str(checkpoints.BEST), (12, 13, 5)), ("record.json", (8, 8, 4)), ("predictions.npz", (5, 7, 3))],
+    [(str(BEST_CHECKPOINT), (12, 13, 5)), ("record.json", (8, 8, 4)), ("predictions.npz", (5, 7, 3))],
 )
 def test_a_finished_runs_files_are_refused(
     name: str, each: tuple[int, int, int], runs: dict[str, DictConfig], tally: Tally
@@ -160,7 +162,7 @@ def test_what_was_exported_is_refused(
         export(compose("export", *given), Path("out"))
     path = Path("out") / name
     asked = path.with_suffix(".safetensors") if path.suffix == ".json" else path
-    read = OnnxJudge if path.suffix == ".onnx" else checkpoints.load
+    read = OnnxJudge if path.suffix == ".onnx" else load_checkpoint
     assert read(asked)
     for case in damaged(path, path.with_stem("other"), each, 4):
         with tally(case), pytest.raises(UserError):

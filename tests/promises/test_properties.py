@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from emotion.data import fer2013_csv, icml_csv, splits
-from emotion.data.dropped import listed
+from emotion.data import splits
 from emotion.data.faces import EMOTIONS, PRIVATE_TEST, PUBLIC_TEST, TEST, TRAINING, Rows
-from emotion.data.ferplus import majority, without_single
-from emotion.data.path_list import read as read_list
+from emotion.data.labels import LEFT_OUT, relabel
+from emotion.data.readers import fer2013
+from emotion.data.readers.ferplus import majority, without_single
+from emotion.data.readers.path_list import read as read_list
+from emotion.data.splits import listed
 from emotion.errors import UserError
-from emotion.labels import LEFT_OUT, relabel
 from tests.conftest import csv_lines
 
 quickly = settings(max_examples=60, deadline=None, derandomize=True, database=None)
@@ -99,7 +100,10 @@ def test_what_is_written_is_read_in_either_layout(seed: int, rows: int, ends: st
     labels, usage = rng.integers(0, 7, rows).astype(np.uint8), rng.integers(0, 3, rows).astype(np.uint8)
     faces = Rows(images, labels, usage, [""] * rows)
     with tempfile.TemporaryDirectory() as folder:
-        for read, layout in ((fer2013_csv.read, "emotion,pixels,Usage"), (icml_csv.read, "emotion, Usage, pixels")):
+        for read, layout in (
+            (fer2013.read_csv, "emotion,pixels,Usage"),
+            (fer2013.read_icml_csv, "emotion, Usage, pixels"),
+        ):
             path = Path(folder, "faces.csv")
             path.write_text(ends.join(csv_lines(faces, layout)) + ends * ended, newline="")
             (found,) = read(str(path)).rows
@@ -117,7 +121,7 @@ def test_any_bytes_are_read_or_refused_in_words(content: bytes, kind: str) -> No
         (place / "train.csv").write_text("path,label\ntrain.csv,0\n")
         (place / names[kind]).write_bytes(heads[kind] + content)
         reads: dict[str, Callable[[], object]] = {
-            "csv": lambda: list(fer2013_csv.read(str(place / "x.csv")).rows),
+            "csv": lambda: list(fer2013.read_csv(str(place / "x.csv")).rows),
             "rows": lambda: listed(str(place / "rows.csv"), None, np.zeros(3, np.uint8)),
         }
         assert folder in refusal(reads.get(kind, lambda: read_list(str(place / "train.csv"))), folder)

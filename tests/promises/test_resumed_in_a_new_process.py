@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from emotion.callbacks.graceful_stop import Stopped
 from emotion.classifier import EmotionClassifier
-from emotion.cli import compose
+from emotion.config.compose import compose
+from emotion.errors import Stopped
 from emotion.train import train
 from tests.conftest import SMALL, signal_at
 from tests.counted import Tally
 from tests.processes import begin
-from tests.test_resume import content, differences, uninterrupted
+from tests.training.test_resume import content, differences, uninterrupted
 
 FEW = [
     *("data=synthetic", "data.training=8", "data.public_test=2", "data.private_test=2", "labels=six"),

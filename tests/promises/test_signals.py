@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from emotion import checkpoints
+from emotion.checkpoints.load import read_checkpoint
+from emotion.checkpoints.locate import LAST_CHECKPOINT
 from tests.counted import Tally
 from tests.processes import Moment, begin
 from tests.test_cli import SMALL
@@ -51,8 +52,8 @@ def test_a_run_ends_as_it_was_asked_to(
             os.kill(verb.process.pid or 0, signum)
             assert verb.ended(10) == STATUS[signum], verb.log.read_text()[-500:]
             trained = "faces/s" in verb.log.read_text()  # which it says after some batches
-            if trained or (RUN / checkpoints.LAST).exists():
-                checkpoints.read(RUN / checkpoints.LAST)
+            if trained or (RUN / LAST_CHECKPOINT).exists():
+                read_checkpoint(RUN / LAST_CHECKPOINT)
             assert "Traceback" not in verb.log.read_text()
             if signum is signal.SIGUSR1:
                 assert Path("asked").read_text() == "requeue 7\n"

@@ -15,12 +15,11 @@ STARTS_PROCESSES = {
     "benchmarks/demo.py": "measures the demo as people start it",
     "benchmarks/images.py": "measures reading in a process that has done nothing else",
     "benchmarks/preparing.py": "measures preparing in a process that has done nothing else",
-    "benchmarks/start_up.py": "measures the start of processes",
-    "benchmarks/time_to_accuracy.py": "measures trainings from their start",
+    "benchmarks/sweeps.py": "measures trainings from their start",
     "callbacks/graceful_stop.py": "has Slurm queue the job again",
     "exporting/web_runtime.py": "has npm fetch ONNX Runtime, which is held against its digest",
-    "run_records.py": "asks git which commit a run is of",
-    "sweeps/cluster.py": "asks Slurm what is queued",
+    "records/run_record.py": "asks git which commit a run is of",
+    "sweeps/launchers.py": "asks Slurm what is queued",
 }
 SOURCES = {path.relative_to(ROOT / "emotion").as_posix(): path for path in sorted((ROOT / "emotion").rglob("*.py"))}
 

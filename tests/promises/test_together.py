@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emotion import checkpoints
-from emotion.data.prepared import prepare
+from emotion.checkpoints.load import read_checkpoint
+from emotion.checkpoints.locate import LAST_CHECKPOINT
+from emotion.data.cache import prepare
 from tests.counted import Tally
 from tests.processes import Moment, begin
 from tests.slurm.cluster import wait
@@ -33,7 +34,7 @@ def test_four_processes_prepare_one_cache(fer_csv: Path, tally: Tally) -> None:
         first.told.send("go on")
         assert [one.ended() for one in (first, *rest)] == [0] * 4
         assert len([path for path in Path("cache").iterdir() if path.is_dir() and path.name != "stamps"]) == 1
-        reader = {"_target_": "emotion.data.fer2013_csv.read", "path": str(fer_csv)}
+        reader = {"_target_": "emotion.data.readers.fer2013.read_csv", "path": str(fer_csv)}
         assert np.array_equal(prepare(reader, "cache").images, prepare(reader, "another").images)
 
 
@@ -58,11 +59,11 @@ def test_a_sweep_loses_nothing_with_a_worker(tally: Tally) -> None:
     runs = [Path(f"sweep/seed={seed}") for seed in range(4)]
     with tally("sweep"):
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
-            assert wait(lambda: (runs[1] / checkpoints.LAST).is_file(), 180)
+            assert wait(lambda: (runs[1] / LAST_CHECKPOINT).is_file(), 180)
             (process,) = re.findall(r"process (\d+)", (runs[1] / ".lock").read_text())
             os.kill(int(process), 9)
             assert first.wait(300) == 1
-        saved = checkpoints.read(runs[1] / checkpoints.LAST)["epoch"] + 1
+        saved = read_checkpoint(runs[1] / LAST_CHECKPOINT)["epoch"] + 1
         finished = {run: (run / "record.json").read_bytes() for run in runs if has_scores(run)}
         again = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert again.returncode == 0, again.stderr

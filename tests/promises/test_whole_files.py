@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from emotion.cli import compose
+from emotion.config.compose import compose
 from emotion.export import export
 from emotion.train import train
 from tests.counted import Tally

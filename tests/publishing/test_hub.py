@@ -8,9 +8,11 @@ import pytest
 import torch
 
 import emotion
-from emotion import checkpoints, run_records, seals, shipped
+from emotion.checkpoints import hub, portable
+from emotion.checkpoints.load import load_checkpoint, read_checkpoint
 from emotion.errors import UserError
-from emotion.publishing import hub
+from emotion.io import digests
+from emotion.records import run_record
 from tests.pictures import FOUND
 from tests.publishing.hub_stub import TOKEN, Hub, serving
 
@@ -33,18 +35,18 @@ def run(small_run: Callable[..., Path]) -> Path:
 @pytest.fixture
 def files(run: Path) -> dict[str, bytes]:
     """The run's weights and their description, by name but for the dot."""
-    loaded = checkpoints.load(run)
-    shipped.write(Path("w.safetensors"), Path("w.json"), checkpoints.read(loaded.path), run_records.record_of(loaded))
+    loaded = load_checkpoint(run)
+    portable.write(Path("w.safetensors"), Path("w.json"), read_checkpoint(loaded.path), run_record.record_of(loaded))
     return {"model_safetensors": Path("w.safetensors").read_bytes(), "config_json": Path("w.json").read_bytes()}
 
 
 def changed(files: dict[str, bytes], **told: object) -> dict[str, bytes]:
-    return files | {"config_json": json.dumps(seals.sealed(json.loads(files["config_json"]) | told)).encode()}
+    return files | {"config_json": json.dumps(digests.sealed(json.loads(files["config_json"]) | told)).encode()}
 
 
 def test_what_lies_on_the_hub_is_asked_like_any_checkpoint(served: Hub, files: dict[str, bytes]) -> None:
     served.put(REPO, **files, pytorch_model_bin=PICKLE)
-    own = checkpoints.load("w.safetensors")
+    own = load_checkpoint("w.safetensors")
     predictor = emotion.load(NAME, detector="none", accelerator="cpu")
     shares = torch.stack([torch.from_numpy(face.shares) for (face,) in predictor.predict(list(FOUND))])
     expected = own.classifier.probabilities(torch.from_numpy(FOUND)).detach()
@@ -55,10 +57,10 @@ def test_what_lies_on_the_hub_is_asked_like_any_checkpoint(served: Hub, files: d
 def test_both_files_are_of_the_revision_that_is_named(served: Hub, files: dict[str, bytes]) -> None:
     served.put(REPO, **changed(files, epoch=41))
     served.put(REPO, **changed(files, epoch=42))
-    assert checkpoints.load(NAME).epoch == 42
-    assert checkpoints.load(f"{NAME}@{1:040x}").epoch == 41
+    assert load_checkpoint(NAME).epoch == 42
+    assert load_checkpoint(f"{NAME}@{1:040x}").epoch == 41
     with pytest.raises(UserError, match=f"{NAME}@v9: the repository has no branch, tag or commit v9"):
-        checkpoints.load(f"{NAME}@v9")
+        load_checkpoint(f"{NAME}@v9")
 
 
 @pytest.mark.parametrize("why", ["offline", "an outage", "no way there"])
@@ -166,4 +168,4 @@ def test_what_is_too_large_is_not_fetched(name: str, bytes_: int, served: Hub, f
 )
 def test_a_name_that_cannot_be_one_is_refused(name: str) -> None:
     with pytest.raises(UserError, match="names no repository of the Hugging Face Hub; expected OWNER/NAME"):
-        checkpoints.load(f"hub:{name}")
+        load_checkpoint(f"hub:{name}")

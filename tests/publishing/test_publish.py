@@ -16,15 +16,18 @@ import torch
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from emotion import checkpoints, evaluation, run_records, shipped
-from emotion.checkpoint_data import data_of
-from emotion.cli import compose
-from emotion.ensemble import Ensemble
+from emotion.checkpoints import portable
+from emotion.checkpoints.ensemble import Ensemble
+from emotion.checkpoints.load import load_checkpoint, read_checkpoint
+from emotion.checkpoints.training_data import data_of
+from emotion.config.compose import compose
 from emotion.errors import UserError
+from emotion.evaluation.score import score_rows
 from emotion.publish import publish
 from emotion.publishing.card_facts import Facts
 from emotion.publishing.model_card import card
-from emotion.run_records import read_record, write_record
+from emotion.records import run_record
+from emotion.records.run_record import read_record, write_record
 from tests.pictures import FOUND, scene
 from tests.publishing.hub_stub import TOKEN, Hub, environment, serving
 
@@ -76,14 +79,14 @@ def test_what_was_published_comes_back(run: Path, served: Hub) -> None:
     assert TOKEN not in done.stdout + done.stderr
     written = [path for path in Path.cwd().rglob("*") if path.is_file()]
     assert not [path for path in written if TOKEN.encode() in path.read_bytes()]
-    back, before = (checkpoints.load(source) for source in (f"hub:{REPO}", run))
+    back, before = (load_checkpoint(source) for source in (f"hub:{REPO}", run))
     pixels = torch.from_numpy(FOUND)
     shares = [one.classifier.probabilities(pixels).detach() for one in (back, before)]
     torch.testing.assert_close(*shares, atol=2e-3, rtol=0)
     data = data_of(back, {"cache_dir": "cache", "data_dir": "data"})
     split = data.split
-    judged = evaluation.score_rows(Ensemble([back]), data.faces.images, data.labels, split.test, split.train)["none"]
-    record, kept = read_record(run), run_records.record_of(back)
+    judged = score_rows(Ensemble([back]), data.faces.images, data.labels, split.test, split.train)["none"]
+    record, kept = read_record(run), run_record.record_of(back)
     assert record is not None
     assert kept is not None
     assert kept["scores"] == record["scores"]
@@ -224,10 +227,10 @@ def told_of(run: Path, **record: object) -> Facts:
     folder = Path("as_it_travels")
     folder.mkdir(exist_ok=True)
     write_record(run, (read_record(run) or {}) | record)
-    loaded = checkpoints.load(run)
+    loaded = load_checkpoint(run)
     weights = folder / "model.safetensors"
-    shipped.write(weights, folder / "config.json", checkpoints.read(loaded.path), run_records.record_of(loaded))
-    return Facts(shipped.description(weights))
+    portable.write(weights, folder / "config.json", read_checkpoint(loaded.path), run_record.record_of(loaded))
+    return Facts(portable.description(weights))
 
 
 DOUBTS = {
@@ -270,11 +273,11 @@ def test_what_is_wrong_with_fer2013_stands_where_the_faces_are_its(capsys: pytes
 
 def test_other_data_has_no_limits_of_fer2013(run: Path) -> None:
     facts = told_of(run)
-    facts._source["_target_"] = "emotion.data.path_list.read"
+    facts._source["_target_"] = "emotion.data.readers.path_list.read"
     text = card(facts, Path("as_it_travels"), REPO, None)
     assert "FER2013" not in text
     assert "no more is known here than stands under *Training*" in text
-    facts._source["_target_"] = "emotion.data.fer2013_csv.read"
+    facts._source["_target_"] = "emotion.data.readers.fer2013.read_csv"
     text = card(facts, Path("as_it_travels"), REPO, None)
     assert "1,853" in text
     assert "another file or form of it" in text
@@ -283,7 +286,7 @@ def test_other_data_has_no_limits_of_fer2013(run: Path) -> None:
 def test_a_label_map_goes_both_ways(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = published("dry_run=true")
     maps: dict[str, Any] = json.loads((folder / "label_map.json").read_text())
-    classes = checkpoints.load(run).classifier.classes
+    classes = load_checkpoint(run).classifier.classes
     assert maps["label2id"] == {name: index for index, name in enumerate(classes)}
     assert maps["id2label"] == {str(index): name for index, name in enumerate(classes)}
 
@@ -296,7 +299,7 @@ def test_the_code_of_a_card_does_what_it_says(run: Path, served: Hub, token: str
     exec(predicting, {})
     said: dict[str, Any] = {}
     exec(with_onnx, said)
-    expected = checkpoints.load(folder / "model.safetensors").classifier.probabilities(torch.from_numpy(FOUND[:1]))
+    expected = load_checkpoint(folder / "model.safetensors").classifier.probabilities(torch.from_numpy(FOUND[:1]))
     torch.testing.assert_close(torch.from_numpy(said["probabilities"]), expected.detach(), atol=1e-4, rtol=0)
 
 

@@ -13,8 +13,8 @@ from threading import Thread
 from typing import Any, NamedTuple
 
 from emotion.demo import listening
-from emotion.serving.looking import Looker
 from emotion.serving.server import server
+from emotion.serving.session import Looker
 from tests.pictures import packed, scene
 
 TWO = packed(scene((50, 100, 240), (400, 200, 160)))

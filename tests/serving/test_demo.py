@@ -19,19 +19,18 @@ import torch
 from numpy.typing import NDArray
 
 import emotion
-from emotion.cli import compose
+from emotion.config.compose import compose
+from emotion.data.transforms.preprocess import values
 from emotion.demo import demo, listening
 from emotion.errors import UserError
-from emotion.explainers.explanations import Explainer
+from emotion.explainers.explainer import Explainer
 from emotion.explainers.gradcam import GradCam
+from emotion.inference.backends import Judge, TorchJudge
 from emotion.inference.detectors import Box
-from emotion.inference.judge import Judge
-from emotion.inference.pictures import Picture, read_picture
+from emotion.inference.images import Picture, read_picture
 from emotion.inference.predictor import Predictor
-from emotion.inference.torch_judge import TorchJudge
-from emotion.preprocess import values
 from emotion.serving.guard import REMEMBERED, Allowance
-from emotion.serving.looking import Looker
+from emotion.serving.session import Looker
 from tests.pictures import packed, scene
 from tests.serving.demo_serving import TWO, ask, serving
 

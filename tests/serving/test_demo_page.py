@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 import emotion
-from emotion.serving.looking import Looker
+from emotion.serving.session import Looker
 from tests.pictures import packed, scene
 from tests.serving.demo_serving import serving
 

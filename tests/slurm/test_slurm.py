@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from emotion.checkpoints import LAST
-from emotion.loggers import read_metrics
+from emotion.checkpoints.locate import LAST_CHECKPOINT
+from emotion.loggers.csv_logger import read_metrics
 from tests.slurm.cluster import ask, cluster, configure, missing, state, wait
 from tests.test_cli import SMALL
 
@@ -58,7 +58,7 @@ def begun(slurm: dict[str, str], asked: list[str], run: str) -> Iterator["subpro
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | slurm
     ) as sweep:
-        assert wait(lambda: bool(list(Path().rglob(f"{run}/{LAST}"))), 120)
+        assert wait(lambda: bool(list(Path().rglob(f"{run}/{LAST_CHECKPOINT}"))), 120)
         yield sweep
 
 
@@ -89,7 +89,7 @@ def test_two_tasks_are_one_run(slurm: dict[str, str]) -> None:
 @pytest.mark.parametrize("by", ["its end is near", "requeued from outside"])
 def test_a_job_that_is_stopped_goes_on_where_it_was(by: str, slurm: dict[str, str]) -> None:
     job = submitted(slurm, *LONG, "resume=auto", f"hydra.run.dir={RUN}")
-    assert wait((RUN / LAST).is_file, 120), Path("job.txt").read_text()
+    assert wait((RUN / LAST_CHECKPOINT).is_file, 120), Path("job.txt").read_text()
     if by == "its end is near":
         ask(os.environ | slurm, "scancel", "--signal=USR1", job)  # what --signal=USR1@60 sends a minute before
     else:

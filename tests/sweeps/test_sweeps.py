@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from emotion.cli import compose
 from emotion.compare import compare
+from emotion.config.compose import compose
 from emotion.errors import UserError
-from emotion.run_folder import FAILED, LOCK, read
-from emotion.run_records import read_record, recipe
-from emotion.sweeps import command
-from emotion.sweeps.devices import own_device
+from emotion.records.run_folder import FAILED, LOCK, read
+from emotion.records.run_record import read_record, recipe
+from emotion.sweeps.job import own_device
+from emotion.sweeps.sweep import of_command_line
 from emotion.train import train
 from tests.conftest import options, signal_at
 from tests.processes import Ended, typed
@@ -56,7 +56,7 @@ def test_the_same_command_again_runs_nothing_and_says_the_same(swept: Swept, mon
     assert {path: path.read_bytes() for path in before} == before
     assert first.out.split("ranked by")[1] == again.out.split("ranked by")[1]
     monkeypatch.setattr(sys, "argv", ["emotion.train", "-m", "seed=0,1", "name=pair", "loss=focal"])
-    other = command.of_command_line()
+    other = of_command_line()
     assert other
     assert other.folder != folder
 
@@ -102,7 +102,7 @@ def test_a_mistake_before_the_first_run_leaves_nothing(swept: Swept) -> None:
 @pytest.mark.parametrize("choice", options("sweep"))
 def test_every_sweep_says_how_many_runs_it_is(choice: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["emotion.train", f"sweep={choice}", "batch_size=8"])
-    sweep = command.of_command_line()
+    sweep = of_command_line()
     assert sweep
     runs = {"seeds": 3, "learning_rate": 5, "augmentation": 5, "systems": 9, "tpe": 20}
     assert sweep.size == runs[choice]
@@ -115,7 +115,7 @@ def test_who_launches_a_sweep_makes_it_no_other(monkeypatch: pytest.MonkeyPatch)
     asked = []
     for launcher in ([], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]):
         monkeypatch.setattr(sys, "argv", ["emotion.train", "-m", "seed=0,1", *launcher])
-        sweep = command.of_command_line()
+        sweep = of_command_line()
         assert sweep
         asked.append(sweep.asked)
     assert asked[0] == asked[1]

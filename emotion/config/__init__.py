@@ -1,0 +1,1 @@
+"""Hydra configs: compose them, build objects from them, check those from elsewhere."""

@@ -1,0 +1,44 @@
+"""Configs, records and checkpoints of earlier layouts, read as if this one had written them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+TARGETS = {
+    "emotion.augment.": "emotion.data.transforms.augment.",
+    "emotion.losses.": "emotion.optim.losses.",
+    "emotion.schedules.": "emotion.optim.schedules.",
+    "emotion.distillation.": "emotion.training.distillation.",
+    "emotion.loggers.CsvLogger": "emotion.loggers.csv_logger.CsvLogger",
+    "emotion.trackers.mlflow_tracker.": "emotion.loggers.mlflow_logger.",
+    "emotion.trackers.wandb_tracker.": "emotion.loggers.wandb_logger.",
+    "emotion.callbacks.time_estimate.": "emotion.callbacks.epoch_table.",
+    "emotion.data.fer2013_csv.read": "emotion.data.readers.fer2013.read_csv",
+    "emotion.data.icml_csv.read": "emotion.data.readers.fer2013.read_icml_csv",
+    "emotion.data.ferplus.": "emotion.data.readers.ferplus.",
+    "emotion.data.image_folder.": "emotion.data.readers.image_folder.",
+    "emotion.data.path_list.": "emotion.data.readers.path_list.",
+    "emotion.data.mixed.": "emotion.data.readers.mixed.",
+    "emotion.data.synthetic.": "emotion.data.readers.synthetic.",
+    "emotion.data.sampling.": "emotion.data.dataloader.",
+}
+"""Former names of what a `_target_` may name, whole or as a prefix."""
+
+KEYS = {"views": "tta"}
+"""Former names of settings and of a record's entries."""
+
+
+def migrate(content: Any) -> Any:  # noqa: ANN401
+    """The same content, at any depth under the names of this version."""
+    if isinstance(content, Mapping):
+        return {
+            KEYS.get(key, key): _target(value) if key == "_target_" else migrate(value)
+            for key, value in content.items()
+        }
+    return [migrate(value) for value in content] if isinstance(content, list) else content
+
+
+def _target(name: Any) -> Any:  # noqa: ANN401
+    for former, current in TARGETS.items():
+        if isinstance(name, str) and name.startswith(former):
+            return current + name.removeprefix(former)
+    return name

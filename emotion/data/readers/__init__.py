@@ -1,0 +1,1 @@
+"""One file per data source; every reader returns a `Reading`."""

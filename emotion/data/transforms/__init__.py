@@ -1,0 +1,1 @@
+"""Image transforms: augmentation, preprocessing, test-time views, corruptions."""

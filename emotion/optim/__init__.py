@@ -1,0 +1,1 @@
+"""Losses, parameter groups, learning-rate schedules."""

@@ -1,0 +1,1 @@
+"""Run records: read, write, query, archive, compare."""

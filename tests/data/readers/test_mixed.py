@@ -1,0 +1,191 @@
+"""A second source adds to training, and to nothing else."""
+
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra.utils
+import numpy as np
+import pytest
+from omegaconf import DictConfig
+from PIL import Image
+
+from emotion import prepare
+from emotion.checkpoints.checkpoint_io import save
+from emotion.checkpoints.load import load_checkpoint, read_checkpoint
+from emotion.checkpoints.locate import BEST_CHECKPOINT
+from emotion.config.compose import compose
+from emotion.data.datamodule import EmotionDataModule
+from emotion.data.faces import EMOTIONS, MIXED, TRAINING, USAGES
+from emotion.data.splits import LEFT_OUT, official, random, stratified, swapped
+from emotion.errors import UserError
+from emotion.evaluate import evaluate
+from emotion.records import run_record
+from emotion.train import train
+from emotion.training.setup import make_data, resolve
+from tests.conftest import options
+from tests.data.readers.test_path_list import write
+
+Config = Callable[..., DictConfig]
+RUN = Path("run")
+TWO = ("labels=source", "+labels.sad=[sad]", "+labels.happy=[happy]")
+MIX = ("data/mix=synthetic", "data.mix.source.training=10", "labels=seven")
+
+
+def module(*overrides: str) -> EmotionDataModule:
+    return make_data(resolve(compose("train", *overrides), RUN))[0]
+
+
+@pytest.fixture
+def extra() -> str:
+    """Thirty red images of each of sad and happy, wider than high, listed in data/mix.csv."""
+    Path("data/extra").mkdir(parents=True, exist_ok=True)
+    rows = [(f"extra/{i}.png", ("sad", "happy")[i % 2]) for i in range(60)]
+    for name, _ in rows:
+        Image.new("RGB", (90, 60), (255, 0, 0)).save(f"data/{name}")
+    return write("data/mix.csv", *rows)
+
+
+@pytest.mark.parametrize("split", options("split"))
+def test_mixed_rows_train_and_are_in_nothing_else(split: str, small_config: Config) -> None:
+    alone, _ = make_data(resolve(small_config("labels=seven", f"split={split}"), RUN))
+    data, _ = make_data(resolve(small_config(*MIX, f"split={split}", "data.mix.percent=30"), RUN))
+    for part in ("val", "test"):
+        np.testing.assert_array_equal(getattr(data.split, part), getattr(alone.split, part))
+    mixed = data.split.train[data.faces.usage[data.split.train] == MIXED]
+    np.testing.assert_array_equal(np.setdiff1d(data.split.train, mixed), alone.split.train)
+    np.testing.assert_array_equal(data.faces.images[: len(alone.faces)], alone.faces.images)
+    own = np.bincount(alone.labels[alone.split.train])
+    assert np.bincount(data.labels[mixed]).tolist() == [int(0.3 * n) for n in own]
+    np.testing.assert_array_equal(data.class_counts - alone.class_counts, np.bincount(data.labels[mixed]))
+    assert not np.isin(mixed, np.concatenate(data.split[1:])).any()
+
+
+@pytest.mark.parametrize("split", [official, swapped, stratified, random])
+def test_no_split_takes_a_mixed_row(split: Callable[..., tuple[np.ndarray, ...]]) -> None:
+    usage = np.array([0, 1, 2, 4] * 30, np.uint8)
+    drawn = {"fraction": 0.2, "seed": 0} if split in (stratified, random) else {}
+    parts = split(usage, np.zeros(120, np.int64), **drawn)
+    assert USAGES[MIXED] == "Mixed"
+    assert MIXED not in usage[np.concatenate(parts)]
+    assert len(np.concatenate(parts)) == 90
+
+
+def test_drawing_depends_on_the_seed_of_the_run(small_config: Config) -> None:
+    def train_rows(seed: int) -> list[int]:
+        cfg = small_config(*MIX, "data.mix.percent=30", f"seed={seed}", "split=official")
+        rows: list[int] = make_data(resolve(cfg, RUN))[0].split.train.tolist()
+        return rows
+
+    assert train_rows(1) == train_rows(1)
+    assert train_rows(1) != train_rows(2)
+
+
+def test_there_are_no_more_mixed_rows_than_the_second_source_has(small_config: Config) -> None:
+    _, source = make_data(resolve(small_config(*MIX, "data.mix.source.training=1", "data.mix.percent=100"), RUN))
+    assert source["mix"]["rows"] == dict.fromkeys(EMOTIONS, 1)
+
+
+def test_another_sources_images_take_the_main_ones_shape(fer_csv: Path, extra: str) -> None:
+    data = module("data/mix=path_list", "data.mix.percent=100", "labels=seven", "split=official")
+    mixed = data.faces.usage == MIXED
+    assert data.faces.images.shape[1:] == (48, 48)
+    assert abs(data.faces.images[mixed].astype(int) - 76).max() <= 1  # 0.299 * 255
+    assert data.faces.origin[mixed][0].decode() == "mix.csv line 2: extra/0.png"
+    names = [data.faces.classes[label] for label in data.faces.labels[mixed]]
+    assert names == ["sad", "happy"] * 30
+    assert data.described()["mix"]["rows"] == {name: 3 if name in ("sad", "happy") else 0 for name in EMOTIONS}
+
+
+def test_grey_faces_mixed_into_colour_are_colour(extra: str) -> None:
+    main = ("data=path_list", "data.train=data/mix.csv", "data.val=null", "data.test=data/mix.csv", "data.size=32")
+    data = module(*main, *MIX[:2], *TWO, "split=random_20")
+    faces = data.faces.images[data.faces.usage == MIXED]
+    assert faces.shape == (70, 32, 32, 3)
+    assert (faces[..., :1] == faces).all()
+
+
+def test_a_class_that_only_the_second_source_has_is_refused_unless_it_is_left_out(extra: str) -> None:
+    main = ("data=path_list", "data.train=data/mix.csv", "data.val=null", "data.test=data/mix.csv", *MIX[:2])
+    with pytest.raises(UserError, match=r"synthetic faces has angry, .*mix.csv, which .* has only happy, sad\. "):
+        module(*main, "labels=source", "split=random_20")
+    data = module(*main, *TWO, "split=random_20")
+    assert set(data.labels[data.faces.usage == MIXED]) == {LEFT_OUT, 0, 1}
+
+
+@pytest.mark.parametrize("percent", ["-1", "101", "many", "null"])
+def test_a_percentage_that_is_none_is_refused(percent: str, small_config: Config) -> None:
+    with pytest.raises(UserError, match=r"data.mix.percent=.*: expected 0 to 100"):
+        make_data(resolve(small_config(*MIX, f"data.mix.percent={percent}"), RUN))
+
+
+def test_the_digest_depends_on_both_sources(small_config: Config) -> None:
+    digests = [
+        make_data(resolve(small_config(*more), RUN))[0].faces.digest
+        for more in ((), MIX, (*MIX, "data.seed=5"), (*MIX, "data.mix.source.seed=5"))
+    ]
+    assert len(set(digests)) == 4
+
+
+@pytest.mark.parametrize("choice", options("data/mix"))
+def test_a_choice_of_what_to_mix_in_is_a_reader_with_its_settings(choice: str) -> None:
+    mix = compose("train", f"data/mix={choice}").data.mix
+    assert set(mix) == {"percent", "source"}
+    read = hydra.utils.get_object(mix.source._target_)
+    assert set(mix.source) - {"_target_"} <= set(inspect.signature(read).parameters)
+
+
+@pytest.mark.parametrize("choice", options("data"))
+def test_any_source_can_be_mixed_into(choice: str) -> None:
+    assert compose("train", f"data={choice}", "data/mix=synthetic").data.mix.percent == 20
+    assert "mix" not in compose("train", f"data={choice}").data
+
+
+def test_a_run_says_what_was_mixed_in_and_is_scored_and_resumed(small_config: Config) -> None:
+    cfg = small_config(*MIX, "data.mix.percent=20", "trainer.max_epochs=1", "split=official", "batch_size=8")
+    train(cfg, RUN)
+    record = json.loads((RUN / "record.json").read_text())
+    mix = record["data"]["mix"]
+    assert (mix["source"], mix["percent"], mix["rows"]) == ("synthetic faces", 20, dict.fromkeys(EMOTIONS, 3))
+    assert mix["share"] == pytest.approx(21 / (7 * 16 + 21))
+    assert record["split"] == {"train": 133, "val": 28, "test": 28}
+    assert load_checkpoint(RUN).data["mix"] == 20
+    found = evaluate(compose("evaluate", f"checkpoint={RUN}", "subset=train", "accelerator=cpu"))
+    assert (found["all"]["n"], found["clean"]["n"]) == (133, 0)
+    found = evaluate(compose("evaluate", f"checkpoint={RUN}", "accelerator=cpu"))
+    assert found["all"] == record["scores"]["test"]["none"]["all"]
+    cfg.resume, cfg.trainer.max_epochs = str(RUN), 2
+    train(cfg, RUN)
+    assert json.loads((RUN / "record.json").read_text())["epochs"] == 2
+
+
+def test_runs_with_and_without_a_mix_are_of_two_recipes_on_one_test_set(small_config: Config) -> None:
+    short = ("trainer.max_epochs=1", "labels=seven", "split=official")
+    train(small_config(*short), Path("runs/alone"))
+    for percent in (10, 20):
+        train(small_config(*MIX, *short, f"data.mix.percent={percent}"), Path(f"runs/{percent}"))
+    found = run_record.find(["runs"])
+    assert len({run.record["data"]["digest"] for run in found}) == 1
+    assert len(run_record.seeds_of(found)) == 3
+
+
+def test_overfit_takes_the_main_source_alone(small_config: Config) -> None:
+    data, source = make_data(resolve(small_config(*MIX, "overfit=8"), RUN))
+    assert (data.faces.usage[data.split.train] == TRAINING).all()
+    assert source["mix"]["share"] == 0
+
+
+def test_a_checkpoint_from_before_there_were_mixes_loads(small_config: Config) -> None:
+    train(small_config("trainer.max_epochs=1"), RUN)
+    content = read_checkpoint(RUN / BEST_CHECKPOINT)
+    del content["datamodule_hyper_parameters"]["mix"]
+    save(content, RUN / BEST_CHECKPOINT)
+    (RUN / "record.json").unlink()  # which lists the other file's digest
+    assert evaluate(compose("evaluate", f"checkpoint={RUN}", "accelerator=cpu"))["all"]["n"] == 48
+
+
+def test_prepare_counts_mixed_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    few = ("data.training=2", "data.public_test=1", "data.private_test=1", "data.mix.source.training=5")
+    prepare.run(compose("prepare", "data=synthetic", "data/mix=synthetic", *few))
+    assert [line.split()[-2] for line in capsys.readouterr().out.splitlines() if "Mixed" in line] == ["35"]

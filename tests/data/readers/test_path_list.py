@@ -1,0 +1,255 @@
+"""A list of paths and labels is read as it says, whatever is wrong with it is said at once."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from emotion.checkpoints.load import load_checkpoint
+from emotion.config.compose import compose
+from emotion.data.cache import prepare
+from emotion.data.faces import EMOTIONS, ORIGIN_BYTES, PRIVATE_TEST, PUBLIC_TEST, TRAINING, Faces, Rows
+from emotion.data.readers.path_list import read
+from emotion.errors import UserError
+from emotion.evaluate import evaluate
+from emotion.records import run_record
+from emotion.train import train
+from emotion.training.setup import make_data, resolve
+from tests.conftest import SMALL
+from tests.data.readers.test_fer2013 import all_rows
+
+LISTS = ("train", "val", "test")
+RUN = Path("run")
+
+
+def write(name: str, *rows: tuple[object, object], header: str = "path,label") -> str:
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    Path(name).write_text("\n".join([header, *(f"{path},{label}" for path, label in rows)]) + "\n", encoding="utf-8")
+    return name
+
+
+def image(name: str, shade: int = 0) -> str:
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (9, 7), shade).save(name)
+    return name
+
+
+@pytest.fixture
+def lists(few_faces: Rows) -> list[str]:
+    """The drawn faces as files in data/images, listed in data/train.csv, val.csv and test.csv by name."""
+    rows: list[list[tuple[object, object]]] = [[], [], []]
+    for index, (pixels, label, usage, _) in enumerate(zip(*few_faces[:4], strict=True)):
+        name = f"images/{index}.png"
+        Path("data/images").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(f"data/{name}")
+        rows[usage].append((name, EMOTIONS[label]))
+    return [write(f"data/{part}.csv", *some) for part, some in zip(LISTS, rows, strict=True)]
+
+
+def test_listed_faces_are_those_that_were_written(lists: list[str], few_faces: Rows) -> None:
+    reading = read(*lists, size=48, channels=1)
+    found = all_rows(reading)
+    np.testing.assert_array_equal(found.images, few_faces.images)
+    np.testing.assert_array_equal(found.usage, few_faces.usage)
+    names = [reading.classes[label] for label in found.labels]
+    assert names == [EMOTIONS[label] for label in few_faces.labels]
+    assert list(reading.classes) == sorted(EMOTIONS)
+    assert found.origin[0] == "train.csv line 2: images/0.png"
+
+
+def test_parts_may_be_missing(lists: list[str]) -> None:
+    assert set(all_rows(read(lists[0], test=lists[2])).usage) == {TRAINING, PRIVATE_TEST}
+    assert set(all_rows(read(lists[0], lists[1])).usage) == {TRAINING, PUBLIC_TEST}
+
+
+def test_columns_stand_in_any_order_beside_others() -> None:
+    image("a,b.png")
+    Path("t.csv").write_text('\ufeffid,Label,note,path\r\n\r\n7,happy,x,"a,b.png"\r\n', encoding="utf-8")
+    reading = read("t.csv", size=4)
+    assert (list(reading.classes), all_rows(reading).images.shape) == (["happy"], (1, 4, 4, 3))
+
+
+@pytest.mark.parametrize("labels", [("angry", "sad"), ("0", "1"), ("angry", "1")])
+def test_a_label_is_a_name_or_an_index_of_the_map(labels: tuple[str, str]) -> None:
+    Path("map.json").write_text(json.dumps({"sad": 1, "angry": 0}))
+    reading = read(write("t.csv", *((image("a.png"), label) for label in labels)), label_map="map.json", size=4)
+    assert list(reading.classes) == ["angry", "sad"]
+    assert all_rows(reading).labels.tolist() == [0, 1]
+
+
+def test_a_map_beside_the_list_is_found() -> None:
+    image("d/a.png")
+    write("d/t.csv", ("a.png", "sad"))
+    Path("d/label_map.json").write_text('{"happy": 0, "sad": 1}')
+    assert list(read("d/t.csv").classes) == ["happy", "sad"]
+
+
+def test_numbers_without_a_map_are_in_their_own_order() -> None:
+    reading = read(write("t.csv", *((image("a.png"), label) for label in (10, 9, 2, 10))), size=4)
+    assert list(reading.classes) == ["2", "9", "10"]
+    assert all_rows(reading).labels.tolist() == [2, 1, 0, 2]
+
+
+def test_a_path_is_absolute_or_beside_the_list_or_below_the_root() -> None:
+    here, absolute = image("l/beside.png", 10), Path(image("else/absolute.png", 20)).absolute()
+    image("root/below.png", 30)
+    image("root/beside.png", 40)
+    rows = [("beside.png", 0), (absolute, 0), ("below.png", 0)]
+    found = all_rows(read(write("l/t.csv", *rows), root="root", size=4, channels=1))
+    assert Path(here).is_file()
+    assert found.images[:, 0, 0].tolist() == [10, 20, 30]
+
+
+def test_every_row_that_cannot_be_used_is_listed_at_once() -> None:
+    image("a.png")
+    Path("label_map.json").write_text('{"happy": 0, "sad": 1}')
+    write("v.csv", ("a.png", "2"), ("no.png", "bored"))
+    Path("t.csv").write_text("path,label\na.png,happy\ngone.png,sad\na.png,\n,sad\na.png\n")
+    with pytest.raises(UserError) as refused:
+        read("t.csv", "v.csv")
+    assert str(refused.value).splitlines() == [
+        "6 rows of t.csv, v.csv cannot be used; expected the path of an image (absolute, or relative to the CSV file; "
+        "or give data.root=FOLDER) and a label of happy, sad or its index:",
+        "  t.csv line 3: gone.png is not there",
+        "  t.csv line 4: label ''",
+        "  t.csv line 5: no path",
+        "  t.csv line 6: 1 columns where the header has 2",
+        "  v.csv line 2: label '2'",
+        "  v.csv line 3: label 'bored', no.png is not there",
+    ]
+
+
+def test_of_many_rows_twenty_are_shown() -> None:
+    with pytest.raises(UserError, match=r"(?s)^50 rows of .*line 21: 19.png is not there\n  and 30 more$"):
+        read(write("t.csv", *((f"{i}.png", "sad") for i in range(50))))
+
+
+def test_unreadable_images_are_all_listed_with_their_rows() -> None:
+    image("a.png")
+    for name in ("b.png", "c.jpg"):
+        Path(name).write_text("no image")
+    with pytest.raises(UserError, match=r"(?s)2 of 3 images in t.csv.*t.csv line 2: b.png: .*t.csv line 4: c.jpg: "):
+        all_rows(read(write("t.csv", ("b.png", 0), ("a.png", 0), ("c.jpg", 0))))
+
+
+REFUSED = {
+    "": r"begins with 'an empty line'; expected a header with the columns path and label",
+    "path,label\n": "has a header and no rows",
+    "image,label\na.png,1\n": "begins with 'image,label'; expected a header",
+    "path,path,label\na.png,a.png,1\n": "begins with 'path,path,label'",
+    'path,label\n"a.png,1\n' + "x" * 140_000: "field larger than field limit",
+}
+
+
+@pytest.mark.parametrize("text", REFUSED, ids=range(len(REFUSED)))
+def test_a_file_that_is_no_list_is_refused(text: str) -> None:
+    image("a.png")
+    Path("t.csv").write_text(text)
+    with pytest.raises(UserError, match=f"^t.csv.*{REFUSED[text]}"):
+        read("t.csv")
+
+
+def test_text_that_is_not_utf_8_is_refused() -> None:
+    Path("t.csv").write_bytes("path,label\nä.png,1\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"t.csv is not UTF-8"):
+        read("t.csv")
+
+
+@pytest.mark.parametrize("text", ['{"a": 1, "b": 2}', '{"a": 0, "b": 0}', '{"a": true}', '{"a": "0"}', "[]", "{}", "x"])
+def test_a_map_whose_indices_have_gaps_is_refused(text: str) -> None:
+    Path("label_map.json").write_text(text)
+    with pytest.raises(UserError, match=r'label_map.json .*expected \{"angry": 0, ...\}, its indices from 0 on'):
+        read(write("t.csv", (image("a.png"), "a")))
+
+
+def test_more_classes_than_fit_are_refused() -> None:
+    with pytest.raises(UserError, match=r"256 classes, 0, 1, 2.*expected at most 255"):
+        read(write("t.csv", *((image("a.png"), label) for label in range(256))))
+    assert len(read(write("t.csv", *(("a.png", label) for label in range(255)))).classes) == 255
+
+
+def test_a_missing_list_says_how_to_do_without(lists: list[str]) -> None:
+    Path("data/val.csv").unlink()
+    with pytest.raises(UserError, match=r"val.csv is not there; .*data.val=FILE, or do without: data.val=null"):
+        make_data(resolve(compose("train", "data=path_list"), Path("run")))
+    with pytest.raises(
+        UserError,
+        match=r"none.csv .*data.train=FILE, .* data.mix.source.train=FILE\.$",
+    ):
+        read("none.csv")
+
+
+@pytest.mark.parametrize("wrong", [{"size": 0}, {"channels": 2}, {"root": "nowhere"}])
+def test_settings_out_of_range_are_refused(wrong: dict[str, object], lists: list[str]) -> None:
+    with pytest.raises(UserError, match=r"expected"):
+        read(lists[0], **wrong)  # type: ignore[arg-type]
+
+
+def test_an_origin_that_is_too_long_keeps_its_row_and_its_end() -> None:
+    name = image(f"{'ä' * 60}/{'b' * 50}.png")
+    (origin,) = all_rows(read(write("t.csv", (name, 0)), size=4)).origin
+    assert len(origin.encode()) <= ORIGIN_BYTES
+    assert origin.startswith("t.csv line 2: ")
+    assert origin.endswith("b.png")
+
+
+def prepared(*lists: str, **settings: object) -> Faces:
+    given = dict(zip(LISTS, lists, strict=False)) | settings
+    return prepare({"_target_": "emotion.data.readers.path_list.read", "size": 4, **given}, "cache")
+
+
+def test_the_digest_is_of_lists_map_and_images_and_not_of_their_place(lists: list[str]) -> None:
+    first = prepared(*lists)
+    Path("data").rename("moved")
+    moved = [name.replace("data", "moved") for name in lists]
+    assert prepared(*moved).digest == first.digest
+    assert len(list(Path("cache").glob("*/meta.json"))) == 1
+    seen = {first.digest, prepared(moved[0], moved[2], moved[1]).digest, prepared(*moved[:2]).digest}
+    Image.new("L", (48, 48)).save("moved/images/3.png")
+    seen.add(prepared(*moved).digest)
+    Path(moved[0]).write_text(Path(moved[0]).read_text().replace("0.png,", "1.png,"))
+    seen.add(prepared(*moved).digest)
+    Path("moved/label_map.json").write_text(json.dumps({name: i for i, name in enumerate(EMOTIONS)}))
+    relabelled = prepared(*moved)
+    assert len(seen | {relabelled.digest}) == 6
+    assert relabelled.classes == EMOTIONS
+
+
+def test_the_same_list_in_another_part_is_another_source(lists: list[str]) -> None:
+    as_val, as_test = prepared(lists[0], lists[1]), prepared(lists[0], test=lists[1])
+    assert (set(as_val.usage), set(as_test.usage)) == ({TRAINING, PUBLIC_TEST}, {TRAINING, PRIVATE_TEST})
+    assert as_val.digest != as_test.digest
+
+
+def test_a_network_of_a_lists_classes_knows_them_by_name(fer_csv: Path, lists: list[str]) -> None:
+    """The list's classes are in alphabetical order, the contest's file has its own."""
+    data = ("data=path_list", "data.size=48", "data.channels=1", "labels=source", "split=official")
+    train(compose("train", *SMALL, *data, "trainer.max_epochs=1", "batch_size=4"), RUN)
+    loaded = load_checkpoint(RUN)
+    assert loaded.classifier.classes == tuple(loaded.data["labels"]) == tuple(sorted(EMOTIONS))
+    (run,) = run_record.find([str(RUN)])
+    assert list(run.record["config"]["labels"]) == sorted(EMOTIONS)
+    assert len(run_record.read_predictions(run, "none").rows) == 21
+    asked = ("evaluate", f"checkpoint={RUN}", "accelerator=cpu", "split=official")
+    own, other = evaluate(compose(*asked)), evaluate(compose(*asked, "data=fer2013_csv"))
+    assert other["all"] == own["all"]
+    with pytest.raises(UserError, match=r"tells apart angry, .*; the data has angry, disgust, fear, happy, sad, "):
+        evaluate(compose(*asked, "data=fer2013_csv", "labels=source"))
+
+
+def test_an_image_that_is_listed_often_is_content_once() -> None:
+    names = [image("a.png"), image("b.png")]
+    reading = read(write("t.csv", *((name, 0) for name in names * 5)))
+    assert [file.name for file in reading.files] == ["t.csv", "a.png", "b.png"]
+    assert len(all_rows(reading).labels) == 10
+
+
+@pytest.mark.parametrize("labels", ["source", "seven", "six", "four"])
+def test_a_list_of_the_seven_names_takes_every_scheme(labels: str, lists: list[str]) -> None:
+    settings = resolve(compose("train", "data=path_list", f"labels={labels}", "split=official"), Path("run"))
+    data, source = make_data(settings)
+    expected = tuple(sorted(EMOTIONS)) if labels == "source" else tuple(compose("train", f"labels={labels}").labels)
+    assert data.classes == expected == tuple(settings["labels"])
+    assert source["source"].endswith("data/train.csv")
