@@ -9,8 +9,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from emotion.publishing import card_texts
 from emotion.publishing.card_facts import Facts
-from emotion.reporting import artifacts
-from emotion.reporting.tables import markdown
+from emotion.reporting.tables import Scores, markdown
 from emotion.reporting.text import duration, loss, share, spread
 
 ROWS = {"all": "all", "clean": "not in training"}
@@ -68,7 +67,7 @@ def _overall(facts: Facts) -> list[dict[str, str]]:
     return lines
 
 
-def _classes(facts: Facts, judged: artifacts.Scores) -> list[dict[str, str]]:
+def _classes(facts: Facts, judged: Scores) -> list[dict[str, str]]:
     counts = dict(zip(facts.classes, facts.settings.get("class_counts", ()), strict=False))
     counted = sum(counts.values()) == facts.record["split"]["train"]  # else they are of what the split drew from
     return [

@@ -15,9 +15,10 @@ from emotion.data.transforms.preprocess import values
 from emotion.errors import UserError
 from emotion.explainers.explainer import Explainer
 from emotion.explainers.gradcam import GradCam
-from emotion.inference.backends import Judge, TorchJudge
+from emotion.inference.backends import Judge
 from emotion.inference.images import read_picture
 from emotion.inference.predictor import Face, Predictor
+from emotion.inference.torch_backend import TorchJudge
 
 Answer = dict[str, Any]
 Maps = Callable[[NDArray[np.uint8], NDArray[np.float32]], NDArray[np.float32]]

@@ -11,9 +11,9 @@ import emotion
 from emotion.checkpoints import ensemble
 from emotion.data.transforms.corruptions import REGIONS
 from emotion.errors import UserError
-from emotion.inference.backends import TorchJudge
 from emotion.inference.detectors import EYES, MOUTH, Box, Haar, Whole, YuNet, crop, crop_of
 from emotion.inference.predictor import Predictor
+from emotion.inference.torch_backend import TorchJudge
 from tests.pictures import FOUND, scene
 
 

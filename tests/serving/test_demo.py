@@ -25,10 +25,11 @@ from emotion.demo import demo, listening
 from emotion.errors import UserError
 from emotion.explainers.explainer import Explainer
 from emotion.explainers.gradcam import GradCam
-from emotion.inference.backends import Judge, TorchJudge
+from emotion.inference.backends import Judge
 from emotion.inference.detectors import Box
 from emotion.inference.images import Picture, read_picture
 from emotion.inference.predictor import Predictor
+from emotion.inference.torch_backend import TorchJudge
 from emotion.serving.guard import REMEMBERED, Allowance
 from emotion.serving.session import Looker
 from tests.pictures import packed, scene
