@@ -6,7 +6,7 @@ SEEDS ?= 0,1,2
 LOCK := uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train published test test-hard test-slurm lint format types demo bench constraints wheel clean
+.PHONY: help setup train published test test-all test-hard test-slurm lint format types demo bench constraints wheel clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/\1|\2/' | column -t -s '|'
@@ -27,6 +27,9 @@ published: setup ## every published result again, with each of SEEDS=0,1,2; long
 
 test: setup ## all tests; those on FER2013 run where EMOTION_DATA holds it
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+test-all: setup ## all tests with every parametrisation
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not slurm and not hard" $(ARGS)
 
 test-hard: setup ## what is promised, tried: killed, starved, attacked; and whatever else takes minutes
 	@rm -f outputs/promises.json
