@@ -41,8 +41,8 @@ test-hard: setup ## what is promised, tried: killed, starved, attacked; and what
 test-slurm: setup ## single runs, sweeps and requeued jobs on a real Slurm of one node (root, Debian's slurm-wlm and munge)
 	$(PY) -m pytest -n $(WORKERS) -m slurm tests/slurm $(ARGS)
 
-lint: setup ## ruff, without changing anything
-	$(PY) -m ruff check . && $(PY) -m ruff format --check .
+lint: setup ## ruff and the direction of imports, without changing anything
+	$(PY) -m ruff check . && $(PY) -m ruff format --check . && .venv/bin/lint-imports
 
 format: setup ## ruff, mending what it can
 	$(PY) -m ruff check --fix . && $(PY) -m ruff format .
