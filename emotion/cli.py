@@ -20,10 +20,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from emotion.config import untrusted
-from emotion.config.compose import CONF, quoted
+from emotion.config.compose import CONF, quote
 from emotion.errors import UserError
-from emotion.io.digests import check_yaml
-from emotion.runtime.signals import ending
+from emotion.runtime.signals import handle_signals
 
 Result = TypeVar("Result")
 
@@ -70,14 +69,14 @@ def verb(name: str) -> Callable[[Callable[[DictConfig], Result]], Callable[[], N
         @functools.wraps(task)
         def job(cfg: DictConfig) -> Result:
             _quieten()
-            with ending(), contextlib.nullcontext() if in_a_sweep() else one_message():
+            with handle_signals(), contextlib.nullcontext() if is_sweep_job() else report_errors():
                 return _leaving_no_empty_folder(task, cfg)
 
         composed: Callable[[], None] = hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)
 
         @functools.wraps(task)
         def entry() -> None:
-            with one_message(), _raising_what_goes_wrong():
+            with report_errors(), _raising_what_goes_wrong():
                 untrusted.check_command(sys.argv[1:])
                 composed()
 
@@ -86,7 +85,7 @@ def verb(name: str) -> Callable[[Callable[[DictConfig], Result]], Callable[[], N
     return decorate
 
 
-def in_a_sweep() -> bool:
+def is_sweep_job() -> bool:
     """Whether the verb under way is one job of several (-m)."""
     return HydraConfig.get().mode is RunMode.MULTIRUN
 
@@ -104,7 +103,7 @@ def _raising_what_goes_wrong() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def one_message() -> Iterator[None]:
+def report_errors() -> Iterator[None]:
     """What a person can mend ends in a message and a status; what only we can, in a traceback."""
     try:
         yield
@@ -141,9 +140,8 @@ def resume_in_place() -> None:
     run = Path(folders[-1].strip("'\"")).absolute()
     if not (run / ".hydra" / "config.yaml").is_file():
         _fail(f"{folders[-1]} is not the folder of a run: it has no .hydra/config.yaml. Give outputs/NAME/TIME.", 2)
-    with one_message():
-        check_yaml(run / ".hydra" / "config.yaml")
-        untrusted.check_kept(run / ".hydra" / "config.yaml")
+    with report_errors():
+        untrusted.check_run_config(run / ".hydra" / "config.yaml")
     given = [argument for argument in sys.argv[1:] if not argument.startswith("resume=")]
     if refused := [argument for argument in given if not argument.lstrip("+~").startswith(CHANGED_ON_RESUMING)]:
         _fail(
@@ -151,12 +149,12 @@ def resume_in_place() -> None:
             f"expected nothing else, or settings that begin with {' '.join(CHANGED_ON_RESUMING)}.",
             2,
         )
-    folder = quoted(str(run))
+    folder = quote(str(run))
     place = [f"hydra.run.dir={folder}", "hydra/job_logging=none", "hydra.output_subdir=null", f"resume={folder}"]
     sys.argv[1:] = ["--config-path", str(run / ".hydra"), "--config-name", "config", *given, *place]
 
 
-def bare_arguments_are(key: str) -> None:
+def join_bare_arguments(key: str) -> None:
     """Make what is no override on the command line, such as `RUN RUN`, one list: `key=[RUN,RUN]`."""
     bare: list[str] = []
     rest: list[str] = []
@@ -165,7 +163,7 @@ def bare_arguments_are(key: str) -> None:
         own = of_an_option or argument[:1] in "-~" or OVERRIDE.match(argument)
         (rest if own else bare).append(argument)
     if bare:
-        sys.argv[1:] = [*rest, f"{key}=[{','.join(map(quoted, bare))}]"]
+        sys.argv[1:] = [*rest, f"{key}=[{','.join(map(quote, bare))}]"]
 
 
 def _leaving_no_empty_folder(task: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:

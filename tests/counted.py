@@ -10,7 +10,7 @@ import pytest
 
 from emotion.io.atomic import write_text
 from emotion.records import run_record
-from emotion.runtime.hardware import description
+from emotion.runtime.hardware import device_name
 
 PROMISES = {
     "resume": (36, "A run stopped at any moment and resumed in a new process is the run that was never stopped"),
@@ -93,6 +93,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if held and path:
         counts = {name: {"held": held.get(name, 0), "of": of} for name, (of, _) in PROMISES.items()}
         record = {"commit": run_record.commit(), "versions": run_record.versions(),
-                  "machine": description("cpu"), "counts": counts}  # fmt: skip
+                  "machine": device_name("cpu"), "counts": counts}  # fmt: skip
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(record, indent=1) + "\n")

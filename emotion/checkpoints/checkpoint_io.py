@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there."""
+"""Atomic writing of checkpoints."""
 
 from pathlib import Path
 from typing import Any
@@ -7,38 +7,40 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from emotion.io.atomic import write_atomically
-from emotion.io.digests import seal
 
-FORMER = "former.ckpt"
-"""The last checkpoint but one, which a run goes on from where the last is damaged."""
+PREVIOUS = "previous.ckpt"
+"""The checkpoint before the last one, from which a run resumes if the last one is damaged."""
 
 
-class WholeFileIO(TorchCheckpointIO):
-    """Writes beside the target, syncs and renames; Lightning's own passes through the temporary directory, unsynced."""
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Replace checkpoints atomically; Lightning's own plugin neither syncs nor writes in the same folder."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
-        """Replace `path` by the checkpoint, or leave what was there; one that a run goes on from keeps its former."""
+        """Replace `path` by the checkpoint; one with training state keeps the checkpoint it replaces as `PREVIOUS`."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        save(checkpoint, path, Path(path).with_name(FORMER) if "optimizer_states" in checkpoint else None)
+        previous = Path(path).with_name(PREVIOUS) if "optimizer_states" in checkpoint else None
+        save_checkpoint(checkpoint, path, previous)
 
 
-def save(checkpoint: dict[str, Any], path: str | Path, former: Path | None = None) -> None:
-    """Replace `path` by the checkpoint, sealed; equal ones are equal files, whatever they are called.
+def save_checkpoint(checkpoint: dict[str, Any], path: str | Path, previous: Path | None = None) -> None:
+    """Replace `path` by the checkpoint atomically; equal checkpoints give equal bytes, whatever the file's name.
 
-    What stood there is kept as `former`, where that is given.
+    Args:
+        checkpoint: Lightning's entries.
+        path: The .ckpt file.
+        previous: Where to keep the file that `path` replaces.
 
     Raises:
-        OSError: the system does not take the file, which torch by itself reports as a fault of its own.
+        OSError: The file cannot be written.
     """
-    write_atomically(path, lambda temporary: _save(checkpoint, temporary), former)
+    write_atomically(path, lambda temporary: _save(checkpoint, temporary), previous)
 
 
 def _save(checkpoint: dict[str, Any], path: Path) -> None:
     try:
-        with path.open("wb") as file:
+        with path.open("wb") as file:  # given a path, torch.save stores its name in the archive
             torch.save(checkpoint, file)
-        seal(path)
-    except RuntimeError as error:
+    except RuntimeError as error:  # torch's own, in the context of the OSError
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, OSError):
             cause = cause.__context__

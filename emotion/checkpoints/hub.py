@@ -36,15 +36,15 @@ PATIENCE = 20.0  # seconds for an answer
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 
 
-class Unreachable(UserError):
+class HubUnreachable(UserError):
     """The Hub does not answer, or not now."""
 
 
-class Missing(UserError):
+class RepositoryNotFound(UserError):
     """There is no such repository, for whoever asks."""
 
 
-def fetched(name: str) -> Path:
+def download(name: str) -> Path:
     """The weights of `owner/name` or `owner/name@revision` in this machine's cache, their description beside them.
 
     Where the Hub cannot be reached, what was fetched of it before; says so on stderr.
@@ -52,10 +52,10 @@ def fetched(name: str) -> Path:
     Raises:
         UserError: there is no such repository, or it holds no classifier of ours.
     """
-    repo, revision = named(name)
+    repo, revision = parse_name(name)
     try:
-        info = listed(repo, revision)
-    except Unreachable as error:
+        info = model_info(repo, revision)
+    except HubUnreachable as error:
         kept = _kept(repo, revision)
         if kept is None:
             raise UserError(f"{error} No copy of {_shown(repo, revision)} lies in this machine's cache.") from None
@@ -63,19 +63,19 @@ def fetched(name: str) -> Path:
             print(f"{error} Taken instead: the copy here, of commit {kept.parent.name}.", file=sys.stderr)
         return kept
     _check(_shown(repo, revision), info)
-    with asking(repo, revision):
+    with hub_errors(repo, revision):
         config = Path(hf_hub_download(repo, CONFIG, revision=revision))  # by its name, which is kept for offline
     if config.parent.name != info.sha:
         raise UserError(f"{_shown(repo, revision)} was changed at this very moment; try again.")
     try:
-        portable.description(config.with_name(WEIGHTS))  # refused before its weights are fetched
+        portable.read_description(config.with_name(WEIGHTS))  # refused before its weights are fetched
     except UserError as error:
         raise UserError(f"{_shown(repo, revision)}: {error}") from error
-    with asking(repo, revision):
+    with hub_errors(repo, revision):
         return Path(hf_hub_download(repo, WEIGHTS, revision=info.sha))
 
 
-def named(name: str) -> tuple[str, str | None]:
+def parse_name(name: str) -> tuple[str, str | None]:
     """`owner/name` and the revision, None where `name` says nothing of it.
 
     Raises:
@@ -87,18 +87,18 @@ def named(name: str) -> tuple[str, str | None]:
     return found["repo"], found["revision"]
 
 
-def listed(repo: str, revision: str | None = None) -> "ModelInfo":
+def model_info(repo: str, revision: str | None = None) -> "ModelInfo":
     """The repository's commit and its files with their sizes.
 
     Raises:
         UserError: there is none.
     """
-    with asking(repo, revision):
+    with hub_errors(repo, revision):
         return HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=PATIENCE)
 
 
 @contextmanager
-def asking(repo: str, revision: str | None = None) -> Iterator[None]:
+def hub_errors(repo: str, revision: str | None = None) -> Iterator[None]:
     """The Hub's refusals, and of getting there, as a UserError that bears no token."""
     try:
         yield
@@ -116,7 +116,7 @@ def _refusal(error: BaseException | None, repo: str, revision: str | None) -> Us
                 f"(HF_TOKEN, or hf auth login)."
             )
         case RepositoryNotFoundError():
-            return Missing(
+            return RepositoryNotFound(
                 f"{shown}: no such repository, or a private one and no token that may read it. Check the name; a token "
                 f"is taken from HF_TOKEN or from hf auth login."
             )
@@ -125,13 +125,13 @@ def _refusal(error: BaseException | None, repo: str, revision: str | None) -> Us
         case HfHubHTTPError(response=response, server_message=message):
             status, said = response.status_code, f": {_without_token(message)}" if message else ""
             if status >= 500:
-                return Unreachable(f"{shown}: the Hub answers {status}; try again later.")
+                return HubUnreachable(f"{shown}: the Hub answers {status}; try again later.")
             token = " Give another token: HF_TOKEN, or hf auth login." if status in (401, 403) else ""
             return UserError(f"{shown}: the Hub refuses with {status}{said}.{token}")
         case OfflineModeIsEnabled():
-            return Unreachable(f"{shown}: HF_HUB_OFFLINE forbids to ask the Hub.")
+            return HubUnreachable(f"{shown}: HF_HUB_OFFLINE forbids to ask the Hub.")
         case httpx.HTTPError():
-            return Unreachable(f"{shown}: the Hub cannot be reached ({_without_token(error)}).")
+            return HubUnreachable(f"{shown}: the Hub cannot be reached ({_without_token(error)}).")
     return UserError(f"{shown}: {type(error).__name__}: {_without_token(error)}.")
 
 

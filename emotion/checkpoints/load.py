@@ -1,9 +1,10 @@
-"""From a checkpoint of any kind to a classifier, and to what is known of its training.
+"""Load checkpoints of every kind.
 
-A checkpoint is a run folder, a .ckpt file, weights that come with the package (by name), that were exported
-(.safetensors) or that lie on the Hugging Face Hub (hub:owner/name).
+A checkpoint is a run folder, a .ckpt file, the name of weights in the package, exported weights (.safetensors) or a
+repository of the Hugging Face Hub (hub:owner/name).
 """
 
+import dataclasses
 import math
 import pickle
 import warnings
@@ -13,121 +14,133 @@ from typing import Any, NamedTuple
 
 import torch
 
-from emotion.checkpoints import checkpoint_io, portable
-from emotion.checkpoints.locate import LAST_CHECKPOINT, SHIPPED, locate
+from emotion.checkpoints import checkpoint_io, contents, portable
+from emotion.checkpoints.contents import CheckpointContents
+from emotion.checkpoints.locate import LAST_CHECKPOINT, PORTABLE_SUFFIX, locate
+from emotion.checkpoints.validate import check_archive, check_finite, check_settings, check_shapes
 from emotion.classifier import EmotionClassifier
-from emotion.config.migrate import migrate
 from emotion.data.sources import stored
 from emotion.errors import REFUSALS, UserError
-from emotion.io import bounded, digests
+from emotion.io.bounded import READ_ERRORS
+from emotion.io.digests import check_recorded_digest
 
-PREVIOUS_CHECKPOINT = LAST_CHECKPOINT.with_name(checkpoint_io.FORMER)
-SETTINGS = ("hyper_parameters", "datamodule_hyper_parameters")
-"""What a checkpoint describes its network and its data by."""
+PREVIOUS_CHECKPOINT = LAST_CHECKPOINT.with_name(checkpoint_io.PREVIOUS)
+EXPECTED = "a run folder or a .ckpt file that python -m emotion.train wrote"
 
 
-class Loaded(NamedTuple):
-    """A checkpoint's classifier, ready to evaluate, and the data settings that it was trained with."""
+class LoadedCheckpoint(NamedTuple):
+    """The classifier of a checkpoint, in evaluation mode, and its training data."""
 
     path: Path
     classifier: EmotionClassifier
-    data: dict[str, Any]  # what EmotionDataModule was built with
-    digest: str  # of the source that it was trained on
+    data: dict[str, Any]  # arguments of EmotionDataModule
+    digest: str  # of the data source
     epoch: int
 
     @property
-    def stored(self) -> tuple[int, int]:
-        """Side and channels of the faces that it was trained on, as their source stores them."""
+    def source_shape(self) -> tuple[int, int]:
+        """Side in pixels and channels of the faces in the training data."""
         return stored(self.data["source"])
 
 
-def load_checkpoint(source: str | Path) -> Loaded:
-    """The classifier of a checkpoint, and what it was trained on.
+def load_checkpoint(source: str | Path) -> LoadedCheckpoint:
+    """Load the classifier of a checkpoint and the settings of its training data.
 
     Raises:
-        UserError: there is none, or it is not one of ours.
+        UserError: The checkpoint is missing, damaged or not of this package.
     """
     path = locate(source)
-    content = read_checkpoint(path)
+    checkpoint = read_checkpoint(path)
     try:
-        settings, data, state = (content[name] for name in (*SETTINGS, "state_dict"))
-        digest, epoch = str(content["EmotionDataModule"]["source"]), int(content["epoch"])
-        with torch.device("meta"):  # without memory
-            bounded.check_shapes(path, _built(path, settings).state_dict(), state)
-        classifier = _built(path, settings)
-        classifier.load_state_dict(state)
-        bounded.check_finite(path, classifier.state_dict())
+        with torch.device("meta"):  # compare shapes before allocating memory
+            expected = _instantiate(path, checkpoint.hyper_parameters).state_dict()
+        check_shapes(path, expected, checkpoint.state_dict)
+        classifier = _instantiate(path, checkpoint.hyper_parameters)
+        classifier.load_state_dict(checkpoint.state_dict)
+        check_finite(path, classifier.state_dict())
         if not 0 < classifier.temperature < math.inf:
-            raise ValueError(f"its temperature is {classifier.temperature}, expected a number above 0")
-        return Loaded(path, classifier.eval(), data, digest, epoch)
+            raise ValueError(f"its temperature is {classifier.temperature}, expected a positive number")
     except REFUSALS as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"{path} is not a checkpoint of this package: {reason}. "
-            f"Give a run folder or a .ckpt file that python -m emotion.train wrote."
-        ) from error
+        raise _not_ours(path, error) from error
+    data, digest = checkpoint.data_hyper_parameters, checkpoint.data_state["source"]
+    return LoadedCheckpoint(path, classifier.eval(), data, digest, checkpoint.epoch)
 
 
-def _built(path: Path, settings: dict[str, Any]) -> EmotionClassifier:
+def read_checkpoint(path: Path) -> CheckpointContents:
+    """Read the content of a .ckpt or .safetensors file without building its network.
+
+    Raises:
+        UserError: The file cannot be read or is not a checkpoint of this package.
+    """
+    if path.suffix == PORTABLE_SUFFIX:
+        return portable.read(path)
+    entries = read_torch_file(path, "a checkpoint", EXPECTED)
     try:
-        return EmotionClassifier(**settings)
+        if not isinstance(entries, dict):
+            raise TypeError(f"it holds a {type(entries).__name__}")
+        check_settings(path, [entries[name] for name in (contents.HYPER_PARAMETERS, contents.DATA_HYPER_PARAMETERS)])
+        return contents.parse(entries)
+    except REFUSALS as error:
+        raise _not_ours(path, error) from error
+
+
+def read_torch_file(path: Path, kind: str, expected: str) -> object:
+    """Read a file of torch.save as data; nothing in it can run.
+
+    Args:
+        path: The file.
+        kind: What the message calls it.
+        expected: What the message says was expected.
+
+    Raises:
+        UserError: The file cannot be read, is damaged or holds more than data.
+    """
+    try:
+        check_recorded_digest(path)
+        check_archive(path)
+        with warnings.catch_warnings(action="ignore"):  # about content that torch.load then refuses
+            content: object = torch.load(path, map_location="cpu", weights_only=True)
+    except READ_ERRORS as error:
+        reason = _first_line(error)
+        if isinstance(error, pickle.UnpicklingError):  # torch's message suggests weights_only=False
+            reason = "torch.save did not write it, or it holds more than tensors and settings"
+        raise UserError(
+            f"{path} cannot be read as {kind} ({reason}); expected {expected}. Check that it is complete."
+        ) from error
+    return content
+
+
+def set_temperature(path: Path, temperature: float) -> None:
+    """Store in a .ckpt file the temperature by which its classifier divides the logits."""
+    checkpoint = read_checkpoint(path)
+    settings = checkpoint.hyper_parameters | {"temperature": temperature}
+    checkpoint_io.save_checkpoint(dataclasses.replace(checkpoint, hyper_parameters=settings).entries(), path)
+
+
+def check_classes(path: Path, classes: Sequence[str], data_classes: Sequence[str]) -> None:
+    """Refuse data whose classes differ from a checkpoint's, in names or order.
+
+    Raises:
+        UserError: Naming both.
+    """
+    if tuple(classes) != tuple(data_classes):
+        raise UserError(
+            f"{path} was trained on the classes {', '.join(classes)}, but the data has {', '.join(data_classes)}. "
+            f"Choose the labels= of its training, or another checkpoint."
+        )
+
+
+def _instantiate(path: Path, hyper_parameters: dict[str, Any]) -> EmotionClassifier:
+    try:
+        return EmotionClassifier(**hyper_parameters)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
 
-def set_temperature(path: Path, temperature: float) -> None:
-    """Have a checkpoint hold the temperature that its classifier's probabilities are to have from now on."""
-    content = read_checkpoint(path)
-    content["hyper_parameters"]["temperature"] = temperature
-    checkpoint_io.save(content, path)
+def _not_ours(path: Path, error: Exception) -> UserError:
+    missing = f"it has no {error}" if isinstance(error, KeyError) else _first_line(error)
+    return UserError(f"{path} is not a checkpoint of this package: {missing}. Expected {EXPECTED}.")
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's content.
-
-    Raises:
-        UserError: it cannot be read, or is something else.
-    """
-    if path.suffix == SHIPPED:
-        content: object = portable.read(path)
-    else:
-        content = open_archive(path, "a checkpoint", "a .ckpt file that python -m emotion.train wrote")
-    if not isinstance(content, dict) or "state_dict" not in content:
-        raise UserError(f"{path} holds no network; expected a .ckpt file that python -m emotion.train wrote.")
-    bounded.check_settings(path, [content.get(name) for name in SETTINGS])
-    return content | {name: migrate(content[name]) for name in SETTINGS if name in content}
-
-
-def open_archive(path: Path, kind: str, expected: str) -> object:
-    """What torch.save wrote, read as data: nothing in it can run.
-
-    Raises:
-        UserError: it cannot be read, holds more than data, or is a checkpoint of ours that was changed since.
-    """
-    try:
-        if sealed := digests.is_sealed(path):
-            digests.check(path)
-        bounded.check_archive(path)
-        with warnings.catch_warnings(action="ignore"):  # of what it cannot read, which is an error besides
-            content: object = torch.load(path, map_location="cpu", weights_only=True)
-    except bounded.UNREADABLE as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        if isinstance(error, pickle.UnpicklingError):  # torch's words advise to run whatever is in it
-            reason = "torch.save did not write it, or more than numbers and settings are in it"
-        raise UserError(f"{path} cannot be read as {kind} ({reason}); expected {expected}. Is it whole?") from error
-    if not sealed and isinstance(content, dict) and "datamodule_hyper_parameters" in content:
-        digests.check(path)  # which says what is missing
-    return content
-
-
-def check_classes(path: Path, own: Sequence[str], data: Sequence[str]) -> None:
-    """Refuse data whose classes are not a checkpoint's own, in its order.
-
-    Raises:
-        UserError: naming both.
-    """
-    if tuple(own) != tuple(data):
-        raise UserError(
-            f"{path} tells apart {', '.join(own)}; the data has {', '.join(data)}. "
-            f"Choose the labels= that it was trained with, or another checkpoint."
-        )
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

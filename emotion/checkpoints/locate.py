@@ -1,59 +1,59 @@
-"""Where the checkpoint that a person names lies: known at once, before what opens it is imported."""
+"""Find checkpoint files by what the user types; imports nothing heavy, so that mistakes are reported at once."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from emotion.config.compose import listed
+from emotion.config.compose import as_list
 from emotion.errors import UserError
 
 BEST_CHECKPOINT, LAST_CHECKPOINT = Path("checkpoints/best.ckpt"), Path("checkpoints/last.ckpt")
-HUB, SHIPPED = "hub:", ".safetensors"
+HUB, PORTABLE_SUFFIX = "hub:", ".safetensors"
 ZOO = Path(__file__).parent.parent / "zoo"
 
 
 def locate_all(sources: str | Path | Sequence[object]) -> list[str]:
-    """The checkpoints of `checkpoint=RUN` or `checkpoint=[RUN,RUN]`, all there, or on the Hub.
+    """Return the names in `checkpoint=RUN` or `checkpoint=[RUN,RUN]` after checking that each local one exists.
 
     Raises:
-        UserError: none is named, or one is missing.
+        UserError: There is no name, or a file is missing.
     """
     if not isinstance(sources, str | Path | Sequence):
-        raise UserError(f"checkpoint={sources}: expected a run folder, a .ckpt file, or several of them.")
-    found = [str(sources)] if isinstance(sources, Path) else listed(sources)
-    if not found:
-        raise UserError("checkpoint= names none; expected checkpoint=RUN, or several of them: checkpoint=[RUN,RUN].")
-    for one in found:
-        if not one.startswith(HUB):
-            locate(one)
-    return found
+        raise UserError(f"checkpoint={sources}: expected a run folder, a .ckpt file, or a list of them.")
+    names = [str(sources)] if isinstance(sources, Path) else as_list(sources)
+    if not names:
+        raise UserError("checkpoint= is empty; expected checkpoint=RUN, or several: checkpoint=[RUN,RUN].")
+    for name in names:
+        if not name.startswith(HUB):
+            locate(name)
+    return names
 
 
 def locate(source: str | Path) -> Path:
-    """The best checkpoint of a run folder, its last one where there is no best; the file itself; trained weights.
+    """Return the checkpoint file of a run folder (best, else last), a file, a Hub repository or a zoo name.
 
     Raises:
-        UserError: there is none.
+        UserError: There is none.
     """
     if str(source).startswith(HUB):
-        from emotion.checkpoints.hub import fetched
+        from emotion.checkpoints.hub import download
 
-        return fetched(str(source).removeprefix(HUB))
+        return download(str(source).removeprefix(HUB))
     path = Path(source)
     if path.is_dir():
         for name in (BEST_CHECKPOINT, LAST_CHECKPOINT):
             if (path / name).is_file():
                 return path / name
-        raise UserError(f"{path} holds no {BEST_CHECKPOINT}; expected the folder of a run that saved at least once.")
+        raise UserError(f"{path} has no {BEST_CHECKPOINT}; expected the folder of a run that saved a checkpoint.")
     if path.is_file():
         return path
-    if found := zoo().get(str(source)):
-        return found
+    if weights := zoo().get(str(source)):
+        return weights
     raise UserError(
-        f"{path} is not there; give a run folder (outputs/NAME/TIME), a .ckpt or .safetensors file, hub:OWNER/NAME, or "
-        f"the name of weights that come with the package ({', '.join(zoo())})."
+        f"{path} does not exist; expected a run folder (outputs/NAME/TIME), a .ckpt or .safetensors file, "
+        f"hub:OWNER/NAME, or weights of this package ({', '.join(zoo())})."
     )
 
 
 def zoo() -> dict[str, Path]:
-    """The trained weights that come with the package, by name."""
+    """Return the trained weights in the package by name."""
     return {path.stem: path for path in sorted(ZOO.glob("*.safetensors"))}

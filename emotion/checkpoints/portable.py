@@ -1,6 +1,6 @@
-"""Trained classifiers as they travel: weights in half precision as .safetensors, the rest beside them as JSON.
+"""Portable checkpoints: weights in half precision as .safetensors, and a JSON description next to them.
 
-Nothing in either file can run: there is no pickle, and the JSON may name only the parts that conf/ itself names.
+Neither file can run code: there is no pickle, and the JSON may only name targets that conf/ names.
 """
 
 import hashlib
@@ -16,113 +16,126 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from emotion.checkpoints import contents
+from emotion.checkpoints.contents import CheckpointContents, CheckpointDescription
+from emotion.checkpoints.validate import check_settings
 from emotion.config.compose import CONF
 from emotion.config.instantiate import targets
 from emotion.config.migrate import migrate
-from emotion.errors import UserError
-from emotion.io import digests
-from emotion.io.atomic import write_atomically
-from emotion.io.bounded import check_settings, json_of
+from emotion.errors import REFUSALS, UserError
+from emotion.io.atomic import write_atomically, write_json
+from emotion.io.bounded import read_json_object
+from emotion.io.digests import file_digest
 
 FORMAT = "emotion 1"
-CONFIG = "config.json"  # beside weights of another name, as the Hub has it
-KEPT = ("hyper_parameters", "datamodule_hyper_parameters", "EmotionDataModule", "epoch")
+CONFIG = "config.json"  # the description's name on the Hub
 
 
-def write(weights: Path, description: Path, content: Mapping[str, Any], record: Mapping[str, Any] | None) -> None:
-    """A checkpoint's content as two files, its run's record among the description.
+def write(weights: Path, description: Path, checkpoint: CheckpointContents, record: Mapping[str, Any] | None) -> None:
+    """Write a checkpoint's weights and its description, which includes the run's record.
 
-    Places on this machine are cut down to the names of files.
+    Absolute paths are reduced to file names.
     """
-    state = {name: _halved(name, value) for name, value in content["state_dict"].items()}
-    packed = save(state, {"format": "pt"})
-    told = {name: content[name] for name in KEPT} | {"record": record, "weights": hashlib.sha256(packed).hexdigest()}
+    packed = save({name: _half(name, value) for name, value in checkpoint.state_dict.items()}, {"format": "pt"})
+    entries = {name: value for name, value in checkpoint.entries().items() if name in contents.DESCRIPTION}
+    entries |= {"record": record, "weights": hashlib.sha256(packed).hexdigest()}
     write_atomically(weights, lambda temporary: temporary.write_bytes(packed))
-    digests.write_json(description, {"format": FORMAT} | without_places(told))
+    write_json(description, {"format": FORMAT} | without_absolute_paths(entries))
 
 
-def read(weights: Path) -> dict[str, Any]:
-    """What `write` was given, as a checkpoint's content, and the `record`; the numbers in half precision yet.
-
-    They stay on the disk until a network takes them over.
+def read(weights: Path) -> CheckpointContents:
+    """Read what `write` wrote; the tensors stay in half precision and are memory-mapped.
 
     Raises:
-        UserError: one of the two files is missing or not what `write` makes, or names a part that conf/ does not.
+        UserError: A file is missing or damaged, or names a target that conf/ does not.
     """
-    told = description(weights)
+    entries = _read_entries(weights)
     try:
-        if digests.digest_of(weights) != told.get("weights"):
+        if file_digest(weights) != entries.get("weights"):
             raise UserError(
-                f"{weights} is not what {beside(weights)} describes: damaged, or another's. {digests.RESTORE}"
+                f"{weights} does not match the SHA-256 in {description_path(weights)}: it is damaged or belongs to "
+                f"another description. Restore it from a copy."
             )
-        state = load_file(weights)
+        state_dict = load_file(weights)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{weights} cannot be read as safetensors ({error}). Is it whole?") from error
-    return told | {"state_dict": state}
+        raise UserError(f"{weights} cannot be read as safetensors ({error}). Check that it is complete.") from error
+    return CheckpointContents(**vars(_describe(weights, entries)), state_dict=state_dict)
 
 
-def description(weights: Path) -> dict[str, Any]:
-    """What stands beside the weights, checked.
+def read_description(weights: Path) -> CheckpointDescription:
+    """Read and check the description next to the weights.
 
     Raises:
-        UserError: see `read`.
+        UserError: As in `read`.
     """
-    path = beside(weights)
+    return _describe(weights, _read_entries(weights))
+
+
+def description_path(weights: Path) -> Path | None:
+    """Return the description next to weights; None for weights of another origin."""
+    candidates = (weights.with_suffix(".json"), weights.with_name(CONFIG))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def without_absolute_paths(content: Any) -> Any:  # noqa: ANN401
+    """Reduce absolute paths to file names in all strings of nested lists and mappings, command lines included."""
+    if isinstance(content, Mapping):
+        return {key: without_absolute_paths(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [without_absolute_paths(value) for value in content]
+    return _without_absolute_path(content) if isinstance(content, str) else content
+
+
+def _read_entries(weights: Path) -> dict[str, Any]:
+    path = description_path(weights)
     if path is None:
         raise UserError(
-            f"{weights} has neither {weights.stem}.json nor {CONFIG} beside it; expected one, as python -m "
+            f"{weights} has neither {weights.stem}.json nor {CONFIG} next to it; expected one of them, as python -m "
             f"emotion.export target=weights writes it."
         )
+    entries = read_json_object(path)
+    if entries.get("format") != FORMAT:
+        raise UserError(
+            f"{path} does not describe a classifier of this package: found format {entries.get('format')!r}, expected "
+            f"{FORMAT!r}."
+        )
+    check_settings(path, entries)
+    named = targets(migrate(entries | {"record": None}))
+    if unknown := [target for target in named if target not in _conf_targets()]:
+        raise UserError(f"{path} names {', '.join(map(str, unknown))}, which is not part of this package; not loaded.")
+    return entries
+
+
+def _describe(weights: Path, entries: Mapping[str, Any]) -> CheckpointDescription:
     try:
-        told = json_of(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}). Is it whole?") from error
-    if not isinstance(told, dict) or told.get("format") != FORMAT or not all(key in told for key in KEPT):
-        found = told.get("format") if isinstance(told, dict) else type(told).__name__
-        raise UserError(f"{path} describes no classifier of ours: found format {found!r}, expected {FORMAT!r}.")
-    told = migrate(digests.opened(path, told))
-    check_settings(path, told)
-    if unknown := [target for target in targets({key: told[key] for key in KEPT}) if target not in _own()]:
-        raise UserError(f"{path} names {', '.join(map(str, unknown))}, which is no part of this package; not loaded.")
-    return dict(told)
-
-
-def beside(weights: Path) -> Path | None:
-    """The description of weights of ours; None where they are somebody else's."""
-    choices = (weights.with_suffix(".json"), weights.with_name(CONFIG))
-    return next((path for path in choices if path.is_file()), None)
+        return contents.describe(entries)
+    except REFUSALS as error:
+        raise UserError(
+            f"{description_path(weights)} does not describe a classifier of this package: found no valid {error}."
+        ) from error
 
 
 @cache
-def _own() -> frozenset[str]:
-    """Every `_target_` that a file of conf/ names."""
+def _conf_targets() -> frozenset[str]:
+    """Return every `_target_` in the files of conf/."""
     text = "\n".join(path.read_text(encoding="utf-8") for path in CONF.rglob("*.yaml"))
     return frozenset(re.findall(r"_target_: *([\w.]+)", text))
 
 
-def _halved(name: str, value: Tensor) -> Tensor:
-    """Weights in half precision where they fit; running means and variances, which are few, as they are."""
+def _half(name: str, value: Tensor) -> Tensor:
+    """Convert a weight to float16 if it is in range; running statistics, which are few, stay in float32."""
     half = value.half()
     fits = value.dtype == torch.float32 and not name.rpartition(".")[2].startswith("running_") and half.isfinite().all()
     return (half if fits else value).contiguous()
 
 
-def without_places(told: Any) -> Any:  # noqa: ANN401
-    """The same with absolute paths cut down to their last part, in lists, mappings and command lines too."""
-    if isinstance(told, Mapping):
-        return {key: without_places(value) for key, value in told.items()}
-    if isinstance(told, list | tuple):
-        return [without_places(value) for value in told]
-    return _without_place(told) if isinstance(told, str) else told
-
-
-def _without_place(text: str) -> str:
+def _without_absolute_path(text: str) -> str:
     if PurePath(text).is_absolute():
         return PurePath(text).name
     if not re.search(r"(^|[\s='\"\[,:])/", text):
         return text
     try:
         words = shlex.split(text)
-    except ValueError:  # no command line
+    except ValueError:  # not a command line
         words = text.split()
     return shlex.join(re.sub(r"(^|[=\[,:])/[^,\]]*/", r"\1", word) for word in words)

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from emotion.checkpoints.load import Loaded, check_classes
+from emotion.checkpoints.load import LoadedCheckpoint, check_classes
 from emotion.data.datamodule import EmotionDataModule
 from emotion.data.faces import Faces
 from emotion.data.sources import locate, not_found
 from emotion.data.splits import RowNumbers
 
 
-def data_of(loaded: Loaded, settings: Mapping[str, Any]) -> EmotionDataModule:
+def load_data(loaded: LoadedCheckpoint, settings: Mapping[str, Any]) -> EmotionDataModule:
     """The checkpoint's own data, with `settings["data"]`, `["labels"]` and `["split"]` where those are given, set up.
 
     Raises:
@@ -33,7 +33,9 @@ def data_of(loaded: Loaded, settings: Mapping[str, Any]) -> EmotionDataModule:
     return data
 
 
-def training_rows(loaded: Loaded, reader: Mapping[str, Any], faces: Faces, cache_dir: str | Path) -> RowNumbers | None:
+def training_rows(
+    loaded: LoadedCheckpoint, reader: Mapping[str, Any], faces: Faces, cache_dir: str | Path
+) -> RowNumbers | None:
     """The rows of `faces`, as `reader` reads them, that the checkpoint's own labels and split train on.
 
     None where it was trained neither on this source nor on the one that this source puts other labels on.

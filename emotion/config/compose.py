@@ -23,16 +23,16 @@ def compose(verb: str, *overrides: str) -> DictConfig:
         return hydra.compose(verb, overrides=list(overrides))
 
 
-def is_whole(value: object, least: int) -> bool:
+def is_int_at_least(value: object, least: int) -> bool:
     """Whether a setting is a whole number of at least `least`; true and false are none."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def listed(value: str | Sequence[object]) -> list[str]:
+def as_list(value: str | Sequence[object]) -> list[str]:
     """`key=RUN` and `key=[RUN,RUN]` alike, as a list of names."""
     return [value] if isinstance(value, str) else [str(item) for item in value]
 
 
-def quoted(text: str) -> str:
+def quote(text: str) -> str:
     """As Hydra's grammar takes any text."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

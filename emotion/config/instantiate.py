@@ -36,7 +36,7 @@ opens a file as code, so a config from elsewhere cannot run anything."""
 PACKAGES = tuple({f"{package.split('.')[0]}." for package in ALLOWED})
 
 
-def build(config: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+def instantiate(config: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
     """What `config` describes, called with its own arguments and these; arguments with a `_target_` are built first.
 
     Unlike `hydra.utils.instantiate`, `args` and `kwargs` reach the target as they are, parameter groups included.

@@ -21,7 +21,9 @@ def typed(cfg: DictConfig, kind: type[Config]) -> Config:
         MissingMandatoryValue: a setting without a default was not given.
     """
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.create(OmegaConf.to_container(cfg, resolve=True)))
+        merged = OmegaConf.merge(
+            OmegaConf.structured(kind), OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+        )
     except (ConfigKeyError, ValidationError) as error:
         raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}. --cfg job lists every setting.") from error
     result: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]

@@ -14,16 +14,16 @@ from torch.distributed.fsdp import fully_shard
 from emotion.errors import UserError
 
 SHARDING = "ModelParallelStrategy"
-WHOLE_ALONE = ("tensorboard_pictures", "explanations", "weight_statistics")
+RANK_ZERO_NETWORK_CALLBACKS = ("tensorboard_pictures", "explanations", "weight_statistics")
 """Callbacks of the first process alone, which where weights are shared has no network to ask."""
 
 
-def is_first() -> bool:
+def is_rank_zero() -> bool:
     """Whether this is the one process of a run, or the first of several, which writes and speaks for all."""
     return not getattr(rank_zero_only, "rank", None)
 
 
-def cluster(devices: int | str, nodes: int) -> list[SLURMEnvironment]:
+def slurm_environment(devices: int | str, nodes: int) -> list[SLURMEnvironment]:
     """SLURM as a plugin where srun started this process; Lightning's own would requeue the job at SIGUSR1, too.
 
     Raises:
@@ -70,7 +70,7 @@ def blocks(net: nn.Module) -> list[nn.Module]:
     return list(found.values())
 
 
-def share_statistics(net: nn.Module) -> None:
+def broadcast_buffers(net: nn.Module) -> None:
     """Have every process hold the first one's buffers, which are whole in each."""
     for buffer in net.buffers():
         torch.distributed.broadcast(buffer, 0)

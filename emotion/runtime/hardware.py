@@ -15,29 +15,29 @@ def resolve_precision(choice: str | int, accelerator: str) -> str | int:
     """`choice`, or for "auto" bf16-mixed where the processor computes in bfloat16 and 32-true elsewhere."""
     if choice != "auto":
         return choice
-    if on_gpu(accelerator):
+    if uses_gpu(accelerator):
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "32-true"
 
 
-def on_gpu(accelerator: str) -> bool:
+def uses_gpu(accelerator: str) -> bool:
     """Whether a trainer with this `accelerator` computes on a CUDA device."""
     return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
-def device(accelerator: str) -> torch.device:
+def torch_device(accelerator: str) -> torch.device:
     """Where a trainer with this `accelerator` computes, of one process."""
-    return torch.device("cuda" if on_gpu(accelerator) else "cpu")
+    return torch.device("cuda" if uses_gpu(accelerator) else "cpu")
 
 
 def can_compile(accelerator: str) -> bool:
     """Whether torch.compile has the compiler it needs: Triton on an accelerator, a C++ compiler on a processor."""
-    if on_gpu(accelerator):
+    if uses_gpu(accelerator):
         return True
     return any(shutil.which(compiler) for compiler in (os.environ.get("CXX", "g++"), "clang++"))
 
 
-def keep_memory() -> None:
+def keep_freed_memory() -> None:
     """Have glibc keep the memory that is freed, where the C library is glibc; the process stays as large as it was.
 
     It hands large tensors back to the system at once, and having them again, page by page, is a sixth of a step of V4
@@ -50,9 +50,9 @@ def keep_memory() -> None:
         library.mallopt(mmap_max, 0)  # nothing gets pages of its own, which go back as they are freed
 
 
-def description(accelerator: str) -> str:
+def device_name(accelerator: str) -> str:
     """The accelerator's or processor's name and the number of threads."""
-    if on_gpu(accelerator):
+    if uses_gpu(accelerator):
         return torch.cuda.get_device_name()
     return f"{_processor()}, {torch.get_num_threads()} threads"
 
@@ -67,7 +67,7 @@ def _processor() -> str:
 
 
 @contextlib.contextmanager
-def one_thread() -> Iterator[None]:
+def single_thread() -> Iterator[None]:
     """Torch computes on one thread meanwhile."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -1,9 +1,9 @@
-"""Whether a machine computes a network in bfloat16 as rightly as in float32, and no slower: looked at once, and kept.
+"""Choose between bfloat16 and float32 by measuring a network's own layers, once per machine.
 
-On processors convolutions of 2x2 (https://github.com/pytorch/pytorch/issues/163347) and of stride 3
-(https://github.com/pytorch/pytorch/issues/169688) have been wrong in bfloat16, and others slow
-(https://github.com/pytorch/pytorch/issues/183815): a matter of the processor, of torch's version and of the layer's
-shape, so that only the very layers of a network tell.
+On processors, bfloat16 convolutions of 2x2 (https://github.com/pytorch/pytorch/issues/163347) and of stride 3
+(https://github.com/pytorch/pytorch/issues/169688) have been wrong, and others slow
+(https://github.com/pytorch/pytorch/issues/183815), depending on the processor, the version of torch and the shape of
+the layer. `precision_report` therefore compares each layer in both types and caches the result.
 """
 
 import copy
@@ -23,53 +23,188 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from emotion.errors import UserError
-from emotion.io.digests import read_json, write_json
+from emotion.io.atomic import write_json
+from emotion.io.bounded import read_json_object
 from emotion.runtime import distributed, hardware
-from emotion.runtime.hardware import one_thread
 
 if TYPE_CHECKING:
     from emotion.classifier import EmotionClassifier
 
+MAX_ERROR = 2e-2  # relative error of an output or gradient; the rounding of bfloat16 alone gives 2e-3 to 5e-3
+MAX_SLOWDOWN, MIN_LOSS = 1.1, 2e-3  # bfloat16 may take this many times as long as float32, and this many seconds more
+CPU_BATCH_SIZE = 16  # a processor needs no larger batch; an accelerator is measured with the whole batch
+MAX_ROUNDS = 5  # a layer is timed again while bfloat16 seems slower; the shortest times count
+CACHE = "precision"  # folder in the cache directory
 
-ROUNDS = 5
-"""A layer is timed again, and its shortest times count, as long as bfloat16 seems to be the slower one."""
-COMPUTED = {
-    *(f"conv{transposed}{sides}d" for transposed in ("", "_transpose") for sides in (1, 2, 3)),
+TRACED_FUNCTIONS = {
+    *(f"conv{transposed}{dimensions}d" for transposed in ("", "_transpose") for dimensions in (1, 2, 3)),
     *("linear", "matmul", "__matmul__", "bmm", "baddbmm", "einsum"),
     *("scaled_dot_product_attention", "batch_norm", "layer_norm", "group_norm"),
     *("avg_pool2d", "adaptive_avg_pool2d", "mean"),
 }
-"""Functions of torch that multiply or sum, by whatever module or block they are called."""
+"""Names of the functions of torch that multiply or sum."""
+
+
+class PrecisionReport(NamedTuple):
+    """Comparison of a network's layers in bfloat16 and float32.
+
+    Attributes:
+        worst: the layer with the largest error.
+        error: its relative error.
+        slowest: the layer that loses most time in bfloat16.
+        float32: seconds of all layers in a training step; on a processor, of one thread.
+        bfloat16: the same in bfloat16.
+    """
+
+    worst: str
+    error: float
+    slowest: str
+    float32: float
+    bfloat16: float
+
+    def objection(self) -> str | None:
+        """Return the reason against bfloat16; None if there is none."""
+        if self.error > MAX_ERROR:
+            return f"in bfloat16 {self.worst} is {self.error:.1%} off float32's, expected at most {MAX_ERROR:.0%}"
+        if self.bfloat16 > MAX_SLOWDOWN * self.float32 + MIN_LOSS:
+            times = f"{1e3 * self.bfloat16:.1f} ms in bfloat16, {1e3 * self.float32:.1f} ms in float32"
+            return f"the layers of a step take {times}; {self.slowest} loses most"
+        return None
 
 
 class Layer(NamedTuple):
-    """A call of such a function in a training step: what it is given, the gradient that comes back to what it makes."""
+    """A call of a traced function in a training step."""
 
     name: str
     function: Callable[..., Tensor]
     args: Sequence[Any]
     kwargs: Mapping[str, Any]
-    gradient: Tensor
-    calls: int = 1  # of the same shapes in a step
+    gradient: Tensor  # of its output
+    calls: int = 1  # with the same shapes in a step
 
 
-class Compared(NamedTuple):
-    """A layer in bfloat16, held against float32: the largest share that differs, and the seconds of a call of each."""
+class LayerComparison(NamedTuple):
+    """A layer in bfloat16 compared with float32."""
 
-    error: float
-    float32: float
+    error: float  # the largest relative error of the output and the gradients
+    float32: float  # seconds of a forward and backward pass
     bfloat16: float
 
 
-def layers(net: nn.Module, faces: Tensor) -> list[Layer]:
-    """What of `COMPUTED` the network calls in a pass in bfloat16, each function with the same shapes once."""
-    with _Watch(net) as watch, torch.autocast(faces.device.type, torch.bfloat16):
+def evaluation_precision(
+    classifiers: Iterable["EmotionClassifier"],
+    choice: str,
+    batch_size: int,
+    accelerator: str,
+    cache_dir: str | Path,
+) -> str:
+    """Return the precision for evaluating classifiers: `choice`, or for "auto" the best that all their layers allow."""
+    best = hardware.resolve_precision(choice, accelerator)
+    if choice != "auto" or best != "bf16-mixed":
+        return str(best)
+    reports = (
+        classifier_precision_report(classifier, batch_size, torch.channels_last, accelerator, cache_dir)
+        for classifier in classifiers
+    )
+    return choose_precision(reports, "precision")
+
+
+def choose_precision(reports: Iterable[PrecisionReport], setting: str) -> str:
+    """Return "bf16-mixed", or "32-true" with a warning at the first report that objects.
+
+    Args:
+        reports: Evaluated until one of them objects.
+        setting: The setting that overrides the choice, for the warning.
+    """
+    reason = next(filter(None, (report.objection() for report in reports)), None)
+    if reason and distributed.is_rank_zero():
+        message = f"warning: {reason}; using float32. {setting}=bf16-mixed overrides this."
+        print(message, file=sys.stderr, flush=True)
+    return "32-true" if reason else "bf16-mixed"
+
+
+def classifier_precision_report(
+    classifier: "EmotionClassifier",
+    batch_size: int,
+    memory_format: torch.memory_format,
+    accelerator: str,
+    cache_dir: str | Path,
+) -> PrecisionReport:
+    """Return the report of a classifier's network for batches of its input shape."""
+    preprocess = classifier.preprocess
+    shape = batch_size, preprocess.channels, preprocess.size, preprocess.size
+    return precision_report(classifier.net, shape, memory_format, accelerator, cache_dir)
+
+
+def precision_report(
+    net: nn.Module, shape: Sequence[int], memory_format: torch.memory_format, accelerator: str, cache_dir: str | Path
+) -> PrecisionReport:
+    """Return the cached report of the network on this machine, or measure it.
+
+    The processes of a run wait for each other, so that all use the first one's result if they share `cache_dir`. If
+    nothing can be cached, the network is measured again. A network that will be compiled is measured uncompiled: it
+    spends most of its time in the same functions.
+
+    Args:
+        net: The network.
+        shape: (B, C, S, S) of a batch.
+        memory_format: Of the network and the batch.
+        accelerator: The trainer's setting.
+        cache_dir: The folder for cached reports.
+    """
+    device = hardware.torch_device(accelerator)
+    if device.type == "cpu":
+        hardware.keep_freed_memory()  # as in training; otherwise float32 would wait longer for its larger memory
+        shape = (CPU_BATCH_SIZE, *shape[1:])
+    key = f"{hardware.device_name(accelerator)}; torch {torch.__version__}; {tuple(shape)}; {memory_format}; {net}"
+    folder = Path(cache_dir) / CACHE
+    path = folder / f"{hashlib.md5(key.encode()).hexdigest()}.json"
+    report = _cached(path)
+    if report:
+        return report
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            report = _cached(path) or compare_network(net, shape, memory_format, device)
+            write_json(path, report._asdict())
+    return report or compare_network(net, shape, memory_format, device)
+
+
+def _cached(path: Path) -> PrecisionReport | None:
+    try:
+        return PrecisionReport(**read_json_object(path))
+    except (OSError, UserError, TypeError):  # missing, damaged or of another version
+        return None
+
+
+def compare_network(
+    net: nn.Module, shape: Sequence[int], memory_format: torch.memory_format, device: torch.device
+) -> PrecisionReport:
+    """Compare every layer of a training step of a copy of `net`, forward and backward.
+
+    A processor computes on one thread and counts that thread's own time, so that other load does not matter.
+    """
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), hardware.single_thread():
+        torch.manual_seed(0)
+        net = copy.deepcopy(net).to(device).to(memory_format=memory_format).train().requires_grad_(True)
+        faces = torch.randn(*shape).to(device).contiguous(memory_format=memory_format)
+        results = [(layer, compare_layer(layer)) for layer in trace_layers(net, faces)]
+    worst, comparison = max(results, key=lambda result: result[1].error)
+    slowest, _ = max(results, key=lambda result: result[0].calls * (result[1].bfloat16 - result[1].float32))
+    float32 = sum(layer.calls * result.float32 for layer, result in results)
+    bfloat16 = sum(layer.calls * result.bfloat16 for layer, result in results)
+    return PrecisionReport(worst.name, comparison.error, slowest.name, float32, bfloat16)
+
+
+def trace_layers(net: nn.Module, faces: Tensor) -> list[Layer]:
+    """Return the network's calls of `TRACED_FUNCTIONS` in bfloat16, one for each function and shape of arguments."""
+    with _Tracer(net) as tracer, torch.autocast(faces.device.type, torch.bfloat16):
         net(faces)
-    return [layer._replace(calls=watch.calls[shapes]) for shapes, layer in watch.layers.items()]
+    return [layer._replace(calls=tracer.calls[shapes]) for shapes, layer in tracer.layers.items()]
 
 
-class _Watch(TorchFunctionMode):
-    """Notes the calls that go by; a layer bears the name of the module whose weight it is given."""
+class _Tracer(TorchFunctionMode):
+    """Records calls; a layer is named after the module that owns its weight."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -81,191 +216,74 @@ class _Watch(TorchFunctionMode):
         self, func: Callable[..., Any], types: object, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:  # noqa: ANN401
         kwargs = kwargs or {}
-        made = func(*args, **kwargs)
-        kind = getattr(func, "__name__", "")
-        if kind in COMPUTED and made.requires_grad:
-            given = [*args, *kwargs.values()]
-            shapes = (kind, *(_shape(value) for value in given))
+        output = func(*args, **kwargs)
+        function = getattr(func, "__name__", "")
+        if function in TRACED_FUNCTIONS and output.requires_grad:
+            inputs = [*args, *kwargs.values()]
+            shapes = (function, *(_signature(value) for value in inputs))
             self.calls[shapes] += 1
             if shapes not in self.layers:
-                named = [self.names[id(value)] for value in given if id(value) in self.names]
-                sizes = " and ".join("x".join(map(str, one.shape)) for one in given[:2] if isinstance(one, Tensor))
-                name = " ".join(filter(None, [kind.strip("_"), *named[:1], f"({sizes})"]))
-                self.layers[shapes] = Layer(name, func, args, kwargs, torch.randn_like(made))
-        return made
+                modules = [self.names[id(value)] for value in inputs if id(value) in self.names]
+                sizes = " and ".join("x".join(map(str, x.shape)) for x in inputs[:2] if isinstance(x, Tensor))
+                name = " ".join(filter(None, [function.strip("_"), *modules[:1], f"({sizes})"]))
+                self.layers[shapes] = Layer(name, func, args, kwargs, torch.randn_like(output))
+        return output
 
 
-def _shape(value: object) -> object:
+def _signature(value: object) -> object:
     return (value.shape, value.stride(), value.dtype, value.requires_grad) if isinstance(value, Tensor) else repr(value)
 
 
-def compare(layer: Layer) -> Compared:
-    """A layer there and back in both; the first pass of each, which prepares much, is not timed."""
-    float32, bfloat16 = passing(layer, bf16=False), passing(layer, bf16=True)
-    error = max(relative(found, expected) for found, expected in zip(bfloat16(), float32(), strict=True))
+def compare_layer(layer: Layer) -> LayerComparison:
+    """Run a layer forward and backward in both types; each one's first pass, which initializes, is not timed."""
+    float32, bfloat16 = forward_backward(layer, bf16=False), forward_backward(layer, bf16=True)
+    error = max(relative_error(value, expected) for value, expected in zip(bfloat16(), float32(), strict=True))
     times = [math.inf, math.inf]
-    for _ in range(ROUNDS):
-        taken = [_seconds(run, layer.gradient.device) for run in (float32, bfloat16)]
-        times = [min(pair) for pair in zip(times, taken, strict=True)]
+    for _ in range(MAX_ROUNDS):
+        seconds = [_seconds(run, layer.gradient.device) for run in (float32, bfloat16)]
+        times = [min(pair) for pair in zip(times, seconds, strict=True)]
         if times[1] <= times[0]:
             break
-    return Compared(error, *times)
+    return LayerComparison(error, *times)
 
 
-def relative(found: Tensor, expected: Tensor) -> float:
-    """The norm of their difference over that of what was expected; infinite where a number is none."""
-    difference = float((found.float() - expected).norm())
+def relative_error(value: Tensor, expected: Tensor) -> float:
+    """Return the norm of the difference over the norm of `expected`; infinity for NaN."""
+    difference = float((value.float() - expected).norm())
     if difference == 0:
         return 0.0
-    share = difference / float(expected.norm()) if expected.any() else math.inf
-    return math.inf if math.isnan(share) else share
+    error = difference / float(expected.norm()) if expected.any() else math.inf
+    return math.inf if math.isnan(error) else error
 
 
-def passing(layer: Layer, *, bf16: bool) -> Callable[[], list[Tensor]]:
-    """Calls the layer and gives what it makes and the gradients of all that it learns from or hands back."""
+def forward_backward(layer: Layer, *, bf16: bool) -> Callable[[], list[Tensor]]:
+    """Return a function that runs the layer and returns its output and the gradients of its inputs and weights."""
 
-    def given(value: Any) -> Any:  # noqa: ANN401
+    def leaf(value: Any) -> Any:  # noqa: ANN401
         if not isinstance(value, Tensor) or not value.is_floating_point():
             return value
         return (value if bf16 else value.float()).detach().requires_grad_(value.requires_grad)
 
-    args, kwargs = [given(value) for value in layer.args], {key: given(value) for key, value in layer.kwargs.items()}
-    leaves = [leaf for leaf in (*args, *kwargs.values()) if isinstance(leaf, Tensor) and leaf.requires_grad]
+    args, kwargs = [leaf(value) for value in layer.args], {key: leaf(value) for key, value in layer.kwargs.items()}
+    leaves = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.requires_grad]
     gradient = layer.gradient if bf16 else layer.gradient.float()
 
     def run() -> list[Tensor]:
         with torch.autocast(gradient.device.type, torch.bfloat16, enabled=bf16):
-            made = layer.function(*args, **kwargs)
-        return [made.detach(), *torch.autograd.grad(made, leaves, gradient)]
+            output = layer.function(*args, **kwargs)
+        return [output.detach(), *torch.autograd.grad(output, leaves, gradient)]
 
     return run
 
 
 def _seconds(run: Callable[[], object], device: torch.device) -> float:
-    """Of this thread on a processor, however many others want it; until it is done on an accelerator."""
+    """Return the time of this thread on a processor, or until an accelerator is done."""
     if device.type == "cpu":
-        started = time.thread_time()
+        start = time.thread_time()
         run()
-        return time.thread_time() - started
+        return time.thread_time() - start
     torch.accelerator.synchronize()
-    started = time.perf_counter()
+    start = time.perf_counter()
     run()
     torch.accelerator.synchronize()
-    return time.perf_counter() - started
-
-
-MOST_ERROR = 2e-2
-"""Of a layer's output or gradient, as a share of float32's, by their norms; bfloat16's rounding makes 2 to 5e-3."""
-SLOWER, BRIEF = 1.1, 2e-3
-"""A network's layers may take so many times as long as in float32, and so many seconds more: less is a machine's noise,
-or too short to matter."""
-FACES = 16
-"""Enough to look at on a processor, whatever the batch; an accelerator is busy with no fewer than all."""
-
-
-class Verdict(NamedTuple):
-    """What was found of a network's layers."""
-
-    worst: str
-    error: float
-    slowest: str  # which loses the most time in bfloat16
-    float32: float  # seconds of all layers in a step, there and back; a processor's of one thread
-    bfloat16: float
-
-    def complaint(self) -> str | None:
-        """Why float32 is to be taken; None where bfloat16 will do."""
-        if self.error > MOST_ERROR:
-            return f"in bfloat16 {self.worst} is {self.error:.1%} off float32's, expected at most {MOST_ERROR:.0%}"
-        if self.bfloat16 > SLOWER * self.float32 + BRIEF:
-            times = f"{1e3 * self.bfloat16:.1f} ms in bfloat16, {1e3 * self.float32:.1f} ms in float32"
-            return f"the layers of a step take {times}, and {self.slowest} loses the most"
-        return None
-
-
-def choose_precision(found: Iterable[Verdict], setting: str) -> str:
-    """bf16-mixed; where one of the verdicts complains 32-true, after one warning of all processes.
-
-    Those after it are not asked for. `setting` is what a person insists with.
-    """
-    why = next(filter(None, (one.complaint() for one in found)), None)
-    if why and distributed.is_first():
-        said = f"warning: {why}; float32 is taken instead. {setting}=bf16-mixed insists."
-        print(said, file=sys.stderr, flush=True)
-    return "32-true" if why else "bf16-mixed"
-
-
-def precision_of(
-    trained: Iterable["EmotionClassifier"], choice: str, batch_size: int, accelerator: str, cache_dir: str | Path
-) -> str:
-    """The precision in which trained classifiers are asked: `choice`, or for auto what all their layers allow."""
-    best = hardware.resolve_precision(choice, accelerator)
-    if choice != "auto" or best != "bf16-mixed":
-        return str(best)
-    asked = batch_size, torch.channels_last, accelerator, cache_dir
-    return choose_precision((verdict_of(one, *asked) for one in trained), "precision")
-
-
-def verdict_of(
-    classifier: "EmotionClassifier",
-    batch_size: int,
-    layout: torch.memory_format,
-    accelerator: str,
-    cache_dir: str | Path,
-) -> Verdict:
-    """`verdict` on a classifier's network, on faces as it takes them."""
-    takes = classifier.preprocess
-    faces = batch_size, takes.channels, takes.size, takes.size
-    return verdict(classifier.net, faces, layout, accelerator, cache_dir)
-
-
-def verdict(
-    net: nn.Module, faces: Sequence[int], layout: torch.memory_format, accelerator: str, cache_dir: str | Path
-) -> Verdict:
-    """What `look` finds, or has found before of the same network on the same machine.
-
-    Batches are of `faces` (B, C, S, S). A network that will be compiled is looked at as it is: most of its time passes
-    in the same functions.
-
-    A run's processes ask one after another, and all but the first read its answer, so that they agree wherever they
-    share `cache_dir`. Where nothing can be kept it is looked for anew.
-    """
-    device = hardware.device(accelerator)
-    if device.type == "cpu":
-        hardware.keep_memory()  # as training will; without it float32 would wait longer for its larger memory
-        faces = (FACES, *faces[1:])
-    key = f"{hardware.description(accelerator)}; torch {torch.__version__}; {tuple(faces)}; {layout}; {net}"
-    place = Path(cache_dir) / "kernels"
-    path = place / f"{hashlib.md5(key.encode()).hexdigest()}.json"
-    found = _kept(path)
-    if found:
-        return found
-    with suppress(OSError):
-        place.mkdir(parents=True, exist_ok=True)
-        with FileLock(place / ".lock"):
-            found = _kept(path) or look(net, faces, layout, device)
-            write_json(path, found._asdict())
-    return found or look(net, faces, layout, device)
-
-
-def _kept(path: Path) -> Verdict | None:
-    try:
-        return Verdict(**read_json(path))
-    except (OSError, UserError, TypeError):  # not there, damaged, or another version's
-        return None
-
-
-def look(net: nn.Module, faces: Sequence[int], layout: torch.memory_format, device: torch.device) -> Verdict:
-    """Every layer of a training step of a copy of `net`, there and back, in bfloat16 held against float32.
-
-    One that is slower does not matter while all of them together are not. A processor computes on one thread, whose own
-    time is taken: what else the machine does would otherwise decide, and be kept.
-    """
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), one_thread():
-        torch.manual_seed(0)
-        copied = copy.deepcopy(net).to(device).to(memory_format=layout).train().requires_grad_(True)
-        batch = torch.randn(*faces).to(device).contiguous(memory_format=layout)
-        found = [(layer, compare(layer)) for layer in layers(copied, batch)]
-    worst, most = max(found, key=lambda pair: pair[1].error)
-    slowest, _ = max(found, key=lambda pair: pair[0].calls * (pair[1].bfloat16 - pair[1].float32))
-    seconds = [sum(layer.calls * getattr(seen, kind) for layer, seen in found) for kind in ("float32", "bfloat16")]
-    return Verdict(worst.name, most.error, slowest.name, *seconds)
+    return time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a verb, with the statuses that a shell gives to them."""
+"""Ctrl-C and SIGTERM end a verb with the exit status that a shell gives them."""
 
 import signal
 import sys
@@ -7,26 +7,26 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class Ending:
-    """Ends the process at a signal, and remembers it: an exception that is raised in a library's clean-up gets lost."""
+class SignalHandler:
+    """Raise KeyboardInterrupt or SystemExit at a signal, and remember it: a library's clean-up may swallow them."""
 
     def __init__(self) -> None:
-        self.came: int | None = None
+        self.signum: int | None = None
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
-        """Raise what ends the process."""
-        self.came = signum
+        """Handle the signal."""
+        self.signum = signum
         if signum == signal.SIGINT:
             raise KeyboardInterrupt
         sys.exit(128 + signum)
 
 
 @contextmanager
-def ending() -> Iterator[None]:
-    """Have Ctrl-C and SIGTERM end what is under way, by exceptions, and be remembered."""
-    former = {signum: signal.signal(signum, Ending()) for signum in (signal.SIGINT, signal.SIGTERM)}
+def handle_signals() -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into exceptions within the block."""
+    previous = {signum: signal.signal(signum, SignalHandler()) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for signum, handler in former.items():
+        for signum, handler in previous.items():
             signal.signal(signum, handler)

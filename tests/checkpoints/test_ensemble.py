@@ -25,9 +25,9 @@ def runs(small_run: Callable[..., Path]) -> list[Path]:
 def test_an_ensembles_probabilities_are_its_members_mean(runs: list[Path]) -> None:
     pixels = torch.randint(0, 256, (4, 48, 48), dtype=torch.uint8)
     alone = [load_checkpoint(run).classifier.probabilities(pixels, "flip") for run in runs]
-    together = ensemble.load([str(run) for run in runs]).probabilities(pixels, "flip")
+    together = ensemble.load_ensemble([str(run) for run in runs]).probabilities(pixels, "flip")
     torch.testing.assert_close(together, (alone[0] + alone[1]) / 2)
-    assert ensemble.load(runs[0]).probabilities(pixels, "flip").equal(alone[0])
+    assert ensemble.load_ensemble(runs[0]).probabilities(pixels, "flip").equal(alone[0])
 
 
 def test_a_stored_temperature_divides_the_logits(runs: list[Path]) -> None:
@@ -43,8 +43,8 @@ def test_a_stored_temperature_divides_the_logits(runs: list[Path]) -> None:
 def test_members_of_other_classes_are_refused(runs: list[Path], small_config: Config) -> None:
     train(small_config("trainer.max_epochs=1", "labels=four"), Path("four"))
     with pytest.raises(UserError, match=r"four/checkpoints/best\.ckpt tells apart happy, neutral, sad, surprise; the"):
-        ensemble.load([str(runs[0]), "four"])
+        ensemble.load_ensemble([str(runs[0]), "four"])
 
 
 def test_an_ensemble_is_where_it_was_moved_to(runs: list[Path]) -> None:
-    assert ensemble.load(runs[0]).to("meta").device.type == "meta"
+    assert ensemble.load_ensemble(runs[0]).to("meta").device.type == "meta"

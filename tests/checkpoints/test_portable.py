@@ -11,9 +11,9 @@ from omegaconf import DictConfig
 from emotion.checkpoints import ensemble, portable
 from emotion.checkpoints.load import load_checkpoint, read_checkpoint
 from emotion.checkpoints.locate import zoo
-from emotion.checkpoints.training_data import data_of
+from emotion.checkpoints.training_data import load_data
 from emotion.config.compose import compose
-from emotion.config.instantiate import build
+from emotion.config.instantiate import instantiate
 from emotion.errors import UserError
 from emotion.evaluate import evaluate
 from emotion.evaluation.score import probabilities
@@ -36,7 +36,7 @@ def kept(run: Path) -> Path:
     """The run's weights as they travel."""
     loaded = load_checkpoint(run)
     WEIGHTS.parent.mkdir()
-    portable.write(WEIGHTS, DESCRIPTION, read_checkpoint(loaded.path), run_record.record_of(loaded))
+    portable.write(WEIGHTS, DESCRIPTION, read_checkpoint(loaded.path), run_record.record_of_checkpoint(loaded))
     return WEIGHTS
 
 
@@ -53,7 +53,7 @@ def test_weights_come_back_rounded_to_half_precision(run: Path, kept: Path) -> N
 
 
 def test_the_record_travels_along(run: Path, kept: Path) -> None:
-    before, after = (run_record.record_of(load_checkpoint(source)) for source in (run, kept))
+    before, after = (run_record.record_of_checkpoint(load_checkpoint(source)) for source in (run, kept))
     assert before is not None
     assert after is not None
     assert after["scores"] == before["scores"]
@@ -82,8 +82,8 @@ def test_no_place_on_this_machine_travels(tmp_path: Path, kept: Path) -> None:
     assert str(tmp_path) not in DESCRIPTION.read_text()
     told = {"path": "/home/someone/data/fer2013.csv", "command": "python -m emotion.train data_dir=/home/someone/data"}
     expected = {"path": "fer2013.csv", "command": "python -m emotion.train data_dir=data"}
-    assert portable.without_places(told) == expected
-    assert portable.without_places(["a/b", "1 / 2", 3, None]) == ["a/b", "1 / 2", 3, None]
+    assert portable.without_absolute_paths(told) == expected
+    assert portable.without_absolute_paths(["a/b", "1 / 2", 3, None]) == ["a/b", "1 / 2", 3, None]
 
 
 OUTSIDE = {
@@ -98,7 +98,7 @@ OUTSIDE = {
 @pytest.mark.parametrize("target", OUTSIDE.values(), ids=OUTSIDE.keys())
 def test_no_config_reaches_what_is_no_part(target: str) -> None:
     with pytest.raises(UserError, match=r"is not among what a config may build|is not there"):
-        build({"_target_": target})
+        instantiate({"_target_": target})
 
 
 @pytest.mark.parametrize("target", [*OUTSIDE.values(), "emotion.data.cache.prepare", "torch.nn.Linear"])
@@ -131,7 +131,7 @@ def test_weights_cut_short_are_refused(kept: Path) -> None:
 def test_weights_that_come_with_the_package_are_small_and_whole(name: str) -> None:
     assert zoo()[name].stat().st_size <= 12_000_000
     loaded = load_checkpoint(name)
-    record = run_record.record_of(loaded)
+    record = run_record.record_of_checkpoint(loaded)
     assert record is not None
     assert record["scores"]
     assert not record["data"]["stand_in"]
@@ -144,11 +144,11 @@ def test_weights_that_come_with_the_package_are_small_and_whole(name: str) -> No
 @pytest.mark.fer2013
 @pytest.mark.parametrize("name", zoo())
 def test_a_thousand_test_faces_agree_with_their_record(name: str, fer2013: Path) -> None:
-    record = run_record.record_of(load_checkpoint(name))
+    record = run_record.record_of_checkpoint(load_checkpoint(name))
     assert record is not None
-    judge = ensemble.load(name)
+    judge = ensemble.load_ensemble(name)
     cache = os.environ["EMOTION_CACHE"]
-    data = data_of(judge.loaded[0], {"cache_dir": cache, "data_dir": str(fer2013.parent)})
+    data = load_data(judge.loaded[0], {"cache_dir": cache, "data_dir": str(fer2013.parent)})
     rows = np.random.default_rng(0).permutation(data.split.test)[:1000]
     found = probabilities(judge, data.faces.images, rows).argmax(1).numpy() == data.labels[rows]
     expected = record["scores"]["test"]["none"]["all"]["accuracy"][0]

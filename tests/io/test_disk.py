@@ -40,11 +40,11 @@ def test_a_disk_that_fills_during_a_checkpoint_leaves_the_former_one(swept: Swep
         assert "last.ckpt: no space left on device. Free some space; what was there before is as it was." in ended.err
         assert f"Go on with: python -m emotion.train resume={run.relative_to(tmp_path)}" in ended.err
         assert "Traceback" not in ended.err
-        epoch = read_checkpoint(run / LAST_CHECKPOINT)["epoch"]
+        epoch = read_checkpoint(run / LAST_CHECKPOINT).epoch
         assert not list(run.rglob("*.partial*"))
         subprocess.run(["mount", "-o", "remount,size=20m", str(small)], check=True)
         assert swept("model.hidden=600", "trainer.max_epochs=4", f"hydra.run.dir={run}", "resume=auto").status == 0
-        assert read_checkpoint(run / LAST_CHECKPOINT)["epoch"] == 3 > epoch
+        assert read_checkpoint(run / LAST_CHECKPOINT).epoch == 3 > epoch
 
 
 @pytest.mark.parametrize("one", [["hydra.run.dir=small/run"], ["-m", "seed=0,1", "hydra.sweep.dir=small/sweep"]])

@@ -18,7 +18,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from safetensors.torch import load, save
 
 from emotion.checkpoints import portable
-from emotion.checkpoints.checkpoint_io import save as save_checkpoint
+from emotion.checkpoints.checkpoint_io import save_checkpoint as save_checkpoint
 from emotion.checkpoints.load import read_checkpoint
 from emotion.checkpoints.locate import BEST_CHECKPOINT
 from emotion.inference.onnx_backend import FACES, FORMAT, METADATA, PROBABILITIES
@@ -217,7 +217,7 @@ def seal(weights: Path) -> None:
     described = weights.with_suffix(".json")
     with contextlib.suppress(ValueError, RecursionError):
         told = json.loads(described.read_text())
-        digests.write_json(described, told | {"weights": digests.digest_of(weights)})
+        digests.write_json(described, told | {"weights": digests.file_digest(weights)})
 
 
 def nan_weights(weights: Path) -> None:

@@ -95,7 +95,7 @@ def test_a_file_that_cannot_be_written_is_one_line(
         elif what == "export":
             assert OnnxJudge(run / "export/v4_attention.onnx").classes
         else:
-            assert read_checkpoint(run / LAST_CHECKPOINT)["epoch"] == {"checkpoint": 0, "log": 0}[what]
+            assert read_checkpoint(run / LAST_CHECKPOINT).epoch == {"checkpoint": 0, "log": 0}[what]
             assert read_metrics(run / "metrics.csv")
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from emotion.config.compose import compose
-from emotion.records.run_record import OF_THE_CALLBACKS
+from emotion.records.recipe import OF_THE_CALLBACKS
 from emotion.training import setup
 from tests.conftest import options
 from tests.counted import Tally

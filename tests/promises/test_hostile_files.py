@@ -12,7 +12,7 @@ from emotion.checkpoints.load import load_checkpoint
 from emotion.checkpoints.locate import BEST_CHECKPOINT
 from emotion.errors import UserError
 from emotion.io import digests
-from emotion.records import run_record
+from emotion.records.predictions import PREDICTIONS
 from tests.counted import Tally
 from tests.pictures import FOUND, packed
 from tests.promises import hostile_files as hostile
@@ -150,7 +150,7 @@ def test_records_and_predictions(run: Path, tally: Tally) -> None:
     commands: list[tuple[str, Command]] = []
     for kind in hostile.NPZ:
         one, other = (Path(shutil.copytree(folder, f"{folder}_{kind}".replace(" ", "_"))) for folder in copies(run))
-        (other / run_record.PREDICTIONS).write_bytes(hostile.npz(kind))
+        (other / PREDICTIONS).write_bytes(hostile.npz(kind))
         record = digests.read_json(other / digests.RECORD)
         record["files"] = {}
         digests.write_json(other / digests.RECORD, record)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from emotion.checkpoints import portable
-from emotion.checkpoints.checkpoint_io import save
+from emotion.checkpoints.checkpoint_io import save_checkpoint
 from emotion.checkpoints.load import read_checkpoint
 from emotion.checkpoints.locate import BEST_CHECKPOINT
 from emotion.io import digests
@@ -45,7 +45,7 @@ TARGETS = (
     "emotion.data.cache._remove",
     "emotion.models.__builtins__.eval",
     "emotion.inference.onnx_backend.needed",
-    "emotion.checkpoints.checkpoint_io.save",
+    "emotion.checkpoints.checkpoint_io.save_checkpoint",
     "lightning.pytorch.trainer.trainer.os.system",
     "hostile_module.part",
     "emotion.models.v4_attention\n.os.system",
@@ -121,7 +121,7 @@ def in_checkpoint(run: Path, target: str, number: int) -> list[str]:
     content = read_checkpoint(path)
     part = ("loss", "model", "source", "split")[number % 4]
     content["hyper_parameters" if number % 4 < 2 else "datamodule_hyper_parameters"][part] = described(target)
-    save(content, path)
+    save_checkpoint(content, path)
     return ["evaluate", f"checkpoint={path}", f"output={run}/out"]
 
 

@@ -12,17 +12,17 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function
 
-from emotion.checkpoints.load import Loaded
+from emotion.checkpoints.load import LoadedCheckpoint
 from emotion.config.compose import compose
-from emotion.config.instantiate import build
+from emotion.config.instantiate import instantiate
 from emotion.evaluate import evaluate
 from emotion.explain import explain
 from emotion.io.digests import write_json
 from emotion.models.fast_cnn import FastCNN
 from emotion.models.timm_backbone import TimmBackbone
 from emotion.records.run_record import read_record
-from emotion.runtime import precision as kernels
-from emotion.runtime.precision import Verdict, compare, layers
+from emotion.runtime import precision
+from emotion.runtime.precision import PrecisionReport, compare_layer, trace_layers
 from emotion.train import train
 from emotion.training import setup
 from emotion.training.distillation import Teacher
@@ -33,7 +33,7 @@ Config = Callable[..., DictConfig]
 
 CACHE = Path("cache")
 FACES = (4, 1, 16, 16)
-GOOD = Verdict("conv2d", 0.003, "linear", 0.2, 0.1)
+GOOD = PrecisionReport("conv2d", 0.003, "linear", 0.2, 0.1)
 
 
 def network(model: str) -> tuple[nn.Module, Tensor]:
@@ -43,7 +43,7 @@ def network(model: str) -> tuple[nn.Module, Tensor]:
     settings.pop("weights")
     channels, size = cfg.input.channels, min(cfg.input.size, 64)
     torch.manual_seed(0)
-    net: nn.Module = build(settings, num_classes=7, in_channels=channels, input_size=size)
+    net: nn.Module = instantiate(settings, num_classes=7, in_channels=channels, input_size=size)
     faces = torch.randn(4, channels, size, size).contiguous(memory_format=torch.channels_last)
     return net.to(memory_format=torch.channels_last).train(), faces
 
@@ -58,12 +58,12 @@ def test_every_layer_in_bfloat16_is_what_it_is_in_float32(model: str, tally: Tal
         if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d | nn.LayerNorm):
             module.register_forward_hook(lambda module, *_: called.update([_kind(module)]))
     with tally(model):
-        watched = layers(net, faces)
+        watched = trace_layers(net, faces)
         seen: Counter[str] = Counter()
         for layer in watched:
             seen[layer.name.split()[0]] += layer.calls
         assert called <= seen  # what no module calls, as attention's products, comes on top
-        errors = {layer.name: compare(layer).error for layer in watched}
+        errors = {layer.name: compare_layer(layer).error for layer in watched}
         assert not {name: error for name, error in errors.items() if not error <= 2e-2}
 
 
@@ -75,7 +75,7 @@ def _kind(module: nn.Module) -> str:
 def test_layers_are_normalised_in_float32_on_a_processor_as_on_an_accelerator() -> None:
     """Whose gradients of scale and shift are 3 % off else, in bfloat16 added up over 4 x 16 x 16 places."""
     net = TimmBackbone(7, input_size=64, backbone="convnext_atto")
-    found = {layer.name: compare(layer).error for layer in layers(net, torch.randn(4, 3, 64, 64))}
+    found = {layer.name: compare_layer(layer).error for layer in trace_layers(net, torch.randn(4, 3, 64, 64))}
     assert max(error for name, error in found.items() if name.startswith("layer_norm")) < 1e-5
 
 
@@ -84,8 +84,8 @@ def small() -> nn.Module:
     return FastCNN(7, input_size=16, widths=[4, 8, 8])
 
 
-def found(net: nn.Module | None = None, faces: Sequence[int] = FACES) -> Verdict:
-    return kernels.verdict(net or small(), faces, torch.channels_last, "cpu", CACHE)
+def found(net: nn.Module | None = None, faces: Sequence[int] = FACES) -> PrecisionReport:
+    return precision.precision_report(net or small(), faces, torch.channels_last, "cpu", CACHE)
 
 
 def kept() -> Path:
@@ -135,7 +135,7 @@ def test_a_layer_that_is_wrong_in_bfloat16_is_named_once_and_float32_is_taken(
     wrong: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     net = nn.Sequential(nn.Flatten(), Wrong(WRONG[wrong]), nn.Linear(7, 7))
-    assert kernels.choose_precision([found(net)], "trainer.precision") == "32-true"
+    assert precision.choose_precision([found(net)], "trainer.precision") == "32-true"
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
     assert said[0].startswith("warning: in bfloat16 linear 1 (16x256 and 7x256) is ")
@@ -145,18 +145,18 @@ def test_a_layer_that_is_wrong_in_bfloat16_is_named_once_and_float32_is_taken(
 def test_layers_that_are_right_and_no_slower_are_computed_in_bfloat16(capsys: pytest.CaptureFixture[str]) -> None:
     net, state = small(), torch.get_rng_state()
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    assert kernels.look(net, FACES, torch.channels_last, torch.device("cpu")).error < 1e-2
+    assert precision.compare_network(net, FACES, torch.channels_last, torch.device("cpu")).error < 1e-2
     assert torch.get_rng_state().equal(state)
     assert all(value.equal(before[name]) for name, value in net.state_dict().items())
-    assert kernels.choose_precision([GOOD, GOOD], "precision") == "bf16-mixed"
-    assert GOOD._replace(bfloat16=0.21).complaint() is None  # a tenth is a machine's noise
-    assert GOOD._replace(float32=1e-4, bfloat16=1e-3).complaint() is None  # too short to matter
+    assert precision.choose_precision([GOOD, GOOD], "precision") == "bf16-mixed"
+    assert GOOD._replace(bfloat16=0.21).objection() is None  # a tenth is a machine's noise
+    assert GOOD._replace(float32=1e-4, bfloat16=1e-3).objection() is None  # too short to matter
     assert capsys.readouterr() == ("", "")
 
 
 def test_layers_that_are_slower_in_bfloat16_are_computed_in_float32(capsys: pytest.CaptureFixture[str]) -> None:
     slow = GOOD._replace(slowest="conv2d features.0", float32=0.1, bfloat16=0.4)
-    assert kernels.choose_precision([GOOD, slow, slow], "precision") == "32-true"
+    assert precision.choose_precision([GOOD, slow, slow], "precision") == "32-true"
     assert capsys.readouterr().err == (
         "warning: the layers of a step take 400.0 ms in bfloat16, 100.0 ms in float32, and conv2d features.0 loses the "
         "most; float32 is taken instead. precision=bf16-mixed insists.\n"
@@ -192,7 +192,7 @@ def test_another_network_and_other_faces_have_verdicts_of_their_own() -> None:
     found()
     found(faces=(4, 1, 24, 24))
     found(FastCNN(7, input_size=16, widths=[4, 8, 12]))
-    kernels.verdict(small(), FACES, torch.contiguous_format, "cpu", CACHE)
+    precision.precision_report(small(), FACES, torch.contiguous_format, "cpu", CACHE)
     assert len(list(CACHE.glob("kernels/*.json"))) == 4
 
 
@@ -238,7 +238,7 @@ def test_a_teacher_that_is_wrong_in_bfloat16_teaches_in_float32(small_config: Co
     settings = setup.resolve(small_config(f"cache_dir={CACHE}", "trainer.precision=auto"), Path("x"))
     student, elder = (setup.make_classifier(settings, setup.make_data(settings)[0]) for _ in range(2))
     elder.net = nn.Sequential(nn.Flatten(), Wrong(WRONG["a factor"], 48 * 48))
-    student.set_teacher(Teacher([Loaded(Path(), elder, {}, "", 0)]))
+    student.set_teacher(Teacher([LoadedCheckpoint(Path(), elder, {}, "", 0)]))
     setup.decide_precision(student, settings)
     assert settings["trainer"]["precision"] == "32-true"
 

@@ -83,7 +83,7 @@ def trained_epochs(run: Path) -> int:
 def check_goes_on(straight: Path) -> None:
     """Start the same again and see that it arrives at what the run that nobody killed has."""
     done = trained_epochs(RUN)
-    saved = read_checkpoint(RUN / LAST_CHECKPOINT)["epoch"] + 1 if (RUN / LAST_CHECKPOINT).is_file() else 0
+    saved = read_checkpoint(RUN / LAST_CHECKPOINT).epoch + 1 if (RUN / LAST_CHECKPOINT).is_file() else 0
     assert saved >= done - 1, f"{done} epochs were trained and {saved} saved"
     again = begin("train", LONG, Path("again.log"))
     assert again.ended() == 0, again.log.read_text()[-1000:]

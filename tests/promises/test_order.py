@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from emotion.config.instantiate import build
+from emotion.config.instantiate import instantiate
 from emotion.data.dataloader import RowLoader
 from tests.counted import Tally
 
@@ -19,7 +19,7 @@ def loader(sampler: str, rank: int = 0, world: int = 1) -> RowLoader:
     labels = torch.arange(len(ROWS)) % 7
 
     def draw(generator: torch.Generator) -> Tensor:
-        drawn: Tensor = build(SAMPLERS[sampler], labels, generator)
+        drawn: Tensor = instantiate(SAMPLERS[sampler], labels, generator)
         return drawn
 
     return RowLoader(ROWS, SIZE, seed=5, draw=draw, rank=rank, world=world)

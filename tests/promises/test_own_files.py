@@ -16,9 +16,11 @@ from emotion.errors import Stopped, UserError
 from emotion.export import export
 from emotion.inference.onnx_backend import OnnxJudge
 from emotion.records import run_record
+from emotion.records.predictions import read_predictions
+from emotion.records.run_folder import Run
 from emotion.train import many_or_one, train
 from emotion.training import setup
-from emotion.training.resume import last_good
+from emotion.training.resume import latest_valid_checkpoint
 from tests.conftest import signal_at
 from tests.counted import Tally
 from tests.training.test_resume import content, differences
@@ -80,14 +82,14 @@ def last_of(run: Path, cfg: DictConfig) -> Path:
     """The checkpoint that a run goes on from."""
     settings = setup.resolve(cfg, run)
     data, _ = setup.make_data(settings)
-    return last_good(run, setup.make_classifier(settings, data), data)
+    return latest_valid_checkpoint(run, setup.make_classifier(settings, data), data)
 
 
 def read_whole(run: Path) -> None:
     """What other verbs read of a finished run."""
     record = run_record.read_record(run) or {}
     load_checkpoint(run)
-    run_record.read_predictions(run_record.Run(run, record), "none")
+    read_predictions(Run(run, record), "none")
 
 
 def test_a_run_goes_on_from_the_last_good_checkpoint(runs: dict[str, DictConfig], tally: Tally) -> None:

@@ -63,7 +63,7 @@ def test_a_sweep_loses_nothing_with_a_worker(tally: Tally) -> None:
             (process,) = re.findall(r"process (\d+)", (runs[1] / ".lock").read_text())
             os.kill(int(process), 9)
             assert first.wait(300) == 1
-        saved = read_checkpoint(runs[1] / LAST_CHECKPOINT)["epoch"] + 1
+        saved = read_checkpoint(runs[1] / LAST_CHECKPOINT).epoch + 1
         finished = {run: (run / "record.json").read_bytes() for run in runs if has_scores(run)}
         again = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert again.returncode == 0, again.stderr

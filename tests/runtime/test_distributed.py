@@ -22,7 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from emotion.checkpoints.load import load_checkpoint, read_checkpoint
 from emotion.checkpoints.locate import BEST_CHECKPOINT, LAST_CHECKPOINT
 from emotion.config.compose import compose
-from emotion.config.instantiate import build
+from emotion.config.instantiate import instantiate
 from emotion.data.dataloader import RowBatch, RowLoader
 from emotion.errors import UserError
 from emotion.runtime.distributed import blocks
@@ -168,7 +168,7 @@ def test_two_processes_stop_at_a_signal_to_the_first_and_go_on(how: str) -> None
     assert child.returncode == 143, complaint
     assert complaint.count("Go on with: python -m emotion.train resume=two") == 1
     assert complaint.count("SIGTERM: stopped") == 1
-    epochs = read_checkpoint(Path("two", LAST_CHECKPOINT))["epoch"] + 2
+    epochs = read_checkpoint(Path("two", LAST_CHECKPOINT)).epoch + 2
     child = started("resume=two", f"trainer.max_epochs={epochs}", "~callbacks.early_stopping")
     _, complaint = ended(child)
     assert child.returncode == 0, complaint
@@ -266,7 +266,7 @@ def test_weights_that_are_shared_are_not_averaged(small_config: Config) -> None:
 def test_what_is_shared_at_a_time_is_a_block(model: str) -> None:
     cfg = compose("train", f"model={model}", "run_dir=x")
     settings = setup.resolve(cfg, Path("run"))
-    net = build(
+    net = instantiate(
         {name: value for name, value in settings["model"].items() if name != "weights"},
         num_classes=7, in_channels=settings["input"]["channels"], input_size=settings["input"]["size"],
     )  # fmt: skip
