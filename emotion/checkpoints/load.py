@@ -19,7 +19,7 @@ from emotion.checkpoints.contents import CheckpointContents
 from emotion.checkpoints.locate import LAST_CHECKPOINT, PORTABLE_SUFFIX, locate
 from emotion.checkpoints.validate import check_archive, check_finite, check_settings, check_shapes
 from emotion.classifier import EmotionClassifier
-from emotion.data.sources import stored
+from emotion.data.sources import stored_shape
 from emotion.errors import REFUSALS, UserError
 from emotion.io.bounded import READ_ERRORS
 from emotion.io.digests import check_recorded_digest
@@ -40,7 +40,7 @@ class LoadedCheckpoint(NamedTuple):
     @property
     def source_shape(self) -> tuple[int, int]:
         """Side in pixels and channels of the faces in the training data."""
-        return stored(self.data["source"])
+        return stored_shape(self.data["source"])
 
 
 def load_checkpoint(source: str | Path) -> LoadedCheckpoint:

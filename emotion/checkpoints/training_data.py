@@ -1,4 +1,4 @@
-"""The data that a checkpoint was trained with, or other data in its place."""
+"""The data that a checkpoint was trained on, or other data to use it with."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,27 +7,28 @@ from typing import Any
 from emotion.checkpoints.load import LoadedCheckpoint, check_classes
 from emotion.data.datamodule import EmotionDataModule
 from emotion.data.faces import Faces
-from emotion.data.sources import locate, not_found
+from emotion.data.sources import select_source, synthetic_warning
 from emotion.data.splits import RowNumbers
 
 
 def load_data(loaded: LoadedCheckpoint, settings: Mapping[str, Any]) -> EmotionDataModule:
-    """The checkpoint's own data, with `settings["data"]`, `["labels"]` and `["split"]` where those are given, set up.
+    """Return the checkpoint's data, set up, with `data`, `labels` and `split` of `settings` replacing its own.
 
     Raises:
-        UserError: the data is missing, or has other classes than the checkpoint.
+        UserError: The data is missing or has other classes than the checkpoint.
     """
-    asked = dict(loaded.data) | {"cache_dir": settings["cache_dir"], "overfit": 0, "target": "majority"}
-    own = Path(str(asked["source"].get("path", "")))
-    if not own.exists() and (Path(settings["data_dir"]) / own.name).exists():  # of a run in another folder
-        asked["source"] = asked["source"] | {"path": str(Path(settings["data_dir"]) / own.name)}
+    arguments = dict(loaded.data) | {"cache_dir": settings["cache_dir"], "overfit": 0, "target": "majority"}
+    path = Path(str(arguments["source"].get("path", "")))
+    moved = Path(settings["data_dir"]) / path.name
+    if not path.exists() and moved.exists():
+        arguments["source"] = arguments["source"] | {"path": str(moved)}
     if "data" in settings:
-        source = locate(settings["data"])
+        source = select_source(settings["data"])
         if source.stand_in:
-            print(f"*** {not_found(settings['data'])} ***\n")
-        asked["source"] = source.reader
-    asked |= {name: settings[name] for name in ("labels", "split") if name in settings}
-    data = EmotionDataModule(**asked)
+            print(f"*** {synthetic_warning(settings['data'])} ***\n")
+        arguments["source"] = source.reader
+    arguments |= {name: settings[name] for name in ("labels", "split") if name in settings}
+    data = EmotionDataModule(**arguments)
     data.setup()
     check_classes(loaded.path, loaded.classifier.classes, data.classes)
     return data
@@ -36,9 +37,16 @@ def load_data(loaded: LoadedCheckpoint, settings: Mapping[str, Any]) -> EmotionD
 def training_rows(
     loaded: LoadedCheckpoint, reader: Mapping[str, Any], faces: Faces, cache_dir: str | Path
 ) -> RowNumbers | None:
-    """The rows of `faces`, as `reader` reads them, that the checkpoint's own labels and split train on.
+    """Return the rows of `faces` that the checkpoint's labels and split assign to training.
 
-    None where it was trained neither on this source nor on the one that this source puts other labels on.
+    Args:
+        loaded: The checkpoint.
+        reader: Config of the reader that read `faces`.
+        faces: The data to look in.
+        cache_dir: Folder of prepared data.
+
+    Returns:
+        Row numbers; None if the checkpoint was trained neither on this source nor on the one whose labels it replaces.
     """
     if faces.digest == loaded.digest:
         source = dict(reader)

@@ -1,4 +1,4 @@
-"""Objects from plain config: {_target_: dotted name, arguments}. The one place where a config becomes code."""
+"""Instantiate objects from plain config: a mapping with `_target_`, a dotted name, and its arguments."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from inspect import isclass, isfunction
@@ -30,77 +30,77 @@ ALLOWED = (
     "torch.optim.",
     "torchvision.transforms.v2.",
 )
-"""Where the classes and functions that a config names must be defined, by whatever name it reaches them. Nothing there
-opens a file as code, so a config from elsewhere cannot run anything."""
+"""Modules whose classes and functions a config may name. None of them executes files, so a config of unknown origin
+cannot run code."""
 
 PACKAGES = tuple({f"{package.split('.')[0]}." for package in ALLOWED})
 
 
 def instantiate(config: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-    """What `config` describes, called with its own arguments and these; arguments with a `_target_` are built first.
+    """Call the target of `config` with its arguments, `args` and `kwargs`; nested targets are instantiated first.
 
-    Unlike `hydra.utils.instantiate`, `args` and `kwargs` reach the target as they are, parameter groups included.
+    Unlike `hydra.utils.instantiate`, `args` and `kwargs` are passed on unchanged (parameter groups, for example).
 
     Raises:
-        UserError: a target outside the allowed packages, one that does not exist, or settings it does not take.
+        UserError: The target is not allowed or does not exist, or refuses its arguments.
     """
     check_targets(config)
     target = config.get("_target_") if isinstance(config, Mapping) else None
     if target is None:
-        raise UserError(f"Found {config!r} where a part is described; expected its _target_ and its settings.")
+        raise UserError(f"Found {config!r}, expected a mapping with _target_ and its arguments.")
     try:
         return hydra.utils.instantiate(dict(config), _partial_=True, _convert_="all")(*args, **kwargs)
     except InstantiationException as error:
-        if isinstance(error.__cause__, UserError):  # from a part, which says it best
+        if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
-        raise UserError(f"{target} cannot be built: {error.__cause__ or error}") from error
+        raise UserError(f"{target} cannot be instantiated: {error.__cause__ or error}") from error
     except REFUSALS as error:
-        raise UserError(f"{target} was refused its settings: {error}") from error
+        raise UserError(f"{target} refuses its arguments: {error}") from error
 
 
 def check_targets(config: object) -> None:
-    """Refuse a config, at any depth, that names what it may not.
+    """Check every target in a config, at any depth.
 
     Raises:
-        UserError: naming the target that is not among the parts, or is not there.
+        UserError: Naming a target that is not allowed or does not exist.
     """
     for target in targets(config):
-        if not _is_public(target) or not f"{target}.".startswith(PACKAGES):  # before anything is imported
+        if not _is_public(target) or not f"{target}.".startswith(PACKAGES):  # before importing anything
             _refuse(target)
         try:
             found = hydra.utils.get_object(target)
-        except Exception as error:  # Hydra's own, and whatever importing raises
-            raise UserError(f"_target_ {target} is not there: {str(error).splitlines()[0]}") from error
-        home = f"{getattr(found, '__module__', None)}."
-        if not (isclass(found) or isfunction(found)) or not home.startswith(ALLOWED):
+        except Exception as error:  # Hydra's own, and whatever the import raises
+            raise UserError(f"_target_ {target} does not exist: {str(error).splitlines()[0]}") from error
+        module = f"{getattr(found, '__module__', None)}."  # where it is defined, by whatever name it was reached
+        if not (isclass(found) or isfunction(found)) or not module.startswith(ALLOWED):
             _refuse(target)
 
 
+def targets(config: object) -> Iterator[object]:
+    """Yield every `_target_` in a config, at any depth."""
+    pending, visited = [config], set[int]()
+    while pending:
+        node = pending.pop()
+        if id(node) in visited:  # a config of unknown origin may contain itself
+            continue
+        if isinstance(node, Mapping):
+            if node.get("_target_") is not None:
+                yield node["_target_"]
+            pending += reversed(list(node.values()))
+        elif isinstance(node, Sequence) and not isinstance(node, str):
+            pending += reversed(node)
+        else:
+            continue
+        visited.add(id(node))
+
+
 def _is_public(target: object) -> TypeGuard[str]:
-    """Whether it is a dotted name of which no part is private."""
+    """Return whether it is a dotted name without private parts."""
     return isinstance(target, str) and all(part.isidentifier() and part[0] != "_" for part in target.split("."))
 
 
 def _refuse(target: object) -> NoReturn:
     raise UserError(
-        f"_target_ {target!r} is not among what a config may build: classes and functions of "
+        f"_target_ {target!r} is not allowed; a config may name classes and functions of "
         f"{', '.join(f'{package}*' for package in ALLOWED)}."
     )
-
-
-def targets(config: object) -> Iterator[object]:
-    """Every `_target_` in a config, at any depth."""
-    pending, seen = [config], set[int]()
-    while pending:
-        one = pending.pop()
-        if id(one) in seen:  # which a config from elsewhere may hold itself
-            continue
-        if isinstance(one, Mapping):
-            if one.get("_target_") is not None:
-                yield one["_target_"]
-            pending += reversed(list(one.values()))
-        elif isinstance(one, Sequence) and not isinstance(one, str):
-            pending += reversed(one)
-        else:
-            continue
-        seen.add(id(one))

@@ -1,4 +1,4 @@
-"""Configs, records and checkpoints of earlier layouts, read as if this one had written them."""
+"""Migrate configs, records and checkpoints of former versions to the names of this one."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,14 +21,19 @@ TARGETS = {
     "emotion.data.synthetic.": "emotion.data.readers.synthetic.",
     "emotion.data.sampling.": "emotion.data.dataloader.",
 }
-"""Former names of what a `_target_` may name, whole or as a prefix."""
+"""Former `_target_` names, or prefixes of them, and the current ones."""
 
-KEYS = {"views": "tta"}
-"""Former names of settings and of a record's entries."""
+KEYS = {
+    "views": "tta",
+    "clean": "deduplicated",
+    "stand_in": "synthetic",
+    "demo_minutes": "synthetic_max_minutes",
+}
+"""Former keys of configs and records, and the current ones; applied at any depth."""
 
 
 def migrate(content: Any) -> Any:  # noqa: ANN401
-    """The same content, at any depth under the names of this version."""
+    """Return a copy with the keys and targets of this version at any depth."""
     if isinstance(content, Mapping):
         return {
             KEYS.get(key, key): _target(value) if key == "_target_" else migrate(value)

@@ -1,4 +1,4 @@
-"""Several processes: who started them, and a network whose weights they share among them (FSDP)."""
+"""Runs of several processes: who started them, and sharding a network's weights among them (FSDP)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,21 +13,21 @@ from torch.distributed.fsdp import fully_shard
 
 from emotion.errors import UserError
 
-SHARDING = "ModelParallelStrategy"
+SHARDING_STRATEGY = "ModelParallelStrategy"
 RANK_ZERO_NETWORK_CALLBACKS = ("tensorboard_pictures", "explanations", "weight_statistics")
-"""Callbacks of the first process alone, which where weights are shared has no network to ask."""
+"""Callbacks that run the network on rank 0 only, which is impossible with sharded weights."""
 
 
 def is_rank_zero() -> bool:
-    """Whether this is the one process of a run, or the first of several, which writes and speaks for all."""
+    """Return whether this process writes and prints for the run: it is the only one or has rank 0."""
     return not getattr(rank_zero_only, "rank", None)
 
 
 def slurm_environment(devices: int | str, nodes: int) -> list[SLURMEnvironment]:
-    """SLURM as a plugin where srun started this process; Lightning's own would requeue the job at SIGUSR1, too.
+    """Return a plugin if srun started this process; unlike Lightning's own it does not requeue at SIGUSR1.
 
     Raises:
-        UserError: the job's tasks are not the trainer's processes.
+        UserError: The tasks of the job do not match the trainer's devices and nodes.
     """
     if TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
         return []
@@ -41,36 +41,41 @@ def slurm_environment(devices: int | str, nodes: int) -> list[SLURMEnvironment]:
 
 
 def is_sharded(trainer: Mapping[str, Any]) -> bool:
-    """Whether a trainer's settings share the weights among its processes."""
+    """Return whether the trainer's settings shard the weights among its processes."""
     strategy = trainer.get("strategy")
-    return isinstance(strategy, Mapping) and str(strategy.get("_target_")).endswith(SHARDING)
+    return isinstance(strategy, Mapping) and str(strategy.get("_target_")).endswith(SHARDING_STRATEGY)
 
 
 def shard(net: nn.Module, mesh: DeviceMesh) -> None:
-    """Share every block's weights among the processes of a node, each node with a copy, and then what is in no block.
+    """Shard each block's weights, then the remaining ones, among the processes of a node; each node has a copy.
 
-    Lightning's mesh (nodes, processes of one) is fully_shard's (copies, shares of a copy).
+    Args:
+        net: The network, changed in place.
+        mesh: Lightning's mesh (nodes, processes per node), which fully_shard takes as (replicas, shards).
     """
-    net.to(memory_format=torch.contiguous_format)  # the one in which fully_shard takes weights; maps keep theirs
-    over = mesh if mesh.size(0) > 1 else mesh[mesh.mesh_dim_names[1]]  # type: ignore[index]
+    net.to(memory_format=torch.contiguous_format)  # required by fully_shard; activations keep their format
+    shards = mesh if mesh.size(0) > 1 else mesh[mesh.mesh_dim_names[1]]  # type: ignore[index]
     for block in blocks(net):
-        fully_shard(block, mesh=over)
-    fully_shard(net, mesh=over)
+        fully_shard(block, mesh=shards)
+    fully_shard(net, mesh=shards)
 
 
 def blocks(net: nn.Module) -> list[nn.Module]:
-    """The modules that are a whole block of the network (`depths`), its head left out; several on a par are none."""
+    """Return the outermost modules whose parameters are exactly those of one depth (`net.depths()`), without the head.
+
+    A depth that consists of several modules contributes none.
+    """
     depths: dict[str, int] = net.depths()  # type: ignore[operator]
-    of_a_block = [{name for name in depths if depths[name] == depth} for depth in range(max(depths.values()))]
-    found: dict[int, nn.Module] = {}
+    parameters = [{name for name in depths if depths[name] == depth} for depth in range(max(depths.values()))]
+    outermost: dict[int, nn.Module] = {}
     for prefix, module in net.named_modules():
         own = {f"{prefix}.{name}" for name, _ in module.named_parameters()}
-        if own in of_a_block:
-            found.setdefault(of_a_block.index(own), module)  # the outermost, which is what the network calls
-    return list(found.values())
+        if own in parameters:
+            outermost.setdefault(parameters.index(own), module)
+    return list(outermost.values())
 
 
 def broadcast_buffers(net: nn.Module) -> None:
-    """Have every process hold the first one's buffers, which are whole in each."""
+    """Copy rank 0's buffers, which are not sharded, to all processes."""
     for buffer in net.buffers():
         torch.distributed.broadcast(buffer, 0)

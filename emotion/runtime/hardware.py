@@ -1,4 +1,4 @@
-"""What the machine at hand does best: precision, memory format, compilation, and its name for the record."""
+"""Properties of this machine: precision, device, compiler, memory allocator and the name for records."""
 
 import contextlib
 import ctypes
@@ -12,7 +12,7 @@ import torch
 
 
 def resolve_precision(choice: str | int, accelerator: str) -> str | int:
-    """`choice`, or for "auto" bf16-mixed where the processor computes in bfloat16 and 32-true elsewhere."""
+    """Return `choice`, or for "auto" bf16-mixed if the device computes in bfloat16 natively, else 32-true."""
     if choice != "auto":
         return choice
     if uses_gpu(accelerator):
@@ -21,57 +21,58 @@ def resolve_precision(choice: str | int, accelerator: str) -> str | int:
 
 
 def uses_gpu(accelerator: str) -> bool:
-    """Whether a trainer with this `accelerator` computes on a CUDA device."""
+    """Return whether a trainer with this `accelerator` computes on a CUDA device."""
     return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
 def torch_device(accelerator: str) -> torch.device:
-    """Where a trainer with this `accelerator` computes, of one process."""
+    """Return the device of a single-process trainer with this `accelerator`."""
     return torch.device("cuda" if uses_gpu(accelerator) else "cpu")
 
 
 def can_compile(accelerator: str) -> bool:
-    """Whether torch.compile has the compiler it needs: Triton on an accelerator, a C++ compiler on a processor."""
+    """Return whether torch.compile finds its compiler: Triton on a GPU, a C++ compiler on a processor."""
     if uses_gpu(accelerator):
         return True
     return any(shutil.which(compiler) for compiler in (os.environ.get("CXX", "g++"), "clang++"))
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep the memory that is freed, where the C library is glibc; the process stays as large as it was.
+    """Make glibc keep freed memory instead of returning it to the system; a no-op with other C libraries.
 
-    It hands large tensors back to the system at once, and having them again, page by page, is a sixth of a step of V4
-    on a processor. Blocks that do not fit a gap lie beside it until the gaps are enough: V4 takes a seventh more.
-    Its settings: https://man7.org/linux/man-pages/man3/mallopt.3.html
+    Getting large tensors' pages back takes a sixth of a training step of V4 on a processor. The price is
+    fragmentation: the process takes a seventh more memory.
+    Settings: https://man7.org/linux/man-pages/man3/mallopt.3.html
     """
     if platform.libc_ver()[0] == "glibc":
         library, trim_threshold, mmap_max = ctypes.CDLL(None), -1, -4
-        library.mallopt(trim_threshold, 2**31 - 1)  # bytes free at the heap's end before they go back
-        library.mallopt(mmap_max, 0)  # nothing gets pages of its own, which go back as they are freed
+        library.mallopt(trim_threshold, 2**31 - 1)  # free bytes at the end of the heap before it shrinks
+        library.mallopt(mmap_max, 0)  # no allocation gets pages of its own, which are returned when freed
 
 
 def device_name(accelerator: str) -> str:
-    """The accelerator's or processor's name and the number of threads."""
+    """Return the name of the GPU, or of the processor and the number of threads."""
     if uses_gpu(accelerator):
         return torch.cuda.get_device_name()
-    return f"{_processor()}, {torch.get_num_threads()} threads"
+    return f"{_processor_name()}, {torch.get_num_threads()} threads"
 
 
-def _processor() -> str:
+@contextlib.contextmanager
+def single_thread() -> Iterator[None]:
+    """Run torch on one thread within the block."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _processor_name() -> str:
+    """Return the model name, which `platform.processor` lacks on Linux."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text().splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
-
-
-@contextlib.contextmanager
-def single_thread() -> Iterator[None]:
-    """Torch computes on one thread meanwhile."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
