@@ -1,4 +1,4 @@
-"""Networks: plain modules with `features` (B, C, H, W) -> (B, c, h, w), `head` -> (B, K), and forward = head(features).
+"""Networks: modules with `features` (B, C, H, W) -> (B, c, h, w), `head` -> (B, K), and forward = head(features).
 
-Each takes `num_classes`, `in_channels` and `input_size` first and its own settings after them.
+Each takes `num_classes`, `in_channels` and `input_size` first, then its own settings.
 """

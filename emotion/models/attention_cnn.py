@@ -1,6 +1,6 @@
-"""The baseline CNN with CBAM's channel and spatial attention after its last convolution.
+"""The baseline CNN with CBAM (channel and spatial attention) after its last convolution.
 
-Seven classes, 48x48 grey, 3,948,011 parameters; published at 65.94 %, macro F1 0.629, on both test sets together.
+Seven classes, 48x48 grey, 3,948,011 parameters. Published: 65.94 %, macro F1 0.629, on the two test sets combined.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from emotion.models.blocks import CBAM, FaceNetwork, check_input, conv_stages, f
 
 
 class AttentionCNN(FaceNetwork):
-    """Faces (B, in_channels, S, S), S at least 16, to logits (B, num_classes); 48 -> 24 -> 12 -> 6 -> 3."""
+    """Faces (B, in_channels, S, S), S >= 16, to logits (B, num_classes); maps: 48 -> 24 -> 12 -> 6 -> 3."""
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
-"""The baseline of the attention CNN: four convolutions, each halving the side, and two linear layers.
+"""The baseline of the attention CNN: four convolution stages, each halving the maps, and two linear layers.
 
-Seven classes, 48x48 grey, 3,915,143 parameters; published at 65.69 %, macro F1 0.621, on both test sets together.
+Seven classes, 48x48 grey, 3,915,143 parameters. Published: 65.69 %, macro F1 0.621, on the two test sets combined.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from emotion.models.blocks import FaceNetwork, check_input, conv_stages, flat_he
 
 
 class BaselineCNN(FaceNetwork):
-    """Faces (B, in_channels, S, S), S at least 16, to logits (B, num_classes); 48 -> 24 -> 12 -> 6 -> 3."""
+    """Faces (B, in_channels, S, S), S >= 16, to logits (B, num_classes); maps: 48 -> 24 -> 12 -> 6 -> 3."""
 
     def __init__(
         self,

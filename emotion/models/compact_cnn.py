@@ -1,6 +1,6 @@
-"""The compact CNN: two convolutions, one pool, two linear layers, for four classes in 2.4 MB.
+"""The compact CNN: two convolutions, one max pool and two linear layers; 2.4 MB for four classes.
 
-Four classes, 48x48 RGB, 595,076 parameters; its document states a target, at least 85 %, not a result.
+Four classes, 48x48 RGB, 595,076 parameters. Published: a target of at least 85 %, no result.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from emotion.models.blocks import FaceNetwork, check_input
 
 
 class CompactCNN(FaceNetwork):
-    """Faces (B, in_channels, S, S), S at least 2, to logits (B, num_classes); 48 -> 24.
+    """Faces (B, in_channels, S, S), S >= 2, to logits (B, num_classes); maps: 48 -> 24.
 
-    Weights as He et al. 2015, https://arxiv.org/abs/1502.01852: normal, fan-out, for LeakyReLU's slope.
+    Initial weights: He et al. 2015, https://arxiv.org/abs/1502.01852; normal, fan-out, for the slope of LeakyReLU.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""The improved CNN: four normalised convolutions, each halving the side, and three linear layers.
+"""The improved CNN: four convolution stages, each halving the maps, and three linear layers.
 
-Seven classes, 48x48 grey, 1,636,551 parameters; published at 58 % on validation.
+Seven classes, 48x48 grey, 1,636,551 parameters. Published: 58 % on validation.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from emotion.models.blocks import FaceNetwork, check_input, conv_stages
 
 
 class ImprovedCNN(FaceNetwork):
-    """Faces (B, in_channels, S, S), S at least 16, to logits (B, num_classes); 48 -> 24 -> 12 -> 6 -> 3."""
+    """Faces (B, in_channels, S, S), S >= 16, to logits (B, num_classes); maps: 48 -> 24 -> 12 -> 6 -> 3."""
 
     def __init__(
         self,
@@ -24,16 +24,16 @@ class ImprovedCNN(FaceNetwork):
     ) -> None:
         super().__init__()
         side = check_input("ImprovedCNN", in_channels, input_size, len(widths))
-        (wide, narrow), (early, late) = hidden, dropout
+        (hidden1, hidden2), (dropout1, dropout2) = hidden, dropout
         self.features = nn.Sequential(*conv_stages(in_channels, widths))
         self.head = nn.Sequential(
             nn.Flatten(),
-            nn.Linear(widths[-1] * side**2, wide),
-            nn.BatchNorm1d(wide),
+            nn.Linear(widths[-1] * side**2, hidden1),
+            nn.BatchNorm1d(hidden1),
             nn.ReLU(inplace=True),
-            nn.Dropout(early),
-            nn.Linear(wide, narrow),
+            nn.Dropout(dropout1),
+            nn.Linear(hidden1, hidden2),
             nn.ReLU(inplace=True),
-            nn.Dropout(late),
-            nn.Linear(narrow, num_classes),
+            nn.Dropout(dropout2),
+            nn.Linear(hidden2, num_classes),
         )

@@ -1,7 +1,7 @@
-"""The simple CNN: two convolutions with pools and two linear layers, where its document begins.
+"""The simple CNN: two convolutions, each with a max pool, and two linear layers.
 
-Seven classes, 48x48 grey, 595,655 parameters; published at about 52 % on validation and 70 % on training. (The document
-says it the other way round, and then calls it overfitting.)
+Seven classes, 48x48 grey, 595,655 parameters. Published: about 52 % on validation and 70 % on training. (The document
+swaps the two figures, then calls the result overfitting.)
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from emotion.models.blocks import FaceNetwork, check_input, flat_head
 
 
 class SimpleCNN(FaceNetwork):
-    """Faces (B, in_channels, S, S), S at least 4, to logits (B, num_classes); 48 -> 24 -> 12."""
+    """Faces (B, in_channels, S, S), S >= 4, to logits (B, num_classes); maps: 48 -> 24 -> 12."""
 
     def __init__(
         self,

@@ -1,6 +1,7 @@
-"""V1: the model that V2 mended: its residual blocks without any attention and without the fourth of them.
+"""V1: V2 without attention and without its fourth residual stage.
 
-Its own document is lost; this is built from the sentence in V4's that says what V2 changed.
+Six classes, 64x64 RGB, 1,814,214 parameters. Its document is lost; this follows the V4 document, which lists the
+changes V2 made.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from emotion.models.blocks import FaceNetwork, check_input, pooled_head, residua
 
 
 class V1CNN(FaceNetwork):
-    """Faces (B, in_channels, S, S), S at least 8, to logits (B, num_classes); 64 -> 32 -> 16 -> 8."""
+    """Faces (B, in_channels, S, S), S >= 8, to logits (B, num_classes); maps: 64 -> 32 -> 16 -> 8."""
 
     def __init__(
         self,

@@ -1,6 +1,8 @@
-"""V4: residual blocks gated by squeeze-and-excitation and by spatial attention, then a two-layer classifier.
+"""V4: residual stages gated by squeeze-and-excitation and spatial attention, then a two-layer head.
 
-Six classes, 64x64 RGB, 5,566,542 parameters; published at 71.74 % on FER2013 without neutral.
+Six classes, 64x64 RGB, 5,566,542 parameters. Published: 71.74 % on FER2013 without neutral.
+SE: Hu et al. 2018, https://arxiv.org/abs/1709.01507. Spatial attention: CBAM section 3.2,
+https://arxiv.org/abs/1807.06521.
 """
 
 from collections.abc import Sequence
@@ -18,7 +20,7 @@ from emotion.models.blocks import (
 
 
 class V4Attention(FaceNetwork):
-    """Faces (B, in_channels, S, S), S at least 16, to logits (B, num_classes); 64 -> 32 -> 16 -> 8 -> 4."""
+    """Faces (B, in_channels, S, S), S >= 16, to logits (B, num_classes); maps: 64 -> 32 -> 16 -> 8 -> 4."""
 
     def __init__(
         self,

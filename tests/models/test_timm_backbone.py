@@ -1,4 +1,6 @@
-"""Backbones of timm: the document's four at their full size, a small one in depth."""
+"""timm backbones: small ones in depth; the named ones at full size in `make test-all`."""
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,12 +12,13 @@ from torch import Tensor, nn
 
 from emotion.callbacks.staged_unfreezing import freeze
 from emotion.config.compose import compose
-from emotion.config.instantiate import build
+from emotion.config.instantiate import instantiate
 from emotion.errors import UserError
 from emotion.models.timm_backbone import TimmBackbone
 from tests.conftest import BACKBONES
+from tests.models.test_models import by_default
 
-FAMILIES = {  # maps, maps with the channels last, tokens with and without a class token, trained layers behind the pool
+FAMILIES = {  # maps, NHWC maps, tokens with and without a class token, pretrained layers after the pooling
     "resnet10t": 64,
     "swin_tiny_patch4_window7_224": 56,
     "vit_tiny_patch16_224": 48,
@@ -23,47 +26,51 @@ FAMILIES = {  # maps, maps with the channels last, tokens with and without a cla
     "mobilenetv3_small_050": 64,
     "convnext_atto": 64,
 }
+families = pytest.mark.parametrize("family", FAMILIES)
+named_backbones = pytest.mark.parametrize("model", by_default(["resnet18"], BACKBONES))
 
-
-WITHOUT_CLASSIFIER = {  # as published, less 1,000 classes of so many numbers
+WITHOUT_CLASSIFIER = {  # published counts minus a 1,000-class classifier
     "resnet18": 11_689_512 - 1000 * 513,
     "resnet50": 25_557_032 - 1000 * 2049,
     "convnext_base": 88_591_464 - 1000 * 1025,
     "tf_efficientnet_b3_ns": 12_233_232 - 1000 * 1537,
     "vit_base_patch16_224": 86_567_656 - 1000 * 769,
 }
-
-HEAD = {"resnet50": 512 * 2049 + 2 * 512 + 7 * 513, "resnet18": 7 * 513, "convnext_base": 7 * 1025} | {
+HEAD = {
+    "resnet50": 512 * 2049 + 2 * 512 + 7 * 513,
+    "resnet18": 7 * 513,
+    "convnext_base": 7 * 1025,
     "tf_efficientnet_b3_ns": 7 * 1537,
     "vit_base_patch16_224": 7 * 769,
 }
-WHOLE = {model: count + HEAD[model] for model, count in WITHOUT_CLASSIFIER.items()}
 
 
-def named(model: str) -> tuple[TimmBackbone, Tensor]:
-    """A model of conf/model, its weights drawn, and two faces."""
+def build(model: str) -> tuple[TimmBackbone, Tensor]:
+    """A model of conf/model with random weights, and two faces."""
     cfg = compose("train", f"model={model}", "run_dir=x")
-    config = {
-        name: value for name, value in OmegaConf.to_container(cfg.model, resolve=True).items() if name != "weights"
-    }  # type: ignore[union-attr]
+    config: dict[str, Any] = OmegaConf.to_container(cfg.model, resolve=True)  # type: ignore[assignment]
+    config.pop("weights")
     torch.manual_seed(0)
-    net: TimmBackbone = build(config, num_classes=7, in_channels=cfg.input.channels, input_size=cfg.input.size)
+    net: TimmBackbone = instantiate(config, num_classes=7, in_channels=cfg.input.channels, input_size=cfg.input.size)
     return net, torch.randn(2, cfg.input.channels, cfg.input.size, cfg.input.size)
 
 
 @pytest.mark.parametrize("model", BACKBONES)
-def test_a_named_backbone_has_the_parameters_that_it_is_known_for(model: str) -> None:
-    with torch.device("meta"):  # nothing is drawn
-        net, _ = named(model)
-    assert sum(parameter.numel() for parameter in net.backbone.parameters()) == WITHOUT_CLASSIFIER[model]
-    assert sum(parameter.numel() for parameter in net.parameters()) == WHOLE[model]
+def test_a_named_backbone_has_its_published_parameter_count(model: str) -> None:
+    with torch.device("meta"):
+        net, _ = build(model)
+    backbone = sum(parameter.numel() for parameter in net.backbone.parameters())
+    assert backbone == WITHOUT_CLASSIFIER[model]
+    assert sum(parameter.numel() for parameter in net.parameters()) == backbone + HEAD[model]
+    if model == "resnet50":
+        layers = [type(layer) for layer in net.head.classifier]
+        assert layers == [nn.Linear, nn.ReLU, nn.LayerNorm, nn.Dropout, nn.Linear]
 
 
-@pytest.mark.parametrize("model", BACKBONES)
+@named_backbones
 def test_a_named_backbone_trains_frozen_and_unfrozen(model: str) -> None:
-    net, faces = named(model)
-    groups = [{"params": list(net.parameters())}]
-    optimizer = torch.optim.AdamW(groups, 1e-3)
+    net, faces = build(model)
+    optimizer = torch.optim.AdamW(net.parameters(), 1e-3)
     for train in ("head", "all"):
         freeze(net, train)
         before = {name: value.clone() for name, value in net.state_dict().items()}
@@ -78,19 +85,18 @@ def test_a_named_backbone_trains_frozen_and_unfrozen(model: str) -> None:
         assert train == "all" or all(name.startswith("head.") for name in changed)
 
 
-@pytest.mark.parametrize("model", BACKBONES)
-def test_a_named_backbone_gives_what_grad_cam_needs(model: str) -> None:
-    net, faces = named(model)
-    net.eval()
-    with GradCAM(net, [net.features]) as cam:
+@named_backbones
+def test_a_named_backbone_supports_grad_cam(model: str) -> None:
+    net, faces = build(model)
+    with GradCAM(net.eval(), [net.features]) as cam:
         maps = cam(faces, None)
     assert maps.shape == (2, *faces.shape[2:])
     assert np.isfinite(maps).all()
     assert maps.max() > 0.9
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_features_are_maps_and_forward_is_the_head_of_them(family: str) -> None:
+@families
+def test_features_are_maps_and_forward_is_their_head(family: str) -> None:
     net = TimmBackbone(7, 1, FAMILIES[family], family).eval()
     faces = torch.randn(2, 1, FAMILIES[family], FAMILIES[family])
     with torch.inference_mode():
@@ -104,26 +110,21 @@ def test_features_are_maps_and_forward_is_the_head_of_them(family: str) -> None:
 @pytest.mark.parametrize(
     "family", ["resnet10t", "mobilenetv3_small_050", "convnext_atto", "swin_tiny_patch4_window7_224"]
 )
-def test_logits_are_those_of_timm_s_own_model(family: str) -> None:
-    """All but transformers with a class token, whose patches are averaged here."""
+def test_logits_are_those_of_the_timm_model(family: str) -> None:
+    """All but transformers with a class token: here their patches are averaged."""
     size = FAMILIES[family]
     net = TimmBackbone(7, 3, size, family).eval()
-    sized = {"img_size": size} if family.startswith("swin") else {}
-    whole = timm.create_model(family, num_classes=7, **sized).eval()
-    whole.load_state_dict(net.backbone.state_dict(), strict=False)
-    whole.get_classifier().load_state_dict(net.head.classifier[-1].state_dict())
+    image_size = {"img_size": size} if family.startswith("swin") else {}
+    reference = timm.create_model(family, num_classes=7, **image_size).eval()
+    reference.load_state_dict(net.backbone.state_dict(), strict=False)
+    reference.get_classifier().load_state_dict(net.head.classifier[-1].state_dict())
     faces = torch.randn(2, 3, size, size)
     with torch.inference_mode():
-        torch.testing.assert_close(net(faces), whole(faces))
+        torch.testing.assert_close(net(faces), reference(faces))
 
 
-def test_the_head_of_resnet50_is_the_document_s() -> None:
-    layers = [type(layer) for layer in named("resnet50")[0].head.classifier]
-    assert layers == [nn.Linear, nn.ReLU, nn.LayerNorm, nn.Dropout, nn.Linear]
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_parameter_has_a_depth_and_only_the_head_the_largest(family: str) -> None:
+@families
+def test_every_parameter_has_a_depth_and_only_the_head_has_the_largest(family: str) -> None:
     net = TimmBackbone(7, 3, FAMILIES[family], family, hidden=8)
     depths = net.depths()
     assert list(depths) == [name for name, _ in net.named_parameters()]
@@ -133,16 +134,14 @@ def test_every_parameter_has_a_depth_and_only_the_head_the_largest(family: str) 
     }
 
 
-def test_no_parameter_stands_in_the_state_twice() -> None:
-    net = TimmBackbone(7, 3, 64, "mobilenetv3_small_050")
-    state = net.state_dict()
+def test_no_parameter_is_in_the_state_dict_twice() -> None:
+    state = TimmBackbone(7, 3, 64, "mobilenetv3_small_050").state_dict()
     assert sum("conv_head.weight" in name for name in state) == 1
-    assert len({value.data_ptr() for name, value in state.items() if value.numel() > 1}) == len(
-        [value for value in state.values() if value.numel() > 1]
-    )
+    pointers = [value.data_ptr() for value in state.values() if value.numel() > 1]
+    assert len(set(pointers)) == len(pointers)
 
 
-def test_compiled_and_in_bf16_it_computes_the_same() -> None:
+def test_compiled_and_bfloat16_logits_agree_with_float32() -> None:
     net, faces = TimmBackbone(7, 3, 64, "resnet10t").eval(), torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
         expected = net(faces)
@@ -154,18 +153,18 @@ def test_compiled_and_in_bf16_it_computes_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    ("backbone", "size", "says"),
+    ("backbone", "size", "message"),
     [
         ("resnt18", 64, r"timm has no backbone 'resnt18'; expected .* such as resnet18"),
-        ("vgg11", 16, r"vgg11 cannot take 16x16 pixels of 3: .*Choose another input"),
-        ("maxvit_tiny_tf_224", 100, r"maxvit_tiny_tf_224 cannot take 100x100 pixels of 3: .*divisible"),
-        ("pit_ti_224", 224, "pit_ti_224 does not tell its blocks apart"),
-        ("volo_d1_224", 32, "tokens are no square"),
-        ("nest_tiny", 50, "nest_tiny cannot take 50x50 pixels"),
+        ("vgg11", 16, r"vgg11 does not support 16x16 pixels of 3 channels: .*Choose another input"),
+        ("maxvit_tiny_tf_224", 100, r"maxvit_tiny_tf_224 does not support 100x100 pixels of 3 channels: .*divisible"),
+        ("pit_ti_224", 224, "pit_ti_224 does not define parameter groups"),
+        ("volo_d1_224", 32, "tokens are not a square grid"),
+        ("nest_tiny", 50, "nest_tiny does not support 50x50 pixels"),
         ("coat_tiny", 224, "its features are neither maps nor tokens"),
     ],
 )
-def test_a_backbone_that_cannot_be_had_is_refused_naming_why(backbone: str, size: int, says: str) -> None:
+def test_an_unusable_backbone_is_refused_with_the_reason(backbone: str, size: int, message: str) -> None:
     config = {"_target_": "emotion.models.timm_backbone.TimmBackbone", "backbone": backbone}
-    with pytest.raises(UserError, match=says):
-        build(config, num_classes=7, in_channels=3, input_size=size)
+    with pytest.raises(UserError, match=message):
+        instantiate(config, num_classes=7, in_channels=3, input_size=size)
