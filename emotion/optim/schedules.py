@@ -1,4 +1,4 @@
-"""Learning-rate schedules that are told the run's number of steps; torch's own (by epoch) need nothing from here."""
+"""Learning-rate schedules by step, which need the run's number of steps; schedules by epoch are torch's own."""
 
 import math
 
@@ -7,24 +7,24 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
 
 def cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.05, floor: float = 0.0) -> LambdaLR:
-    """Linearly up over the first `warmup` share of the steps, then half a cosine down to `floor` times the rate."""
-    rising = max(1, round(warmup * total_steps))
+    """Linear warm-up over the first `warmup` share of the steps, then half a cosine down to `floor` times the rate."""
+    warmup_steps = max(1, round(warmup * total_steps))
 
     def factor(step: int) -> float:
-        if step < rising:
-            return (step + 1) / rising
-        fallen = min(1.0, (step - rising) / max(1, total_steps - rising))
-        return floor + (1 - floor) * (1 + math.cos(math.pi * fallen)) / 2
+        if step < warmup_steps:
+            return (step + 1) / warmup_steps
+        progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
+        return floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2
 
     return LambdaLR(optimizer, factor)
 
 
 def linear(optimizer: Optimizer, total_steps: int, warmup: float = 0.15) -> LambdaLR:
-    """Linearly up over the first `warmup` share of the steps, then linearly down to nothing."""
-    rising = max(1, round(warmup * total_steps))
+    """Linear warm-up over the first `warmup` share of the steps, then linear decay to 0."""
+    warmup_steps = max(1, round(warmup * total_steps))
 
     def factor(step: int) -> float:
-        return min((step + 1) / rising, max(0.0, (total_steps - step) / max(1, total_steps - rising)))
+        return min((step + 1) / warmup_steps, max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps)))
 
     return LambdaLR(optimizer, factor)
 
@@ -32,11 +32,11 @@ def linear(optimizer: Optimizer, total_steps: int, warmup: float = 0.15) -> Lamb
 def staged_cosine(
     optimizer: Optimizer, total_steps: int, epochs: int, warmup_epochs: int, floor: float = 0.0
 ) -> LambdaLR:
-    """`cosine` whose warm-up is the first `warmup_epochs` of so many: those in which only the head learns."""
+    """`cosine` with a warm-up over the first `warmup_epochs` of `epochs`, in which only the head is trained."""
     return cosine(optimizer, total_steps, min(1.0, warmup_epochs / epochs), floor)
 
 
 def one_cycle(optimizer: Optimizer, total_steps: int, warmup: float = 0.3) -> OneCycleLR:
-    """Smith and Topin's one-cycle policy (2018), the optimiser's own rate as the peak."""
+    """The one-cycle policy (Smith and Topin 2018) with the optimiser's learning rate as the maximum."""
     peaks = [group["lr"] for group in optimizer.param_groups]
     return OneCycleLR(optimizer, max_lr=peaks, total_steps=total_steps, pct_start=warmup)

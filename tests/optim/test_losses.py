@@ -3,27 +3,34 @@ import math
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torch import nn
 from torch.nn.functional import cross_entropy as torch_cross_entropy
 
 from emotion.config.compose import compose
-from emotion.config.instantiate import build
+from emotion.config.instantiate import instantiate
 from emotion.errors import UserError
 from emotion.optim.losses import FocalLoss, LDAMLoss, balanced_weights, cross_entropy
 from tests.conftest import options
 
 LOGITS, TARGETS = torch.randn(20, 3, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 3
 SOFT = torch.randn(20, 3, generator=torch.Generator().manual_seed(1)).softmax(1)
+COUNTS = [10, 20, 40]
+
+every_loss = pytest.mark.parametrize("loss", options("loss"))
+
+
+def build(loss: str, *overrides: str, counts: list[int] = COUNTS) -> nn.Module:
+    cfg = compose("train", f"loss={loss}", *overrides).loss
+    criterion: nn.Module = instantiate(OmegaConf.to_container(cfg), class_counts=counts)  # type: ignore[arg-type]
+    return criterion
 
 
 def test_plain_cross_entropy_is_torchs() -> None:
     assert cross_entropy([9, 1, 5])(LOGITS, TARGETS) == torch_cross_entropy(LOGITS, TARGETS)
 
 
-def test_equal_counts_weigh_equally() -> None:
+def test_balanced_weights_are_n_over_k_times_the_count() -> None:
     assert balanced_weights([7, 7, 7]).tolist() == [1, 1, 1]
-
-
-def test_balanced_weights_are_n_over_k_times_count() -> None:
     # FER2013 Training without neutral, in the order of conf/labels/six.yaml
     weights = balanced_weights([7215, 3171, 4830, 3995, 436, 4097]).tolist()
     assert [round(weight, 3) for weight in weights] == [0.548, 1.248, 0.819, 0.991, 9.076, 0.966]
@@ -37,7 +44,7 @@ def test_balanced_weights_of_a_power() -> None:
 
 
 @pytest.mark.parametrize("power", [0, 0.3, 0.6, 1])
-def test_balanced_weights_are_one_in_the_mean_over_faces(power: float) -> None:
+def test_balanced_weights_have_mean_one_over_faces(power: float) -> None:
     counts = torch.tensor([7215, 3171, 4830, 3995, 436, 4097])
     weights = balanced_weights(counts.tolist(), power)
     assert (counts * weights).sum().item() == pytest.approx(counts.sum().item(), rel=1e-6)
@@ -45,16 +52,15 @@ def test_balanced_weights_are_one_in_the_mean_over_faces(power: float) -> None:
 
 
 @pytest.mark.parametrize("power", [-0.1, 1.5, float("nan")])
-@pytest.mark.parametrize("loss", options("loss"))
-def test_a_power_beyond_equal_classes_is_refused(loss: str, power: float) -> None:
-    cfg = OmegaConf.to_container(compose("train", f"loss={loss}", f"loss.balanced={power}").loss)
+@every_loss
+def test_a_power_outside_0_to_1_is_refused(loss: str, power: float) -> None:
     with pytest.raises(UserError, match=f"balanced={power}; expected a power from 0 to 1"):
-        build(cfg, class_counts=[1, 2])  # type: ignore[arg-type]
+        build(loss, f"loss.balanced={power}")
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_balanced_loss_weighs_each_target(smoothing: float) -> None:
-    loss = cross_entropy([10, 20, 40], balanced=True, label_smoothing=smoothing)(LOGITS, TARGETS)
+def test_balanced_loss_weights_each_target(smoothing: float) -> None:
+    loss = cross_entropy(COUNTS, balanced=True, label_smoothing=smoothing)(LOGITS, TARGETS)
     weight = torch.tensor([70 / 30, 70 / 60, 70 / 120])
     assert loss.allclose(torch_cross_entropy(LOGITS, TARGETS, weight, label_smoothing=smoothing))
 
@@ -62,9 +68,9 @@ def test_balanced_loss_weighs_each_target(smoothing: float) -> None:
 @pytest.mark.parametrize("targets", [TARGETS, SOFT], ids=["classes", "probabilities"])
 @pytest.mark.parametrize("balanced", [False, 0.6, True])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_focal_loss_with_zero_gamma_is_cross_entropy(smoothing: float, balanced: float, targets: torch.Tensor) -> None:
-    plain = cross_entropy([10, 20, 40], balanced, smoothing)
-    focal = FocalLoss([10, 20, 40], gamma=0, balanced=balanced, label_smoothing=smoothing)
+def test_focal_loss_with_gamma_0_is_cross_entropy(smoothing: float, balanced: float, targets: torch.Tensor) -> None:
+    plain = cross_entropy(COUNTS, balanced, smoothing)
+    focal = FocalLoss(COUNTS, gamma=0, balanced=balanced, label_smoothing=smoothing)
     torch.testing.assert_close(focal(LOGITS, targets), plain(LOGITS, targets))
 
 
@@ -76,7 +82,7 @@ def test_focal_loss_of_known_probabilities() -> None:
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
-def test_focal_loss_of_a_certain_face_has_a_finite_gradient(gamma: float) -> None:
+def test_focal_loss_of_a_certain_prediction_has_a_finite_gradient(gamma: float) -> None:
     logits = torch.tensor([[80.0, 0, 0], [0, 80.0, 0]], requires_grad=True)
     FocalLoss([1, 1, 1], gamma)(logits, torch.tensor([0, 0])).backward()
     assert logits.grad is not None
@@ -90,27 +96,30 @@ def test_focal_loss_refuses_a_negative_gamma() -> None:
 
 
 def test_ldam_loss_without_margin_is_cross_entropy() -> None:
-    loss = LDAMLoss([10, 20, 40], max_margin=0, balanced=True, label_smoothing=0.1)(LOGITS, TARGETS)
-    torch.testing.assert_close(loss, cross_entropy([10, 20, 40], balanced=True, label_smoothing=0.1)(LOGITS, TARGETS))
+    loss = LDAMLoss(COUNTS, max_margin=0, balanced=True, label_smoothing=0.1)(LOGITS, TARGETS)
+    torch.testing.assert_close(loss, cross_entropy(COUNTS, balanced=True, label_smoothing=0.1)(LOGITS, TARGETS))
 
 
-def test_ldam_margins_go_with_the_fourth_root_of_the_counts() -> None:
+def test_ldam_margins_follow_the_fourth_root_of_the_counts() -> None:
     assert LDAMLoss([16, 81, 1]).margins.tolist() == pytest.approx([0.25, 0.5 / 3, 0.5])
 
 
-def test_ldam_loss_of_a_known_face() -> None:
-    # own logit 2 - 0.5, other 0, scale 30: ln(1 + exp(-45)); with scale 1: ln(1 + exp(-1.5))
+def test_ldam_loss_of_known_logits() -> None:
+    # target logit 2 - 0.5, other 0, scale 30: ln(1 + exp(-45)); with scale 1: ln(1 + exp(-1.5))
     logits, target = torch.tensor([[0.0, 2.0]]), torch.tensor([1])
     assert LDAMLoss([10_000, 1], scale=30)(logits, target).item() == pytest.approx(0, abs=1e-12)
     assert LDAMLoss([10_000, 1])(logits, target).item() == pytest.approx(0.2014133, abs=1e-6)
+    # a soft target of margins 0.5 and 0.05 by halves: logits -0.25 and 1.975, 2.225 apart
+    loss = LDAMLoss([1, 10_000])(logits, torch.tensor([[0.5, 0.5]]))
+    assert loss.item() == pytest.approx(2.225 / 2 + math.log1p(math.exp(-2.225)), abs=1e-6)
 
 
-@pytest.mark.parametrize("loss", options("loss"))
-def test_every_loss_keeps_a_recipes_settings_and_learns(loss: str) -> None:
+@every_loss
+def test_every_loss_keeps_the_recipe_settings_and_has_a_gradient(loss: str) -> None:
     cfg = compose("train", f"loss={loss}", "run_dir=x")
     assert (cfg.loss.balanced, cfg.loss.label_smoothing) == (True, 0.1)  # V4's
     logits = LOGITS.clone().requires_grad_()
-    value = build(OmegaConf.to_container(cfg.loss), class_counts=[10, 20, 40])(logits, TARGETS)  # type: ignore[arg-type]
+    value = build(loss)(logits, TARGETS)
     value.backward()
     assert value > 0
     assert logits.grad is not None
@@ -118,29 +127,21 @@ def test_every_loss_keeps_a_recipes_settings_and_learns(loss: str) -> None:
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("loss", options("loss"))
-def test_a_one_hot_target_is_worth_its_class(loss: str, smoothing: float) -> None:
-    cfg = compose("train", f"loss={loss}", "loss.balanced=0", f"loss.label_smoothing={smoothing}").loss
-    criterion = build(OmegaConf.to_container(cfg), class_counts=[10, 20, 40])  # type: ignore[arg-type]
+@every_loss
+def test_a_one_hot_target_has_the_loss_of_its_class(loss: str, smoothing: float) -> None:
+    criterion = build(loss, "loss.balanced=0", f"loss.label_smoothing={smoothing}")
     torch.testing.assert_close(criterion(LOGITS, torch.eye(3)[TARGETS]), criterion(LOGITS, TARGETS))
 
 
-@pytest.mark.parametrize("loss", options("loss"))
-def test_one_hot_means_differ_from_class_means_by_the_sum_of_the_weights_alone(loss: str) -> None:
-    cfg = compose("train", f"loss={loss}", "loss.balanced=0.6").loss
-    criterion = build(OmegaConf.to_container(cfg), class_counts=[10, 20, 40])  # type: ignore[arg-type]
-    share = balanced_weights([10, 20, 40], 0.6)[TARGETS].mean()
-    torch.testing.assert_close(criterion(LOGITS, torch.eye(3)[TARGETS]), criterion(LOGITS, TARGETS) * share)
+@every_loss
+def test_the_mean_over_one_hot_targets_divides_by_their_number(loss: str) -> None:
+    criterion = build(loss, "loss.balanced=0.6")
+    mean_weight = balanced_weights(COUNTS, 0.6)[TARGETS].mean()
+    torch.testing.assert_close(criterion(LOGITS, torch.eye(3)[TARGETS]), criterion(LOGITS, TARGETS) * mean_weight)
 
 
-def test_plain_losses_of_blended_targets_are_the_blended_losses() -> None:
+def test_losses_are_linear_in_soft_targets() -> None:
     other = (TARGETS + 1) % 3
     blended = 0.3 * torch.eye(3)[TARGETS] + 0.7 * torch.eye(3)[other]
     for loss in (cross_entropy([9, 1, 5]), FocalLoss([9, 1, 5], gamma=2)):
         torch.testing.assert_close(loss(LOGITS, blended), 0.3 * loss(LOGITS, TARGETS) + 0.7 * loss(LOGITS, other))
-
-
-def test_ldam_loss_of_a_face_of_two_classes() -> None:
-    # margins 0.5 and 0.05 by halves: logits -0.25 and 1.975, 2.225 apart
-    loss = LDAMLoss([1, 10_000])(torch.tensor([[0.0, 2.0]]), torch.tensor([[0.5, 0.5]]))
-    assert loss.item() == pytest.approx(2.225 / 2 + math.log1p(math.exp(-2.225)), abs=1e-6)

@@ -1,4 +1,4 @@
-"""Learning rates over the steps of a run, for each of several groups."""
+"""Learning rates over the steps of a run, for each of several parameter groups."""
 
 import pytest
 import torch
@@ -16,46 +16,44 @@ def optimizer() -> Optimizer:
 
 
 def rates(scheduler: LRScheduler, steps: int = STEPS) -> list[list[float]]:
-    """Of each group before each step, and after the last."""
-    found = [[group["lr"] for group in scheduler.optimizer.param_groups]]
+    """The rates of each group before each step, and after the last."""
+    by_step = [[group["lr"] for group in scheduler.optimizer.param_groups]]
     for _ in range(steps):
         scheduler.optimizer.step()
         scheduler.step()
-        found.append([group["lr"] for group in scheduler.optimizer.param_groups])
-    return [list(group) for group in zip(*found, strict=True)]
+        by_step.append([group["lr"] for group in scheduler.optimizer.param_groups])
+    return [list(group) for group in zip(*by_step, strict=True)]
 
 
-def test_staged_cosine_rises_linearly_in_its_first_epochs_and_falls_to_its_floor() -> None:
-    for own, found in zip(
-        RATES, rates(staged_cosine(optimizer(), STEPS, epochs=10, warmup_epochs=3, floor=0.1)), strict=True
-    ):
-        assert found[:30] == pytest.approx([own * (step + 1) / 30 for step in range(30)])
-        assert found[30] == pytest.approx(own)
-        assert found[65] == pytest.approx(own * 0.55)  # half way down
-        assert found[-1] == pytest.approx(own * 0.1)
+def test_staged_cosine_warms_up_in_its_first_epochs_then_falls_to_its_floor() -> None:
+    scheduler = staged_cosine(optimizer(), STEPS, epochs=10, warmup_epochs=3, floor=0.1)
+    for peak, found in zip(RATES, rates(scheduler), strict=True):
+        assert found[:30] == pytest.approx([peak * (step + 1) / 30 for step in range(30)])
+        assert found[30] == pytest.approx(peak)
+        assert found[65] == pytest.approx(peak * 0.55)  # half way down
+        assert found[-1] == pytest.approx(peak * 0.1)
 
 
-def test_staged_cosine_without_a_first_stage_begins_at_its_rate() -> None:
+def test_staged_cosine_without_warmup_starts_at_its_rate() -> None:
     assert rates(staged_cosine(optimizer(), STEPS, epochs=10, warmup_epochs=0))[1][0] == pytest.approx(1e-3)
 
 
-def test_a_first_stage_longer_than_the_run_only_rises() -> None:
+def test_a_warmup_longer_than_the_run_only_rises() -> None:
     found = rates(staged_cosine(optimizer(), STEPS, epochs=2, warmup_epochs=3), STEPS - 1)[1]
     assert found == sorted(found)
 
 
-def test_staged_cosine_is_cosine_of_that_warmup() -> None:
-    one, other = staged_cosine(optimizer(), STEPS, 10, 2), cosine(optimizer(), STEPS, 0.2)
-    assert rates(one) == rates(other)
+def test_staged_cosine_is_cosine_with_that_warmup() -> None:
+    assert rates(staged_cosine(optimizer(), STEPS, 10, 2)) == rates(cosine(optimizer(), STEPS, 0.2))
 
 
-def test_one_cycle_has_each_group_s_rate_as_its_peak() -> None:
-    for own, found in zip(RATES, rates(one_cycle(optimizer(), STEPS), STEPS - 1), strict=True):
-        assert max(found) == pytest.approx(own)
-        assert found[-1] < own / 1000
+def test_one_cycle_peaks_at_the_rate_of_each_group() -> None:
+    for peak, found in zip(RATES, rates(one_cycle(optimizer(), STEPS), STEPS - 1), strict=True):
+        assert max(found) == pytest.approx(peak)
+        assert found[-1] < peak / 1000
 
 
-def test_linear_rises_to_the_rate_and_falls_to_nothing() -> None:
-    for own, found in zip(RATES, rates(linear(optimizer(), STEPS, warmup=0.2)), strict=True):
-        assert found[:20] == pytest.approx([own * (step + 1) / 20 for step in range(20)])
-        assert found[20:] == pytest.approx([own * (STEPS - step) / 80 for step in range(20, STEPS + 1)])
+def test_linear_rises_to_the_rate_and_falls_to_0() -> None:
+    for peak, found in zip(RATES, rates(linear(optimizer(), STEPS, warmup=0.2)), strict=True):
+        assert found[:20] == pytest.approx([peak * (step + 1) / 20 for step in range(20)])
+        assert found[20:] == pytest.approx([peak * (STEPS - step) / 80 for step in range(20, STEPS + 1)])
