@@ -1,4 +1,4 @@
-"""What corrupted faces cost: a judge's accuracy under every corruption and severity."""
+"""Accuracy on corrupted faces, by corruption and severity."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,34 +8,34 @@ import torch
 from numpy.typing import NDArray
 
 from emotion.checkpoints.ensemble import Ensemble
-from emotion.data.transforms.corruptions import CORRUPTIONS, SEVERITIES, corrupted
-from emotion.evaluation.score import Judged, probabilities
-from emotion.metrics.statistics import wilson
+from emotion.data.transforms.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from emotion.evaluation.score import EvaluationResult, predict_probabilities
+from emotion.metrics.statistics import wilson_interval
 
-AT_ONCE = 2048  # faces that are corrupted before they are asked for
+CHUNK_SIZE = 2048  # faces corrupted at once
 
 
 def robustness(
-    judge: Ensemble,
+    ensemble: Ensemble,
     images: NDArray[np.uint8],
-    judged: Judged,
+    result: EvaluationResult,
     precision: str | int = "32-true",
-    done: Callable[[], None] = lambda: None,
+    on_step: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Accuracy with interval by corruption and severity, of all rows that were judged and with the same views.
+    """Evaluate the rows and TTA of `result` again under each corruption and severity.
 
-    Besides the mean over all of them, and what that is of the accuracy on the faces as they are; `done` is called after
-    each severity.
+    Returns accuracy (a list of [value, lower, upper] by severity for each corruption), uncorrupted_accuracy,
+    mean_corruption_accuracy, and the ratio of both as `relative`. `on_step` is called after each severity.
     """
     accuracy: dict[str, list[list[float]]] = {}
     for corruption in CORRUPTIONS:
         accuracy[corruption] = []
         for severity in SEVERITIES:
-            right = _right(judge, images, judged, corruption, severity, precision)
-            accuracy[corruption].append(wilson(right.double().mean(), torch.tensor(len(right))))
-            done()
-    mean = float(np.mean([[figure[0] for figure in figures] for figures in accuracy.values()]))
-    uncorrupted = judged.scores["all"]["accuracy"]
+            correct = _correct(ensemble, images, result, corruption, severity, precision)
+            accuracy[corruption].append(wilson_interval(correct.double().mean(), len(correct)))
+            on_step()
+    mean = float(np.mean([[value for value, _, _ in intervals] for intervals in accuracy.values()]))
+    uncorrupted = result.scores["all"]["accuracy"]
     return {
         "accuracy": accuracy,
         "uncorrupted_accuracy": uncorrupted,
@@ -44,14 +44,19 @@ def robustness(
     }
 
 
-def _right(
-    judge: Ensemble, images: NDArray[np.uint8], judged: Judged, corruption: str, severity: int, precision: str | int
+def _correct(
+    ensemble: Ensemble,
+    images: NDArray[np.uint8],
+    result: EvaluationResult,
+    corruption: str,
+    severity: int,
+    precision: str | int,
 ) -> torch.Tensor:
-    """Whether each of the rows (n,) is still told rightly."""
+    """Return whether each of the rows (n,) is still classified correctly."""
     parts = []
-    for start in range(0, len(judged.rows), AT_ONCE):
-        rows = judged.rows[start : start + AT_ONCE]
-        worse = corrupted(images, rows, corruption, severity)
-        found = probabilities(judge, worse, np.arange(len(rows)), judged.scores["tta"], precision)
-        parts.append(found.argmax(-1) == torch.from_numpy(judged.labels[start : start + AT_ONCE]))
+    for start in range(0, len(result.rows), CHUNK_SIZE):
+        chunk = slice(start, start + CHUNK_SIZE)
+        faces = corrupt(images, result.rows[chunk], corruption, severity)
+        probabilities = predict_probabilities(ensemble, faces, np.arange(len(faces)), result.scores["tta"], precision)
+        parts.append(probabilities.argmax(-1) == torch.from_numpy(result.labels[chunk]))
     return torch.cat(parts)

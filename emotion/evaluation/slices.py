@@ -1,42 +1,44 @@
-"""Scores of the quarters of the faces by something that each of them has, such as its brightness."""
+"""Scores by quartile of a property of the faces, such as brightness."""
 
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
-from emotion.evaluation.score import Judged, accuracy_and_f1
+from emotion.evaluation.score import EvaluationResult, accuracy_and_f1
 
 
-def by_quartile(values: NDArray[np.float64], judged: Judged, classes: int) -> list[dict[str, Any]]:
-    """Of each quarter by `values` (n,), from the least: its range, n, accuracy and macro F1. NaN is in none.
+def by_quartile(values: NDArray[np.float64], result: EvaluationResult, num_classes: int) -> list[dict[str, Any]]:
+    """Return range, n, accuracy and macro F1 of each quartile of the rows by `values` (n,), lowest first.
 
-    Equal values stay together, so that quarters are uneven, or fewer than four, where many are equal.
+    NaN is in no quartile. Equal values stay together, so many of them make quartiles uneven, or fewer than four.
     """
+    predicted, labels = torch.from_numpy(result.predicted), torch.from_numpy(result.labels)
     return [
-        {"from": float(values[chosen].min()), "to": float(values[chosen].max()), "n": int(chosen.sum())}
-        | accuracy_and_f1(torch.from_numpy(judged.predicted[chosen]), torch.from_numpy(judged.labels[chosen]), classes)
-        for chosen in quartiles(values)
+        {"from": float(values[mask].min()), "to": float(values[mask].max()), "n": int(mask.sum())}
+        | accuracy_and_f1(predicted[mask], labels[mask], num_classes)
+        for mask in quartiles(values)
     ]
 
 
 def quartiles(values: NDArray[np.float64]) -> list[NDArray[np.bool_]]:
-    """Which of `values` (n,) are in each quarter that is not empty; equal ones are where the middle of them is."""
+    """Return the masks (n,) of the quartiles that are not empty; equal values go where their mean rank belongs."""
+    from scipy.stats import rankdata
+
     known = ~np.isnan(values)
-    place = np.full(len(values), -1)
-    place[known] = 4 * (rankdata(values[known]) - 0.5) / max(1, known.sum())
-    return [chosen for quarter in range(4) if (chosen := place == quarter).any()]
+    quartile = np.full(len(values), -1)
+    quartile[known] = 4 * (rankdata(values[known]) - 0.5) / max(1, known.sum())
+    return [mask for number in range(4) if (mask := quartile == number).any()]
 
 
 def brightness(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The mean grey level (n,), 0 to 255, of the faces `images[rows]`."""
+    """Return the mean grey level (n,), 0 to 255, of the faces `images[rows]`."""
     return np.array([images[row].mean() for row in rows])
 
 
 def agreement(votes: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The share (n,) of the votes (N, V) of each of `rows` that the largest is; NaN where nobody voted."""
-    cast = votes[rows].astype(np.float64)
-    total = cast.sum(1)
-    return np.where(total > 0, cast.max(1) / np.maximum(total, 1), np.nan)
+    """Return the share (n,) of the largest vote among the votes (N, V) on each of `rows`; NaN without votes."""
+    counts = votes[rows].astype(np.float64)
+    total = counts.sum(1)
+    return np.where(total > 0, counts.max(1) / np.maximum(total, 1), np.nan)

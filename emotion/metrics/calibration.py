@@ -1,4 +1,4 @@
-"""Whether probabilities (N, K) mean what they say, against labels (N,), and what makes them."""
+"""Calibration of probabilities (N, K) against labels (N,), and the temperature that calibrates them."""
 
 from typing import NamedTuple
 
@@ -8,76 +8,76 @@ from scipy.optimize import brentq
 from scipy.special import softmax
 from torch import Tensor
 
-LEAST = 1e-12
-"""A probability below this counts as this: one face cannot make a loss infinite."""
+MIN_PROBABILITY = 1e-12
+"""Lower bound of a probability in a logarithm, so that one face cannot make a loss infinite."""
 
-FLATTEST, SHARPEST = 20.0, 1e-4
-"""Temperatures that are looked among, in units of the logits' mean distance from the least to the largest."""
+MAX_TEMPERATURE, MIN_TEMPERATURE = 20.0, 1e-4
+"""Bounds of the search, in units of the mean range of a face's logits."""
 
 
 class Reliability(NamedTuple):
-    """Faces by their confidence, the largest probability, in equal ranges of it (bins,)."""
+    """Faces binned by confidence, their largest probability, in equal ranges (bins,)."""
 
-    faces: Tensor  # how many
-    confidence: Tensor  # their mean; 0 in an empty range
-    accuracy: Tensor  # 0 in an empty range
+    faces: Tensor  # count
+    confidence: Tensor  # mean; 0 in an empty bin
+    accuracy: Tensor  # 0 in an empty bin
 
 
 def reliability(probabilities: Tensor, labels: Tensor, bins: int = 15) -> Reliability:
-    """Confidence and accuracy in `bins` ranges, (low, high] as in Guo et al. 2017."""
+    """Return confidence and accuracy in `bins` ranges (low, high], as in Guo et al. 2017."""
     confidence, predicted = probabilities.max(-1)
-    place = (confidence * bins).ceil().long().clamp(1, bins) - 1
-    faces = torch.bincount(place, minlength=bins)
-    right = (predicted == labels).double()
-    sums = (torch.bincount(place, values, minlength=bins) for values in (confidence.double(), right))
+    index = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    faces = torch.bincount(index, minlength=bins)
+    correct = (predicted == labels).double()
+    sums = (torch.bincount(index, values, minlength=bins) for values in (confidence.double(), correct))
     return Reliability(faces, *(total / faces.clamp(min=1) for total in sums))
 
 
 def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> Tensor:
-    """How far confidence lies from accuracy, 0 to 1: Guo et al. 2017, section 2, https://arxiv.org/abs/1706.04599.
+    """Return the mean distance of confidence from accuracy over bins, weighted by faces; from 0 to 1.
 
-    The mean, over faces, of the distance between mean confidence and accuracy in the range that a face is in.
+    Guo et al. 2017, section 2, https://arxiv.org/abs/1706.04599.
     """
-    found = reliability(probabilities, labels, bins)
-    return (found.faces * (found.confidence - found.accuracy).abs()).sum() / max(1, len(labels))
+    binned = reliability(probabilities, labels, bins)
+    return (binned.faces * (binned.confidence - binned.accuracy).abs()).sum() / max(1, len(labels))
 
 
-def fitted_temperature(logits: Tensor, labels: Tensor) -> float:
-    """What logits (N, K) are to be divided by for the least negative log-likelihood: Guo et al. 2017, section 4.2.
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """Return the divisor of logits (N, K) that minimises the negative log-likelihood: Guo et al. 2017, section 4.2.
 
-    The likelihood's slope in 1/T is the mean logit under the softmax less the true class's. It rises with 1/T, so that
-    its one root is the least. Where the logits say nothing of the labels there is none: the flattest temperature then.
+    The derivative of the likelihood in 1/T is the mean softmax-weighted logit minus the mean logit of the true class.
+    It increases with 1/T, so its root is the minimum. Uninformative logits have no root; they get the maximum.
 
-    1.0 where the faces do not tell: none, no two classes, all of them right (the sharper the better, without end), or
-    logits that are not numbers.
+    Returns 1.0 if the faces do not determine a temperature: no face, fewer than two classes, every face correct (ever
+    lower temperatures fit better), or logits that are not finite.
     """
-    z, truth = logits.detach().cpu().double().numpy(), labels.cpu().numpy()
+    z, targets = logits.detach().cpu().double().numpy(), labels.cpu().numpy()
     if not z.size or z.shape[1] < 2 or not np.isfinite(z).all():
         return 1.0
-    true = z[np.arange(len(z)), truth]
+    true = z[np.arange(len(z)), targets]
     if (true == z.max(1)).all():
         return 1.0
 
     def slope(log_temperature: float) -> float:
         return float(((softmax(z / np.exp(log_temperature), 1) * z).sum(1) - true).mean())
 
-    sharpest, flattest = np.log(np.ptp(z, 1).mean() * np.array([SHARPEST, FLATTEST]))
-    if slope(flattest) >= 0:
-        return float(np.exp(flattest))
-    return float(np.exp(brentq(slope, sharpest, flattest))) if slope(sharpest) > 0 else float(np.exp(sharpest))
+    low, high = np.log(np.ptp(z, 1).mean() * np.array([MIN_TEMPERATURE, MAX_TEMPERATURE]))
+    if slope(high) >= 0:
+        return float(np.exp(high))
+    return float(np.exp(brentq(slope, low, high))) if slope(low) > 0 else float(np.exp(low))
 
 
 def negative_log_likelihood(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """-log of the true class's probability, a number a face (N,)."""
-    return -probabilities.double().gather(1, labels[:, None])[:, 0].clamp(min=LEAST).log()
+    """Return -log of the probability of the true class (N,)."""
+    return -probabilities.double().gather(1, labels[:, None])[:, 0].clamp(min=MIN_PROBABILITY).log()
 
 
-def cross_entropy_to(shares: Tensor, probabilities: Tensor) -> Tensor:
-    """-sum of a class's share times the log of its probability, a number a face (N,), for shares (N, K)."""
-    return -(shares.double() * probabilities.double().clamp(min=LEAST).log()).sum(-1)
+def soft_cross_entropy(targets: Tensor, probabilities: Tensor) -> Tensor:
+    """Return the cross-entropy (N,) of probabilities to target distributions (N, K)."""
+    return -(targets.double() * probabilities.double().clamp(min=MIN_PROBABILITY).log()).sum(-1)
 
 
-def brier(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Squared distance to the true class's one-hot vector, a number from 0 to 2 a face (N,): Brier 1950."""
-    truth = torch.nn.functional.one_hot(labels, probabilities.shape[1])
-    return (probabilities.double() - truth).square().sum(-1)
+def brier_score(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Return the squared distance to the one-hot label (N,), from 0 to 2: Brier 1950."""
+    targets = torch.nn.functional.one_hot(labels, probabilities.shape[1])
+    return (probabilities.double() - targets).square().sum(-1)

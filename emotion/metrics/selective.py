@@ -1,6 +1,7 @@
-"""How right the surest answers are: selective classification, Geifman and El-Yaniv 2017, https://arxiv.org/abs/1705.08500.
+"""Selective classification: accuracy if only the most confident predictions are given.
 
-Faces are asked for in the order of their confidence, the largest probability; coverage is the share that is answered.
+Geifman and El-Yaniv 2017, https://arxiv.org/abs/1705.08500. Confidence is the largest probability; coverage is the
+share of the faces that get a prediction.
 """
 
 import math
@@ -9,13 +10,13 @@ import torch
 from torch import Tensor
 
 COVERAGES = (0.5, 0.8, 0.9)
-"""Of which the scores tell the accuracy."""
+"""Coverages whose accuracy is reported."""
 
 
 def risk_by_coverage(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """The share of wrong answers (N,) among the 1, 2, ..., N surest of probabilities (N, K), in float64.
+    """Return the error rate among the 1, 2, ..., N most confident of probabilities (N, K), float64 (N,).
 
-    Equally sure faces come in no order: each counts as wrong as they are on average.
+    Faces of equal confidence have no order: each counts with their mean error.
     """
     confidence, predicted = probabilities.max(-1)
     order = confidence.argsort(descending=True, stable=True)
@@ -26,6 +27,6 @@ def risk_by_coverage(probabilities: Tensor, labels: Tensor) -> Tensor:
     return risk
 
 
-def answered(coverage: float, faces: int) -> int:
-    """How many of `faces` a coverage is, rounded up."""
+def num_answered(coverage: float, faces: int) -> int:
+    """Return how many of `faces` a coverage is, rounded up."""
     return math.ceil(round(coverage * faces, 6))

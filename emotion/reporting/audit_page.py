@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from emotion.data.faces import USAGES, Faces
-from emotion.data.issues import DROP, FAULTS, LOOK, Fault
+from emotion.data.issues import EXCLUDE, ISSUES, REVIEW, Issue
 
 SIDE = 96  # pixels of a picture on the page
 OF_A_GROUP = 6  # pictures of one group that are shown
@@ -83,15 +83,15 @@ TEXTS: Mapping[str, Text] = {
 }  # fmt: skip
 
 
-def page(result: Mapping[str, Any], faces: Faces, found: Mapping[str, Fault], pictures: int) -> str:
+def page(result: Mapping[str, Any], faces: Faces, found: Mapping[str, Issue], pictures: int) -> str:
     """The page of an audit.json and what it counts, with at most so many pictures a section."""
     others: dict[int, list[str]] = {}
-    for name in (name for name in FAULTS if name in found):
+    for name in (name for name in ISSUES if name in found):
         for row, suggestion in zip(found[name].rows.tolist(), found[name].suggestions, strict=True):
-            others.setdefault(row, []).extend([name] if suggestion == DROP else [])
-    sections = [_section(name, found[name], faces, pictures, result, others) for name in FAULTS if name in found]
+            others.setdefault(row, []).extend([name] if suggestion == EXCLUDE else [])
+    sections = [_section(name, found[name], faces, pictures, result, others) for name in ISSUES if name in found]
     sections += [_left_out(name, reason) for name, reason in result["not_looked_for"].items()]
-    rows = {name: f"{found[name].rows.size:,}" if name in found else "-" for name in FAULTS}
+    rows = {name: f"{found[name].rows.size:,}" if name in found else "-" for name in ISSUES}
     links = [f'<li><a href="#{name}">{escape(TEXTS[name].title)} <b>{n}</b></a></li>' for name, n in rows.items()]
     stand_in = "<p class=act>These faces are drawn by the package: FER2013 was not found.</p>"
     style = files("emotion.reporting").joinpath("audit_page.css").read_text(encoding="utf-8")
@@ -109,7 +109,7 @@ def page(result: Mapping[str, Any], faces: Faces, found: Mapping[str, Fault], pi
 <header>
 <h1>Audit of {escape(faces.source)}</h1>
 <p>{len(faces):,} faces, {result["pictures"]:,} different pictures, {result["redundant"]:,} rows more than that.</p>
-{stand_in if result["data"]["stand_in"] else ""}</header>
+{stand_in if result["data"]["synthetic"] else ""}</header>
 <nav aria-label="Faults"><ul>
 {"".join(links)}<li><a href="#classes">Classes by part</a></li><li><a href="#made">How this was made</a></li>
 </ul></nav>
@@ -121,7 +121,7 @@ def page(result: Mapping[str, Any], faces: Faces, found: Mapping[str, Fault], pi
 
 
 def _section(
-    name: str, fault: Fault, faces: Faces, pictures: int, result: Mapping[str, Any], others: Mapping[int, list[str]]
+    name: str, fault: Issue, faces: Faces, pictures: int, result: Mapping[str, Any], others: Mapping[int, list[str]]
 ) -> str:
     counts, text = result["faults"][name], TEXTS[name]
     by_usage = ", ".join(f"{counts[usage]:,} in {usage}" for usage in USAGES if usage in counts)
@@ -133,7 +133,7 @@ def _section(
         held_out = f" Looked at: {judge['held_out']:,} faces, of which {escape(judge['path'])} has {right}."
     tail = f"<p class=act><b>What to do:</b> {escape(text.act)}</p>"
     if counts.get("Training"):
-        tail += f"<p class=act><code>split.drop=rows.csv 'split.drop_faults=[{name}]'</code></p>"
+        tail += f"<p class=act><code>split.exclude=rows.csv 'split.exclude_issues=[{name}]'</code></p>"
     shown, cards = _cards(fault, faces, pictures, others)
     total = counts.get("groups", counts["rows"])
     unit = "groups" if "groups" in counts else "faces"
@@ -146,7 +146,7 @@ def _section(
     )
 
 
-def _cards(fault: Fault, faces: Faces, pictures: int, others: Mapping[int, list[str]]) -> tuple[int, str]:
+def _cards(fault: Issue, faces: Faces, pictures: int, others: Mapping[int, list[str]]) -> tuple[int, str]:
     """How many groups, or faces, are shown, and they; `others` are the faults for which a row is to be dropped."""
     advice = dict(zip(fault.rows.tolist(), fault.suggestions, strict=True))
 
@@ -156,7 +156,7 @@ def _cards(fault: Fault, faces: Faces, pictures: int, others: Mapping[int, list[
             return f"<span class=stays>{f'see {others[row][0]}' if others.get(row) else 'stays'}</span>"
         if own == faces.classes[faces.labels[row]]:
             return "<span class=stays>as labelled</span>"
-        return f"<span class=faulty>{escape(own if own in (DROP, LOOK) else f'→ {own}')}</span>"
+        return f"<span class=faulty>{escape(own if own in (EXCLUDE, REVIEW) else f'→ {own}')}</span>"
 
     if fault.groups is None:
         rows = fault.rows[:pictures].tolist()
@@ -180,7 +180,7 @@ def _some(groups: Sequence[Group], pictures: int) -> Sequence[Group]:
     return []
 
 
-def _members(fault: Fault) -> list[Group]:
+def _members(fault: Issue) -> list[Group]:
     """The groups of a fault, the largest first, each with all its rows."""
     assert fault.groups is not None
     order = np.argsort(fault.groups, kind="stable")

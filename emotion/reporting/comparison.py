@@ -1,265 +1,285 @@
-"""The tables of compare: runs and recipes for people, and the same with every digit as CSV."""
+"""Comparison of runs and recipes: tables, CSV, bars of a figure, and a summary in sentences."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from emotion.metrics.statistics import CHANCE, Difference, Mean, Paired, Recipes, mean_of
-from emotion.records.paired_comparison import Entry, Recipe
-from emotion.records.run_record import Run
+from emotion.errors import UserError
+from emotion.metrics.statistics import (
+    ALPHA,
+    Difference,
+    PairedComparison,
+    RecipeComparison,
+    SeedMean,
+    mean_over_seeds,
+)
+from emotion.records import paired_comparison
+from emotion.records.paired_comparison import Recipe, RunRow
+from emotion.records.recipe import group_by_recipe
+from emotion.records.run_folder import Run, display_names
 from emotion.reporting import ranking
-from emotion.reporting.text import duration, loss, share, spread
+from emotion.reporting.tables import csv_table
+from emotion.reporting.text import format_duration, format_interval, format_loss, format_percent
 
 Row = dict[str, str]
-NETWORKS = "trained networks, one run each"
-RECIPES = "recipes, over their seeds"
-TOGETHER = "Each interval is of its test alone; the p-values, corrected for all tests together, decide."
+NETWORKS, RECIPES = "trained networks, one run each", "recipes, over their seeds"
+CORRECTION = "Each interval is for its test alone; the p-values are corrected for all tests together."
 
 
-def tables(entries: Sequence[Entry], recipes: Sequence[Recipe], title: str) -> dict[str, list[Row]]:
-    """Each under its caption."""
-    shown = {
-        "runs": [_overview(one) for one in entries],
-        ranking.TITLE: ranking.ranked([one.run.record for one in entries], [one.name for one in entries]),
-        f"{title}; 95 % intervals": [_figures(one) for one in entries],
-        "F1 % by class": [_by_class(one) for one in entries],
+def compare_runs(runs: Sequence[Run], tta: str, rows: str) -> tuple[list[RunRow], list[Recipe]]:
+    """Compare the first run of each recipe with the first of all, and each recipe with the first.
+
+    Args:
+        runs: Finished runs.
+        tta: Which of the recorded test scores to compare.
+        rows: `all` or `deduplicated`.
+
+    Raises:
+        UserError: A run has no scores with this TTA, or its predictions are missing or damaged.
+    """
+    names = dict(zip(map(id, runs), display_names(runs), strict=True))
+    scores = {id(run): _test_scores(run, tta, rows) for run in runs}
+    groups = group_by_recipe(runs)
+    first, *others = groups
+    compared = [group[0] for group in others]
+    pairs = dict(zip(map(id, compared), paired_comparison.pairs(first[0], compared, tta, rows), strict=True))
+    tests = ["", *paired_comparison.recipes(first, others, tta, rows)]
+    recipe_names = [group[0].record.name for group in groups]
+    if len(set(recipe_names)) < len(recipe_names):
+        recipe_names = [names[id(group[0])] for group in groups]
+    return (
+        [RunRow(names[id(run)], run, scores[id(run)], pairs.get(id(run), "")) for run in runs],
+        [
+            Recipe(name, group, [scores[id(run)] for run in group], test)
+            for name, group, test in zip(recipe_names, groups, tests, strict=True)
+        ],
+    )
+
+
+def tables(runs: Sequence[RunRow], recipes: Sequence[Recipe], title: str) -> dict[str, list[Row]]:
+    """Return the tables by caption."""
+    captioned = {
+        "runs": [_overview(run) for run in runs],
+        ranking.TITLE: ranking.ranking_rows([run.run.record for run in runs], [run.name for run in runs]),
+        f"{title}; 95 % intervals": [_scores(run) for run in runs],
+        "F1 % by class": [
+            {"run": run.name} | {name: format_percent(found["f1"][0]) for name, found in run.scores["classes"].items()}
+            for run in runs
+        ],
     }
-    if several := [one for one in recipes if len(one.runs) > 1]:
-        shown["recipes of n seeds: mean ± standard deviation [95 % interval of the mean, Student's t]"] = [
-            _recipe(one) for one in several
+    if several := [recipe for recipe in recipes if len(recipe.runs) > 1]:
+        captioned["recipes of n seeds: mean ± standard deviation [95 % interval of the mean, Student's t]"] = [
+            _recipe_means(recipe) for recipe in several
         ]
-    return shown
+    return captioned
 
 
-def bars(entries: Sequence[Entry], recipes: Sequence[Recipe]) -> tuple[list[str], list[Mapping[str, Any]]]:
-    """Names and scores for the picture: each run's, then the means of recipes with several seeds in the same form."""
-    names = [f"{one.name}\n{judged_on(one.run)}" for one in entries]
-    scores: list[Mapping[str, Any]] = [one.scores for one in entries]
-    for one in recipes:
-        if len(one.runs) > 1:
-            names.append(f"{one.name}\nmean of {len(one.runs)} seeds")
-            scores.append({key: mean.interval for key, mean in means(one).items()} | {"classes": _class_means(one)})
+def bars(runs: Sequence[RunRow], recipes: Sequence[Recipe]) -> tuple[list[str], list[Mapping[str, Any]]]:
+    """Return names and scores for the figure: of each run, then the means of recipes with several seeds."""
+    names = [f"{run.name}\n{_test_set(run.run)}" for run in runs]
+    scores: list[Mapping[str, Any]] = [run.scores for run in runs]
+    for recipe in recipes:
+        if len(recipe.runs) > 1:
+            classes = {
+                name: {"f1": [fmean(scores["classes"][name]["f1"][0] for scores in recipe.scores)]}
+                for name in recipe.scores[0]["classes"]
+            }
+            names.append(f"{recipe.name}\nmean of {len(recipe.runs)} seeds")
+            scores.append({key: mean.interval for key, mean in _means(recipe).items()} | {"classes": classes})
     return names, scores
 
 
-def means(recipe: Recipe) -> dict[str, Mean]:
-    """Of each share over two or more seeds; where no face was judged, there is no calibration error."""
-    reached: dict[str, list[Any]] = {
-        "accuracy": [scores["accuracy"][0] for scores in recipe.scores],
-        "macro_f1": [scores["macro_f1"][0] for scores in recipe.scores],
-        "ece": [scores["ece"] for scores in recipe.scores],
-    }
-    return {key: mean_of(shares) for key, shares in reached.items() if None not in shares}
-
-
-def judged_on(run: Run) -> str:
-    """What it was judged on: official, 7 classes."""
-    config, source = run.record["config"], run.record["data"]["source"]
-    drawn = ", SYNTHETIC" if source.startswith("synthetic") else ""
-    left_out = sum((run.record["data"].get("dropped") or {"rows": {}})["rows"].values())
-    dropped = f", {left_out:,} rows left out" if left_out else ""
-    return f"{config['split']['_target_'].rsplit('.', 1)[-1]}, {len(config['labels'])} classes{drawn}{dropped}"
-
-
-def _overview(one: Entry) -> Row:
-    record = one.run.record
-    calibration = record.get("calibration")
-    return {
-        "run": one.name,
-        "test": judged_on(one.run),
-        "faces": f"{one.scores['n']:,}",
-        "seed": f"{record['config']['seed']}",
-        "parameters": f"{record['parameters']:,}",
-        "epochs": f"{record['epochs']}",
-        "time": duration(record["fit_seconds"]),
-        "temperature": f"{calibration['temperature']:.2f}" if calibration else "-",
-    }
-
-
-def _figures(one: Entry) -> Row:
-    return {
-        "run": one.name,
-        "accuracy %": spread(one.scores["accuracy"]),
-        "macro F1 %": spread(one.scores["macro_f1"]),
-        "ECE %": share(one.scores["ece"]),
-        "NLL": loss(one.scores["nll"]),
-        "Brier": loss(one.scores["brier"]),
-    }
-
-
-def _by_class(one: Entry) -> Row:
-    return {"run": one.name} | {c: f"{100 * found['f1'][0]:.1f}" for c, found in one.scores["classes"].items()}
-
-
-def _recipe(one: Recipe) -> Row:
-    found = means(one)
-    return {
-        "recipe": one.name,
-        "n": f"{len(one.runs)}",
-        "seeds": ", ".join(_seeds(one)),
-        "accuracy %": _mean(found["accuracy"]),
-        "macro F1 %": _mean(found["macro_f1"]),
-        "ECE %": _mean(found["ece"]) if "ece" in found else "-",
-    }
-
-
-def _mean(found: Mean) -> str:
-    """54.0 ± 0.7 [52.3, 55.7]."""
-    figure, lower, upper, deviation = (100 * value for value in (*found.interval, found.deviation))
-    return f"{figure:.1f} ± {deviation:.1f} [{lower:.1f}, {upper:.1f}]"
-
-
-def _seeds(recipe: Recipe) -> list[str]:
-    return [str(run.record["config"]["seed"]) for run in recipe.runs]
-
-
-def _class_means(recipe: Recipe) -> dict[str, Any]:
-    by_seed = [scores["classes"] for scores in recipe.scores]
-    return {label: {"f1": [fmean(classes[label]["f1"][0] for classes in by_seed)]} for label in by_seed[0]}
-
-
-def runs_csv(entries: Sequence[Entry]) -> str:
-    """One line a run, every figure with its interval in columns of its own; differences are from the first run."""
+def runs_csv(runs: Sequence[RunRow]) -> str:
+    """Return a CSV line for each run, bounds of intervals in columns of their own; differences are to the first run."""
     lines = []
-    for one in entries:
-        record, scores = one.run.record, one.scores
+    for run in runs:
+        record, scores = run.run.record, run.scores
         line: dict[str, Any] = {
-            "run": one.name,
-            "network": record["config"]["model"]["_target_"].rsplit(".", 1)[-1],
-            "seed": record["config"]["seed"],
-            "data": record["data"]["source"],
-            "test": judged_on(one.run),
-            "parameters": record["parameters"],
-            "epochs": record["epochs"],
-            "fit_seconds": record["fit_seconds"],
-            "commit": record["commit"],
+            "run": run.name,
+            "network": record.network,
+            "seed": record.seed,
+            "data": record.data["source"],
+            "test": _test_set(run.run),
+            "parameters": record.parameters,
+            "epochs": record.epochs,
+            "fit_seconds": record.fit_seconds,
+            "commit": record.commit,
             "faces": scores["n"],
-            "temperature": (record.get("calibration") or {}).get("temperature"),
+            "temperature": (record.calibration or {}).get("temperature"),
             "ece": scores["ece"],
         }
         for key in ("accuracy", "macro_f1", "nll", "brier"):
-            line |= _columns(key, scores[key])
-        for label, figures in scores["classes"].items():
-            line |= _columns(f"f1/{label}", figures["f1"])
-        lines.append(line | _differences(one.pair))
-    return _csv(lines)
+            line |= _interval_columns(key, scores[key])
+        for name, class_scores in scores["classes"].items():
+            line |= _interval_columns(f"f1/{name}", class_scores["f1"])
+        lines.append(line | _difference_columns(run.pair))
+    return csv_table(lines)
 
 
 def recipes_csv(recipes: Sequence[Recipe]) -> str:
-    """One line a recipe, with means where it has several seeds; differences are from the first recipe of all."""
+    """Return a CSV line for each recipe, with means if it has several seeds; differences are to the first recipe."""
     lines = []
-    for one in recipes:
-        line: dict[str, Any] = {"recipe": one.name, "n": len(one.runs), "seeds": " ".join(_seeds(one))}
-        for key, found in means(one).items() if len(one.runs) > 1 else ():
-            line |= _columns(key, found.interval) | {f"{key}_deviation": found.deviation}
-        lines.append(line | _differences(one.test))
-    return _csv(lines)
+    for recipe in recipes:
+        line: dict[str, Any] = {"recipe": recipe.name, "n": len(recipe.runs), "seeds": " ".join(_seeds(recipe))}
+        for key, mean in _means(recipe).items() if len(recipe.runs) > 1 else ():
+            line |= _interval_columns(key, mean.interval) | {f"{key}_std": mean.std}
+        lines.append(line | _difference_columns(recipe.test))
+    return csv_table(lines)
 
 
-def _differences(test: Paired | Recipes | str) -> dict[str, float | None]:
-    if isinstance(test, str):
-        return {}
-    found: dict[str, float | None] = {}
-    for key, difference in (("accuracy", test.accuracy), ("macro_f1", test.macro_f1)):
-        found |= _columns(f"{key}_difference", difference[:3]) | {f"{key}_p_holm": difference.p}
-    return found
-
-
-def _columns(key: str, figures: Sequence[float | None]) -> dict[str, float | None]:
-    return dict(zip((key, f"{key}_low", f"{key}_high"), figures, strict=True))
-
-
-def _csv(lines: Sequence[Mapping[str, Any]]) -> str:
-    columns = list(dict.fromkeys(key for line in lines for key in line))
-    table = csv.DictWriter(text := io.StringIO(), columns, lineterminator="\n")
-    table.writeheader()
-    table.writerows(lines)
-    return text.getvalue()
-
-
-def said(entries: Sequence[Entry], recipes: Sequence[Recipe]) -> dict[str, list[str]]:
-    """Sentences under the heading of what they are about; nothing where there is nothing to hold against each other."""
+def summary(runs: Sequence[RunRow], recipes: Sequence[Recipe]) -> dict[str, list[str]]:
+    """Return sentences about the tests by heading; nothing for a single recipe."""
     if len(recipes) < 2:
         return {}
-    return {NETWORKS: _of_networks(entries), RECIPES: _of_recipes(recipes)}
+    return {NETWORKS: _network_summary(runs), RECIPES: _recipe_summary(recipes)}
 
 
-def _of_networks(entries: Sequence[Entry]) -> list[str]:
-    first, *others = entries
-    tests = 2 * sum(not isinstance(one.pair, str) for one in others)
-    return [_network_sentence(first.name, one, tests) for one in others if one.pair] + (
-        [f"These tests are of networks as they were trained: whether the two differ on faces like these. {TOGETHER}"]
-        * bool(tests)
-    )
-
-
-def _network_sentence(first: str, one: Entry, tests: int) -> str:
-    if isinstance(one.pair, str):
-        return f"{one.name} is not tested against {first}: {one.pair}."
-    pair = one.pair
-    return (
-        f"{one.name} is {_points(pair.accuracy, 'more', 'less')} accurate than {first} on {pair.faces:,} faces "
-        f"({pair.only_second} against {pair.only_first} that it alone has right), McNemar {_p(pair.accuracy)} "
-        f"corrected for {tests} tests: {_network_verdict(pair.accuracy)}. "
-        f"Its macro F1 is {_points(pair.macro_f1, 'higher', 'lower')}, bootstrap {_p(pair.macro_f1)}: "
-        f"{_network_verdict(pair.macro_f1)}."
-    )
-
-
-def _of_recipes(recipes: Sequence[Recipe]) -> list[str]:
-    first, *others = recipes
-    tests = 2 * sum(not isinstance(one.test, str) for one in others)
-    sentences = [_recipe_sentence(first.name, one, tests) for one in others if min(len(first.runs), len(one.runs)) > 1]
-    single = [one.name for one in others if len(one.runs) == 1]
-    if len(first.runs) == 1:
-        sentences.append(
-            f"{first.name} has a single seed: only the trained networks can be compared. "
-            "Whether recipes differ takes two seeds of each at least, and three or more to be told with any power."
-        )
-    elif single:
-        sentences.append(
-            f"Of {', '.join(single)} there is a single seed{' each' if len(single) > 1 else ''}: only the trained "
-            "networks can be compared. Whether recipes differ takes two seeds of each at least."
-        )
+def _network_summary(runs: Sequence[RunRow]) -> list[str]:
+    first, *others = runs
+    tests = 2 * sum(not isinstance(run.pair, str) for run in others)
+    sentences = [_network_sentence(first.name, run, tests) for run in others if run.pair]
     if tests:
         sentences.append(
-            "These tests are of what training gives, from seed to seed, on these very faces: whether training anew "
-            f"would show the difference again. {TOGETHER}"
+            f"These tests compare networks as trained: whether the two differ on faces like these. {CORRECTION}"
         )
     return sentences
 
 
-def _recipe_sentence(first: str, one: Recipe, tests: int) -> str:
-    if isinstance(one.test, str):
-        return f"The recipe {one.name} is not tested against {first}: {one.test}."
-    test = one.test
+def _network_sentence(first: str, run: RunRow, tests: int) -> str:
+    if isinstance(run.pair, str):
+        return f"{run.name} is not tested against {first}: {run.pair}."
+    pair = run.pair
     return (
-        f"The recipe {one.name} (n = {test.second} seeds) is in the mean {_points(test.accuracy, 'more', 'less')} "
-        f"accurate than {first} (n = {test.first}) on {test.faces:,} faces, Welch {_p(test.accuracy)} "
-        f"corrected for {tests} tests: {_recipe_verdict(test.accuracy)}. "
-        f"Its macro F1 is {_points(test.macro_f1, 'higher', 'lower')}, Welch {_p(test.macro_f1)}: "
-        f"{_recipe_verdict(test.macro_f1)}."
+        f"{run.name} is {_points(pair.accuracy, 'more', 'less')} accurate than {first} on {pair.faces:,} faces "
+        f"(it alone is correct on {pair.only_second}, {first} alone on {pair.only_first}), McNemar "
+        f"{_p_value(pair.accuracy)} corrected for {tests} tests: {_verdict(pair.accuracy)}. "
+        f"Its macro F1 is {_points(pair.macro_f1, 'higher', 'lower')}, bootstrap {_p_value(pair.macro_f1)}: "
+        f"{_verdict(pair.macro_f1)}."
+    )
+
+
+def _recipe_summary(recipes: Sequence[Recipe]) -> list[str]:
+    first, *others = recipes
+    tests = 2 * sum(not isinstance(recipe.test, str) for recipe in others)
+    sentences = [
+        _recipe_sentence(first.name, recipe, tests) for recipe in others if min(len(first.runs), len(recipe.runs)) > 1
+    ]
+    if single := [recipe.name for recipe in ([first] if len(first.runs) == 1 else others) if len(recipe.runs) == 1]:
+        sentences.append(
+            f"{', '.join(single)}: a single seed, so only the trained networks can be compared. Comparing recipes "
+            "takes at least two seeds of each, and three or more for any power."
+        )
+    if tests:
+        sentences.append(
+            "These tests compare what training gives from seed to seed on these faces: whether training again would "
+            f"show the difference again. {CORRECTION}"
+        )
+    return sentences
+
+
+def _recipe_sentence(first: str, recipe: Recipe, tests: int) -> str:
+    if isinstance(recipe.test, str):
+        return f"The recipe {recipe.name} is not tested against {first}: {recipe.test}."
+    test = recipe.test
+    return (
+        f"The recipe {recipe.name} (n = {test.second} seeds) is on average {_points(test.accuracy, 'more', 'less')} "
+        f"accurate than {first} (n = {test.first}) on {test.faces:,} faces, Welch {_p_value(test.accuracy)} "
+        f"corrected for {tests} tests: {_verdict(test.accuracy)}. "
+        f"Its macro F1 is {_points(test.macro_f1, 'higher', 'lower')}, Welch {_p_value(test.macro_f1)}: "
+        f"{_verdict(test.macro_f1)}."
     )
 
 
 def _points(difference: Difference, more: str, less: str) -> str:
-    """`0.25 points [-0.60, 1.10] more`, or the same turned round to less."""
-    sign = -1 if difference.figure < 0 else 1
-    figure, lower, upper = (100 * sign * value for value in difference[:3])
-    lower, upper = min(lower, upper), max(lower, upper)
-    return f"{figure:.2f} points [{lower:.2f}, {upper:.2f}] {more if sign > 0 else less}"
+    """Return `0.25 points [-0.60, 1.10] more`, with the sign turned for `less`."""
+    sign = -1 if difference.value < 0 else 1
+    value, *bounds = (100 * sign * number for number in difference[:3])
+    return f"{value:.2f} points [{min(bounds):.2f}, {max(bounds):.2f}] {more if sign > 0 else less}"
 
 
-def _p(difference: Difference) -> str:
+def _p_value(difference: Difference) -> str:
     return "p < 0.0001" if difference.p < 1e-4 else f"p = {difference.p:.2g}"
 
 
-def _network_verdict(difference: Difference) -> str:
-    return "a difference" if difference.p < CHANCE else "not a difference"
+def _verdict(difference: Difference) -> str:
+    return "a difference" if difference.p < ALPHA else "no difference shown"
 
 
-def _recipe_verdict(difference: Difference) -> str:
-    """Few seeds that show no difference show no equality either."""
-    return "the recipes differ" if difference.p < CHANCE else "no difference is shown"
+def _overview(run: RunRow) -> Row:
+    record = run.run.record
+    return {
+        "run": run.name,
+        "test": _test_set(run.run),
+        "faces": f"{run.scores['n']:,}",
+        "seed": f"{record.seed}",
+        "parameters": f"{record.parameters:,}",
+        "epochs": f"{record.epochs}",
+        "time": format_duration(record.fit_seconds),
+        "temperature": f"{record.calibration['temperature']:.2f}" if record.calibration else "-",
+    }
+
+
+def _scores(run: RunRow) -> Row:
+    return {
+        "run": run.name,
+        "accuracy %": format_interval(run.scores["accuracy"]),
+        "macro F1 %": format_interval(run.scores["macro_f1"]),
+        "ECE %": format_percent(run.scores["ece"]),
+        "NLL": format_loss(run.scores["nll"]),
+        "Brier": format_loss(run.scores["brier"]),
+    }
+
+
+def _recipe_means(recipe: Recipe) -> Row:
+    row = {"recipe": recipe.name, "n": f"{len(recipe.runs)}", "seeds": ", ".join(_seeds(recipe))}
+    titles, means = {"accuracy": "accuracy %", "macro_f1": "macro F1 %", "ece": "ECE %"}, _means(recipe)
+    for key, title in titles.items():
+        row[title] = "-"
+        if key in means:
+            mean, lower, upper, std = (100 * value for value in (*means[key].interval, means[key].std))
+            row[title] = f"{mean:.1f} ± {std:.1f} [{lower:.1f}, {upper:.1f}]"
+    return row
+
+
+def _means(recipe: Recipe) -> dict[str, SeedMean]:
+    """Return the means over two or more seeds; without ece if no face was evaluated."""
+    values: dict[str, list[Any]] = {
+        "accuracy": [scores["accuracy"][0] for scores in recipe.scores],
+        "macro_f1": [scores["macro_f1"][0] for scores in recipe.scores],
+        "ece": [scores["ece"] for scores in recipe.scores],
+    }
+    return {key: mean_over_seeds(shares) for key, shares in values.items() if None not in shares}
+
+
+def _seeds(recipe: Recipe) -> list[str]:
+    return [str(run.record.seed) for run in recipe.runs]
+
+
+def _test_set(run: Run) -> str:
+    """Return a description such as `official, 7 classes`."""
+    record = run.record
+    synthetic = ", SYNTHETIC" if record.is_synthetic else ""
+    excluded = f", {record.num_excluded:,} rows excluded" if record.num_excluded else ""
+    return f"{record.split_name}, {len(record.labels)} classes{synthetic}{excluded}"
+
+
+def _test_scores(run: Run, tta: str, rows: str) -> dict[str, Any]:
+    by_tta = run.record.test_scores
+    if tta not in by_tta:
+        raise UserError(f"{run.folder} has test scores with tta={', '.join(by_tta)}; expected tta={tta}.")
+    scores: dict[str, Any] = by_tta[tta][rows]
+    if missing := {"n", "classes", "accuracy", "macro_f1", "ece", "nll", "brier"} - set(scores):
+        raise UserError(f"{run.folder}: its record has no {', '.join(sorted(missing))}; another version wrote it.")
+    return scores
+
+
+def _difference_columns(test: PairedComparison | RecipeComparison | str) -> dict[str, float | None]:
+    columns: dict[str, float | None] = {}
+    if not isinstance(test, str):
+        for key, difference in (("accuracy", test.accuracy), ("macro_f1", test.macro_f1)):
+            columns |= _interval_columns(f"{key}_difference", difference[:3]) | {f"{key}_p_holm": difference.p}
+    return columns
+
+
+def _interval_columns(key: str, interval: Sequence[float | None]) -> dict[str, float | None]:
+    return dict(zip((key, f"{key}_low", f"{key}_high"), interval, strict=True))

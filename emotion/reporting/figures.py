@@ -1,4 +1,4 @@
-"""Pictures of a run: confusion, history, confidence, faces with their predictions. Every function returns a Figure."""
+"""Figures of a run: confusion matrix, training history, calibration, robustness, faces with predictions."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,22 +13,23 @@ from numpy.typing import NDArray
 
 from emotion.io.atomic import write_atomically
 from emotion.metrics.calibration import Reliability
-from emotion.metrics.statistics import wilson
+from emotion.metrics.statistics import wilson_interval
 
-LETTER = 0.09  # inches of a letter of a tick's label
-FACE_INCHES, FACE_HIGH, FACE_GAP = 1.5, 1.25, 0.06  # of a sheet: from face to face; of that, down and between them
+LETTER_WIDTH = 0.09  # inches per letter of a tick label
+CELL_WIDTH = 1.5  # inches per face of a sheet
+CELL_HEIGHT, CELL_GAP = 1.25, 0.06  # relative to the width
 
 
 def save(figure: Figure, path: Path) -> None:
-    """As the file type that the name says, whole or not at all."""
+    """Write a figure atomically in the format of the file extension."""
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=150))
 
 
 def confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str], title: str) -> Figure:
-    """Rows true, columns predicted; shade and upper figure are shares of the row, the lower figure the faces."""
+    """Plot a confusion matrix (K, K), rows true and columns predicted, with percent of the row and number of faces."""
     share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     side = 1.2 + 0.8 * len(classes)
-    names = LETTER * max(map(len, classes))
+    names = LETTER_WIDTH * max(map(len, classes))
     figure = _framed(title, side + names, side + names, left=0.5 + names, bottom=0.6 + 0.75 * names)
     axes = figure.subplots()
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -44,7 +45,7 @@ def confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str], title
 
 
 def history(rows: Mapping[int, Mapping[str, float]], best_epoch: int | None = None) -> Figure:
-    """Loss, accuracy with macro F1, and learning rates over the epochs of a metrics.csv, counted from 1."""
+    """Plot losses, scores and learning rates over the epochs (from 1) of a metrics.csv."""
     figure = _framed("", 12, 3.6)
     losses, scores, rates = figure.subplots(1, 3, gridspec_kw={"wspace": 0.25})
     epochs = sorted(rows)
@@ -58,8 +59,8 @@ def history(rows: Mapping[int, Mapping[str, float]], best_epoch: int | None = No
         for name in shown:
             values = [factor * rows[epoch].get(name, np.nan) for epoch in epochs]
             style = "--" if "macro_f1" in name else "-"
-            colour = "C0" if name.startswith("train") else "C1" if name.startswith("val") else None
-            axes.plot([e + 1 for e in epochs], values, style, marker=".", color=colour, label=name.replace("_", " "))
+            color = "C0" if name.startswith("train") else "C1" if name.startswith("val") else None
+            axes.plot([e + 1 for e in epochs], values, style, marker=".", color=color, label=name.replace("_", " "))
         if best_epoch is not None:
             axes.axvline(best_epoch + 1, color="grey", linewidth=0.8, linestyle=":", label="best")
         axes.set(xlabel="epoch", ylabel=label)
@@ -68,136 +69,136 @@ def history(rows: Mapping[int, Mapping[str, float]], best_epoch: int | None = No
         if shown:
             axes.legend(fontsize=7)
     if any(row.get(name, 0) > 0 for row in rows.values() for name in lines[-1][2]):
-        rates.set_yscale("log", nonpositive="mask")  # a rate that ends at nothing
+        rates.set_yscale("log", nonpositive="mask")  # a rate may end at 0
     return figure
 
 
 def comparison(names: Sequence[str], scores: Sequence[Mapping[str, Any]], title: str) -> Figure:
-    """Runs side by side: accuracy, macro F1 with their 95 % intervals, and F1 by class."""
-    classes = list(dict.fromkeys(name for found in scores for name in found["classes"]))
-    places = range(len(names))
+    """Plot accuracy and macro F1 with 95 % intervals and F1 by class of several runs."""
+    classes = list(dict.fromkeys(name for run_scores in scores for name in run_scores["classes"]))
+    positions = range(len(names))
     figure = Figure(figsize=(12, 1.8 + 0.45 * len(names)), layout="constrained")
     accuracy, macro_f1, by_class = figure.subplots(1, 3, sharey=True, width_ratios=[1, 1, 1.6])
     for axes, key, label in ((accuracy, "accuracy", "accuracy %"), (macro_f1, "macro_f1", "macro F1 %")):
-        for place, found in zip(places, scores, strict=True):
-            figure_, low, high = (100 * value for value in found[key])
-            axes.plot([low, high], [place, place], color=f"C{place}", linewidth=2)
-            axes.plot(figure_, place, "o", color=f"C{place}")
-            axes.annotate(
-                f"{figure_:.1f}", (figure_, place), (0, 6), textcoords="offset points", ha="center", fontsize=8
-            )
+        for y, run_scores in zip(positions, scores, strict=True):
+            value, low, high = (100 * bound for bound in run_scores[key])
+            axes.plot([low, high], [y, y], color=f"C{y}", linewidth=2)
+            axes.plot(value, y, "o", color=f"C{y}")
+            axes.annotate(f"{value:.1f}", (value, y), (0, 6), textcoords="offset points", ha="center", fontsize=8)
         axes.set_xlabel(f"{label}, 95 % interval")
         axes.grid(axis="x", alpha=0.3)
-    accuracy.set_yticks(places, names)
+    accuracy.set_yticks(positions, names)
     accuracy.set_ylim(len(names) - 0.5, -0.7)
     f1 = np.array([[100 * f["classes"][c]["f1"][0] if c in f["classes"] else np.nan for c in classes] for f in scores])
     by_class.imshow(f1, cmap="Blues", vmin=0, vmax=100, aspect="auto")
     for (row, column), value in np.ndenumerate(f1):
         if not np.isnan(value):
-            colour = "white" if value > 55 else "black"
-            by_class.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=8, color=colour)
+            color = "white" if value > 55 else "black"
+            by_class.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=8, color=color)
     by_class.set_xticks(range(len(classes)), classes, rotation=30, ha="right")
     by_class.set_xlabel("F1 % by class")
-    _entitle(figure, title)
+    _set_title(figure, title)
     return figure
 
 
 def reliability(after: Reliability, before: Reliability | None, accuracy: NDArray[np.float64], title: str) -> Figure:
-    """Accuracy by confidence, with the share of the faces below, and the accuracy of the surest faces by their share.
+    """Plot accuracy by confidence with the share of faces in each bin, and accuracy by coverage.
 
     Args:
-        after: of the probabilities as they are.
-        before: of what they would be without a temperature; None where there is none.
-        accuracy: of the 1, 2, ..., N surest faces.
-        title: above all.
+        after: Reliability of the calibrated probabilities.
+        before: Reliability without the temperature, if there is one.
+        accuracy: Accuracy of the 1, 2, ..., N most confident faces (N,).
+        title: Title of the figure.
     """
     figure = _framed(title, 10, 5.2)
     grid = figure.add_gridspec(2, 2, height_ratios=(4, 1), hspace=0.08)
     upper = figure.add_subplot(grid[0, 0])
     lower = figure.add_subplot(grid[1, 0], sharex=upper)
-    surest = figure.add_subplot(grid[:, 1])
+    by_coverage = figure.add_subplot(grid[:, 1])
     bins = len(after.faces)
     edges = np.linspace(0, 100, bins + 1)
-    shown = {"with temperature" if before else "accuracy": after} | ({"without": before} if before else {})
-    for colour, (label, found) in zip(("C0", "C1"), shown.items(), strict=False):
-        here, share = found.faces.numpy() > 0, found.faces.numpy() / max(1, int(found.faces.sum()))
-        confidence, right = 100 * found.confidence.numpy()[here], 100 * found.accuracy.numpy()[here]
-        spans = [wilson(share, count) for share, count in zip(found.accuracy[here], found.faces[here], strict=True)]
-        reach = 100 * np.abs(np.array(spans)[:, 1:] - np.array(spans)[:, :1]).T
-        upper.errorbar(confidence, right, reach, marker="o", color=colour, elinewidth=0.8, label=label)
-        lower.stairs(100 * share, edges, fill=found is after, color=colour, alpha=0.8)
-    upper.plot([0, 100], [0, 100], "--", color="grey", linewidth=0.8, label="as sure as right")
+    curves = {"with temperature" if before else "accuracy": after} | ({"without": before} if before else {})
+    for color, (label, binned) in zip(("C0", "C1"), curves.items(), strict=False):
+        occupied, share = binned.faces.numpy() > 0, binned.faces.numpy() / max(1, int(binned.faces.sum()))
+        x, y = 100 * binned.confidence.numpy()[occupied], 100 * binned.accuracy.numpy()[occupied]
+        intervals = np.array(
+            [wilson_interval(*bin_) for bin_ in zip(binned.accuracy[occupied], binned.faces[occupied], strict=True)]
+        )
+        errors = 100 * np.abs(intervals[:, 1:] - intervals[:, :1]).T
+        upper.errorbar(x, y, errors, marker="o", color=color, elinewidth=0.8, label=label)
+        lower.stairs(100 * share, edges, fill=binned is after, color=color, alpha=0.8)
+    upper.plot([0, 100], [0, 100], "--", color="grey", linewidth=0.8, label="calibrated")
     upper.set(ylabel="accuracy %", xlim=(0, 100), ylim=(0, 100))
     upper.tick_params(labelbottom=False)
     upper.legend(fontsize=8, loc="lower right")
-    lower.set(xlabel=f"confidence %, in {bins} ranges", ylabel="faces %")
+    lower.set(xlabel=f"confidence %, {bins} bins", ylabel="faces %")
     coverage = 100 * np.arange(1, len(accuracy) + 1) / max(1, len(accuracy))
-    surest.plot(coverage, 100 * accuracy)
-    surest.set(xlabel="the surest % of the faces", ylabel="accuracy %", xlim=(0, 100), ylim=(None, 100.5))
-    for axes in (upper, lower, surest):
+    by_coverage.plot(coverage, 100 * accuracy)
+    by_coverage.set(
+        xlabel="coverage: most confident % of the faces", ylabel="accuracy %", xlim=(0, 100), ylim=(None, 100.5)
+    )
+    for axes in (upper, lower, by_coverage):
         axes.grid(alpha=0.3)
     return figure
 
 
 def robustness(accuracy: Mapping[str, Sequence[Sequence[float]]], uncorrupted: float, title: str) -> Figure:
-    """Accuracy with its interval by severity, a line for each corruption; [figure, lower, upper] by severity."""
+    """Plot accuracy by severity for each corruption, given as [value, lower, upper] by severity."""
     figure = Figure(figsize=(8, 4.8), layout="constrained")
     axes = figure.subplots()
-    for name, figures in accuracy.items():
-        middle, lower, upper = 100 * np.array(figures).T
-        severities = range(len(figures) + 1)
+    for name, intervals in accuracy.items():
+        values, lower, upper = 100 * np.array(intervals).T
+        severities = range(len(intervals) + 1)
         style = "--" if name.endswith("covered") else "-"
-        (line,) = axes.plot(severities, [100 * uncorrupted, *middle], style, marker=".", label=name.replace("_", " "))
+        (line,) = axes.plot(severities, [100 * uncorrupted, *values], style, marker=".", label=name.replace("_", " "))
         axes.fill_between(severities[1:], lower, upper, color=line.get_color(), alpha=0.12, linewidth=0)
     axes.axhline(100 * uncorrupted, color="grey", linewidth=0.8, linestyle=":")
-    axes.set(xlabel="severity (0: the faces as they are)", ylabel="accuracy %, 95 % interval")
+    axes.set(xlabel="severity (0: uncorrupted)", ylabel="accuracy %, 95 % interval")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right center", fontsize=8)
-    _entitle(figure, title)
+    _set_title(figure, title)
     return figure
 
 
 def faces(
-    images: NDArray[np.uint8], captions: Sequence[str], right: Sequence[bool], columns: int = 8, title: str = ""
+    images: NDArray[np.uint8], captions: Sequence[str], correct: Sequence[bool], columns: int = 8, title: str = ""
 ) -> Figure:
-    """Faces (N, H, W) or (N, H, W, 3) with a caption each, green where the prediction is right and red where not."""
+    """Plot faces (N, H, W) or (N, H, W, 3) with captions, green for correct predictions and red for wrong ones."""
     rows = max(1, -(-len(images) // columns))
-    width, sheet = FACE_INCHES * columns, FACE_INCHES * FACE_HIGH * rows
-    figure = _framed(title, width, sheet + _room(title, width), left=0, right=0, bottom=0)
-    axes = figure.subplots()  # one for all: an axes for each face takes a second more
+    width, height = CELL_WIDTH * columns, CELL_WIDTH * CELL_HEIGHT * rows
+    figure = _framed(title, width, height + _title_height(title, width), left=0, right=0, bottom=0)
+    axes = figure.subplots()  # one for the whole sheet: one per face takes a second longer
     axes.axis("off")
-    for place, (image, caption, good) in enumerate(zip(images, captions, right, strict=True)):
-        down, across = divmod(place, columns)
-        bottom, side = (down + 1) * FACE_HIGH, 1 - FACE_GAP
-        left = across + FACE_GAP / 2
+    for index, (image, caption, is_correct) in enumerate(zip(images, captions, correct, strict=True)):
+        row, column = divmod(index, columns)
+        bottom, side = (row + 1) * CELL_HEIGHT, 1 - CELL_GAP
+        left = column + CELL_GAP / 2
         axes.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(left, left + side, bottom, bottom - side))
-        colour = "darkgreen" if good else "firebrick"
-        axes.text(across + 0.5, bottom - side - 0.02, caption, ha="center", va="bottom", fontsize=8, color=colour)
-    axes.set(xlim=(0, columns), ylim=(rows * FACE_HIGH, 0))
+        color = "darkgreen" if is_correct else "firebrick"
+        axes.text(column + 0.5, bottom - side - 0.02, caption, ha="center", va="bottom", fontsize=8, color=color)
+    axes.set(xlim=(0, columns), ylim=(rows * CELL_HEIGHT, 0))
     return figure
 
 
 def _framed(
     title: str, width: float, height: float, left: float = 0.7, right: float = 0.25, bottom: float = 0.6
 ) -> Figure:
-    """A figure whose axes leave so many inches free; a layout that finds them out by itself draws everything twice."""
+    """Return a figure with fixed margins in inches; a constrained layout would draw everything twice."""
     figure = Figure(figsize=(width, height))
-    figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - _room(title, width) / height)
-    _entitle(figure, title)
+    figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - _title_height(title, width) / height)
+    _set_title(figure, title)
     return figure
 
 
-def _room(title: str, width: float) -> float:
-    """Inches that a title takes above all."""
-    return 0.2 * len(_folded(title, width)) + 0.15
+def _title_height(title: str, width: float) -> float:
+    return 0.2 * len(_wrapped(title, width)) + 0.15
 
 
-def _folded(title: str, inches: float) -> list[str]:
-    """Lines no longer than so much, of what `_entitle` writes."""
+def _wrapped(title: str, inches: float) -> list[str]:
     return [part for line in title.splitlines() for part in wrap(line, int(11 * inches))]
 
 
-def _entitle(figure: Figure, title: str) -> None:
-    """Above all, in lines no longer than the figure is wide."""
-    figure.suptitle("\n".join(_folded(title, figure.get_figwidth())), fontsize=10)
+def _set_title(figure: Figure, title: str) -> None:
+    """Set a title whose lines are no longer than the figure is wide."""
+    figure.suptitle("\n".join(_wrapped(title, figure.get_figwidth())), fontsize=10)

@@ -14,16 +14,17 @@ from omegaconf import OmegaConf
 
 from emotion.checkpoints import portable
 from emotion.checkpoints.locate import zoo
-from emotion.config.compose import listed
+from emotion.config.compose import as_list
 from emotion.data.readers.fer2013 import PUBLISHED_MD5
 from emotion.errors import UserError
 from emotion.io.atomic import write_atomically
-from emotion.metrics.statistics import mean_of, wilson
-from emotion.records import run_record
+from emotion.metrics.statistics import mean_over_seeds, wilson_interval
 from emotion.records.archive import experiment
-from emotion.records.run_record import Run
-from emotion.reporting.tables import markdown
-from emotion.reporting.text import mean_and_deviation, share, spread
+from emotion.records.recipe import group_by_recipe
+from emotion.records.run_folder import Run
+from emotion.records.run_record import RunRecord
+from emotion.reporting.tables import markdown_table
+from emotion.reporting.text import format_interval, format_mean_std, format_percent
 
 Row = dict[str, str]
 Figure = Sequence[float]
@@ -32,41 +33,40 @@ Figure = Sequence[float]
 
 def results_tables(kept: Sequence[Run]) -> str:
     """Markdown: what each experiment published, what its runs reached, how to repeat them; then F1 by class."""
-    groups = run_record.seeds_of(kept)
-    written = markdown([_row(group) for group in groups])
+    groups = group_by_recipe(kept)
+    written = markdown_table([_row(group) for group in groups])
     by_class: dict[tuple[str, ...], list[Row]] = {}
     for group in groups:
         row = _classes(group)
         by_class.setdefault(tuple(row), []).append(row)
-    return "\n".join([written, *(markdown(rows) for rows in by_class.values())])
+    return "\n".join([written, *(markdown_table(rows) for rows in by_class.values())])
 
 
 def _row(group: Sequence[Run]) -> Row:
     first = group[0].record
-    config, tests = first["config"], [run.record["scores"]["test"] for run in group]
+    config, tests = first.config, [run.record.test_scores for run in group]
     name, tta, plain = config["name"], config["tta"], [test["none"]["all"] for test in tests]
     as_it_stands = experiment(name)
     published = as_it_stands["published"]
-    calibrated = all(run.record.get("calibration") for run in group)
-    seeds = [str(run.record["config"]["seed"]) for run in group]
-    split = config["split"]["_target_"].rsplit(".", 1)[-1]
+    calibrated = all(run.record.calibration for run in group)
+    seeds = [str(run.record.seed) for run in group]
     multirun = "-m " if len(seeds) > 1 else ""
     overrides = [f"experiment={name}", *_given(as_it_stands, config), f"seed={','.join(seeds)}"]
     return {
         "experiment": name,
-        "parameters": f"{first['parameters']:,}",
+        "parameters": f"{first.parameters:,}",
         "published %": _published(published) if published else "-",
         "ours less published": _against(published, group) if published else "-",
         "accuracy %": _shown([scores["accuracy"] for scores in plain]),
         "macro F1 %": _shown([scores["macro_f1"] for scores in plain]),
         "with views %": f"{_shown([test[tta]['all']['accuracy'] for test in tests])} ({tta})",
-        "clean rows %": _shown([test["none"]["clean"]["accuracy"] for test in tests]),
-        "ECE %": mean_and_deviation([scores.get("uncalibrated", scores)["ece"] for scores in plain]),
-        "ECE % with temperature": mean_and_deviation([scores["ece"] for scores in plain]) if calibrated else "-",
+        "clean rows %": _shown([test["none"]["deduplicated"]["accuracy"] for test in tests]),
+        "ECE %": format_mean_std([scores.get("uncalibrated", scores)["ece"] for scores in plain]),
+        "ECE % with temperature": format_mean_std([scores["ece"] for scores in plain]) if calibrated else "-",
         "minutes": _minutes(group),
-        "split (test faces)": f"{split} ({plain[0]['n']:,})",
+        "split (test faces)": f"{first.split_name} ({plain[0]['n']:,})",
         "n": str(len(group)),
-        "commit": ", ".join(dict.fromkeys(run.record["commit"][:7] for run in group)),
+        "commit": ", ".join(dict.fromkeys((run.record.commit or "")[:7] for run in group)),
         "command": f"`python -m emotion.train {multirun}{' '.join(overrides)}`",
     }
 
@@ -74,7 +74,7 @@ def _row(group: Sequence[Run]) -> Row:
 def _given(as_it_stands: dict[str, Any], config: dict[str, Any]) -> list[str]:
     """The overrides by which a run gave what its experiment leaves open."""
     found, open_keys = OmegaConf.create(config), sorted(OmegaConf.missing_keys(OmegaConf.create(as_it_stands)))
-    given = {key: listed(OmegaConf.select(found, key)) for key in open_keys}
+    given = {key: as_list(OmegaConf.select(found, key)) for key in open_keys}
     return [f"{key}={some[0]}" if len(some) == 1 else f"{key}=[{','.join(some)}]" for key, some in given.items()]
 
 
@@ -89,12 +89,12 @@ def _published(published: dict[str, Any]) -> str:
 
 def _against(published: dict[str, Any], group: Sequence[Run]) -> str:
     """Each published figure held against ours, on the part that it is of."""
-    plain = [run.record["scores"]["test"]["none"]["all"] for run in group]
+    plain = [run.record.test_scores["none"]["all"] for run in group]
     if published["part"] == "val":
         ours = [_validation(run) for run in group]
     else:
         tta = published.get("tta", "none")
-        ours = [run.record["scores"]["test"][tta]["all"]["accuracy"] for run in group]
+        ours = [run.record.test_scores[tta]["all"]["accuracy"] for run in group]
     said = _verdict(ours, published["accuracy"])
     if "macro_f1" in published:
         said += f"; macro F1 {_verdict([scores['macro_f1'] for scores in plain], published['macro_f1'])}"
@@ -112,7 +112,7 @@ def _verdict(ours: Sequence[Figure], published: float) -> str:
     """
     shares = [figure for figure, _, _ in ours]
     of_faces = fmean(upper - lower for _, lower, upper in ours) / 2
-    of_seeds = mean_of(shares).half if len(ours) > 1 else 0.0
+    of_seeds = mean_over_seeds(shares).half if len(ours) > 1 else 0.0
     gap, half = 100 * (fmean(shares) - published), 100 * (of_faces**2 + of_seeds**2) ** 0.5
     verdict = "passed" if gap - half > 0 else "missed" if gap + half < 0 else "level"
     return f"{gap:+.2f} [{gap - half:+.2f}, {gap + half:+.2f}], {verdict}"
@@ -120,22 +120,22 @@ def _verdict(ours: Sequence[Figure], published: float) -> str:
 
 def _minutes(group: Sequence[Run]) -> str:
     """From the start of training to the scores, of runs that were not resumed."""
-    minutes = [run.record["wall_seconds"] / 60 for run in group if run.record.get("wall_seconds")]
+    minutes = [run.record.wall_seconds / 60 for run in group if run.record.wall_seconds]
     if len(minutes) < len(group):
         return "-"
-    return mean_and_deviation([one / 100 for one in minutes])  # which shows hundredths as whole
+    return format_mean_std([one / 100 for one in minutes])  # which shows hundredths as whole
 
 
 def _validation(run: Run) -> list[float]:
     """The best epoch's accuracy on validation, which chose it."""
     record = run.record
-    return wilson(torch.tensor(record["best"]["score"], dtype=torch.float64), torch.tensor(record["split"]["val"]))
+    return wilson_interval(torch.tensor(record.best["score"], dtype=torch.float64), torch.tensor(record.split["val"]))
 
 
 def _classes(group: Sequence[Run]) -> Row:
     """F1 of each class, with the published one behind it where there is one."""
-    plain = [run.record["scores"]["test"]["none"]["all"] for run in group]
-    name = group[0].record["config"]["name"]
+    plain = [run.record.test_scores["none"]["all"] for run in group]
+    name = group[0].record.name
     published = (experiment(name)["published"] or {}).get("f1", {})
     row = {"F1 %": name}
     for label in plain[0]["classes"]:
@@ -146,7 +146,9 @@ def _classes(group: Sequence[Run]) -> Row:
 
 def _shown(figures: Sequence[Figure]) -> str:
     """One seed's figure with its interval, several seeds' mean and deviation."""
-    return spread(list(figures[0])) if len(figures) == 1 else mean_and_deviation([figure[0] for figure in figures])
+    return (
+        format_interval(list(figures[0])) if len(figures) == 1 else format_mean_std([figure[0] for figure in figures])
+    )
 
 
 RECORD, SHEET = "explain.json", "sheet.png"
@@ -197,7 +199,7 @@ def explanations_table(records: Path) -> str:
                 said.add(one["network"])
                 for name, measures in one["unknowing"].items():
                     lines.append(_explanation_line(one["network"], f"*{name}*", measures, record, one["n"]["deletion"]))
-    return markdown(lines, left=3) if lines else ""
+    return markdown_table(lines, left=3) if lines else ""
 
 
 def _explanation_line(
@@ -227,26 +229,25 @@ def _spread(figure: list[float | None] | None, *, signed: bool = False) -> str:
 
 def weights_table() -> str:
     """Markdown: a line for each of the weights, the best on its own test part first."""
-    told = {name: portable.description(path)["record"] for name, path in zoo().items()}
-    order = sorted(told, key=lambda name: -told[name]["scores"]["test"]["none"]["all"]["accuracy"][0])
-    return markdown([_weights_line(name, told[name]) for name in order])
+    told = {name: RunRecord.from_dict(portable.read_description(path).record or {}) for name, path in zoo().items()}
+    order = sorted(told, key=lambda name: -told[name].test_scores["none"]["all"]["accuracy"][0])
+    return markdown_table([_weights_line(name, told[name]) for name in order])
 
 
-def _weights_line(name: str, record: dict[str, Any]) -> dict[str, str]:
-    scores = record["scores"]["test"]
+def _weights_line(name: str, record: RunRecord) -> dict[str, str]:
+    scores = record.test_scores
     one = scores["none"]
-    split = record["config"]["split"]["_target_"].rsplit(".", 1)[-1]
     return {
         "checkpoint": f"`{name}`",
-        "parameters": f"{record['parameters']:,}",
+        "parameters": f"{record.parameters:,}",
         "MB": f"{zoo()[name].stat().st_size / 1e6:.1f}",
-        "classes": str(len(record["config"]["labels"])),
-        "accuracy %": spread(one["all"]["accuracy"]),
-        "macro F1 %": spread(one["all"]["macro_f1"]),
-        "with flip views %": spread(scores["flip"]["all"]["accuracy"]) if "flip" in scores else "-",
-        "clean rows %": spread(one["clean"]["accuracy"]),
-        "ECE %": share(one["all"]["ece"]),
-        "split (test faces)": f"{split} ({one['all']['n']:,})",
-        "commit": record["commit"][:7],
-        "command": f"`{record['command']}`",
+        "classes": str(len(record.labels)),
+        "accuracy %": format_interval(one["all"]["accuracy"]),
+        "macro F1 %": format_interval(one["all"]["macro_f1"]),
+        "with flip views %": format_interval(scores["flip"]["all"]["accuracy"]) if "flip" in scores else "-",
+        "clean rows %": format_interval(one["deduplicated"]["accuracy"]),
+        "ECE %": format_percent(one["all"]["ece"]),
+        "split (test faces)": f"{record.split_name} ({one['all']['n']:,})",
+        "commit": (record.commit or "")[:7],
+        "command": f"`{record.command}`",
     }
