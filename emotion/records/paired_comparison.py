@@ -1,4 +1,4 @@
-"""Runs against the first run, and recipes against the first recipe, on the faces that all of them judged."""
+"""Compare runs with the first run, and recipes with the first recipe, on the test faces that all of them share."""
 
 from collections.abc import Sequence
 from functools import reduce
@@ -6,101 +6,107 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from emotion.errors import UserError
 from emotion.metrics import statistics
 from emotion.metrics.classification import class_scores, confusion_matrix
-from emotion.metrics.statistics import Paired, Recipes, Tested
-from emotion.records.run_record import Predictions, Run, read_predictions
+from emotion.metrics.statistics import Comparison, PairedComparison, RecipeComparison
+from emotion.records.predictions import Predictions, read_predictions
+from emotion.records.run_folder import Run
 
 
-class Entry(NamedTuple):
-    """A run under the name that it has here, its scores, and how it differs from the first run."""
+class RunRow(NamedTuple):
+    """A run in a comparison.
+
+    Attributes:
+        name: Name in the tables.
+        run: The run.
+        scores: Scores on test.
+        pair: Test of the difference to the first run, or the reason why there is none.
+    """
 
     name: str
     run: Run
     scores: dict[str, Any]
-    pair: Paired | str  # or why there is none
+    pair: PairedComparison | str
 
 
 class Recipe(NamedTuple):
-    """The runs that differ in their seed alone, each one's scores, and how their recipe differs from the first."""
+    """Runs that differ in their seed only.
+
+    Attributes:
+        name: Name in the tables.
+        runs: The runs.
+        scores: Scores on test of each run.
+        test: Test of the difference to the first recipe, or the reason why there is none.
+    """
 
     name: str
     runs: Sequence[Run]
     scores: Sequence[dict[str, Any]]
-    test: Recipes | str  # or why there is none
+    test: RecipeComparison | str
 
 
-def pairs(first: Run, others: Sequence[Run], tta: str, rows: str) -> list[Paired | str]:
-    """How two trained networks differ, of each other run, or why that is not tested; p-values corrected together."""
-    return _corrected([_pair(first, other, tta, rows) for other in others])
+def pairs(first: Run, others: Sequence[Run], tta: str, rows: str) -> list[PairedComparison | str]:
+    """Test each other run against the first, or say why not; p-values are corrected for all tests together."""
+    return _corrected([_compare_runs(first, other, tta, rows) for other in others])
 
 
-def recipes(first: Sequence[Run], others: Sequence[Sequence[Run]], tta: str, rows: str) -> list[Recipes | str]:
-    """How two recipes differ over their seeds, of each other's runs, or why that is not tested; p-values likewise."""
-    return _corrected([_recipes(first, other, tta, rows) for other in others])
+def recipes(first: Sequence[Run], others: Sequence[Sequence[Run]], tta: str, rows: str) -> list[RecipeComparison | str]:
+    """Test each other recipe against the first over their seeds, or say why not; p-values are corrected likewise."""
+    return _corrected([_compare_recipes(first, other, tta, rows) for other in others])
 
 
-def _corrected(found: list[Tested | str]) -> list[Tested | str]:
-    tested = iter(statistics.corrected([one for one in found if not isinstance(one, str)]))
-    return [one if isinstance(one, str) else next(tested) for one in found]
+def _corrected(results: list[Comparison | str]) -> list[Comparison | str]:
+    tested = iter(statistics.holm_corrected([result for result in results if not isinstance(result, str)]))
+    return [result if isinstance(result, str) else next(tested) for result in results]
 
 
-def _pair(first: Run, second: Run, tta: str, rows: str) -> Paired | str:
-    judged = _on_shared_faces([first, second], tta, rows)
-    if isinstance(judged, str):
-        return judged
-    one, other = judged
-    return statistics.compare(one.labels, one.predicted, other.predicted, _classes(first))
+def _compare_runs(first: Run, second: Run, tta: str, rows: str) -> PairedComparison | str:
+    predictions = _on_shared_faces([first, second], tta, rows)
+    if isinstance(predictions, str):
+        return predictions
+    one, other = predictions
+    return statistics.compare_predictions(one.labels, one.predicted, other.predicted, len(first.record.labels))
 
 
-def _recipes(first: Sequence[Run], second: Sequence[Run], tta: str, rows: str) -> Recipes | str:
+def _compare_recipes(first: Sequence[Run], second: Sequence[Run], tta: str, rows: str) -> RecipeComparison | str:
     if min(len(first), len(second)) < 2:
-        return "one seed tells nothing of chance"
-    judged = _on_shared_faces([*first, *second], tta, rows)
-    if isinstance(judged, str):
-        return judged
-    figures = [_figures(one, _classes(first[0])) for one in judged]
+        return "a single seed does not show the variation between seeds"
+    predictions = _on_shared_faces([*first, *second], tta, rows)
+    if isinstance(predictions, str):
+        return predictions
+    scores = [_accuracy_and_f1(one, len(first[0].record.labels)) for one in predictions]
     accuracy, macro_f1 = (
-        statistics.welch(reached[: len(first)], reached[len(first) :]) for reached in zip(*figures, strict=True)
+        statistics.welch(values[: len(first)], values[len(first) :]) for values in zip(*scores, strict=True)
     )
-    return Recipes(len(judged[0].rows), len(first), len(second), accuracy, macro_f1)
+    return RecipeComparison(len(predictions[0].rows), len(first), len(second), accuracy, macro_f1)
 
 
 def _on_shared_faces(runs: Sequence[Run], tta: str, rows: str) -> list[Predictions] | str:
-    """What each run made of the faces that all judged, in one order; or why nothing can be held against the first."""
+    """Return each run's predictions on the faces that all runs share, in one order; or why they cannot be compared."""
     first, *others = runs
-    labels = list(first.record["config"]["labels"].items())
-    if any(run.record["data"]["digest"] != first.record["data"]["digest"] for run in others):
-        return "it was judged on other data"
-    if any(list(run.record["config"]["labels"].items()) != labels for run in others):
-        return "it tells other classes apart"
-    judged = [read_predictions(run, tta) for run in runs]
-    if rows == "clean":
-        judged = [one.of(one.clean) for one in judged]
-    shared = reduce(np.intersect1d, [one.rows for one in judged])
+    labels = list(first.record.labels.items())
+    if any(run.record.data["digest"] != first.record.data["digest"] for run in others):
+        return "it was evaluated on other data"
+    if any(list(run.record.labels.items()) != labels for run in others):
+        return "it has other classes"
+    predictions = [read_predictions(run, tta) for run in runs]
+    if rows == "deduplicated":
+        predictions = [one.select(one.deduplicated) for one in predictions]
+    shared = reduce(np.intersect1d, [one.rows for one in predictions])
     if len(shared) == 0:
-        return "it was judged on other faces"
-    aligned = [_in_order_of(shared, one) for one in judged]
+        return "it was evaluated on other faces"
+    aligned = [one.select(np.intersect1d(shared, one.rows, return_indices=True)[2]) for one in predictions]
     for run, one in zip(runs, aligned, strict=True):
         if (one.labels != aligned[0].labels).any():
-            raise UserError(f"{first.folder} and {run.folder} give the same faces other labels; one is damaged.")
+            raise UserError(f"{first.folder} and {run.folder} label the same faces differently; one is damaged.")
     return aligned
 
 
-def _in_order_of(rows: NDArray[np.integer], judged: Predictions) -> Predictions:
-    _, _, at = np.intersect1d(rows, judged.rows, return_indices=True)
-    return Predictions(rows, judged.labels[at], judged.clean[at], judged.predicted[at])
-
-
-def _figures(judged: Predictions, classes: int) -> tuple[float, float]:
-    """Accuracy and macro F1."""
-    truth, predicted = (torch.from_numpy(column.astype(np.int64)) for column in (judged.labels, judged.predicted))
-    scores = class_scores(confusion_matrix(truth, predicted, classes))
+def _accuracy_and_f1(predictions: Predictions, num_classes: int) -> tuple[float, float]:
+    labels, predicted = (
+        torch.from_numpy(column.astype(np.int64)) for column in (predictions.labels, predictions.predicted)
+    )
+    scores = class_scores(confusion_matrix(labels, predicted, num_classes))
     return float(scores.accuracy), float(scores.macro_f1)
-
-
-def _classes(run: Run) -> int:
-    return len(run.record["config"]["labels"])

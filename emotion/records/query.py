@@ -13,15 +13,15 @@ from omegaconf import OmegaConf
 
 from emotion.errors import UserError
 from emotion.io.atomic import write_text
-from emotion.records.run_folder import STATES, RunState
+from emotion.records.run_folder import STATES, Run, folder_size
 
 TAGS = "tags.json"
-FIGURES: dict[str, Callable[[RunState], float]] = {
-    "val": lambda run: run.record.get("best", {}).get("score", math.nan),
+FIGURES: dict[str, Callable[[Run], float]] = {
+    "val": lambda run: run.record.best.get("score", math.nan),
     "test": lambda run: _test(run),
-    "epochs": lambda run: run.record.get("epochs", math.nan),
-    "minutes": lambda run: run.record.get("fit_seconds", math.nan) / 60,
-    "mb": lambda run: size(run.folder) / 1e6,
+    "epochs": lambda run: run.record.epochs or math.nan,
+    "minutes": lambda run: (run.record.fit_seconds or math.nan) / 60,
+    "mb": lambda run: folder_size(run.folder) / 1e6,
 }
 OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "!=": operator.ne, "<=": operator.le, ">=": operator.ge, "=": operator.eq, "<": operator.lt, ">": operator.gt,
@@ -36,13 +36,13 @@ class Condition(NamedTuple):
     sign: str
     value: Any
 
-    def holds(self, run: RunState) -> bool:
+    def holds(self, run: Run) -> bool:
         """Whether it does; never for what a run does not have."""
         if self.key in FIGURES:
             figure = FIGURES[self.key](run)
             found: Any = figure if math.isfinite(figure) else None
         else:
-            found = OmegaConf.select(OmegaConf.create(run.record.get("config", {})), self.key)
+            found = OmegaConf.select(OmegaConf.create(run.record.config), self.key)
         if isinstance(found, str) and self.sign in ("=", "!="):
             return fnmatchcase(found, str(self.value)) == (self.sign == "=")
         try:
@@ -67,7 +67,7 @@ def conditions(text: str | None) -> list[Condition]:
     return [Condition(match[1], match[2], _value(match[3])) for _, match in found if match]
 
 
-def matching(runs: Sequence[RunState], asked: Mapping[str, Any]) -> list[RunState]:
+def matching(runs: Sequence[Run], asked: Mapping[str, Any]) -> list[Run]:
     """The runs that `name`, `state`, `tagged` and `where` leave.
 
     Raises:
@@ -80,7 +80,7 @@ def matching(runs: Sequence[RunState], asked: Mapping[str, Any]) -> list[RunStat
         run
         for run in runs
         if (not states or run.state in states)
-        and fnmatchcase(str(run.record.get("config", {}).get("name", "")), str(asked["name"] or "*"))
+        and fnmatchcase(run.record.name, str(asked["name"] or "*"))
         and tagged <= set(tags(run.folder))
         and all(condition.holds(run) for condition in held)
     ]
@@ -106,16 +106,6 @@ def retag(folder: Path, add: Sequence[str], drop: Sequence[str]) -> None:
     write_text(folder / TAGS, json.dumps([tag for tag in now if tag not in drop]) + "\n")
 
 
-def size(folder: Path) -> int:
-    """Bytes below a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def is_drawn(run: RunState) -> bool:
-    """Whether it was trained on faces that this package draws."""
-    return str(run.record.get("data", {}).get("source", "")).startswith("synthetic")
-
-
 def words(value: str | Sequence[str] | None) -> list[str]:
     """One word or several."""
     if value is None:
@@ -123,9 +113,9 @@ def words(value: str | Sequence[str] | None) -> list[str]:
     return [str(value)] if isinstance(value, str | int | float) else [str(one) for one in value]
 
 
-def _test(run: RunState) -> float:
-    scores = (run.record.get("scores") or {}).get("test", {})
-    return scores["none"]["all"]["accuracy"][0] if scores else math.nan
+def _test(run: Run) -> float:
+    scores = run.record.test_scores
+    return float(scores["none"]["all"]["accuracy"][0]) if scores else math.nan
 
 
 def _value(text: str) -> Any:  # noqa: ANN401

@@ -1,113 +1,162 @@
-"""A run's folder: who works in it, and how far the run in it has come."""
+"""Folders of runs: lock one, read the state of the run in it, find runs."""
 
 import contextlib
+import glob
+import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from emotion.checkpoints.locate import LAST_CHECKPOINT
 from emotion.errors import UserError
-from emotion.io import digests
-from emotion.io.atomic import remove_partial
-from emotion.records import run_record
+from emotion.io.atomic import remove_partial, write_text
+from emotion.records.run_record import RECORD, RunRecord
 
-CONFIG, LOCK, FAILED = Path(".hydra/config.yaml"), ".lock", "failed.txt"
-PROBED = 1.0  # seconds that a lock may be held by somebody who only looks
+CONFIG, LOCK, ERROR_FILE = Path(".hydra/config.yaml"), ".lock", "error.txt"
+LOCK_TIMEOUT = 1.0  # seconds; `_is_locked` of another process may hold the lock for a moment
 STATES = ("finished", "pruned", "running", "failed", "stopped", "empty")
 
 
-class InUse(UserError):
-    """Another process works in the folder."""
+class RunLocked(UserError):
+    """Another process uses the folder."""
 
 
-class RunState(NamedTuple):
-    """A run, however far it has come."""
+class Run(NamedTuple):
+    """A run in its folder.
+
+    Attributes:
+        folder: The run's folder.
+        record: The run's record; empty if there is none yet.
+        state: One of `STATES`.
+        error: Why the run failed.
+    """
 
     folder: Path
-    record: dict[str, Any]  # empty where it has none yet
-    state: str  # of STATES
-    why: str = ""  # it failed
+    record: RunRecord
+    state: str = "finished"
+    error: str = ""
 
 
 @contextlib.contextmanager
-def alone_in(run_dir: Path) -> Iterator[None]:
-    """Hold the folder for this process, which may ask again; a process that ends in any way holds it no longer.
+def lock_run(run_dir: Path) -> Iterator[None]:
+    """Lock the folder for this process, which may lock it again. The lock ends with the process.
 
     Raises:
-        InUse: another process does.
+        RunLocked: Another process holds the lock.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     path = (run_dir / LOCK).absolute()
     lock = FileLock(path, is_singleton=True)
     try:
-        lock.acquire(timeout=PROBED)
+        lock.acquire(timeout=LOCK_TIMEOUT)
     except Timeout:
-        who = "another process"
-        with contextlib.suppress(FileNotFoundError):  # let go this very moment
-            who = path.read_text().strip() or who
-        raise InUse(f"{run_dir} is in use by {who}; wait, or stop it.") from None
+        owner = "another process"
+        with contextlib.suppress(FileNotFoundError):  # released in this moment
+            owner = path.read_text().strip() or owner
+        raise RunLocked(f"{run_dir} is in use by {owner}; wait for it or stop it.") from None
     try:
         path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
         remove_partial(run_dir, run_dir / CONFIG.parent, run_dir / LAST_CHECKPOINT.parent)
         yield
     finally:
-        if lock.lock_counter == 1:  # ours alone: while it is held, nobody else can take what is removed
+        if lock.lock_counter == 1:  # remove the file while the lock is held, so that no other process has locked it
             path.unlink(missing_ok=True)
         lock.release()
-        with contextlib.suppress(OSError):  # a refused run leaves no folder, any other is not empty
+        with contextlib.suppress(OSError):  # remove the folder if the run wrote nothing to it
             run_dir.rmdir()
 
 
-def keep_config(cfg: DictConfig, run_dir: Path) -> None:
-    """Leave in the folder what the run is composed of, from which `resume=` composes it again."""
-    kept = cfg.copy()
-    kept.resume = None
+def write_config(cfg: DictConfig, run_dir: Path) -> None:
+    """Write the run's config, from which `resume=` composes it again."""
+    config = cfg.copy()
+    config.resume = None
     (run_dir / CONFIG).parent.mkdir(parents=True, exist_ok=True)
-    digests.write_yaml(run_dir / CONFIG, OmegaConf.to_yaml(kept))
+    write_text(run_dir / CONFIG, OmegaConf.to_yaml(config))
 
 
-def read(folder: Path) -> RunState:
-    """The run in a folder.
+def read_run(folder: Path) -> Run:
+    """Return the run in a folder.
 
     Raises:
-        UserError: its record is none.
+        UserError: Its record cannot be read.
     """
-    record = run_record.read_record(folder) or {}
-    failed = folder / FAILED
-    if record.get("scores") is not None:
-        return RunState(folder, record, "finished")
-    if record.get("pruned"):
-        return RunState(folder, record, "pruned")
-    if _in_use(folder):
-        return RunState(folder, record, "running")
-    if failed.is_file():
-        return RunState(folder, record, "failed", failed.read_text(encoding="utf-8").strip())
-    return RunState(folder, record, "stopped" if record or (folder / LAST_CHECKPOINT).is_file() else "empty")
+    record = RunRecord.read(folder)
+    error_file = folder / ERROR_FILE
+    if record and record.scores is not None:
+        return Run(folder, record, "finished")
+    if record and record.pruned:
+        return Run(folder, record, "pruned")
+    is_empty = record is None and not (folder / LAST_CHECKPOINT).is_file()
+    record = record or RunRecord()
+    if _is_locked(folder):
+        return Run(folder, record, "running")
+    if error_file.is_file():
+        return Run(folder, record, "failed", error_file.read_text(encoding="utf-8").strip())
+    return Run(folder, record, "empty" if is_empty else "stopped")
 
 
-def below(root: Path) -> list[RunState]:
-    """Every run below a folder, itself included, in the order of their names."""
-    folders = {path.parent for path in root.rglob(run_record.RECORD)} | {path.parent for path in root.rglob(FAILED)}
+def find_runs(root: Path) -> list[Run]:
+    """Return every run in or below a folder, sorted by folder."""
+    folders = {path.parent for name in (RECORD, ERROR_FILE) for path in root.rglob(name)}
     folders |= {path.parent.parent for path in root.rglob(str(CONFIG))}
-    return [read(folder) for folder in sorted(folders)]
+    return [read_run(folder) for folder in sorted(folders)]
 
 
-def _in_use(folder: Path) -> bool:
+def find_finished(sources: Sequence[str]) -> list[Run]:
+    """Return the finished runs in or below folders and patterns, copies of a run once; print how many are unfinished.
+
+    Raises:
+        UserError: A source has no finished run, or a record lacks a field.
+    """
+    found: dict[str, Run] = {}
+    for source in sources:
+        folders = [Path(source)] if Path(source).exists() else [Path(name) for name in sorted(glob.glob(source))]
+        paths = [path for folder in folders for path in sorted(folder.rglob(RECORD))]
+        runs = [Run(path.parent, record) for path in paths if (record := RunRecord.read(path.parent)) is not None]
+        finished = [run for run in runs if run.record.scores]
+        if not finished:
+            state = f"{len(runs)} unfinished" if runs else "none" if folders else "no such folder"
+            raise UserError(f"{source}: expected finished runs, whose {RECORD} holds scores; found {state}.")
+        if unfinished := len(runs) - len(finished):
+            print(f"{source}: left out {unfinished} unfinished", flush=True)
+        for run in finished:
+            if missing := run.record.missing_fields():
+                raise UserError(f"{run.folder / RECORD} has no {', '.join(missing)}; another version wrote it.")
+            found.setdefault(json.dumps(run.record.to_dict(), sort_keys=True), run)
+    return list(found.values())
+
+
+def display_names(runs: Sequence[Run]) -> list[str]:
+    """Return the shortest distinct names: the runs' names, with their seeds, with their folders, or their paths."""
+    choices = (
+        [run.record.name for run in runs],
+        [f"{run.record.name} seed={run.record.seed}" for run in runs],
+        [f"{run.record.name} {run.folder.name}" for run in runs],
+    )
+    return next((names for names in choices if len(set(names)) == len(runs)), [str(run.folder) for run in runs])
+
+
+def folder_size(folder: Path) -> int:
+    """Return the bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _is_locked(folder: Path) -> bool:
     path = (folder / LOCK).absolute()
     if not path.is_file():
         return False
     lock = FileLock(path, is_singleton=True)
-    if lock.is_locked:  # by ourselves
+    if lock.is_locked:  # by this process
         return True
     try:
         with lock.acquire(timeout=0):
             return False
     except Timeout:
         return True
-    except OSError:  # not ours to lock
+    except OSError:  # no permission to lock it
         return False

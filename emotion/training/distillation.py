@@ -1,80 +1,81 @@
-"""Knowledge distillation: a student learns a trained teacher's probabilities besides the labels.
+"""Knowledge distillation: a student learns the probabilities of a trained teacher in addition to the labels.
 
 Hinton et al. 2015, https://arxiv.org/abs/1503.02531.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from omegaconf import MISSING
 from torch import Tensor
 from torch.nn.functional import kl_div
 
-from emotion.checkpoints.load import Loaded, check_classes, load_checkpoint
+from emotion.checkpoints.load import LoadedCheckpoint, check_classes, load_checkpoint
 from emotion.classifier import EmotionClassifier
-from emotion.config.compose import listed
-from emotion.config.instantiate import build
+from emotion.config.compose import as_list
+from emotion.config.instantiate import instantiate
 from emotion.errors import UserError
+from emotion.io.digests import file_digest
 
 
-def teacher_of(settings: Mapping[str, Any], classes: Sequence[str]) -> "Teacher":
-    """The runs or checkpoints that `settings["teacher"]` names, as one teacher; the rest are `Teacher`'s settings.
+def load_teacher(settings: Mapping[str, Any], classes: Sequence[str]) -> "Teacher":
+    """Load the runs or checkpoints `settings["teacher"]` as one teacher; the other settings are arguments of `Teacher`.
 
     Raises:
-        UserError: none is named, one is missing, or one does not tell `classes` apart.
+        UserError: No teacher is given, one is missing, or one has other classes.
     """
-    figures = dict(settings)
-    named = figures.pop("teacher", None)
-    if not named or named == MISSING:
+    arguments = dict(settings)
+    sources = arguments.pop("teacher", None)
+    if not sources:
         raise UserError(
-            "distillation.teacher names no teacher; expected the folder of a run, a .ckpt file or several of them: "
+            "distillation.teacher is not given; expected a run folder, a .ckpt file or several of them: "
             "distillation.teacher=RUN or distillation.teacher=[RUN,RUN]."
         )
     try:
-        loaded = [load_checkpoint(source) for source in listed(named)]
+        checkpoints = [load_checkpoint(source) for source in as_list(sources)]
     except UserError as error:
         raise UserError(f"distillation.teacher: {error}") from error
-    for one in loaded:
-        check_classes(one.path, one.classifier.classes, classes)
-    teacher: Teacher = build({**figures, "_target_": f"{__name__}.Teacher"}, loaded)
+    for checkpoint in checkpoints:
+        check_classes(checkpoint.path, checkpoint.classifier.classes, classes)
+    teacher: Teacher = instantiate({**arguments, "_target_": f"{__name__}.Teacher"}, checkpoints)
     return teacher
 
 
 class Teacher:
-    """Trained classifiers, in evaluation mode and without gradients, whose mean a student learns.
+    """Trained classifiers whose mean probabilities a student learns; they get no gradients.
 
-    It is no part of the student: no module, so in no state_dict, and shared by the student's deep copies.
+    The teacher is not a module, so it is in no state_dict of the student and deep copies of the student share it.
 
     Args:
-        loaded: the classifiers; they move to the student's device at first use.
-        temperature: divides the logits of both: the higher, the more the less likely classes count.
-        weight: of the teacher in the loss, from 0 to 1; the labels have the rest.
+        checkpoints: The classifiers; they move to the student's device at first use.
+        temperature: Divides the logits of student and teacher; a higher one gives unlikely classes more weight.
+        weight: Weight of the teacher in the loss, from 0 to 1; the labels have the rest.
 
     Raises:
-        ValueError: a temperature or weight out of range.
+        ValueError: The temperature or the weight is out of range.
     """
 
-    def __init__(self, loaded: Sequence[Loaded], temperature: float = 4.0, weight: float = 0.5) -> None:
+    def __init__(self, checkpoints: Sequence[LoadedCheckpoint], temperature: float = 4.0, weight: float = 0.5) -> None:
         if not 0 < temperature < float("inf") or not 0 <= weight <= 1:
-            raise ValueError(f"temperature={temperature}, weight={weight}; expected above 0, and from 0 to 1.")
-        self.loaded, self.temperature, self.weight = loaded, temperature, weight
-        for one in loaded:
-            one.classifier.eval().requires_grad_(False)
+            raise ValueError(
+                f"temperature={temperature}, weight={weight}; expected a temperature above 0, a weight from 0 to 1."
+            )
+        self.checkpoints, self.temperature, self.weight = checkpoints, temperature, weight
+        for classifier in self.classifiers:
+            classifier.eval().requires_grad_(False)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Teacher":
         return self
 
     @property
     def classifiers(self) -> list[EmotionClassifier]:
-        """The trained classifiers that teach."""
-        return [one.classifier for one in self.loaded]
+        """The trained classifiers."""
+        return [checkpoint.classifier for checkpoint in self.checkpoints]
 
     def loss(self, label_loss: Tensor, logits: Tensor, faces: Tensor) -> Tensor:
-        """(1 - weight) of the labels' loss () and weight T^2 KL(teacher || student), of logits (B, K), faces as below.
+        """Return (1 - weight) label_loss + weight T^2 KL(teacher || student) for logits (B, K).
 
-        T^2 keeps the size of the second part's gradient, which falls with the temperature squared.
+        T^2 compensates for the gradient of the second term, which shrinks with T^2.
         """
         student = (logits.float() / self.temperature).log_softmax(-1)
         divergence = kl_div(student, self.probabilities(faces), reduction="batchmean")
@@ -82,23 +83,18 @@ class Teacher:
 
     @torch.no_grad()
     def probabilities(self, faces: Tensor) -> Tensor:
-        """Faces (B, 1 or 3, S, S) from 0 to 1 to the mean of the softened probabilities (B, K)."""
+        """Return the teachers' mean softened probabilities (B, K) for faces (B, 1 or 3, S, S) from 0 to 1."""
         softened = []
         for classifier in self.classifiers:
             classifier.to(faces.device)
-            takes = classifier.preprocess
-            logits = classifier(takes.finish(takes.reduce(faces)))
+            preprocess = classifier.preprocess
+            logits = classifier(preprocess.finish(preprocess.reduce(faces)))
             softened.append((logits.float() / self.temperature).softmax(-1))
         return torch.stack(softened).mean(0)
 
     def description(self) -> dict[str, Any]:
-        """For the run record: how it teaches, and each checkpoint's path, epoch and digest."""
+        """Return the settings and each checkpoint's path, epoch and SHA-256 for the run record."""
         teachers = [
-            {
-                "path": str(one.path),
-                "epoch": one.epoch,
-                "sha256": hashlib.sha256(one.path.read_bytes()).hexdigest(),
-            }
-            for one in self.loaded
+            {"path": str(one.path), "epoch": one.epoch, "sha256": file_digest(one.path)} for one in self.checkpoints
         ]
         return {"temperature": self.temperature, "weight": self.weight, "teachers": teachers}

@@ -1,4 +1,4 @@
-"""What becomes of a run's best epoch: its temperature, its scores on test, its pictures."""
+"""Evaluate the best epoch of a run: fit its temperature on validation, score it on test, write the figures."""
 
 from pathlib import Path
 from typing import Any
@@ -10,59 +10,68 @@ from emotion.checkpoints.ensemble import Ensemble
 from emotion.checkpoints.load import load_checkpoint, set_temperature
 from emotion.checkpoints.locate import BEST_CHECKPOINT
 from emotion.data.datamodule import EmotionDataModule
-from emotion.data.transforms.tta import averaged
-from emotion.evaluation.score import asked, score_rows
-from emotion.metrics.calibration import expected_calibration_error, fitted_temperature, negative_log_likelihood
-from emotion.records import run_record
+from emotion.data.transforms.tta import mean_probabilities
+from emotion.evaluation.score import batched_inference, score_rows
+from emotion.metrics.calibration import expected_calibration_error, fit_temperature, negative_log_likelihood
+from emotion.records.predictions import write_predictions
+from emotion.records.run_record import RunRecord
 from emotion.reporting import artifacts, tables
-
-Settings = dict[str, Any]
 
 
 def calibrate(
     run_dir: Path, data: EmotionDataModule, device: torch.device, precision: str | int = "32-true"
-) -> Settings | None:
-    """Fit the best checkpoint's temperature on the validation rows, store it there, and say what it does to them.
+) -> dict[str, Any] | None:
+    """Fit the temperature of the best checkpoint on the validation rows and store it in the checkpoint.
 
-    Its logits are taken as they are, whatever temperature it holds: a second time finds the same. None where the run
-    saved no best checkpoint, as without that callback.
+    The logits are not divided by a stored temperature, so fitting again gives the same result.
+
+    Returns:
+        The temperature, and NLL and ECE on validation before and after; None if the run has no best checkpoint.
     """
     path = run_dir / BEST_CHECKPOINT
     if not path.is_file():
         return None
     classifier, rows = load_checkpoint(path).classifier.to(device), data.split.val
-    classifier.tune(channels_last=True)
-    logits = asked(lambda pixels: classifier.logits(pixels).squeeze(0), data.faces.images, rows, device, precision)
+    classifier.optimize_for_device(channels_last=True)
+
+    def infer(pixels: torch.Tensor) -> torch.Tensor:
+        return classifier.logits(pixels).squeeze(0)
+
+    logits = batched_inference(infer, data.faces.images, rows, device, precision)
     labels = torch.from_numpy(data.labels[rows])
-    temperature = fitted_temperature(logits, labels)
+    temperature = fit_temperature(logits, labels)
     set_temperature(path, temperature)
-    found = [averaged(logits[None], t) for t in (1.0, temperature)]
+    before_after = [mean_probabilities(logits[None], t) for t in (1.0, temperature)]
     validation = {
-        "nll": [float(negative_log_likelihood(one, labels).mean()) for one in found],
-        "ece": [float(expected_calibration_error(one, labels)) for one in found],
+        "nll": [float(negative_log_likelihood(probabilities, labels).mean()) for probabilities in before_after],
+        "ece": [float(expected_calibration_error(probabilities, labels)) for probabilities in before_after],
     }
     return {"temperature": temperature, "validation": validation, "n": len(rows)}
 
 
-def score(record: Settings, data: EmotionDataModule, trainer: Trainer) -> Settings:
-    """Score the best epoch on test, plainly and with the configured views; print and draw what there is to see."""
-    settings = record["config"]
-    run_dir, best = Path(settings["run_dir"]), record["best"]
-    judge = Ensemble([load_checkpoint(run_dir)]).to(trainer.strategy.root_device)
-    tta = tuple(dict.fromkeys(("none", settings["tta"])))
+def evaluate_on_test(record: RunRecord, data: EmotionDataModule, trainer: Trainer) -> dict[str, Any]:
+    """Score the best epoch on test with and without TTA, print the scores and write figures and predictions."""
+    run_dir, best = Path(record.config["run_dir"]), record.best
+    ensemble = Ensemble([load_checkpoint(run_dir)]).to(trainer.strategy.root_device)
+    tta = tuple(dict.fromkeys(("none", record.config["tta"])))
     print(f"scoring {len(data.split.test):,} test faces, tta={' and '.join(tta)} ...", flush=True)
-    judged = score_rows(
-        judge, data.faces.images, data.labels, data.split.test, data.split.train, tta, trainer.precision, data.votes
+    results = score_rows(
+        ensemble, data.faces.images, data.labels, data.split.test, data.split.train, tta, trainer.precision, data.votes
     )
-    scores = {tta: found.scores for tta, found in judged.items()}
-    stand_in = " (SYNTHETIC faces)" if record["data"]["stand_in"] else ""
-    title = f"test{stand_in}: epoch {best['epoch'] + 1}, chosen by {best['metric']} {best['score']:.4f}"
-    title += f", temperature {judge.temperatures[0]:.3g}"
+    scores = {name: result.scores for name, result in results.items()}
+    synthetic = " (SYNTHETIC faces)" if record.is_synthetic else ""
+    title = (
+        f"test{synthetic}: epoch {best['epoch'] + 1}, chosen by {best['metric']} {best['score']:.4f}, "
+        f"temperature {ensemble.temperatures[0]:.3g}"
+    )
     tables.print_scores(title, scores)
-    written = artifacts.save_scores(run_dir, "test", scores["none"], data.classes, title)
-    written += artifacts.save_pictures(run_dir, "test", judged["none"], data.faces.images, data.classes, title)
-    written += [*artifacts.save_history(run_dir, best["epoch"]), artifacts.save_label_map(run_dir, data.classes)]
-    written += [run_record.write_predictions(run_dir, judged)]
-    artifacts.log_hyperparameters(trainer.loggers, settings, scores)
+    written = [
+        *artifacts.save_scores(run_dir, "test", scores["none"], data.classes, title),
+        *artifacts.save_figures(run_dir, "test", results["none"], data.faces.images, data.classes, title),
+        *artifacts.save_history(run_dir, best["epoch"]),
+        artifacts.save_label_map(run_dir, data.classes),
+        write_predictions(run_dir, results),
+    ]
+    artifacts.log_hyperparameters(trainer.loggers, record.config, scores)
     print("\n".join(f"wrote {path}" for path in [*written, run_dir / "record.json"]))
     return {"test": scores}

@@ -1,43 +1,42 @@
-"""Checks before a long run: does a batch pass, do the weights fit the classes, do gradients flow, can it learn at all?
+"""Checks before a long run: batch shapes, class weights, the loss, gradients, and whether the network can learn.
 
 python -m emotion.train model=NAME debug=preflight
 """
 
 import copy
-import json
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from torch import Tensor, nn
 
 from emotion.classifier import EmotionClassifier
-from emotion.config.instantiate import build
+from emotion.config.instantiate import instantiate
 from emotion.data.datamodule import SHUFFLED, EmotionDataModule
 from emotion.errors import UserError
-from emotion.io.atomic import write_text
-from emotion.records import run_record
+from emotion.io.atomic import write_json
+from emotion.records.run_record import provenance
 from emotion.reporting.tables import print_table
-from emotion.runtime.hardware import description
+from emotion.runtime.hardware import device_name
+from emotion.training import setup
+from emotion.training.config import TrainConfig
 
-Settings = Mapping[str, Any]
-
-MEAN, DEVIATION = 0.4, 3.0  # pixels left at 0 to 1 (0.51, 0.26) fail both, those left at 0 to 255 by far
-LOGITS = 0.6  # deviation s of untrained logits: torch's linear layers make sqrt(1/3) of unit features. The loss of n
-# faces then exceeds that of equal logits by s^2 / 2, give or take s / sqrt(n).
-IMBALANCE = 1.5  # weights are of the source's faces, and the rows that a split leaves differ from them a little
+MAX_MEAN, MAX_STD_FACTOR = 0.4, 3.0  # pixels that are not normalised fail both: 0.51 and 0.26 if from 0 to 1
+LOGIT_STD = 0.6  # of an untrained network: torch's linear layers give sqrt(1/3) for unit features. The loss of n faces
+# exceeds that of equal logits by LOGIT_STD^2 / 2, with a standard error of LOGIT_STD / sqrt(n).
+MAX_IMBALANCE = 1.5  # class weights count the faces of the source, and a split's own counts differ a little
 
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at, and what was seen."""
+    """A check and its result."""
 
     name: str
     found: str
@@ -45,103 +44,113 @@ class Check:
     ok: bool
 
 
-class ByClass(NamedTuple):
-    """Training faces, faces that the sampler draws in an epoch, weight in the loss: (K,) each."""
+class ClassCounts(NamedTuple):
+    """By class, (K,) each: training faces, faces that the sampler draws in an epoch, weight in the loss."""
 
     faces: Tensor
-    drawn: Tensor
+    sampled: Tensor
     weights: Tensor
 
 
-def preflight(classifier: EmotionClassifier, data: EmotionDataModule, settings: Settings, run_dir: Path) -> float:
-    """Check copies of a run's parts, print what was found, write preflight.json; the share of faces learnt by heart.
+def preflight(config: TrainConfig) -> float:
+    """Check the run of a config instead of training it; see `check_run`."""
+    L.seed_everything(config.seed, verbose=False)
+    data, _ = setup.make_data(config)
+    classifier = setup.make_classifier(config, data)
+    setup.load_weights(classifier, config)
+    return check_run(classifier, data, setup.resolve_precision(config, classifier))
 
-    Learning takes the longest and is tried only where all else is well.
+
+def check_run(classifier: EmotionClassifier, data: EmotionDataModule, config: TrainConfig) -> float:
+    """Check copies of a run's parts, print the results and write preflight.json.
+
+    Learning a few faces by heart takes longest and is tried only if the other checks pass.
+
+    Returns:
+        The share of the faces that were learned.
 
     Raises:
-        UserError: a check has failed.
+        UserError: A check failed, or a setting is out of range.
     """
-    asked = settings["preflight"]
-    if min(asked[name] for name in ("faces", "batch_size", "steps", "accuracy")) <= 0 or asked["accuracy"] > 1:
-        raise UserError(f"preflight={asked}; expected faces, batch_size and steps from 1, accuracy above 0, at most 1.")
+    settings = config.preflight
+    if min(settings[name] for name in ("faces", "batch_size", "steps", "accuracy")) <= 0 or settings["accuracy"] > 1:
+        raise UserError(
+            f"preflight={settings}; expected positive faces, batch_size and steps, accuracy above 0 and at most 1."
+        )
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    by_class = counted(classifier, data)
-    classes = class_table(by_class, data.classes)
+    counts = count_classes(classifier, data)
+    classes = class_table(counts, data.classes)
     print_table(f"{len(data.split.train):,} training faces", classes)
-    checks = [*class_checks(by_class, data.classes), *batch_checks(classifier, data, settings)]
-    share = 0.0
+    checks = [*class_checks(counts, data.classes), *batch_checks(classifier, data, config)]
+    learned = 0.0
     if all(check.ok for check in checks):
-        share, check = learning_check(classifier, data, settings)
+        learned, check = learning_check(classifier, data, config)
         checks.append(check)
     rows = [{"check": c.name, "found": c.found, "expected": c.expected, "ok": "yes" if c.ok else "NO"} for c in checks]
-    name = settings["model"].get("backbone") or settings["model"]["_target_"].rsplit(".", 1)[-1]
-    where = f"{description(settings['trainer']['accelerator'])}, {settings['trainer']['precision']}"
-    print_table(f"{name}, {where}", rows, left=4)
-    result = {
-        "command": run_record.command(),
-        "commit": run_record.commit(),
-        "config": dict(settings),
-        "classes": classes,
-    }
-    run_dir.mkdir(parents=True, exist_ok=True)
-    path = run_dir / "preflight.json"
-    write_text(path, json.dumps(result | {"checks": [asdict(check) for check in checks]}, indent=2) + "\n")
+    device = device_name(config.trainer["accelerator"])
+    print_table(f"{config.network}, {device}, {config.trainer['precision']}", rows, left=4)
+    path = Path(config.run_dir) / "preflight.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    result = {"config": config.to_dict(), "classes": classes, "checks": [asdict(check) for check in checks]}
+    write_json(path, provenance() | result)
     print(f"wrote {path}", flush=True)
-    if failing := [f"{c.name} (found {c.found}; expected {c.expected})" for c in checks if not c.ok]:
-        untried = "" if checks[-1].name.startswith("overfit") else " Whether it learns was not tried."
-        raise UserError(f"preflight: {len(failing)} of {len(checks)} checks failed: {', '.join(failing)}.{untried}")
-    return share
+    if failed := [f"{c.name} (found {c.found}; expected {c.expected})" for c in checks if not c.ok]:
+        untried = "" if checks[-1].name.startswith("overfit") else " Learning was not tried."
+        raise UserError(f"preflight: {len(failed)} of {len(checks)} checks failed: {', '.join(failed)}.{untried}")
+    return learned
 
 
-def counted(classifier: EmotionClassifier, data: EmotionDataModule) -> ByClass:
-    """The run's own; a loss without weights weighs each class 1."""
-    drawn = torch.cat([batch.rows for batch in data.train_dataloader()]).numpy()
-    faces, seen = (np.bincount(data.labels[rows], minlength=len(data.classes)) for rows in (data.split.train, drawn))
+def count_classes(classifier: EmotionClassifier, data: EmotionDataModule) -> ClassCounts:
+    """Count the run's faces by class; a loss without weights weighs each class 1."""
+    sampled = torch.cat([batch.rows for batch in data.train_dataloader()]).numpy()
+    faces, drawn = (np.bincount(data.labels[rows], minlength=len(data.classes)) for rows in (data.split.train, sampled))
     weight = getattr(classifier.criterion, "weight", None)
     weights = torch.ones(len(data.classes)) if weight is None else weight.detach().cpu()
-    return ByClass(torch.from_numpy(faces).double(), torch.from_numpy(seen).double(), weights.double())
+    return ClassCounts(torch.from_numpy(faces).double(), torch.from_numpy(drawn).double(), weights.double())
 
 
-def class_table(by_class: ByClass, classes: Sequence[str]) -> list[dict[str, str]]:
-    """A row a class, with its share of the faces and of the loss: faces drawn times weight."""
-    loss = by_class.drawn * by_class.weights
-    columns = (by_class.faces, by_class.faces / by_class.faces.sum(), *by_class[1:], loss / loss.sum())
-    names = ("faces", "share %", "drawn an epoch", "weight", "of the loss %")
-    formats = ("{:,.0f}", "{:.1%}", "{:,.0f}", "{:.4g}", "{:.1%}")
+def class_table(counts: ClassCounts, classes: Sequence[str]) -> list[dict[str, str]]:
+    """Return a row per class, with its share of the faces and of the loss (faces sampled times weight)."""
+    loss = counts.sampled * counts.weights
+    columns = {
+        "faces": ("{:,.0f}", counts.faces),
+        "share %": ("{:.1f}", 100 * counts.faces / counts.faces.sum()),
+        "sampled per epoch": ("{:,.0f}", counts.sampled),
+        "weight": ("{:.4g}", counts.weights),
+        "share of loss %": ("{:.1f}", 100 * loss / loss.sum()),
+    }
     return [
-        {"class": name, **{n: f.format(v).rstrip("%") for n, f, v in zip(names, formats, row, strict=True)}}
-        for name, row in zip(classes, torch.stack(columns, 1).tolist(), strict=True)
+        {"class": name} | {column: form.format(float(values[i])) for column, (form, values) in columns.items()}
+        for i, name in enumerate(classes)
     ]
 
 
-def class_checks(by_class: ByClass, classes: Sequence[str]) -> Iterator[Check]:
-    """Every class is there; its weight is one, and the weights do not add to what imbalance the sampler leaves."""
-    absent = [name for name, n in zip(classes, by_class.faces, strict=True) if not n]
+def class_checks(counts: ClassCounts, classes: Sequence[str]) -> Iterator[Check]:
+    """Check that no class is absent, weights are valid, and weights do not increase the sampler's imbalance."""
+    absent = [name for name, n in zip(classes, counts.faces, strict=True) if not n]
     yield Check("classes: absent", ", ".join(absent) or "none", "none", not absent)
-    sound = bool((by_class.weights.isfinite() & (by_class.weights > 0)).all())
-    yield Check("classes: weights", _range(by_class.weights), "finite, above 0", sound)
-    drawn = by_class.drawn.clamp(min=1)
-    before, after = (float(n.max() / n.min()) for n in (drawn, drawn * by_class.weights))
-    found = f"{after:.3g}, as drawn {before:.3g}"
-    expected = f"at most {IMBALANCE} x as drawn"
-    yield Check("classes: imbalance", found, expected, after <= IMBALANCE * before)
+    valid = bool((counts.weights.isfinite() & (counts.weights > 0)).all())
+    yield Check("classes: weights", _range(counts.weights), "finite, above 0", valid)
+    sampled = counts.sampled.clamp(min=1)
+    before, after = (float(n.max() / n.min()) for n in (sampled, sampled * counts.weights))
+    found, expected = f"{after:.3g}, sampled {before:.3g}", f"at most {MAX_IMBALANCE} x sampled"
+    yield Check("classes: imbalance", found, expected, after <= MAX_IMBALANCE * before)
 
 
-def batch_checks(classifier: EmotionClassifier, data: EmotionDataModule, settings: Settings) -> Iterator[Check]:
-    """One training batch through network and loss and back, as the run would take it."""
-    trainer = _trainer(settings)
+def batch_checks(classifier: EmotionClassifier, data: EmotionDataModule, config: TrainConfig) -> Iterator[Check]:
+    """Check one training batch, forward and backward, as the run would compute it."""
+    trainer = _make_trainer(config)
     device, plugin = trainer.strategy.root_device, trainer.precision_plugin
     trial = copy.deepcopy(classifier)
     plugin.convert_module(trial).to(device).train()
-    trial.tune(channels_last=settings["channels_last"])
-    rows = next(iter(data.train_dataloader()))
-    faces, targets = data.fetch(rows._replace(rows=rows.rows.to(device)))
-    wanted = (len(rows.rows), settings["input"]["channels"], *2 * [settings["input"]["size"]])
-    yield Check("forward: faces", _shape(faces), " x ".join(map(str, wanted)), faces.shape == wanted)
-    mean, deviation = float(faces.mean()), float(faces.std())
-    near = abs(mean) <= MEAN and 1 / DEVIATION <= deviation <= DEVIATION
-    expected = f"0 +- {MEAN}, {1 / DEVIATION:.2f} to {DEVIATION:g}"
-    yield Check("forward: mean, std", f"{mean:.2f}, {deviation:.2f}", expected, near)
+    trial.optimize_for_device(channels_last=config.channels_last)
+    batch = next(iter(data.train_dataloader()))
+    faces, targets = data.fetch(batch._replace(rows=batch.rows.to(device)))
+    yield _shape_check("faces", faces, (len(batch.rows), config.input["channels"], *2 * [config.input["size"]]))
+    mean, std = float(faces.mean()), float(faces.std())
+    normalised = abs(mean) <= MAX_MEAN and 1 / MAX_STD_FACTOR <= std <= MAX_STD_FACTOR
+    expected = f"0 +- {MAX_MEAN}, {1 / MAX_STD_FACTOR:.2f} to {MAX_STD_FACTOR:g}"
+    yield Check("forward: mean, std", f"{mean:.2f}, {std:.2f}", expected, normalised)
     try:
         with plugin.train_step_context():
             logits = trial(faces)
@@ -151,70 +160,71 @@ def batch_checks(classifier: EmotionClassifier, data: EmotionDataModule, setting
     except (RuntimeError, ValueError, IndexError) as error:  # shapes, types or labels that do not fit
         yield Check("forward and back", str(error).splitlines()[0], "no error", False)
         return
-    wanted = (len(faces), len(data.classes))
-    yield Check("forward: logits", _shape(logits), " x ".join(map(str, wanted)), logits.shape == wanted)
+    yield _shape_check("logits", logits, (len(faces), len(data.classes)))
     yield Check("forward: range", _range(logits.detach()), "finite", bool(logits.isfinite().all()))
-    found = float(loss.detach())
-    said = f"{found:.3f}; ln {len(data.classes)} = {math.log(len(data.classes)):.3f}"
-    spread = LOGITS**2 / 2 + 3 * LOGITS / math.sqrt(effective(trial.criterion, targets))
-    near_by = settings["preflight"]["loss"] or spread
-    expected = f"{uniform:.3f} +- {near_by:.2f}, uniform"  # as logits that are all equal have it
-    yield Check("forward: loss", said, expected, abs(found - uniform) <= near_by)
-    yield from _gradient_checks(trial.net, settings["trainer"].get("gradient_clip_val"))
+    num_classes, value = len(data.classes), float(loss.detach())
+    tolerance = config.preflight["loss"]
+    if not tolerance:
+        tolerance = LOGIT_STD**2 / 2 + 3 * LOGIT_STD / math.sqrt(effective_size(trial.criterion, targets))
+    found, expected = (
+        f"{value:.3f}; ln {num_classes} = {math.log(num_classes):.3f}",
+        f"{uniform:.3f} +- {tolerance:.2f}",
+    )
+    yield Check("forward: loss", found, f"{expected}, uniform", abs(value - uniform) <= tolerance)
+    yield from _gradient_checks(trial.net, config.trainer.get("gradient_clip_val"))
 
 
-def effective(criterion: nn.Module, targets: Tensor) -> float:
-    """How many equally weighted faces vary as much in their mean as these."""
+def effective_size(criterion: nn.Module, targets: Tensor) -> float:
+    """Return how many equally weighted faces have a mean loss of the same variance as these targets."""
     weight = getattr(criterion, "weight", None)
     if weight is None:
         return len(targets)
-    each = weight[targets] if targets.ndim == 1 else targets @ weight
-    return float(each.sum() ** 2 / (each**2).sum())
+    weights = weight[targets] if targets.ndim == 1 else targets @ weight
+    return float(weights.sum() ** 2 / (weights**2).sum())
 
 
-def _gradient_checks(net: nn.Module, bound: float | None) -> Iterator[Check]:
-    learning = {name: p for name, p in net.named_parameters() if p.requires_grad}
-    lacking = [name for name, p in learning.items() if p.grad is None]
+def learning_check(classifier: EmotionClassifier, data: EmotionDataModule, config: TrainConfig) -> tuple[float, Check]:
+    """Let a copy learn a few faces by heart with the recipe's optimiser at a constant rate; return the share learned."""
+    settings = config.preflight
+    batch_size = min(settings["batch_size"], config.batch_size)
+    changes = {"overfit": settings["faces"], "batch_size": batch_size, "sampler": SHUFFLED}
+    few = EmotionDataModule(**{**data.hparams, **changes})
+    few.setup()
+    trial = copy.deepcopy(classifier)
+    trial.hparams["scheduler"] = {}
+    trial.optimize_for_device(channels_last=config.channels_last)
+    epochs = max(1, settings["steps"] // len(few.train_dataloader()))
+    threshold = settings["accuracy"] - 1e-6
+    stop = EarlyStopping("val/acc", mode="max", patience=epochs + 1, stopping_threshold=threshold)
+    trainer = _make_trainer(config, epochs, [stop])
+    trainer.fit(trial, datamodule=few)
+    learned = float(trainer.callback_metrics["val/acc"])
+    found = f"{100 * learned:.1f} % after {trainer.global_step} steps"
+    expected = f"{100 * settings['accuracy']:.0f} % within {epochs * len(few.train_dataloader())} steps"
+    return learned, Check(f"overfit {len(few.split.train)} faces", found, expected, learned >= threshold)
+
+
+def _gradient_checks(net: nn.Module, clip_value: float | None) -> Iterator[Check]:
+    trained = {name: parameter for name, parameter in net.named_parameters() if parameter.requires_grad}
+    lacking = [name for name, parameter in trained.items() if parameter.grad is None]
     yield Check("gradient: lacking", ", ".join(lacking) or "none", "none", not lacking)
-    norms = {name: float(p.grad.norm()) for name, p in learning.items() if p.grad is not None}
+    norms = {name: float(parameter.grad.norm()) for name, parameter in trained.items() if parameter.grad is not None}
     broken = [name for name, norm in norms.items() if not math.isfinite(norm)]
     yield Check("gradient: not finite", ", ".join(broken) or "none", "none", not broken)
-    parts: dict[str, list[float]] = {}
-    for name, norm in norms.items():
-        parts.setdefault(name.split(".")[0], []).append(norm)
-    for name, inside in parts.items():
-        yield Check(f"gradient: {name}", f"{math.hypot(*inside):.3g}", "above 0", math.hypot(*inside) > 0)
+    for part in dict.fromkeys(name.partition(".")[0] for name in norms):
+        norm = math.hypot(*(norm for name, norm in norms.items() if name.partition(".")[0] == part))
+        yield Check(f"gradient: {part}", f"{norm:.3g}", "above 0", norm > 0)
     total = math.hypot(*norms.values())
-    clipped = f", clipped to {bound:g}" if bound and total > bound else ""
-    expected = f"above 0; clip at {bound:g}" if bound else "above 0; never clipped"
+    clipped = f", clipped to {clip_value:g}" if clip_value and total > clip_value else ""
+    expected = f"above 0; clip at {clip_value:g}" if clip_value else "above 0; never clipped"
     yield Check("gradient: all", f"{total:.3g}{clipped}", expected, total > 0 and math.isfinite(total))
 
 
-def learning_check(classifier: EmotionClassifier, data: EmotionDataModule, settings: Settings) -> tuple[float, Check]:
-    """Whether a copy learns a few faces by heart with the recipe's optimiser, its rates constant; the share learnt."""
-    asked = settings["preflight"]
-    size = min(asked["batch_size"], settings["batch_size"])
-    given = {"overfit": asked["faces"], "batch_size": size, "sampler": SHUFFLED}
-    few = EmotionDataModule(**{**data.hparams, **given})
-    trial = copy.deepcopy(classifier)
-    trial.hparams["scheduler"] = {}
-    trial.tune(channels_last=settings["channels_last"])
-    few.setup()
-    passes = max(1, asked["steps"] // len(few.train_dataloader()))
-    stop = EarlyStopping("val/acc", mode="max", patience=passes + 1, stopping_threshold=asked["accuracy"] - 1e-6)
-    trainer = _trainer(settings, max_epochs=passes, callbacks=[stop])
-    trainer.fit(trial, datamodule=few)
-    share = float(trainer.callback_metrics["val/acc"])
-    found = f"{100 * share:.1f} % after {trainer.global_step} steps"
-    expected = f"{100 * asked['accuracy']:.0f} % within {passes * len(few.train_dataloader())} steps"
-    return share, Check(f"overfit {len(few.split.train)} faces", found, expected, share >= asked["accuracy"] - 1e-6)
-
-
-def _trainer(settings: Settings, max_epochs: int = 1, callbacks: Sequence[Callback] = ()) -> Trainer:
-    """The run's own in what rules a step, silent and without a trace in all else."""
-    ruling = ("_target_", "accelerator", "precision", "gradient_clip_val", "gradient_clip_algorithm")
-    trainer: Trainer = build(
-        {name: value for name, value in settings["trainer"].items() if name in ruling},
+def _make_trainer(config: TrainConfig, max_epochs: int = 1, callbacks: Sequence[Callback] = ()) -> L.Trainer:
+    """Return a trainer that steps like the run's, but prints and writes nothing."""
+    names = ("_target_", "accelerator", "precision", "gradient_clip_val", "gradient_clip_algorithm")
+    trainer: L.Trainer = instantiate(
+        {name: value for name, value in config.trainer.items() if name in names},
         devices=1,
         max_epochs=max_epochs,
         callbacks=list(callbacks),
@@ -227,8 +237,9 @@ def _trainer(settings: Settings, max_epochs: int = 1, callbacks: Sequence[Callba
     return trainer
 
 
-def _shape(values: Tensor) -> str:
-    return " x ".join(map(str, values.shape))
+def _shape_check(name: str, values: Tensor, expected: Sequence[int]) -> Check:
+    found, wanted = (" x ".join(map(str, shape)) for shape in (values.shape, expected))
+    return Check(f"forward: {name}", found, wanted, found == wanted)
 
 
 def _range(values: Tensor) -> str:

@@ -1,141 +1,154 @@
-"""Whether a run may go on in its folder, and from where."""
+"""Resume a run: check that it may continue, and find the checkpoint to continue from."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emotion.checkpoints.load import PREVIOUS_CHECKPOINT, check_classes, read_checkpoint
 from emotion.checkpoints.locate import LAST_CHECKPOINT
-from emotion.data.sources import locate
+from emotion.data.sources import select_source
 from emotion.errors import UserError
-from emotion.records import run_record
+from emotion.records.recipe import recipe_differences
+from emotion.records.run_record import RunRecord
+from emotion.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from emotion.classifier import EmotionClassifier
     from emotion.data.datamodule import EmotionDataModule
 
-Settings = dict[str, Any]
-BY_DIGEST = ("source", "split", "cache_dir")
-"""What a run's data is described by, and known by its digest."""
-LIES = ("path", "root", "train", "val", "test", "votes", "data_dir")
-"""Settings of a source that say where it lies, which may be elsewhere on another machine."""
+COMPARED_BY_DIGEST = ("source", "split", "cache_dir")
+"""Hyper-parameters of the data module that may differ between machines; its state has digests of the data."""
+LOCATION_KEYS = ("path", "root", "train", "val", "test", "votes", "data_dir")
+"""Settings of a data source that say where it is, which may differ between machines."""
 
 
-def resumed(settings: Settings, run_dir: Path, *, first: bool) -> Settings:
-    """The settings with `resume` decided: `auto` is the folder of the run where that has a checkpoint, else None.
+def resolve_resume(config: TrainConfig, run_dir: Path, *, rank_zero: bool) -> TrainConfig:
+    """Return the config with `resume=auto` replaced: the run's folder if it has a checkpoint, else None.
 
-    Only the `first` of a run's processes asks whose folder it is: the others find what it has written.
+    Only rank 0 looks at the record: by the time the other processes start, rank 0 has written this run's.
 
     Raises:
-        UserError: the folder holds a run of other settings, or one that nobody asked to go on with.
+        UserError: The folder contains a run with other settings, or a run that was not to be resumed.
     """
-    former = run_record.read_record(run_dir) or {} if first else {}
-    if settings["resume"] == "auto":
-        check_recipe(former, settings)
-        return settings | {"resume": str(run_dir) if (run_dir / LAST_CHECKPOINT).is_file() else None}
-    if former and not settings["resume"]:
+    previous = RunRecord.read(run_dir) if rank_zero else None
+    if config.resume == "auto":
+        if previous:
+            check_recipe(previous, config)
+        return replace(config, resume=str(run_dir) if (run_dir / LAST_CHECKPOINT).is_file() else None)
+    if previous and not config.resume:
         raise UserError(
-            f"{run_dir} holds a run already. Go on with it by resume={run_dir}, or give another folder: "
+            f"{run_dir} already contains a run. Resume it with resume={run_dir}, or choose another folder: "
             f"hydra.run.dir=FOLDER."
         )
-    return settings
+    return config
 
 
-def goes_no_further(former: Settings | None, settings: Settings) -> bool:
-    """Whether a run that is resumed has all its epochs, and only its scores are missing.
+def is_fit_complete(previous: RunRecord, config: TrainConfig) -> bool:
+    """Return whether a resumed run has trained all its epochs, so that only its scores are missing.
 
     Raises:
-        UserError: nothing is missing, or its learning rates are laid out for another number of epochs.
+        UserError: Nothing is missing, or the learning rate schedule was made for another number of epochs.
     """
-    if former is None:
-        return False
-    before, now = (config["trainer"]["max_epochs"] for config in (former["config"], settings))
-    if former.get("scores") is not None and before >= now:
-        on = "raise trainer.max_epochs"
-        if settings["scheduler"].get("interval") == "step":  # laid out for these epochs
-            on = f"start another run with model.weights={settings['run_dir']}"
-        raise UserError(f"{settings['run_dir']} is finished after {former['epochs']} epochs; to train on, {on}.")
-    if settings["scheduler"].get("interval") == "step" and before != now:
+    epochs, max_epochs = previous.config["trainer"]["max_epochs"], config.trainer["max_epochs"]
+    by_step = config.scheduler.get("interval") == "step"
+    if previous.scores is not None and epochs >= max_epochs:
+        advice = f"start another run with model.weights={config.run_dir}" if by_step else "raise trainer.max_epochs"
+        raise UserError(f"{config.run_dir} is finished after {previous.epochs} epochs; to train longer, {advice}.")
+    if by_step and epochs != max_epochs:
         raise UserError(
-            f"{settings['run_dir']}: its learning rates are laid out for {before} epochs, not for {now}; "
-            f"start another run."
+            f"{config.run_dir}: its learning rate schedule was made for {epochs} epochs, found "
+            f"trainer.max_epochs={max_epochs}; start another run."
         )
-    return "best" in former and before >= now
+    return bool(previous.best) and epochs >= max_epochs
 
 
-def last_good(run_dir: Path, classifier: "EmotionClassifier", data: "EmotionDataModule") -> Path:
-    """The checkpoint that a run goes on from: its last one; where that is damaged or another run's, the one before.
+def latest_valid_checkpoint(run_dir: Path, classifier: "EmotionClassifier", data: "EmotionDataModule") -> Path:
+    """Return the last checkpoint, or the one before if the last is damaged or belongs to another run.
 
     Raises:
-        UserError: there is none, or none that is good.
+        UserError: There is no valid checkpoint.
     """
     reasons: list[str] = []
     for path in (run_dir / LAST_CHECKPOINT, run_dir / PREVIOUS_CHECKPOINT):
         try:
             if path.is_file():
-                epoch = _checked(path, classifier, data)
+                epoch = _check_checkpoint(path, classifier, data)
                 if reasons:
-                    print(f"{reasons[0]}\nGoing on from {path}, of epoch {epoch + 1}.", flush=True)
+                    print(f"{reasons[0]}\nResuming from {path}, epoch {epoch + 1}.", flush=True)
                 return path
         except UserError as error:
             reasons.append(str(error))
     if reasons:
         raise UserError("\n".join(dict.fromkeys(reasons)))
-    raise UserError(f"{run_dir} has no {LAST_CHECKPOINT}: it stopped before its first checkpoint. Start it anew.")
+    raise UserError(f"{run_dir} has no {LAST_CHECKPOINT}: it stopped before its first checkpoint. Start another run.")
 
 
-def _checked(path: Path, classifier: "EmotionClassifier", data: "EmotionDataModule") -> int:
-    """The epoch of a checkpoint that is of this run: the same network, recipe, seed and data."""
-    content = read_checkpoint(path)
-    check_classes(path, content["hyper_parameters"]["classes"], data.classes)
-    data.load_state_dict(content["EmotionDataModule"])
-    pairs = ((content["hyper_parameters"], classifier.hparams), (content["datamodule_hyper_parameters"], data.hparams))
-    for theirs, own in pairs:
-        differing = [key for key in theirs if key not in BY_DIGEST and theirs[key] != own.get(key)]
+def check_recipe(previous: RunRecord, config: TrainConfig) -> None:
+    """Check that the run in the folder has the recipe, data and seed of `config`; raises UserError if not."""
+    if not previous.config:
+        return
+    expected = config if config.labels else replace(config, labels=previous.labels)  # labels=source
+    differing = recipe_differences(previous.config, expected.to_dict())
+    if _without_locations(previous.config["data"]) != _without_locations(config.data):
+        differing.append("data")
+    differing += [key for key in ("seed", "tta") if previous.config[key] != getattr(config, key)]
+    if differing:
+        raise _another_folder(config, f"contains a run with another {', '.join(differing)}")
+
+
+def check_source(previous: RunRecord, config: TrainConfig) -> None:
+    """Check that a run on synthetic faces is not resumed on real ones or vice versa; raises UserError if it is."""
+    reader = select_source(config.data).config
+    while isinstance(reader.get("source"), Mapping):
+        reader = reader["source"]
+    if previous.is_synthetic != (reader["_target_"] == "emotion.data.readers.synthetic.read"):
+        raise _another_folder(config, f"was trained on {previous.data['source']}, now data={reader['_target_']}")
+
+
+def check_teachers(previous: dict[str, Any] | None, current: dict[str, Any] | None) -> None:
+    """Check that a resumed run has the teachers that it started with, wherever their files are.
+
+    Raises:
+        UserError: They differ.
+    """
+    before, after = (distillation["teachers"] if distillation else [] for distillation in (previous, current))
+    if [teacher["sha256"] for teacher in before] != [teacher["sha256"] for teacher in after]:
+        names = [
+            ", ".join(f"{teacher['path']} (epoch {teacher['epoch'] + 1})" for teacher in teachers) or "none"
+            for teachers in (after, before)
+        ]
+        raise UserError(
+            "distillation.teacher: found {}; the run started with {}, a file with another SHA-256. Restore that "
+            "teacher, or start another run.".format(*names)
+        )
+
+
+def _check_checkpoint(path: Path, classifier: "EmotionClassifier", data: "EmotionDataModule") -> int:
+    """Check that a checkpoint has the run's network, recipe, seed and data; return its epoch."""
+    checkpoint = read_checkpoint(path)
+    check_classes(path, checkpoint.classes, data.classes)
+    data.load_state_dict(checkpoint.data_state)
+    for stored, own in (
+        (checkpoint.hyper_parameters, classifier.hparams),
+        (checkpoint.data_hyper_parameters, data.hparams),
+    ):
+        differing = [key for key in stored if key not in COMPARED_BY_DIGEST and stored[key] != own.get(key)]
         if differing:
             raise UserError(
-                f"{path} is of another run: its {', '.join(differing)} is not this one's. Restore it from a copy, or "
-                f"start a new run."
+                f"{path} belongs to another run: it has another {', '.join(differing)}. Restore it from a copy, or "
+                f"start another run."
             )
-    return int(content["epoch"])
+    return checkpoint.epoch
 
 
-def check_recipe(former: Settings, settings: Settings) -> None:
-    """Raises UserError where a run would go on in the folder of one of other settings."""
-    if not former:
-        return
-    asked = settings if settings["labels"] else settings | {"labels": former["config"]["labels"]}  # which the data has
-    differing = run_record.differing(former["config"], asked)
-    differing += [] if _of_data(former["config"]["data"]) == _of_data(settings["data"]) else ["data"]
-    differing += [key for key in ("seed", "tta") if former["config"][key] != settings[key]]
-    if differing:
-        raise UserError(
-            f"{settings['run_dir']} holds a run with another {', '.join(differing)}; give another folder: "
-            f"hydra.run.dir=FOLDER, of a sweep hydra.sweep.dir=FOLDER."
-        )
-
-
-def check_stand_in(former: Settings, settings: Settings) -> None:
-    """Raises UserError where drawn faces stood in for data that is there by now, or the other way round."""
-    if former["data"]["stand_in"] != locate(settings["data"]).stand_in:
-        raise UserError(
-            f"{settings['run_dir']} was trained on {former['data']['source']}, which is not what is found now; give "
-            f"another folder: hydra.run.dir=FOLDER, of a sweep hydra.sweep.dir=FOLDER."
-        )
-
-
-def _of_data(config: object) -> object:
-    """What a source is, wherever it lies."""
+def _without_locations(config: object) -> object:
     if not isinstance(config, dict):
         return config
-    return {key: _of_data(value) for key, value in config.items() if key not in LIES}
+    return {key: _without_locations(value) for key, value in config.items() if key not in LOCATION_KEYS}
 
 
-def check_teachers(began: Settings | None, now: Settings | None) -> None:
-    """Raises UserError where a run would go on with other teachers than it began with, wherever they lie by now."""
-    before, after = (taught["teachers"] if taught else [] for taught in (began, now))
-    if [one["sha256"] for one in before] != [one["sha256"] for one in after]:
-        said = (", ".join(f"{one['path']} (epoch {one['epoch'] + 1})" for one in some) for some in (after, before))
-        raise UserError(
-            "distillation.teacher: found {}; the run began with {}, and not with the same file. "
-            "Bring that back, or start a new run.".format(*(names or "none" for names in said))
-        )
+def _another_folder(config: TrainConfig, found: str) -> UserError:
+    return UserError(
+        f"{config.run_dir} {found}; choose another folder: hydra.run.dir=FOLDER, or hydra.sweep.dir=FOLDER for a sweep."
+    )

@@ -1,229 +1,252 @@
-"""The parts of a run, from its config: what training and its bench are made of."""
+"""Build the parts of a training run from its config."""
 
 import logging
 import sys
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig, OmegaConf
 
-from emotion.checkpoints.checkpoint_io import WholeFileIO
+from emotion.checkpoints.checkpoint_io import AtomicCheckpointIO
 from emotion.classifier import EmotionClassifier
-from emotion.config.compose import is_whole
-from emotion.config.instantiate import build, check_targets
+from emotion.config.instantiate import check_targets, instantiate
+from emotion.config.migrate import migrate
+from emotion.config.typed import typed
 from emotion.data.datamodule import EmotionDataModule
-from emotion.data.sources import locate, not_found
+from emotion.data.sources import select_source, synthetic_warning
 from emotion.data.transforms.tta import TTA
 from emotion.errors import UserError
 from emotion.metrics.classification import EPOCH_METRICS
-from emotion.runtime import distributed
-from emotion.runtime.hardware import can_compile, keep_memory, on_gpu, resolve_precision
-from emotion.runtime.precision import Verdict, choose_precision, verdict_of
-from emotion.training.distillation import teacher_of
+from emotion.records.run_record import RunRecord
+from emotion.runtime import distributed, hardware
+from emotion.runtime.precision import PrecisionReport, choose_precision, classifier_precision_report
+from emotion.training.config import TrainConfig
+from emotion.training.distillation import load_teacher
 
-if TYPE_CHECKING:  # timm takes its time
-    from emotion.training.pretrained import Loaded
+if TYPE_CHECKING:  # importing timm is slow
+    from emotion.training.pretrained import LoadedWeights
 
-Settings = dict[str, Any]
-MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
-"""Of torch.compile; reduce-overhead captures the network's passes as CUDA graphs."""
+METRICS = tuple(f"{stage}/{metric}" for stage in ("val", "train") for metric in EPOCH_METRICS)
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+"""Of torch.compile; reduce-overhead captures CUDA graphs."""
+
+Kind = TypeVar("Kind", bound=TrainConfig)
 
 
-def resolve(cfg: DictConfig, run_dir: Path) -> Settings:
-    """The config as plain values, checked; which precision `auto` is, only the network tells (`decide_precision`).
+def resolve(cfg: DictConfig, run_dir: Path) -> TrainConfig:
+    """Resolve and check the config of a run; see `resolve_as`."""
+    return resolve_as(TrainConfig, cfg, run_dir)
+
+
+def resolve_as(kind: type[Kind], cfg: DictConfig, run_dir: Path) -> Kind:
+    """Resolve a config into the dataclass `kind` and check it.
+
+    `trainer.precision` may stay "auto": only the network decides it, see `resolve_precision`.
 
     Raises:
-        UserError: it names what it may not, or the run is to be judged by a metric that it does not log.
+        UserError: A setting has a wrong type or value, or a `_target_` is not allowed.
     """
-    cfg = cfg.copy()
+    cfg = OmegaConf.create(migrate(OmegaConf.to_container(cfg)))
     cfg.run_dir = str(run_dir)
-    check_targets(OmegaConf.to_container(cfg, resolve=False))
+    check_targets(OmegaConf.to_container(cfg))
     if OmegaConf.is_missing(cfg, "name"):
         cfg.name = cfg.model._target_.split(".")[-2]
-    settings: Settings = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    logged = [f"{stage}/{metric}" for stage in ("val", "train") for metric in EPOCH_METRICS]
-    if settings["monitor"]["metric"] not in logged or settings["monitor"]["mode"] not in ("min", "max"):
-        raise UserError(
-            f"monitor={settings['monitor']}: expected a metric of {', '.join(logged)}, and mode max or min."
-        )
-    if not is_whole(settings["batch_size"], 1):
-        raise UserError(f"batch_size={settings['batch_size']}: expected a whole number from 1.")
-    if settings["tta"] not in TTA:
-        raise UserError(f"tta={settings['tta']}: expected {', '.join(TTA)}.")
-    return settings
+    if cfg.get("distillation") and OmegaConf.is_missing(cfg.distillation, "teacher"):
+        cfg.distillation.teacher = None  # `load_teacher` reports it
+    config = typed(cfg, kind)
+    if config.monitor["metric"] not in METRICS or config.monitor["mode"] not in ("min", "max"):
+        raise UserError(f"monitor={config.monitor}: expected a metric of {', '.join(METRICS)}, and mode max or min.")
+    if config.batch_size < 1:
+        raise UserError(f"batch_size={config.batch_size}: expected a positive integer.")
+    if config.tta not in TTA:
+        raise UserError(f"tta={config.tta}: expected {', '.join(TTA)}.")
+    return config
 
 
-def make_data(settings: Settings) -> tuple[EmotionDataModule, Settings]:
-    """The data module, set up, and what its source is; says so where that is only a stand-in."""
-    source = locate(settings["data"])
-    if source.stand_in:
-        print(f"*** {not_found(settings['data'])} ***\n", flush=True)
-    described = (
-        "labels", "split", "input", "augment", "mixup", "batch_size", "seed", "cache_dir", "sampler", "overfit",
-        "target",
-    )  # fmt: skip
-    given = {name: settings[name] for name in described if name in settings}  # an older run that goes on lacks some
-    data = EmotionDataModule(source=source.reader, mix=source.mix, **given)
+def make_data(config: TrainConfig) -> tuple[EmotionDataModule, dict[str, Any]]:
+    """Return the data module, set up, and the description of the data for the run record."""
+    source = select_source(config.data)
+    if source.is_synthetic:
+        print(f"*** {synthetic_warning(config.data)} ***\n", flush=True)
+    data = EmotionDataModule(
+        source=source.config,
+        mix=source.mix_percent,
+        labels=config.labels,
+        split=config.split,
+        input=config.input,
+        augment=config.augment,
+        mixup=config.mixup,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        cache_dir=config.cache_dir,
+        sampler=config.sampler,
+        overfit=config.overfit,
+        target=config.target,
+    )
     data.setup()
-    settings["labels"] = data.hparams["labels"]  # which labels=source leaves to the data
-    left_out = {"dropped": data.dropped} if data.dropped else {}
-    return data, data.described() | {"stand_in": source.stand_in} | left_out
+    excluded = {"exclusions": data.exclusions} if data.exclusions else {}
+    description = data.description()
+    return data, description | {"synthetic": description["source"].startswith("synthetic")} | excluded
 
 
-def make_classifier(settings: Settings, data: EmotionDataModule) -> EmotionClassifier:
-    """The classifier for the data's classes, its weights as they are drawn."""
-    described = ("input", "loss", "optimizer", "scheduler", "backbone_lr", "layer_decay")
+def make_classifier(config: TrainConfig, data: EmotionDataModule) -> EmotionClassifier:
+    """Return the classifier for the data's classes with random weights."""
     return EmotionClassifier(
-        model={name: value for name, value in settings["model"].items() if name != "weights"},
+        model={name: value for name, value in config.model.items() if name != "weights"},
         classes=data.classes,
         class_counts=data.class_counts.tolist(),
-        monitor=settings["monitor"]["metric"],
-        **{name: settings[name] for name in described if name in settings},
+        monitor=config.monitor["metric"],
+        input=config.input,
+        loss=config.loss,
+        optimizer=config.optimizer,
+        scheduler=config.scheduler,
+        backbone_lr=config.backbone_lr,
+        layer_decay=config.layer_decay,
     )
 
 
-def load_weights(classifier: EmotionClassifier, settings: Settings) -> "Loaded | None":
-    """Fill the network from `model.weights`; what was loaded, printed and for the record, None for drawn weights.
+def load_weights(classifier: EmotionClassifier, config: TrainConfig) -> "LoadedWeights | None":
+    """Load `model.weights` into the network, print and return which tensors were loaded; None for random weights.
 
     Raises:
-        UserError: from `load_into`.
+        UserError: The weights cannot be loaded.
     """
-    source = settings["model"]["weights"]
-    if source == "random":
+    if config.model["weights"] == "random":
         return None
     from emotion.training.pretrained import load_into
 
     logging.getLogger("timm").setLevel(logging.WARNING)
-    taken = settings["input"]["size"], settings["input"]["channels"]
-    loaded = load_into(classifier.net, source, *taken, classifier.classes)
+    size, channels = config.input["size"], config.input["channels"]
+    loaded = load_into(classifier.net, config.model["weights"], size, channels, classifier.classes)
     print(loaded, flush=True)
     return loaded
 
 
-def decide_precision(classifier: EmotionClassifier, settings: Settings, former: Settings | None = None) -> None:
-    """Make trainer.precision=auto bfloat16 where the network's layers, and a teacher's, are right and no slower in it.
-
-    A run that goes on (`former` is its record) does so in the precision that it began with. A network whose weights are
-    shared among processes need not fit one of them, and is not looked at.
-    """
-    trainer = settings["trainer"]
-    if trainer["precision"] != "auto":
-        return
-    trainer["precision"] = resolve_precision("auto", trainer["accelerator"])
-    if trainer["precision"] != "bf16-mixed":  # the machine does not compute in it
-        return
-    if former:
-        trainer["precision"] = former["machine"]["precision"]
-    elif not distributed.is_sharded(trainer):
-        computing = [classifier, *(classifier.teacher.classifiers if classifier.teacher else [])]
-        found = (verdict_on_bf16(one, settings) for one in computing)
-        trainer["precision"] = choose_precision(found, "trainer.precision")
-
-
-def verdict_on_bf16(classifier: EmotionClassifier, settings: Settings) -> Verdict:
-    """What is found of the layers of a network as it trains, or teaches."""
-    layout = torch.channels_last if settings["channels_last"] else torch.contiguous_format
-    asked = settings["batch_size"], layout, settings["trainer"]["accelerator"], settings["cache_dir"]
-    return verdict_of(classifier, *asked)
-
-
-def tune(classifier: EmotionClassifier, settings: Settings, *, short: bool) -> bool:
-    """Memory format and compilation as configured; whether the network is compiled, which a short run is not.
-
-    On a processor the memory of a step is kept for the next.
+def set_teacher(classifier: EmotionClassifier, config: TrainConfig) -> dict[str, Any] | None:
+    """Give the classifier the teacher of `distillation`; return its description for the run record, or None.
 
     Raises:
-        UserError: torch.compile has no such mode.
+        UserError: The teacher is missing or has other classes.
     """
-    accelerator = settings["trainer"]["accelerator"]
-    kind = "gpu" if on_gpu(accelerator) else "cpu"
-    wanted = settings["compile"][kind]
-    if wanted not in (True, False, *MODES):
-        raise UserError(f"compile.{kind}={wanted}: expected true, false, {', '.join(MODES)}.")
-    if kind == "cpu":
-        keep_memory()
-    compiled = bool(wanted) and not short and can_compile(accelerator)
-    mode = "default" if wanted is True else wanted
-    classifier.tune(channels_last=settings["channels_last"], compile_mode=mode if compiled else None)
-    return compiled
-
-
-def teach(classifier: EmotionClassifier, settings: Settings) -> Settings | None:
-    """Give the classifier the teacher that `distillation` names; what the record says of it, None without one.
-
-    Raises:
-        UserError: the teacher is missing, or tells other classes apart.
-    """
-    if not settings.get("distillation"):
+    if not config.distillation:
         return None
-    teacher = teacher_of(settings["distillation"], classifier.classes)
-    for one in teacher.loaded:
-        one.classifier.tune(channels_last=settings["channels_last"])
+    teacher = load_teacher(config.distillation, classifier.classes)
+    for member in teacher.classifiers:
+        member.optimize_for_device(channels_last=config.channels_last)
     classifier.set_teacher(teacher)
     return teacher.description()
 
 
-def make_trainer(settings: Settings, *, limited: bool) -> Trainer:
-    """The trainer with its callbacks and loggers; `limited` to `demo_minutes` of training."""
-    for library in ("lightning.pytorch", "lightning.fabric.utilities.distributed"):  # tips, devices, every process
+def resolve_precision(config: Kind, classifier: EmotionClassifier, previous: RunRecord | None = None) -> Kind:
+    """Return the config with `trainer.precision=auto` replaced by the best precision that the network allows.
+
+    That is bfloat16 if the machine computes the layers of the network and of its teachers in it accurately and no
+    slower. A resumed run keeps the precision of its record, `previous`. A sharded network is not measured: one process
+    need not have the memory for it.
+    """
+    precision = config.trainer["precision"]
+    if precision == "auto":
+        precision = hardware.resolve_precision("auto", config.trainer["accelerator"])
+        if precision == "bf16-mixed" and previous:
+            precision = previous.machine["precision"]
+        elif precision == "bf16-mixed" and not distributed.is_sharded(config.trainer):
+            classifiers = [classifier, *(classifier.teacher.classifiers if classifier.teacher else [])]
+            precision = choose_precision((precision_report(config, one) for one in classifiers), "trainer.precision")
+    return replace(config, trainer=config.trainer | {"precision": precision})
+
+
+def precision_report(config: TrainConfig, classifier: EmotionClassifier) -> PrecisionReport:
+    """Compare the layers of a network in bfloat16 and float32 as the run would compute them."""
+    memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+    accelerator = config.trainer["accelerator"]
+    return classifier_precision_report(classifier, config.batch_size, memory_format, accelerator, config.cache_dir)
+
+
+def optimize_for_device(classifier: EmotionClassifier, config: TrainConfig, *, may_compile: bool) -> bool:
+    """Set the memory format and compile the network as configured; return whether it is compiled.
+
+    Raises:
+        UserError: torch.compile has no such mode.
+    """
+    accelerator = config.trainer["accelerator"]
+    kind = "gpu" if hardware.uses_gpu(accelerator) else "cpu"
+    mode = config.compile[kind]
+    if mode not in (True, False, *COMPILE_MODES):
+        raise UserError(f"compile.{kind}={mode}: expected true, false, {', '.join(COMPILE_MODES)}.")
+    if kind == "cpu":
+        hardware.keep_freed_memory()
+    compiled = bool(mode) and may_compile and hardware.can_compile(accelerator)
+    compile_mode = ("default" if mode is True else mode) if compiled else None
+    classifier.optimize_for_device(channels_last=config.channels_last, compile_mode=compile_mode)
+    return compiled
+
+
+def make_trainer(config: TrainConfig, *, max_minutes: float | None = None) -> Trainer:
+    """Return the trainer with its callbacks and loggers; `max_minutes` limits the time of training.
+
+    Raises:
+        UserError: The settings do not fit the machine or each other.
+    """
+    for library in ("lightning.pytorch", "lightning.fabric.utilities.distributed"):  # tips, and a line per process
         logging.getLogger(library).setLevel(logging.WARNING)
-    parts = settings["callbacks"]
-    if not sys.stdout.isatty():  # in a log file the epoch table says it all
-        parts = {name: part for name, part in parts.items() if name != "progress_bar"}
-    asked = dict(settings["trainer"])
-    if asked.get("strategy") == "ddp" and "staged_unfreezing" in parts:
-        asked["strategy"] = "ddp_find_unused_parameters_true"  # what is frozen has no gradient to wait for
-    if asked["devices"] == -1 and not _accelerated(asked["accelerator"]):
+    callbacks, settings = config.callbacks, dict(config.trainer)
+    if not sys.stdout.isatty():  # a log file has the epoch table
+        callbacks = {name: callback for name, callback in callbacks.items() if name != "progress_bar"}
+    if settings.get("strategy") == "ddp" and "staged_unfreezing" in callbacks:
+        settings["strategy"] = "ddp_find_unused_parameters_true"  # frozen parameters have no gradients
+    has_accelerator = torch.accelerator.is_available() and settings["accelerator"] != "cpu"
+    if settings["devices"] == -1 and not has_accelerator:
         raise UserError(
-            "trainer.devices=-1 is one process for each accelerator, and this machine has none; "
-            "give their number: trainer.devices=2."
+            "trainer.devices=-1 starts one process per accelerator, and this machine has none; give the number of "
+            "processes: trainer.devices=2."
         )
-    if distributed.is_sharded(asked):
-        parts = _sharded(parts)
-    timer = Timer({"minutes": settings["demo_minutes"]} if limited else None, interval="epoch", verbose=False)
-    trainer: Trainer = build(
-        asked,
-        callbacks=[*(build(part) for part in parts.values()), timer],
-        logger=[build(part) for part in settings["logger"].values()],
-        plugins=[WholeFileIO(), *distributed.cluster(asked["devices"], asked.get("num_nodes", 1))],
-        enable_progress_bar="progress_bar" in parts,
-        enable_model_summary="model_summary" in parts,
-        enable_checkpointing=any("checkpoint" in name for name in parts),
+    if distributed.is_sharded(settings):
+        callbacks = _sharded_callbacks(callbacks)
+    timer = Timer(None if max_minutes is None else timedelta(minutes=max_minutes), interval="epoch", verbose=False)
+    trainer: Trainer = instantiate(
+        settings,
+        callbacks=[*(instantiate(callback) for callback in callbacks.values()), timer],
+        logger=[instantiate(logger) for logger in config.logger.values()],
+        plugins=[
+            AtomicCheckpointIO(),
+            *distributed.slurm_environment(settings["devices"], settings.get("num_nodes", 1)),
+        ],
+        enable_progress_bar="progress_bar" in callbacks,
+        enable_model_summary="model_summary" in callbacks,
+        enable_checkpointing=any("checkpoint" in name for name in callbacks),
     )
     return trainer
 
 
-def _accelerated(accelerator: str) -> bool:
-    return torch.accelerator.is_available() and accelerator != "cpu"
-
-
-def _sharded(parts: Settings) -> Settings:
-    """What is left of a run's callbacks where processes share the weights: none that looks at the whole network.
-
-    Raises:
-        UserError: the moving average of the weights is among them.
-    """
-    if "ema" in parts:
-        raise UserError(
-            "trainer=fsdp: no process holds the weights that callbacks.ema would average; take ~callbacks.ema."
-        )
-    left_out = [name for name in distributed.WHOLE_ALONE if name in parts]
-    if left_out:
-        print(f"left out, as no process holds the whole network: {', '.join(left_out)}", flush=True)
-    return {name: part for name, part in parts.items() if name not in left_out}
-
-
-def effective(trainer: Trainer, settings: Settings) -> Settings:
-    """What a step of the optimiser takes, over all processes; the rate is the configured one however many they are."""
-    size, batches = settings["batch_size"], trainer.accumulate_grad_batches
+def effective_batch(trainer: Trainer, config: TrainConfig) -> dict[str, Any]:
+    """Return the factors of the effective batch size for the run record, and the learning rate, which is not scaled."""
+    accumulated = trainer.accumulate_grad_batches
     return {
         "processes": trainer.world_size,
         "nodes": trainer.num_nodes,
-        "batch_size": size,
-        "accumulated": batches,
-        "effective_batch": size * batches * trainer.world_size,
-        "lr": settings["optimizer"]["lr"],
+        "batch_size": config.batch_size,
+        "accumulated": accumulated,
+        "effective_batch": config.batch_size * accumulated * trainer.world_size,
+        "lr": config.optimizer["lr"],
     }
+
+
+def _sharded_callbacks(callbacks: dict[str, Any]) -> dict[str, Any]:
+    """Remove the callbacks that need the whole network in one process.
+
+    Raises:
+        UserError: The moving average of the weights is among the callbacks.
+    """
+    if "ema" in callbacks:
+        raise UserError(
+            "trainer=fsdp: no process holds all weights, which callbacks.ema averages; remove it: ~callbacks.ema."
+        )
+    removed = [name for name in distributed.RANK_ZERO_NETWORK_CALLBACKS if name in callbacks]
+    if removed:
+        print(f"removed callbacks that need the whole network in one process: {', '.join(removed)}", flush=True)
+    return {name: callback for name, callback in callbacks.items() if name not in removed}

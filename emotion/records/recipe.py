@@ -1,0 +1,58 @@
+"""Recipes: the settings that decide the result of a training, apart from chance."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from omegaconf import MISSING
+
+from emotion.data.datamodule import SHUFFLED
+from emotion.data.splits import NO_EXCLUSIONS
+from emotion.records.run_folder import Run
+
+KEYS = (
+    "labels", "split", "sampler", "input", "augment", "model", "loss", "optimizer", "scheduler", "batch_size",
+    "monitor", "overfit", "mixup", "distillation", "backbone_lr", "layer_decay", "target",
+)  # fmt: skip
+TRAINER_KEYS = (
+    "max_epochs", "devices", "num_nodes", "gradient_clip_val", "accumulate_grad_batches", "limit_train_batches",
+    "limit_val_batches",
+)  # fmt: skip
+CALLBACKS = ("early_stopping", "staged_unfreezing", "ema")
+DEFAULTS = {"sampler": SHUFFLED, "mixup": {}, "layer_decay": 1.0, "target": "majority"}
+"""Of settings that the configs of older runs lack."""
+
+
+def recipe(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a run's config that decides the result of its training, apart from the seed."""
+    trainer = {key: config["trainer"].get(key) for key in TRAINER_KEYS}
+    if isinstance(trainer["devices"], list):  # device numbers
+        trainer["devices"] = len(trainer["devices"])
+    settings = {key: config.get(key, DEFAULTS.get(key)) for key in KEYS}
+    settings["model"] = {"weights": "random", **settings["model"]}
+    settings["split"] = {**NO_EXCLUSIONS, **settings["split"]}
+    return settings | {"trainer": trainer} | {name: config["callbacks"].get(name) for name in CALLBACKS}
+
+
+def recipe_differences(config: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    """Return the keys of the recipe that differ from `expected`, where a missing value (`???`) matches anything."""
+    found, wanted = recipe(config), recipe(expected)
+    return [key for key in wanted if not _matches(found[key], wanted[key])]
+
+
+def group_by_recipe(runs: Sequence[Run]) -> list[list[Run]]:
+    """Group runs of one recipe on the same data, keeping the first run of each seed and the order of the groups."""
+    groups: dict[str, dict[int, Run]] = {}
+    for run in runs:
+        data = run.record.data
+        mix = {key: data.get("mix", {}).get(key) for key in ("digest", "percent")}
+        excluded = (data.get("exclusions") or {}).get("digest")
+        key = json.dumps([recipe(run.record.config), data["digest"], mix, excluded], sort_keys=True)
+        groups.setdefault(key, {}).setdefault(run.record.seed, run)
+    return [list(group.values()) for group in groups.values()]
+
+
+def _matches(found: object, expected: object) -> bool:
+    if isinstance(found, dict) and isinstance(expected, dict):
+        return found.keys() == expected.keys() and all(_matches(found[key], expected[key]) for key in expected)
+    return expected in (MISSING, found)
