@@ -1,4 +1,4 @@
-"""How a verb meets the command line: Hydra composes its config, a user's mistake ends in one message."""
+"""Entry points of the verbs: compose the config with Hydra, report users' mistakes in one message."""
 
 import contextlib
 import errno
@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -19,161 +19,196 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from emotion.config import untrusted
-from emotion.config.compose import CONF, quote
+from emotion.config import overrides, untrusted
+from emotion.config.compose import CONF, compose, quote
+from emotion.config.migrate import migrate
 from emotion.errors import UserError
+from emotion.io.bounded import read_json_object
+from emotion.io.digests import RECORD
 from emotion.runtime.signals import handle_signals
 
 Result = TypeVar("Result")
 
-
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore")
-"""conf/hydra/launcher holds every setting of a plugin's of the same name, which Hydra checks it by and warns of."""
-TRACEBACKS = "HYDRA_FULL_ERROR"
-OF_THE_DISK = {
-    errno.ENOSPC: "Free some space; what was there before is as it was.",
-    errno.EDQUOT: "The quota is used up; what was there before is as it was.",
-    errno.EFBIG: "Files of that size are not allowed here; what was there before is as it was.",
-    errno.EROFS: "Choose a folder that can be written to: hydra.run.dir=FOLDER.",
-    errno.EACCES: "Choose a folder that can be written to: hydra.run.dir=FOLDER.",
-    errno.EPERM: "Choose a folder that can be written to: hydra.run.dir=FOLDER.",
-    errno.EEXIST: "A file is in the folder's place; choose another: hydra.run.dir=FOLDER.",
-    errno.ENAMETOOLONG: "A run's folder is named by what it sweeps over; sweep over less, or fewer at a time.",
+"""conf/hydra/launcher overrides plugins' configs of the same name, of which Hydra warns."""
+
+CHOOSE_FOLDER = "Choose a writable folder: hydra.run.dir=FOLDER."
+DISK_ERRORS = {
+    errno.ENOSPC: "Free some space; existing files are unchanged.",
+    errno.EDQUOT: "Your quota is used up; existing files are unchanged.",
+    errno.EFBIG: "The system does not allow files of that size; existing files are unchanged.",
+    errno.EROFS: CHOOSE_FOLDER,
+    errno.EACCES: CHOOSE_FOLDER,
+    errno.EPERM: CHOOSE_FOLDER,
+    errno.EEXIST: "A file has the folder's name; choose another folder: hydra.run.dir=FOLDER.",
+    errno.ENAMETOOLONG: "A run's folder is named after its swept settings; sweep over fewer.",
     errno.ENOTDIR: "Choose another folder: hydra.run.dir=FOLDER.",
 }
 OVERRIDE = re.compile(r"\+{0,2}(hydra/)?[\w.@]+=")
-OPTIONS_WITH_A_VALUE = (
+OPTIONS_WITH_VALUE = (
     *("--cfg", "-c", "--package", "-p", "--config-path", "-cp"),
     *("--config-name", "-cn", "--config-dir", "-cd", "--experimental-rerun"),
 )
 MULTIRUN = {"-m", "--multirun"}
-CHANGED_ON_RESUMING = (
-    "trainer.",
-    "callbacks.",
-    "logger.",
-    "compile.",
-    "tta=",
-    "demo_minutes=",
-    "distillation.teacher=",
+ALLOWED_ON_RESUME = (
+    *("trainer.", "callbacks.", "logger.", "compile."),
+    *("tta=", "synthetic_max_minutes=", "distillation.teacher="),
 )
 
 
 def verb(name: str) -> Callable[[Callable[[DictConfig], Result]], Callable[[], None]]:
-    """Makes a function of a config the entry point `python -m emotion.<name>`, composed from conf/<name>.yaml.
+    """Turn a function of a config into the entry point `python -m emotion.<name>`, composed from conf/<name>.yaml.
 
-    Exit status: 0 done, 2 the input is at fault (one message, no traceback), 130 Ctrl-C, 143 SIGTERM. In a sweep (-m) a
-    job's mistake is an exception, which leaves the other jobs to be run and ends in its message when they are through.
+    Exit status: 0 success, 2 user error (one message, no traceback), 130 Ctrl-C, 143 SIGTERM. In a sweep (-m) a job's
+    error is raised, so that the other jobs run before it is reported.
     """
 
     def decorate(task: Callable[[DictConfig], Result]) -> Callable[[], None]:
         @functools.wraps(task)
         def job(cfg: DictConfig) -> Result:
-            _quieten()
+            _silence_libraries()
             with handle_signals(), contextlib.nullcontext() if is_sweep_job() else report_errors():
-                return _leaving_no_empty_folder(task, cfg)
+                return _run_without_empty_folder(task, cfg)
 
-        composed: Callable[[], None] = hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)
+        run_hydra: Callable[[], None] = hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)
 
         @functools.wraps(task)
         def entry() -> None:
-            with report_errors(), _raising_what_goes_wrong():
-                untrusted.check_command(sys.argv[1:])
-                composed()
+            with report_errors(), _raise_hydra_errors():
+                untrusted.check_command(command_line())
+                overrides.check_additions(name, command_line())
+                try:
+                    run_hydra()
+                except (HydraException, ValueError) as error:
+                    if message := overrides.explain(name, command_line(), error):
+                        raise UserError(message) from error
+                    raise
 
         return entry
 
     return decorate
 
 
+def command_line() -> list[str]:
+    """Return the arguments of the verb."""
+    return sys.argv[1:]
+
+
+def set_command_line(arguments: Sequence[str]) -> None:
+    """Replace the arguments that Hydra, and Lightning for further processes, will read."""
+    sys.argv = [sys.argv[0], *arguments]
+
+
 def is_sweep_job() -> bool:
-    """Whether the verb under way is one job of several (-m)."""
+    """Return whether the running verb is one job of several (-m)."""
     return HydraConfig.get().mode is RunMode.MULTIRUN
 
 
-@contextlib.contextmanager
-def _raising_what_goes_wrong() -> Iterator[None]:
-    """Have Hydra raise what it would print; what it wants to be asked for a traceback is whose message is wanted."""
-    asked = os.environ.get(TRACEBACKS)
-    os.environ[TRACEBACKS] = "1"
-    try:
-        yield
-    finally:
-        if asked is None:
-            del os.environ[TRACEBACKS]
+def is_sweep_command() -> bool:
+    """Return whether the command line asks for a sweep."""
+    return any(argument in MULTIRUN or argument.startswith("sweep=") for argument in command_line())
 
 
 @contextlib.contextmanager
 def report_errors() -> Iterator[None]:
-    """What a person can mend ends in a message and a status; what only we can, in a traceback."""
+    """Print a user's error as one message and exit; errors of this program keep their traceback."""
     try:
         yield
     except UserError as error:
         _fail(str(error), 2)
     except MissingMandatoryValue as error:
-        _fail(f"{error.full_key}= is not given; --cfg job shows every setting, conf/ what each may be.", 2)
+        _fail(f"{error.full_key}= is missing; --cfg job lists every setting, conf/ explains them.", 2)
     except OmegaConfBaseException as error:
         _fail(f"config: {str(error).splitlines()[0]}", 2)
     except HydraException as error:
         _fail("\n".join(dict.fromkeys((str(error), str(error.__cause__ or error)))), 2)
-    except BrokenPipeError:  # whoever read the output, such as head, has left
+    except BrokenPipeError:  # the reader of the output, such as head, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
-        if error.errno not in OF_THE_DISK:
+        if error.errno not in DISK_ERRORS:
             raise
-        where = f" {error.filename}:" if error.filename else ""
-        _fail(f"cannot write{where} {os.strerror(error.errno).lower()}. {OF_THE_DISK[error.errno]}", 2)
+        path = f" {error.filename}:" if error.filename else ""
+        _fail(f"cannot write{path} {os.strerror(error.errno).lower()}. {DISK_ERRORS[error.errno]}", 2)
     except KeyboardInterrupt:
         _fail("stopped by Ctrl-C.", 128 + signal.SIGINT)
 
 
 def resume_in_place() -> None:
-    """Make `resume=RUN` on the command line compose RUN's own stored config and work in RUN.
+    """Make `resume=RUN` on the command line use RUN's stored config and folder.
 
-    Besides, only what does not change the run itself can be given: the rest is in the checkpoint and would be ignored.
+    Only settings that do not change the training itself may be added; the others are in the checkpoint.
     """
-    folders = [argument.removeprefix("resume=") for argument in sys.argv[1:] if argument.startswith("resume=")]
-    if "--config-path" in sys.argv and os.environ.get("LOCAL_RANK", "0") != "0":  # the first process started it,
-        sys.argv[1:] = [argument for argument in sys.argv[1:] if argument[:1] not in ("+", "~")]  # and stored them
-    if not folders or folders[-1] == "auto" or "--config-path" in sys.argv:
+    arguments = command_line()
+    if "--config-path" in arguments and os.environ.get("LOCAL_RANK", "0") != "0":
+        # started by the first process, which has stored the additions
+        set_command_line([argument for argument in arguments if argument[:1] not in ("+", "~")])
+    runs = [argument.removeprefix("resume=") for argument in arguments if argument.startswith("resume=")]
+    if not runs or runs[-1] == "auto" or "--config-path" in arguments:
         return
-    run = Path(folders[-1].strip("'\"")).absolute()
-    if not (run / ".hydra" / "config.yaml").is_file():
-        _fail(f"{folders[-1]} is not the folder of a run: it has no .hydra/config.yaml. Give outputs/NAME/TIME.", 2)
+    run = Path(runs[-1].strip("'\"")).absolute()
     with report_errors():
-        untrusted.check_run_config(run / ".hydra" / "config.yaml")
-    given = [argument for argument in sys.argv[1:] if not argument.startswith("resume=")]
-    if refused := [argument for argument in given if not argument.lstrip("+~").startswith(CHANGED_ON_RESUMING)]:
+        _check_resumable(run, runs[-1])
+    added = [argument for argument in arguments if not argument.startswith("resume=")]
+    if refused := [argument for argument in added if not argument.lstrip("+~").startswith(ALLOWED_ON_RESUME)]:
         _fail(
-            f"resume={folders[-1]} goes on as the run began and cannot take {' '.join(refused)}; "
-            f"expected nothing else, or settings that begin with {' '.join(CHANGED_ON_RESUMING)}.",
+            f"resume={runs[-1]} continues with the run's own settings and cannot take {' '.join(refused)}; allowed "
+            f"are settings that begin with {' '.join(ALLOWED_ON_RESUME)}.",
             2,
         )
     folder = quote(str(run))
-    place = [f"hydra.run.dir={folder}", "hydra/job_logging=none", "hydra.output_subdir=null", f"resume={folder}"]
-    sys.argv[1:] = ["--config-path", str(run / ".hydra"), "--config-name", "config", *given, *place]
+    location = [f"hydra.run.dir={folder}", "hydra/job_logging=none", "hydra.output_subdir=null", f"resume={folder}"]
+    set_command_line(["--config-path", str(run / ".hydra"), "--config-name", "config", *added, *location])
+
+
+def _check_resumable(run: Path, name: str) -> None:
+    """Raise UserError unless a folder holds a run of this version's settings."""
+    path = run / ".hydra" / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{name} is not a run: it has no .hydra/config.yaml. Expected a folder like outputs/NAME/TIME.")
+    untrusted.check_run_config(path)
+    stored = untrusted.read_config(path)
+    if not isinstance(stored, dict) or migrate(stored) != stored or not compose("train").keys() <= stored.keys():
+        commit = read_json_object(run / RECORD).get("commit") if (run / RECORD).is_file() else None
+        raise UserError(
+            f"{name} was started by another version ({f'commit {commit}' if commit else 'of an unknown commit'}), "
+            f"whose settings differ from this one's. Finish it with that version, or start a new run with "
+            f"model.weights={name}."
+        )
 
 
 def join_bare_arguments(key: str) -> None:
-    """Make what is no override on the command line, such as `RUN RUN`, one list: `key=[RUN,RUN]`."""
+    """Replace arguments that are no overrides, such as `RUN RUN`, by the list `key=[RUN,RUN]`."""
     bare: list[str] = []
     rest: list[str] = []
-    for argument in sys.argv[1:]:
-        of_an_option = bool(rest) and rest[-1] in OPTIONS_WITH_A_VALUE
-        own = of_an_option or argument[:1] in "-~" or OVERRIDE.match(argument)
-        (rest if own else bare).append(argument)
+    for argument in command_line():
+        is_value = bool(rest) and rest[-1] in OPTIONS_WITH_VALUE
+        (rest if is_value or argument[:1] in "-~" or OVERRIDE.match(argument) else bare).append(argument)
     if bare:
-        sys.argv[1:] = [*rest, f"{key}=[{','.join(map(quote, bare))}]"]
+        set_command_line([*rest, f"{key}=[{','.join(map(quote, bare))}]"])
 
 
-def _leaving_no_empty_folder(task: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
-    """Hydra makes a folder for every command; one that nothing was written to goes again."""
+@contextlib.contextmanager
+def _raise_hydra_errors() -> Iterator[None]:
+    """Make Hydra raise errors instead of printing them."""
+    variable = "HYDRA_FULL_ERROR"
+    before = os.environ.get(variable)
+    os.environ[variable] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[variable]
+
+
+def _run_without_empty_folder(task: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
+    """Run the task and remove the folder that Hydra made for it if it is still empty."""
     try:
         return task(cfg)
     finally:
         folder = Path(HydraConfig.get().runtime.output_dir)
-        if folder != Path.cwd():  # which a command that is to leave nothing names
-            with contextlib.suppress(OSError):  # it, or the one above, holds something
+        if folder != Path.cwd():  # for a command that writes no files
+            with contextlib.suppress(OSError):  # the folder or its parent is not empty
                 folder.rmdir()
                 folder.parent.rmdir()
 
@@ -184,8 +219,8 @@ def _fail(message: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
-def _quieten() -> None:
-    """Libraries' advice to programmers is not for the people who run a verb."""
+def _silence_libraries() -> None:
+    """Hide libraries' warnings for programmers."""
     warnings.filterwarnings("ignore", category=UserWarning, module=r"lightning\.")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)

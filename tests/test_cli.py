@@ -56,14 +56,14 @@ REFUSED = {
         ["audit", "data=synthetic", "data.training=1", "votes=x.csv"],
         "x.csv is not there. The votes of FER\\+ .* it is: votes=FILE",
     ),
-    "a fault that nothing lists": (["train", *SMALL, "split.drop_faults=[leak]"], "split.drop, which names no file"),
+    "a fault that nothing lists": (["train", *SMALL, "split.exclude_issues=[leak]"], "split.exclude names no file"),
     "a size the network cannot take": (
         ["train", *SMALL, "input.size=2"],
-        "V4Attention halves its input 2 times and takes at least 4x4 pixels of at least one channel; found 2x2 pixels",
+        "V4Attention halves its input 2 times: expected at least 4x4 pixels and 1 channel, found 2x2 pixels",
     ),
     "no teacher given": (["train", "experiment=distill", "data=synthetic"], "names no teacher; expected the folder"),
-    "a setting nobody takes": (["train", *SMALL, "+optimizer.nesterov=true"], "was refused its settings"),
-    "a target that is no part": (["train", *SMALL, "loss._target_=os.system"], "is not among what a config may build"),
+    "a setting nobody takes": (["train", *SMALL, "+optimizer.nesterov=true"], "refuses its arguments"),
+    "a target that is no part": (["train", *SMALL, "loss._target_=os.system"], "is not allowed"),
 }
 
 
@@ -151,7 +151,7 @@ def test_wheel_carries_conf_and_runs_from_any_folder(tmp_path: Path, project: Pa
     done = subprocess.run([sys.executable, "-c", where], capture_output=True, text=True, env=environment, check=True)
     assert all(part.startswith(str(tmp_path / "site")) for part in done.stdout.split())
     ran = subprocess.run(
-        [sys.executable, "-m", "emotion.prepare", "data.otherwise.training=1"],
+        [sys.executable, "-m", "emotion.prepare", "data.fallback.training=1"],
         capture_output=True, text=True, env=environment,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr

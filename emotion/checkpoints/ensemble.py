@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from emotion.checkpoints.load import LoadedCheckpoint, check_classes, load_checkpoint
 from emotion.checkpoints.locate import locate_all
 from emotion.classifier import EmotionClassifier
-from emotion.data.transforms.tta import averaged
+from emotion.data.transforms.tta import mean_probabilities
 
 
 class Ensemble(nn.Module):
@@ -75,9 +75,9 @@ class Ensemble(nn.Module):
         """Return the mean probabilities (B, K) of uint8 faces (B, H, W) or (B, H, W, 3)."""
         return self.with_and_without_temperature(pixels, [tta])[:, 0, 0]
 
-    def calibrated(self, faces: Tensor) -> Tensor:
+    def calibrated_probabilities(self, faces: Tensor) -> Tensor:
         """Return the mean probabilities (B, K) of faces (B, 1 or 3, H, W) in [0, 1]; differentiable."""
-        return torch.stack([member.calibrated(member.preprocess.take(faces)) for member in self.members]).mean(0)
+        return torch.stack([member.calibrated_probabilities(member.preprocess.take(faces)) for member in self.members]).mean(0)
 
     def with_and_without_temperature(self, pixels: Tensor, tta: Sequence[str]) -> Tensor:
         """Return the mean probabilities with the members' temperatures and with temperature 1, for each TTA.
@@ -91,8 +91,11 @@ class Ensemble(nn.Module):
         """
         members = []
         for member in self.members:
-            logits = member.logits_of_each(pixels, tta).values()
-            pairs = [torch.stack([averaged(views, member.temperature), averaged(views)], 1) for views in logits]
+            logits = member.logits_by_tta(pixels, tta).values()
+            pairs = [
+                torch.stack([mean_probabilities(views, member.temperature), mean_probabilities(views)], 1)
+                for views in logits
+            ]
             members.append(torch.stack(pairs, 1))
         return torch.stack(members).mean(0)
 

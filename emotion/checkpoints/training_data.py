@@ -24,9 +24,9 @@ def load_data(loaded: LoadedCheckpoint, settings: Mapping[str, Any]) -> EmotionD
         arguments["source"] = arguments["source"] | {"path": str(moved)}
     if "data" in settings:
         source = select_source(settings["data"])
-        if source.stand_in:
+        if source.is_synthetic:
             print(f"*** {synthetic_warning(settings['data'])} ***\n")
-        arguments["source"] = source.reader
+        arguments["source"] = source.config
     arguments |= {name: settings[name] for name in ("labels", "split") if name in settings}
     data = EmotionDataModule(**arguments)
     data.setup()
@@ -50,7 +50,7 @@ def training_rows(
     """
     if faces.digest == loaded.digest:
         source = dict(reader)
-    elif faces.parts and faces.parts[0].digest == loaded.digest:
+    elif faces.components and faces.components[0].digest == loaded.digest:
         source = reader["source"]
     else:
         return None

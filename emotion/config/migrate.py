@@ -17,17 +17,25 @@ TARGETS = {
     "emotion.data.ferplus.": "emotion.data.readers.ferplus.",
     "emotion.data.image_folder.": "emotion.data.readers.image_folder.",
     "emotion.data.path_list.": "emotion.data.readers.path_list.",
-    "emotion.data.mixed.": "emotion.data.readers.mixed.",
+    "emotion.data.mixed.": "emotion.data.readers.concat.",
     "emotion.data.synthetic.": "emotion.data.readers.synthetic.",
     "emotion.data.sampling.": "emotion.data.dataloader.",
+    "emotion.data.splits.swapped": "emotion.data.splits.swapped_test",
 }
-"""Former `_target_` names, or prefixes of them, and the current ones."""
+"""Former `_target_` names, or (ending in a dot) prefixes of them, and the current ones."""
 
 KEYS = {
     "views": "tta",
     "clean": "deduplicated",
     "stand_in": "synthetic",
     "demo_minutes": "synthetic_max_minutes",
+    "first_of": "candidates",
+    "known_by": "required_paths",
+    "otherwise": "fallback",
+    "drop": "exclude",
+    "drop_faults": "exclude_issues",
+    "drop_from": "exclude_from",
+    "dropped": "exclusions",
 }
 """Former keys of configs and records, and the current ones; applied at any depth."""
 
@@ -44,6 +52,6 @@ def migrate(content: Any) -> Any:  # noqa: ANN401
 
 def _target(name: Any) -> Any:  # noqa: ANN401
     for former, current in TARGETS.items():
-        if isinstance(name, str) and name.startswith(former):
+        if name == former or (isinstance(name, str) and former[-1] == "." and name.startswith(former)):
             return current + name.removeprefix(former)
     return name

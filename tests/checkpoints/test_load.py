@@ -87,14 +87,14 @@ def test_evaluate_finds_what_training_recorded(run: Path) -> None:
     record = json.loads((run / "record.json").read_text())
     found = evaluate(compose("evaluate", f"checkpoint={run}", "tta=flip", "accelerator=cpu"))
     assert found["all"] == record["scores"]["test"]["flip"]["all"]
-    assert found["clean"] == record["scores"]["test"]["flip"]["clean"]
+    assert found["deduplicated"] == record["scores"]["test"]["flip"]["deduplicated"]
     assert (run / "evaluation" / "best_random_test_flip.json").is_file()
     assert (run / "evaluation" / "best_random_test_flip_confusion.png").is_file()
 
 
 def test_evaluate_on_training_rows_has_no_clean_ones(run: Path) -> None:
     found = evaluate(compose("evaluate", f"checkpoint={run}", "subset=train", "accelerator=cpu"))
-    assert (found["all"]["n"], found["clean"]["n"]) == (77, 0)
+    assert (found["all"]["n"], found["deduplicated"]["n"]) == (77, 0)
 
 
 def test_evaluate_on_another_split_and_source(run: Path, fer_csv: Path) -> None:

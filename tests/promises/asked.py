@@ -58,7 +58,7 @@ def _answer_all(commands: list[list[str]], telling: Connection) -> None:
 def _status(verb: str) -> int:
     module = importlib.import_module(f"emotion.{verb}")
     try:
-        getattr(module, "many_or_one", module.main)()
+        getattr(module, "dispatch", module.main)()
     except SystemExit as ended:
         return int(ended.code or 0)
     except BaseException:

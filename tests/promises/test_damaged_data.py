@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from emotion.data.cache import prepare
-from emotion.data.faces import EMOTIONS, Faces, Rows
+from emotion.data.faces import EMOTIONS, FaceChunk, Faces
 from emotion.errors import UserError
 from tests.conftest import csv_lines, made_votes, write_votes
 from tests.counted import Tally
@@ -26,7 +26,7 @@ TOLD = "is not what was prepared from there before: "
 class Format(NamedTuple):
     """A source's format: how to make one of some faces, how it is read, and one damage by number."""
 
-    make: Callable[[Rows], object]
+    make: Callable[[FaceChunk], object]
     reader: dict[str, Any]
     damage: Callable[[int, Random], str]
 
@@ -35,23 +35,23 @@ def _pictures(folder: str = ".") -> list[Path]:
     return sorted((ROOT / folder).rglob("*.png"))
 
 
-def _csv(layout: str, name: str) -> Callable[[Rows], object]:
+def _csv(layout: str, name: str) -> Callable[[FaceChunk], object]:
     return lambda faces: (ROOT / name).write_text("\n".join(csv_lines(faces, layout)) + "\n")
 
 
-def _folder(faces: Rows) -> None:
+def _folder(faces: FaceChunk) -> None:
     for row, (image, label, usage, _) in enumerate(zip(*faces[:4], strict=True)):
         place = ROOT / ("train" if usage == 0 else "test") / EMOTIONS[label]
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(place / f"{('Training', 'PublicTest', 'PrivateTest')[usage]}_{row:03}.png")
 
 
-def _voted(faces: Rows) -> None:
+def _voted(faces: FaceChunk) -> None:
     _csv("emotion,pixels,Usage", "fer2013.csv")(faces)
     write_votes(ROOT / "votes.csv", made_votes(faces), faces.usage)
 
 
-def _lists(faces: Rows) -> None:
+def _lists(faces: FaceChunk) -> None:
     (ROOT / "images").mkdir()
     lists = [["path,label"], ["path,label"], ["path,label"]]
     for row, (image, label, usage, _) in enumerate(zip(*faces[:4], strict=True)):
@@ -112,9 +112,9 @@ FORMATS = {
 
 
 @pytest.fixture
-def faces(few_faces: Rows) -> Rows:
+def faces(few_faces: FaceChunk) -> FaceChunk:
     """Every third: one of each class in each usage."""
-    return Rows(*(part[::3] for part in few_faces[:3]), few_faces.origin[::3])
+    return FaceChunk(*(part[::3] for part in few_faces[:3]), few_faces.origin[::3])
 
 
 def alike(one: Faces, other: Faces) -> bool:
@@ -138,7 +138,7 @@ def asked(reader: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> tuple[F
 @pytest.mark.parametrize("part", range(4))
 @pytest.mark.parametrize("name", FORMATS)
 def test_damaged_data_is_the_same_faces_or_one_message(
-    name: str, part: int, faces: Rows, tally: Tally, capsys: pytest.CaptureFixture[str]
+    name: str, part: int, faces: FaceChunk, tally: Tally, capsys: pytest.CaptureFixture[str]
 ) -> None:
     of = FORMATS[name]
     ROOT.mkdir(parents=True)

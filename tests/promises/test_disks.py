@@ -11,8 +11,8 @@ import pytest
 from emotion.checkpoints.load import read_checkpoint
 from emotion.checkpoints.locate import LAST_CHECKPOINT
 from emotion.data.cache import prepare
-from emotion.data.faces import Rows
-from emotion.inference.onnx_backend import OnnxJudge
+from emotion.data.faces import FaceChunk
+from emotion.inference.onnx_backend import OnnxBackend
 from emotion.loggers.csv_logger import read_metrics
 from tests.conftest import csv_lines
 from tests.counted import Tally
@@ -61,7 +61,7 @@ def ailing(kind: str, folder: Path, root: Path) -> Iterator[None]:
 @pytest.mark.parametrize("kind", SAYS)
 @pytest.mark.parametrize("what", MOMENTS)
 def test_a_file_that_cannot_be_written_is_one_line(
-    kind: str, what: str, fer_csv: Path, few_faces: Rows, tally: Tally, tmp_path: Path
+    kind: str, what: str, fer_csv: Path, few_faces: FaceChunk, tally: Tally, tmp_path: Path
 ) -> None:
     reader = {"_target_": "emotion.data.readers.fer2013.read_csv", "path": str(fer_csv)}
     with tally(f"{kind} {what}"), disk(tmp_path / "disk", "20m,nr_inodes=300") as small:
@@ -93,7 +93,7 @@ def test_a_file_that_cannot_be_written_is_one_line(
             fer_csv.write_text("\n".join(csv_lines(few_faces)) + "\n")
             assert np.array_equal(prepare(reader, small / "cache").images, former)
         elif what == "export":
-            assert OnnxJudge(run / "export/v4_attention.onnx").classes
+            assert OnnxBackend(run / "export/v4_attention.onnx").classes
         else:
             assert read_checkpoint(run / LAST_CHECKPOINT).epoch == {"checkpoint": 0, "log": 0}[what]
             assert read_metrics(run / "metrics.csv")

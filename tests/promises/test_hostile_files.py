@@ -189,7 +189,7 @@ def test_data(tally: Tally) -> None:
             ("a list of one line", [*lists, "data_dir=list"]),
             ("a label map of 1.5 GB", [*lists, "data_dir=map"]),
             ("a label map nested deep", [*lists, "data_dir=deep"]),
-            ("a row of 5,000 digits", ["train", *FEW, "split.drop=rows.csv"]),
+            ("a row of 5,000 digits", ["train", *FEW, "split.exclude=rows.csv"]),
         ],
     )
 

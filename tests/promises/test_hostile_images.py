@@ -19,10 +19,10 @@ from rich.console import Console
 
 import emotion
 from emotion.errors import UserError
-from emotion.inference.images import read_picture
-from emotion.inference.inputs import File
+from emotion.inference.images import read_image
+from emotion.inference.inputs import SourceFile
 from emotion.inference.outputs import Outputs
-from emotion.inference.pipeline import Judging
+from emotion.inference.pipeline import Pipeline
 from emotion.inference.predictor import Predictor
 from tests.counted import Tally
 from tests.pictures import packed
@@ -75,9 +75,9 @@ def judging(predictor: Predictor, folder: Path) -> Iterator[Callable[[str, bytes
         def look(name: str, content: bytes) -> int | None:
             path = folder / name
             path.write_bytes(content)
-            judged = Judging(predictor, outputs, silent, silent)
+            judged = Pipeline(predictor, outputs, silent, silent)
             try:
-                judged.files([File(path, Path(name))], every=1, smoothing=0.5, seconds=None)
+                judged.files([SourceFile(path, Path(name))], every=1, smoothing=0.5, seconds=None)
             except UserError:
                 return None
             return judged.faces
@@ -150,12 +150,12 @@ CHEAP = {
 @pytest.mark.parametrize("name", CHEAP)
 def test_what_costs_too_much_is_said(name: str) -> None:
     with pytest.raises(UserError, match=f"^{name} {CHEAP[name]}"):
-        read_picture(MADE[name](), name)
+        read_image(MADE[name](), name)
 
 
 def test_a_jpeg_of_too_many_passes_is_refused() -> None:
     jpeg = packed(FACE, "JPEG", progressive=True)
     last = jpeg[jpeg.rindex(b"\xff\xda") : -2]
-    assert read_picture(jpeg[:-2] + 80 * last + jpeg[-2:]).pixels.shape == FACE.shape
+    assert read_image(jpeg[:-2] + 80 * last + jpeg[-2:]).pixels.shape == FACE.shape
     with pytest.raises(UserError, match=r"^x is a JPEG of more than 100 passes"):
-        read_picture(jpeg[:-2] + 100 * last + jpeg[-2:], "x")
+        read_image(jpeg[:-2] + 100 * last + jpeg[-2:], "x")

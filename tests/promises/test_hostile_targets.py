@@ -44,7 +44,7 @@ TARGETS = (
     "emotion.data.cache.shutil.rmtree",
     "emotion.data.cache._remove",
     "emotion.models.__builtins__.eval",
-    "emotion.inference.onnx_backend.needed",
+    "emotion.inference.onnx_backend.import_optional",
     "emotion.checkpoints.checkpoint_io.save_checkpoint",
     "lightning.pytorch.trainer.trainer.os.system",
     "hostile_module.part",

@@ -13,7 +13,7 @@ from PIL import Image
 from emotion.checkpoints.load import read_checkpoint
 from emotion.checkpoints.locate import LAST_CHECKPOINT
 from emotion.data.cache import prepare
-from emotion.data.faces import Faces, Rows
+from emotion.data.faces import FaceChunk, Faces
 from emotion.io import digests
 from emotion.loggers.csv_logger import read_metrics
 from emotion.records import run_record
@@ -121,7 +121,7 @@ def test_training_goes_on(
 
 
 @pytest.fixture
-def many_faces(tmp_path: Path, few_faces: Rows) -> Path:
+def many_faces(tmp_path: Path, few_faces: FaceChunk) -> Path:
     """A fer2013.csv that takes a while to read."""
     path = tmp_path / "data/fer2013.csv"
     path.parent.mkdir()

@@ -22,7 +22,7 @@ def loader(sampler: str, rank: int = 0, world: int = 1) -> RowLoader:
         drawn: Tensor = instantiate(SAMPLERS[sampler], labels, generator)
         return drawn
 
-    return RowLoader(ROWS, SIZE, seed=5, draw=draw, rank=rank, world=world)
+    return RowLoader(ROWS, SIZE, seed=5, sampler=draw, rank=rank, world_size=world)
 
 
 def straight(sampler: str, epochs: int) -> list[list[tuple[list[int], int]]]:

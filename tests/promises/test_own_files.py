@@ -14,11 +14,11 @@ from emotion.checkpoints.locate import BEST_CHECKPOINT, LAST_CHECKPOINT
 from emotion.config.compose import compose
 from emotion.errors import Stopped, UserError
 from emotion.export import export
-from emotion.inference.onnx_backend import OnnxJudge
+from emotion.inference.onnx_backend import OnnxBackend
 from emotion.records import run_record
 from emotion.records.predictions import read_predictions
 from emotion.records.run_folder import Run
-from emotion.train import many_or_one, train
+from emotion.train import dispatch, train
 from emotion.training import setup
 from emotion.training.resume import latest_valid_checkpoint
 from tests.conftest import signal_at
@@ -101,7 +101,7 @@ def test_a_run_goes_on_from_the_last_good_checkpoint(runs: dict[str, DictConfig]
             assert last_of(run, runs["one"]) == former
     last.write_bytes(b"")
     for case in damaged(former, other / PREVIOUS_CHECKPOINT, (2, 2, 1), 1):
-        with tally(case), pytest.raises(UserError, match=r"last.ckpt cannot be read(.|\n)*former.ckpt"):
+        with tally(case), pytest.raises(UserError, match=r"last.ckpt cannot be read(.|\n)*previous.ckpt"):
             last_of(run, runs["one"])
 
 
@@ -146,7 +146,7 @@ def test_a_runs_config_is_refused(
         with tally(case):
             monkeypatch.setattr(sys, "argv", ["emotion.train", f"resume={run}"])
             with pytest.raises(SystemExit) as ended:
-                many_or_one()
+                dispatch()
             assert ended.value.code == 2
             assert capsys.readouterr().err.startswith("error: ")
 
@@ -164,7 +164,7 @@ def test_what_was_exported_is_refused(
         export(compose("export", *given), Path("out"))
     path = Path("out") / name
     asked = path.with_suffix(".safetensors") if path.suffix == ".json" else path
-    read = OnnxJudge if path.suffix == ".onnx" else load_checkpoint
+    read = OnnxBackend if path.suffix == ".onnx" else load_checkpoint
     assert read(asked)
     for case in damaged(path, path.with_stem("other"), each, 4):
         with tally(case), pytest.raises(UserError):

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from emotion.data import splits
-from emotion.data.faces import EMOTIONS, PRIVATE_TEST, PUBLIC_TEST, TEST, TRAINING, Rows
-from emotion.data.labels import LEFT_OUT, relabel
+from emotion.data.faces import EMOTIONS, PRIVATE_TEST, PUBLIC_TEST, TEST, TRAINING, FaceChunk
+from emotion.data.labels import NO_CLASS, relabel
 from emotion.data.readers import fer2013
-from emotion.data.readers.ferplus import majority, without_single
+from emotion.data.readers.ferplus import drop_single_votes, majority_labels
 from emotion.data.readers.path_list import read as read_list
-from emotion.data.splits import listed
+from emotion.data.splits import read_exclusions
 from emotion.errors import UserError
 from tests.conftest import csv_lines
 
@@ -37,7 +37,7 @@ def table(seed: int, rows: int, usages: tuple[int, ...]) -> tuple[NDArray[np.uin
     """Usages and labels of so many rows, some of them left out."""
     rng = np.random.default_rng(seed)
     usage = rng.choice(np.array(usages, np.uint8), rows)
-    return usage, rng.integers(LEFT_OUT, len(EMOTIONS), rows)
+    return usage, rng.integers(NO_CLASS, len(EMOTIONS), rows)
 
 
 @quickly
@@ -47,7 +47,7 @@ def test_a_drawn_split_takes_every_row_once(seed: int, rows: int, fraction: floa
     found = getattr(splits, name)(usage, labels, fraction, drawn)
     again = getattr(splits, name)(usage, labels, fraction, drawn)
     everything = np.concatenate(found)
-    np.testing.assert_array_equal(np.sort(everything), np.flatnonzero(labels != LEFT_OUT))
+    np.testing.assert_array_equal(np.sort(everything), np.flatnonzero(labels != NO_CLASS))
     assert (usage[found.train] == TRAINING).all()
     assert (usage[found.val] == TRAINING).all()
     assert (usage[found.test] != TRAINING).all()
@@ -64,9 +64,9 @@ def test_a_drawn_split_takes_every_row_once(seed: int, rows: int, fraction: floa
 @given(seeds, st.integers(0, 300))
 def test_the_contests_split_follows_the_usages(seed: int, rows: int) -> None:
     usage, labels = table(seed, rows, (TRAINING, PUBLIC_TEST, PRIVATE_TEST))
-    official, swapped = splits.official(usage, labels), splits.swapped(usage, labels)
+    official, swapped = splits.official(usage, labels), splits.swapped_test(usage, labels)
     for part, kept in zip(official, (TRAINING, PUBLIC_TEST, PRIVATE_TEST), strict=True):
-        np.testing.assert_array_equal(part, np.flatnonzero((usage == kept) & (labels != LEFT_OUT)))
+        np.testing.assert_array_equal(part, np.flatnonzero((usage == kept) & (labels != NO_CLASS)))
     assert [part.tolist() for part in swapped] == [official[place].tolist() for place in (0, 2, 1)]
 
 
@@ -77,7 +77,7 @@ def test_a_label_scheme_sends_each_class_where_it_says(labels: list[int], places
         f"class {place}": [e for e, to in zip(EMOTIONS, places, strict=True) if to == place] for place in range(4)
     }
     found = relabel(np.array(labels, np.uint8), EMOTIONS, scheme)
-    assert found.tolist() == [LEFT_OUT if places[label] is None else places[label] for label in labels]
+    assert found.tolist() == [NO_CLASS if places[label] is None else places[label] for label in labels]
 
 
 @quickly
@@ -98,7 +98,7 @@ def test_what_is_written_is_read_in_either_layout(seed: int, rows: int, ends: st
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (rows, 48, 48), np.uint8)
     labels, usage = rng.integers(0, 7, rows).astype(np.uint8), rng.integers(0, 3, rows).astype(np.uint8)
-    faces = Rows(images, labels, usage, [""] * rows)
+    faces = FaceChunk(images, labels, usage, [""] * rows)
     with tempfile.TemporaryDirectory() as folder:
         for read, layout in (
             (fer2013.read_csv, "emotion,pixels,Usage"),
@@ -122,7 +122,7 @@ def test_any_bytes_are_read_or_refused_in_words(content: bytes, kind: str) -> No
         (place / names[kind]).write_bytes(heads[kind] + content)
         reads: dict[str, Callable[[], object]] = {
             "csv": lambda: list(fer2013.read_csv(str(place / "x.csv")).rows),
-            "rows": lambda: listed(str(place / "rows.csv"), None, np.zeros(3, np.uint8)),
+            "rows": lambda: read_exclusions(str(place / "rows.csv"), None, np.zeros(3, np.uint8)),
         }
         assert folder in refusal(reads.get(kind, lambda: read_list(str(place / "train.csv"))), folder)
 
@@ -130,8 +130,8 @@ def test_any_bytes_are_read_or_refused_in_words(content: bytes, kind: str) -> No
 @quickly
 @given(st.lists(st.integers(0, 10), min_size=10, max_size=10), st.floats(0, 0.99))
 def test_the_label_of_votes_is_what_more_than_the_share_are_for(votes: list[int], agreement: float) -> None:
-    kept = without_single(np.array([votes], np.uint8))
-    chosen = int(majority(kept, agreement)[0])
+    kept = drop_single_votes(np.array([votes], np.uint8))
+    chosen = int(majority_labels(kept, agreement)[0])
     most = [place for place, count in enumerate(kept[0]) if count > agreement * kept.sum()]
     if most and kept[0].max() > agreement * kept.sum():
         assert kept[0, chosen] == kept[0].max()

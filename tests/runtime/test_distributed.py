@@ -129,7 +129,7 @@ def test_every_face_is_scored_once_by_two_processes_that_write_once(
     said, complaints = map("".join, zip(*map(ended, children), strict=True))
     assert [child.returncode for child in children] == [0] * len(children), complaints
     assert said.count("wrote two/record.json") == 1
-    assert len(re.findall(r"a step: 4 faces x 2 processes on . nodes? = 8; learning rate 0,", said)) == 1
+    assert len(re.findall(r"optimizer step: 4 faces x 2 processes on . nodes? = 8; learning rate 0,", said)) == 1
     assert files(two) == files(one)
     board = EventAccumulator("two/tensorboard").Reload()
     assert [len(board.Scalars(f"{part}/{name}")) for part in ("train", "val") for name in ("loss", "acc")] == [2] * 4
@@ -180,7 +180,7 @@ def test_two_processes_stop_at_a_signal_to_the_first_and_go_on(how: str) -> None
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 @pytest.mark.parametrize("rows", [4, 5, 33, 96, 97, 513])
 def test_processes_take_equally_many_batches_and_every_row_once(rows: int, world: int) -> None:
-    parts = [list(RowLoader(torch.arange(rows), 16, seed=0, rank=rank, world=world)) for rank in range(world)]
+    parts = [list(RowLoader(torch.arange(rows), 16, seed=0, rank=rank, world_size=world)) for rank in range(world)]
     assert len({len(part) for part in parts}) == 1
     batches = [batch.rows for part in parts for batch in part]
     assert 0 < min(map(len, batches))
@@ -191,7 +191,7 @@ def test_processes_take_equally_many_batches_and_every_row_once(rows: int, world
 @pytest.mark.parametrize("rows", [3, 4, 20, 100])
 def test_processes_train_on_equally_many_rows(rows: int) -> None:
     def taken(rank: int) -> list[RowBatch]:
-        return list(RowLoader(torch.arange(rows), 16, 0, lambda g: torch.randperm(rows, generator=g), rank, world=3))
+        return list(RowLoader(torch.arange(rows), 16, 0, lambda g: torch.randperm(rows, generator=g), rank, world_size=3))
 
     sizes = [[len(batch.rows) for batch in taken(rank)] for rank in range(3)]
     assert sizes[0] == sizes[1] == sizes[2]
@@ -205,7 +205,7 @@ def test_fewer_faces_than_processes_are_refused_before_any_starts(small_config: 
 
 
 def test_an_epoch_of_two_processes_is_not_gone_on_with_by_three() -> None:
-    two, three = (RowLoader(torch.arange(50), 8, seed=0, world=world) for world in (2, 3))
+    two, three = (RowLoader(torch.arange(50), 8, seed=0, world_size=world) for world in (2, 3))
     with pytest.raises(UserError, match=r"within an epoch of 2 processes .* with 3"):
         three.load_state_dict(two.state_dict() | {"next_batch": 1})
     three.load_state_dict(two.state_dict())
@@ -213,13 +213,13 @@ def test_an_epoch_of_two_processes_is_not_gone_on_with_by_three() -> None:
 
 def trainer(config: Config, *overrides: str) -> tuple[Trainer, dict[str, Any]]:
     settings = setup.resolve(config("trainer.accelerator=cpu", "trainer.precision=32-true", *overrides), Path("run"))
-    return setup.make_trainer(settings, limited=False), settings
+    return setup.make_trainer(settings), settings
 
 
 @pytest.mark.parametrize("how", SEVERAL)
 def test_the_effective_batch_is_of_all_processes_and_the_rate_is_not_scaled(how: str, small_config: Config) -> None:
     made, settings = trainer(small_config, *SEVERAL[how], "trainer.accumulate_grad_batches=3", "optimizer.lr=0.01")
-    assert setup.effective(made, settings) == {
+    assert setup.effective_batch(made, settings) == {
         "processes": 2, "nodes": 2 if how == "two nodes" else 1, "batch_size": 16, "accumulated": 3,
         "effective_batch": 96, "lr": 0.01,
     }  # fmt: skip

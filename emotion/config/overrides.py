@@ -1,0 +1,139 @@
+"""Explain overrides that Hydra refuses, and refuse those that no part of a verb reads."""
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from difflib import get_close_matches
+
+from hydra._internal.utils import get_args
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from emotion.config.compose import CONF, compose
+from emotion.errors import UserError
+
+OTHER_NAMES = (
+    (r"ckpt_path", "resume"),
+    (r"ckpt_path", "checkpoint"),
+    (r"(data|datamodule|dataset)\.batch_size|bs", "batch_size"),
+    (r"((model|optim|optimizer)\.)*(lr|learning_rate)", "optimizer.lr"),
+    (r"(trainer\.)?(max_|num_|n_)?epochs", "trainer.max_epochs"),
+    (r"model\.(optimizer|scheduler)\b", r"\1"),
+    (r"model\.net\b", "model"),
+    (r"datamodule\b", "data"),
+    (r"hparams_search", "sweep"),
+    (r"(task|run|experiment)_name", "name"),
+)
+"""What other Hydra projects call a setting, and its name here."""
+
+ANSWERS = {
+    "ckpt_path": "resume=RUN continues a run; model.weights=RUN starts from its weights.",
+    "test": "The best epoch is always evaluated on test once. To evaluate a run again: "
+    "python -m emotion.evaluate checkpoint=RUN.",
+    "train": "To evaluate a run without training: python -m emotion.evaluate checkpoint=RUN.",
+}
+"""Settings of other projects that need more words in `train`."""
+
+UNKNOWN = re.compile(r"Could not (?:override '|delete from config. ')(?P<key>[^']+)'")
+EXISTS = re.compile(r"Could not append to config. An item is already at '(?P<key>[^']+)'|(?P<group>\S+) appears more")
+NULL_GROUP = "Config group override must be a string"
+
+
+def explain(verb: str, arguments: Sequence[str], error: Exception) -> str | None:
+    """Return a message for an exception of Hydra's composition; None if it is none that concerns a key.
+
+    Args:
+        verb: Name of the verb.
+        arguments: The command line.
+        error: What Hydra raised.
+    """
+    overrides = _overrides(arguments)
+    message = str(error)
+    if match := UNKNOWN.match(message):
+        key = match["key"]
+        others = [override for override in overrides if _key(override) != key]
+        return unknown_setting(verb, key, _setting_keys(verb, others))
+    if match := EXISTS.match(message):
+        key = match["key"] or match["group"]
+        return f"{key} exists; write {key}=VALUE without the +."
+    if message.startswith(NULL_GROUP):
+        groups = [key for key in map(_key, overrides) if (CONF / key).is_dir() and f"{key}=null" in overrides]
+        return "\n".join(f"{group}=null: choose one of {', '.join(_options(group))}." for group in groups) or None
+    return message.partition("\nConfig search path")[0] if isinstance(error, HydraException) else None
+
+
+def check_additions(verb: str, arguments: Sequence[str]) -> None:
+    """Refuse `+key=value` unless the key exists or belongs to a config group, whose target checks its arguments.
+
+    Raises:
+        UserError: Naming the nearest settings.
+    """
+    added = [override for override in _overrides(arguments) if override.startswith("+")]
+    if not added:
+        return
+    config = compose(verb)
+    for override in added:
+        key = _key(override)
+        root = re.split(r"[./@]", key)[0]
+        known = OmegaConf.select(config, key, default=None, throw_on_missing=False) is not None
+        if root not in config or not (known or (CONF / root).is_dir()):
+            raise UserError(unknown_setting(verb, key, _setting_keys(verb)))
+
+
+def unknown_setting(verb: str, key: str, keys: Collection[str]) -> str:
+    """Return a message that names the settings that an unknown key may stand for.
+
+    Args:
+        verb: Name of the verb.
+        key: The dotted key.
+        keys: All dotted keys of the verb's config.
+    """
+    unknown = f"{verb} has no setting {key}="
+    if verb == "train" and key in ANSWERS:
+        return f"{unknown}. {ANSWERS[key]}"
+    for pattern, name in OTHER_NAMES:
+        renamed = re.sub(rf"^(?:{pattern})(?=\.|$)", name, key)
+        if renamed != key and renamed in keys:
+            return f"{unknown}; use {renamed}=."
+    leaf = key.rpartition(".")[2]
+    near = [other for other in keys if other.rpartition(".")[2] == leaf]
+    near += get_close_matches(key, keys, n=4) or [k for k in keys if get_close_matches(leaf, [k.rpartition(".")[2]])]
+    suggestions = ", ".join(f"{other}=" for other in list(dict.fromkeys(near))[:4])
+    return f"{unknown}; did you mean {suggestions}?" if near else f"{unknown}; --cfg job lists every setting."
+
+
+def _overrides(arguments: Sequence[str]) -> list[str]:
+    """Return the overrides on a command line that are not of Hydra's own settings."""
+    return [override for override in get_args(list(arguments)).overrides if not _key(override).startswith("hydra")]
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def _options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def _setting_keys(verb: str, overrides: Sequence[str] = ()) -> list[str]:
+    """Return the dotted keys and the config groups of a verb."""
+    try:
+        config = compose(verb, *overrides)
+    except (HydraException, OmegaConfBaseException, ValueError):  # another override is wrong, too
+        config = compose(verb)
+    groups = [
+        group
+        for item in OmegaConf.load(CONF / f"{verb}.yaml").defaults
+        if isinstance(item, DictConfig)
+        for group in item
+    ]
+    return [*dict.fromkeys([*_dotted_keys(OmegaConf.to_container(config)), *map(str, groups)])]
+
+
+def _dotted_keys(node: object, prefix: str = "") -> Iterator[str]:
+    """Yield the dotted keys of nested settings, inner nodes included."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key != "_target_":
+                yield f"{prefix}{key}"
+                yield from _dotted_keys(value, f"{prefix}{key}.")
