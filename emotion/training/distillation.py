@@ -88,7 +88,7 @@ class Teacher:
         for classifier in self.classifiers:
             classifier.to(faces.device)
             preprocess = classifier.preprocess
-            logits = classifier(preprocess.finish(preprocess.reduce(faces)))
+            logits = classifier(preprocess.normalize(preprocess.shrink(faces)))
             softened.append((logits.float() / self.temperature).softmax(-1))
         return torch.stack(softened).mean(0)
 

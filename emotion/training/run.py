@@ -156,7 +156,7 @@ def _announce(record: RunRecord) -> None:
     config, split = TrainConfig.from_dict(record.config), record.split
     size, channels = config.input["size"], config.input["channels"]
     compiled = ", compiled (the first batches take longer)" if record.machine["compiled"] else ""
-    excluded = f"; {record.data['dropped']['file']} excludes {record.num_excluded:,}" if record.num_excluded else ""
+    excluded = f"; {record.data['exclusions']['file']} excludes {record.num_excluded:,}" if record.num_excluded else ""
     print(
         f"{config.network}, {record.parameters:,} parameters; {len(config.labels)} classes; "
         f"faces {size}x{size}x{channels}\n"
