@@ -1,64 +1,74 @@
-"""The README's tables, from kept records and nothing else: python -m emotion.results [RUN ...]."""
+"""Archive runs and write the tables of the READMEs from the archive: python -m emotion.results [RUN ...]."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from emotion.cli import bare_arguments_are, verb
-from emotion.config.compose import listed
-from emotion.errors import UserError
-from emotion.reporting.text import near
-
-BEGIN, END = "<!-- results: written by python -m emotion.results -->", "<!-- end of results -->"
-BEGIN_EXPLANATIONS = "<!-- explanations: written by python -m emotion.results -->"
-END_EXPLANATIONS = "<!-- end of explanations -->"
-BEGIN_WEIGHTS, END_WEIGHTS = "<!-- weights: written by python -m emotion.results -->", "<!-- end of weights -->"
+from emotion.cli import join_bare_arguments, verb
+from emotion.config.compose import as_list
+from emotion.config.typed import typed
+from emotion.reporting.text import relative_path
 
 
-def results(cfg: DictConfig) -> str:
-    """Keep the records of given runs and explanations, write the tables of all that is kept into the README; the runs'.
+@dataclass(frozen=True)
+class ResultsConfig:
+    """The settings of conf/results.yaml."""
+
+    data_dir: str
+    cache_dir: str
+    runs: Any
+    explanations: Any
+    records: str
+    readme: str
+
+
+def results(cfg: DictConfig) -> dict[str, str]:
+    """Archive the given runs and explanations, then write the tables of everything archived; return the tables.
+
+    `readme` gets the short table of results, README.md in `records` the detailed tables.
 
     Raises:
-        UserError: a run that is not an experiment as it stands, on FER2013, from a commit; another run of its seed is
-            kept; explanations that cannot be kept; or the README has no place for the tables.
+        UserError: A run is not an unchanged experiment on FER2013 from a commit, or another run of its seed is
+            archived; explanations cannot be archived; or a file has no markers for its tables.
     """
+    config = typed(cfg, ResultsConfig)
     from emotion.io.atomic import write_text
-    from emotion.records import archive, run_record
-    from emotion.reporting import readme_tables
+    from emotion.records import archive
+    from emotion.records.run_folder import find_finished
+    from emotion.reporting.readme_tables import README_TABLES, RECORDS_TABLES, fill, make_tables
 
-    settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    records, readme = Path(settings["records"]), Path(settings["readme"])
-    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-    places = [(BEGIN, END), (BEGIN_EXPLANATIONS, END_EXPLANATIONS), (BEGIN_WEIGHTS, END_WEIGHTS)]
-    for begin, end in places:
-        if end not in text.partition(begin)[2]:
-            raise UserError(f"{readme} has no place for a table; expected a line {begin} and below it {end}.")
-    chosen = run_record.find(listed(settings["runs"]))
-    for run in chosen:
+    readme, records = Path(config.readme), Path(config.records)
+    page = records / "README.md"
+    skeleton = "# Records\n" + "".join(f"\n<!-- {name} -->\n<!-- end of {name} -->\n" for name in RECORDS_TABLES)
+    files = {
+        readme: (readme.read_text(encoding="utf-8") if readme.is_file() else "", README_TABLES),
+        page: (page.read_text(encoding="utf-8") if page.is_file() else skeleton, RECORDS_TABLES),
+    }
+    for path, (text, required) in files.items():
+        fill(path, text, dict.fromkeys(required, ""), required)
+    runs = find_finished(as_list(config.runs))
+    for run in runs:
         archive.check(run, records)
-    for run in chosen:
-        print(f"kept {near(archive.keep(run, records).absolute())}")
-    for folder in listed(settings["explanations"]):
-        print(f"kept {near(readme_tables.keep_explanations(Path(folder), records).absolute())}")
-    written, explained = (
-        readme_tables.results_tables(run_record.find([str(records)])),
-        readme_tables.explanations_table(records),
-    )
-    for (begin, end), table in zip(places, (written, explained, readme_tables.weights_table()), strict=True):
-        head, _, rest = text.partition(begin)
-        text = f"{head}{begin}\n\n{table}\n{end}{rest.partition(end)[2]}"
-    write_text(readme, text)
-    print(f"{written}\n{explained}\nwrote {near(readme.absolute())}")
-    return written
+    for run in runs:
+        print(f"archived {relative_path(archive.keep(run, records).absolute())}")
+    for folder in as_list(config.explanations):
+        print(f"archived {relative_path(archive.keep_explanations(Path(folder), records).absolute())}")
+    tables = make_tables(records)
+    print(tables["results"])
+    for path, (text, required) in files.items():
+        write_text(path, fill(path, text, tables, required))
+        print(f"wrote {relative_path(path.absolute())}")
+    return tables
 
 
 @verb("results")
 def main(cfg: DictConfig) -> None:
-    """Keep, write, show."""
+    """Archive runs and write the tables."""
     results(cfg)
 
 
 if __name__ == "__main__":
-    bare_arguments_are("runs")
+    join_bare_arguments("runs")
     main()

@@ -27,6 +27,8 @@ TARGETS = {
 KEYS = {
     "views": "tta",
     "clean": "deduplicated",
+    "unknowing": "baselines",
+    "truer_than_middle": "gain_over_center",
     "stand_in": "synthetic",
     "demo_minutes": "synthetic_max_minutes",
     "first_of": "candidates",
@@ -54,4 +56,12 @@ def _target(name: Any) -> Any:  # noqa: ANN401
     for former, current in TARGETS.items():
         if name == former or (isinstance(name, str) and former[-1] == "." and name.startswith(former)):
             return current + name.removeprefix(former)
+    return name
+
+
+def first_target(name: str) -> str:
+    """Return the first name that a `_target_` had, by which digests of data sources know it."""
+    for former, current in TARGETS.items():
+        if name == current or (current[-1] == "." and name.startswith(current)):
+            return former + name.removeprefix(current)
     return name

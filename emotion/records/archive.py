@@ -1,5 +1,6 @@
-"""The archive of runs behind the README's tables: check a run, copy its record."""
+"""The archive behind the README's tables: check and copy the records of runs and of explanations."""
 
+import json
 import re
 import shutil
 from functools import cache, partial
@@ -16,6 +17,9 @@ from emotion.records.predictions import PREDICTIONS
 from emotion.records.recipe import recipe_differences
 from emotion.records.run_folder import Run
 from emotion.records.run_record import RECORD, RunRecord
+
+EXPLANATIONS, EXPLANATIONS_RECORD = "explanations", "explain.json"
+SYNTHETIC_SOURCE = "synthetic faces"
 
 
 @cache
@@ -48,10 +52,7 @@ def check(run: Run, records: Path) -> None:
         raise UserError(f"{folder} was trained on {record.data['source']}; expected the published fer2013.csv.")
     if mix := record.data.get("mix"):
         raise UserError(f"{folder}: {mix['source']} was mixed into its training data; expected FER2013 alone.")
-    if not (record.commit or "+changes").isalnum():
-        raise UserError(f"{folder} was not trained from a commit; commit the code and train again.")
-    if paths := re.findall(r'"((?:/|~|[A-Z]:)[^"]*)"', (folder / RECORD).read_text()):
-        raise UserError(f"{folder}: its record contains absolute paths ({paths[0]}); train with data_dir=data.")
+    _check_provenance(folder, record.commit, (folder / RECORD).read_text())
     target = _target(run, records)
     if RunRecord.read(target) not in (None, record):
         raise UserError(f"{target} holds another run of that seed; remove it first to replace it.")
@@ -65,6 +66,39 @@ def keep(run: Run, records: Path) -> Path:
         if (run.folder / name).is_file() and run.folder.resolve() != target.resolve():
             write_atomically(target / name, partial(shutil.copyfile, run.folder / name))
     return target
+
+
+def keep_explanations(folder: Path, records: Path) -> Path:
+    """Copy the record of a folder of explanations into the archive, for synthetic faces with its sheet.
+
+    Raises:
+        UserError: The folder has no record; or the record has no faithfulness scores, is of other faces than FER2013's
+            or synthetic ones, was not made from a commit, or contains absolute paths.
+    """
+    path = folder / EXPLANATIONS_RECORD
+    if not path.is_file():
+        raise UserError(f"{folder} has no {path.name}; expected a folder that python -m emotion.explain wrote.")
+    text = path.read_text()
+    record = json.loads(text)
+    source, is_synthetic = record["faces"]["source"], record["faces"]["source"] == SYNTHETIC_SOURCE
+    if not all("measures" in explanation for explanation in record["explained"]):
+        raise UserError(f"{path} has no faithfulness scores; explain again with faithfulness.")
+    if record["faces"]["digest"] != PUBLISHED_MD5 and not is_synthetic:
+        raise UserError(f"{path} explains faces of {source}; expected the published fer2013.csv or synthetic faces.")
+    _check_provenance(folder, record["commit"], text)
+    target = records / EXPLANATIONS / folder.name
+    target.mkdir(parents=True, exist_ok=True)
+    for name in (path.name, "sheet.png") if is_synthetic else (path.name,):
+        write_atomically(target / name, partial(shutil.copyfile, folder / name))
+    return target
+
+
+def _check_provenance(folder: Path, commit: str | None, text: str) -> None:
+    """Raise UserError unless a record was made from a commit and has no absolute paths."""
+    if not (commit or "+changes").isalnum():
+        raise UserError(f"{folder} was not made from a commit; commit the code and run it again.")
+    if paths := re.findall(r'"((?:/|~|[A-Z]:)[^"]*)"', text):
+        raise UserError(f"{folder}: its record contains absolute paths ({paths[0]}); run it with data_dir=data.")
 
 
 def _target(run: Run, records: Path) -> Path:

@@ -1,253 +1,319 @@
-"""The README's tables of results, from kept run records and nothing else."""
+"""The generated tables of README.md and outputs/records/README.md, made from archived records only."""
 
 import json
-import re
-import shutil
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
 from omegaconf import OmegaConf
 
 from emotion.checkpoints import portable
 from emotion.checkpoints.locate import zoo
 from emotion.config.compose import as_list
-from emotion.data.readers.fer2013 import PUBLISHED_MD5
+from emotion.config.migrate import migrate
 from emotion.errors import UserError
-from emotion.io.atomic import write_atomically
 from emotion.metrics.statistics import mean_over_seeds, wilson_interval
-from emotion.records.archive import experiment
+from emotion.records.archive import EXPLANATIONS, EXPLANATIONS_RECORD, SYNTHETIC_SOURCE, experiment
 from emotion.records.recipe import group_by_recipe
-from emotion.records.run_folder import Run
+from emotion.records.run_folder import Run, find_finished
 from emotion.records.run_record import RunRecord
 from emotion.reporting.tables import markdown_table
 from emotion.reporting.text import format_interval, format_mean_std, format_percent
 
+README_TABLES = ("results",)
+RECORDS_TABLES = ("scores", "f1", "explanations", "weights", "promises")
+PROMISES = {
+    "resume": "A run that is stopped at any moment and resumed in a new process equals an uninterrupted run",
+    "order": "The order of faces depends on seed, epoch and batch only",
+    "losses": "Two runs with one seed have bit-equal losses at every step, for every model",
+    "killed": "`kill -9` at any moment leaves readable files and loses at most one checkpoint interval",
+    "atomic": "Files are written beside their place, synced, and moved there in one step",
+    "signals": "SIGTERM, SIGINT and SIGUSR1 end within 10 s in a complete checkpoint and the right exit status",
+    "disk": "A full or read-only disk ends in one message and leaves previous files unchanged",
+    "own files": "Damaged or swapped files are refused, and `resume=auto` uses the previous checkpoint",
+    "data": "Damaged data gives the same faces or one message",
+    "files": "A malicious file runs no code and is refused in less than 1 GB of memory",
+    "targets": "A config with a `_target_` that is not allowed is refused",
+    "images": "A malicious image is processed or refused within 2 s and 200 MB",
+    "demo": "The demo serves its clients while others attack it",
+    "together": "Concurrent processes share a cache and refuse to share a run",
+    "quiet": "Nothing is started, opened or written that was not requested",
+    "kernels": "Each layer in bfloat16 is within 2 % of float32 and not slower, or float32 is used",
+}
+"""What each group of the tests in tests/promises checks."""
+
 Row = dict[str, str]
-Figure = Sequence[float]
-"""A share with its 95 % interval."""
+Interval = Sequence[float]
+"""A share with its 95 % interval: value, lower, upper."""
 
 
-def results_tables(kept: Sequence[Run]) -> str:
-    """Markdown: what each experiment published, what its runs reached, how to repeat them; then F1 by class."""
-    groups = group_by_recipe(kept)
-    written = markdown_table([_row(group) for group in groups])
-    by_class: dict[tuple[str, ...], list[Row]] = {}
-    for group in groups:
-        row = _classes(group)
-        by_class.setdefault(tuple(row), []).append(row)
-    return "\n".join([written, *(markdown_table(rows) for rows in by_class.values())])
+class Estimate(NamedTuple):
+    """The mean over n seeds, with the half width of an interval that covers both other faces and other seeds."""
+
+    n: int
+    mean: float
+    half_width: float
+
+    def __str__(self) -> str:
+        mean, low, high = (100 * v for v in (self.mean, self.mean - self.half_width, self.mean + self.half_width))
+        return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+
+    def difference_to(self, published: float) -> str:
+        """Return the difference in points and what its interval shows: `below: -2.52 [-3.64, -1.41]`."""
+        difference, half_width = 100 * (self.mean - published), 100 * self.half_width
+        low, high = difference - half_width, difference + half_width
+        verdict = "above" if low > 0 else "below" if high < 0 else "within interval"
+        return f"{verdict}: {difference:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
-def _row(group: Sequence[Run]) -> Row:
-    first = group[0].record
-    config, tests = first.config, [run.record.test_scores for run in group]
-    name, tta, plain = config["name"], config["tta"], [test["none"]["all"] for test in tests]
-    as_it_stands = experiment(name)
-    published = as_it_stands["published"]
-    calibrated = all(run.record.calibration for run in group)
-    seeds = [str(run.record.seed) for run in group]
-    multirun = "-m " if len(seeds) > 1 else ""
-    overrides = [f"experiment={name}", *_given(as_it_stands, config), f"seed={','.join(seeds)}"]
+def make_tables(records: Path) -> dict[str, str]:
+    """Return every table as Markdown, by the name of its markers.
+
+    Raises:
+        UserError: There is no archived run.
+    """
+    groups = group_by_recipe(find_finished([str(records)]))
     return {
-        "experiment": name,
-        "parameters": f"{first.parameters:,}",
-        "published %": _published(published) if published else "-",
-        "ours less published": _against(published, group) if published else "-",
-        "accuracy %": _shown([scores["accuracy"] for scores in plain]),
-        "macro F1 %": _shown([scores["macro_f1"] for scores in plain]),
-        "with views %": f"{_shown([test[tta]['all']['accuracy'] for test in tests])} ({tta})",
-        "clean rows %": _shown([test["none"]["deduplicated"]["accuracy"] for test in tests]),
-        "ECE %": format_mean_std([scores.get("uncalibrated", scores)["ece"] for scores in plain]),
-        "ECE % with temperature": format_mean_std([scores["ece"] for scores in plain]) if calibrated else "-",
-        "minutes": _minutes(group),
-        "split (test faces)": f"{first.split_name} ({plain[0]['n']:,})",
-        "n": str(len(group)),
-        "commit": ", ".join(dict.fromkeys((run.record.commit or "")[:7] for run in group)),
-        "command": f"`python -m emotion.train {multirun}{' '.join(overrides)}`",
+        "results": results_table(groups),
+        "scores": scores_table(groups),
+        "f1": f1_tables(groups),
+        "explanations": explanations_table(records),
+        "weights": weights_table(),
+        "promises": promises_table(records),
     }
 
 
-def _given(as_it_stands: dict[str, Any], config: dict[str, Any]) -> list[str]:
-    """The overrides by which a run gave what its experiment leaves open."""
-    found, open_keys = OmegaConf.create(config), sorted(OmegaConf.missing_keys(OmegaConf.create(as_it_stands)))
-    given = {key: as_list(OmegaConf.select(found, key)) for key in open_keys}
-    return [f"{key}={some[0]}" if len(some) == 1 else f"{key}=[{','.join(some)}]" for key, some in given.items()]
-
-
-def _published(published: dict[str, Any]) -> str:
-    """66.3, macro F1 62.9; what it is of where that is not test, and whether it is a result at all."""
-    kind = " (target)" if published.get("target") else ""
-    of = " on validation" if published["part"] == "val" else " with views" if "tta" in published else ""
-    f1 = f", macro F1 {100 * published['macro_f1']:.1f}" if "macro_f1" in published else ""
-    recall = f", each recall above {100 * published['recall']:.0f}" if "recall" in published else ""
-    return f"{100 * published['accuracy']:.2f}".rstrip("0").rstrip(".") + of + f1 + recall + kind
-
-
-def _against(published: dict[str, Any], group: Sequence[Run]) -> str:
-    """Each published figure held against ours, on the part that it is of."""
-    plain = [run.record.test_scores["none"]["all"] for run in group]
-    if published["part"] == "val":
-        ours = [_validation(run) for run in group]
-    else:
-        tta = published.get("tta", "none")
-        ours = [run.record.test_scores[tta]["all"]["accuracy"] for run in group]
-    said = _verdict(ours, published["accuracy"])
-    if "macro_f1" in published:
-        said += f"; macro F1 {_verdict([scores['macro_f1'] for scores in plain], published['macro_f1'])}"
-    if "recall" in published:
-        least = min(found["recall"][0] for scores in plain for found in scores["classes"].values())
-        said += f"; least recall {100 * least:.1f} %"
-    return said
-
-
-def _verdict(ours: Sequence[Figure], published: float) -> str:
-    """`+0.41 [-0.70, 1.51], level`: passed or missed where the interval leaves nothing else.
-
-    The interval is of a mean over seeds: the faces' share of it as each seed's own interval says, the seeds' share
-    Student's interval of their mean.
-    """
-    shares = [figure for figure, _, _ in ours]
-    of_faces = fmean(upper - lower for _, lower, upper in ours) / 2
-    of_seeds = mean_over_seeds(shares).half if len(ours) > 1 else 0.0
-    gap, half = 100 * (fmean(shares) - published), 100 * (of_faces**2 + of_seeds**2) ** 0.5
-    verdict = "passed" if gap - half > 0 else "missed" if gap + half < 0 else "level"
-    return f"{gap:+.2f} [{gap - half:+.2f}, {gap + half:+.2f}], {verdict}"
-
-
-def _minutes(group: Sequence[Run]) -> str:
-    """From the start of training to the scores, of runs that were not resumed."""
-    minutes = [run.record.wall_seconds / 60 for run in group if run.record.wall_seconds]
-    if len(minutes) < len(group):
-        return "-"
-    return format_mean_std([one / 100 for one in minutes])  # which shows hundredths as whole
-
-
-def _validation(run: Run) -> list[float]:
-    """The best epoch's accuracy on validation, which chose it."""
-    record = run.record
-    return wilson_interval(torch.tensor(record.best["score"], dtype=torch.float64), torch.tensor(record.split["val"]))
-
-
-def _classes(group: Sequence[Run]) -> Row:
-    """F1 of each class, with the published one behind it where there is one."""
-    plain = [run.record.test_scores["none"]["all"] for run in group]
-    name = group[0].record.name
-    published = (experiment(name)["published"] or {}).get("f1", {})
-    row = {"F1 %": name}
-    for label in plain[0]["classes"]:
-        known = f" (published {100 * published[label]:.1f})" if label in published else ""
-        row[label] = _shown([scores["classes"][label]["f1"] for scores in plain]) + known
-    return row
-
-
-def _shown(figures: Sequence[Figure]) -> str:
-    """One seed's figure with its interval, several seeds' mean and deviation."""
-    return (
-        format_interval(list(figures[0])) if len(figures) == 1 else format_mean_std([figure[0] for figure in figures])
-    )
-
-
-RECORD, SHEET = "explain.json", "sheet.png"
-DRAWN = "synthetic faces"
-PLACE = Path("explanations")
-"""Below the folder of records."""
-
-
-def keep_explanations(folder: Path, records: Path) -> Path:
-    """Copy the record of explanations that lie in `folder`; of drawn faces, which nobody has, the sheet too.
+def fill(path: Path, text: str, tables: Mapping[str, str], required: Sequence[str]) -> str:
+    """Replace what stands between `<!-- NAME -->` and `<!-- end of NAME -->` by the table, for each pair in the text.
 
     Raises:
-        UserError: no such record, one of other data, not from a commit, or one that names places of this machine.
+        UserError: The markers of a required table are missing.
     """
-    path = folder / RECORD
-    if not path.is_file():
-        raise UserError(f"{folder} holds no {RECORD}; expected a folder that python -m emotion.explain wrote.")
-    text = path.read_text()
-    record = json.loads(text)
-    if not all("measures" in one for one in record["explained"]):
-        raise UserError(f"{path} says nothing of how true the maps are; expected one with faithfulness.")
-    if record["faces"]["digest"] != PUBLISHED_MD5 and record["faces"]["source"] != DRAWN:
-        raise UserError(f"{path} is of {record['faces']['source']}; expected the published fer2013.csv or drawn faces.")
-    if not (record["commit"] or "+changes").isalnum():
-        raise UserError(f"{path}: no commit holds the code that it ran; commit first, then explain again.")
-    if places := re.findall(r'"((?:/|~|[A-Z]:)[^"]*)"', text):
-        raise UserError(f"{path} names places of this machine ({places[0]}); run it with data_dir=data.")
-    kept = records / PLACE / folder.name
-    kept.mkdir(parents=True, exist_ok=True)
-    for name in (RECORD, SHEET) if record["faces"]["source"] == DRAWN else (RECORD,):
-        write_atomically(kept / name, partial(shutil.copyfile, folder / name))
-    return kept
+    for name, table in tables.items():
+        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        head, found, rest = text.partition(begin)
+        _, closed, tail = rest.partition(end)
+        if found and closed:
+            text = f"{head}{begin}\n\n{table}\n{end}{tail}"
+        elif name in required:
+            raise UserError(f"{path} has no place for a table; expected a line {begin} and below it {end}.")
+    return text
+
+
+def results_table(groups: Sequence[Sequence[Run]]) -> str:
+    """Return the published and reached figures of each experiment, and the command."""
+    rows = []
+    for group in groups:
+        name = group[0].record.name
+        published = experiment(name)["published"] or {}
+        reached = _reached(published, group)
+        n, f1 = len(group), "; macro F1 " if "macro_f1" in reached else ""
+        difference = reached["accuracy"].difference_to(published["accuracy"]) if published else "-"
+        if f1:
+            difference += f1 + reached["macro_f1"].difference_to(published["macro_f1"])
+        note = f"{published['note']}; " if "note" in published else ""
+        rows.append(
+            {
+                "experiment": name,
+                "published %": _published(published),
+                "reached %": f"{reached['accuracy']}{f1}{reached['macro_f1'] if f1 else ''}, n = {n}",
+                "difference to published": difference,
+                "command": f"{note}{_command(group)}",
+            }
+        )
+    return markdown_table(rows, left=5)
+
+
+def scores_table(groups: Sequence[Sequence[Run]]) -> str:
+    """Return all test scores of each experiment."""
+    return markdown_table([_scores_row(group) for group in groups])
+
+
+def f1_tables(groups: Sequence[Sequence[Run]]) -> str:
+    """Return the F1 by class of each experiment, with the published one if known; a table for each set of classes."""
+    by_classes: dict[tuple[str, ...], list[Row]] = {}
+    for group in groups:
+        name, plain = group[0].record.name, [run.record.test_scores["none"]["all"] for run in group]
+        published = (experiment(name)["published"] or {}).get("f1", {})
+        row = {"F1 %": name}
+        for label in plain[0]["classes"]:
+            row[label] = _format_seeds([scores["classes"][label]["f1"] for scores in plain])
+            if label in published:
+                row[label] += f" (published {format_percent(published[label])})"
+        by_classes.setdefault(tuple(row), []).append(row)
+    return "\n".join(markdown_table(rows) for rows in by_classes.values())
 
 
 def explanations_table(records: Path) -> str:
-    """Markdown: a line for each network and method of every kept record, and for maps that know nothing."""
-    lines = []
-    for path in sorted((records / PLACE).glob(f"*/{RECORD}")):
-        record = json.loads(path.read_text())
-        said: set[str] = set()
-        for one in record["explained"]:
-            blank = f" ({one['blank']} of {record['faces']['n']} blank)" if one["blank"] else ""
-            measured = (one["measures"], record, one["n"]["deletion"])
-            lines.append(_explanation_line(one["network"], one["method"] + blank, *measured))
-            lines[-1]["truer than the middle (ROAD)"] = _spread(one["truer_than_middle"]["road"], signed=True)
-        for one in record["explained"]:
-            if one["network"] not in said:
-                said.add(one["network"])
-                for name, measures in one["unknowing"].items():
-                    lines.append(_explanation_line(one["network"], f"*{name}*", measures, record, one["n"]["deletion"]))
-    return markdown_table(lines, left=3) if lines else ""
-
-
-def _explanation_line(
-    network: str, method: str, measures: dict[str, Any], record: dict[str, Any], faces: int
-) -> dict[str, str]:
-    shares = " / ".join(f"{100 * measures[name][0]:.0f}" for name in ("brows", "eyes", "nose", "mouth"))
-    return {
-        "network": network,
-        "faces": f"{faces}, {'drawn' if record['faces']['source'] == DRAWN else 'FER2013'}",
-        "method": method,
-        "deletion, lower is truer": _spread(measures["deletion"]),
-        "insertion, higher": _spread(measures["insertion"]),
-        "ROAD, higher": _spread(measures["road"]),
-        "truer than the middle (ROAD)": "-",
-        "sensitivity, lower is steadier": _spread(measures.get("sensitivity")),
-        "% on brows / eyes / nose / mouth": shares,
-        "alike with all weights shuffled": _spread(measures.get("shuffled all")),
-    }
-
-
-def _spread(figure: list[float | None] | None, *, signed: bool = False) -> str:
-    if figure is None or None in figure:
-        return "-"
-    sign = "+" if signed else ""
-    return "{0:{3}.2f} [{1:{3}.2f}, {2:{3}.2f}]".format(*figure, sign)
+    """Return the faithfulness of each network's and method's maps, then that of the network's baseline maps."""
+    rows: list[Row] = []
+    for path in sorted((records / EXPLANATIONS).glob(f"*/{EXPLANATIONS_RECORD}")):
+        record = migrate(json.loads(path.read_text()))
+        source = "synthetic" if record["faces"]["source"] == SYNTHETIC_SOURCE else "FER2013"
+        baselines: dict[str, tuple[str, Mapping[str, Any]]] = {}
+        for explanation in record["explained"]:
+            faces = f"{explanation['n']['deletion']}, {source}"
+            blank = f" ({explanation['blank']} of {record['faces']['n']} blank)" if explanation["blank"] else ""
+            method = explanation["method"] + blank
+            row = _explanation_row(explanation["network"], faces, method, explanation["measures"])
+            row["gain over center (ROAD)"] = _format_measure(explanation["gain_over_center"]["road"], "+.2f")
+            rows.append(row)
+            baselines.setdefault(explanation["network"], (faces, explanation["baselines"]))
+        for network, (faces, measures_by_name) in baselines.items():
+            rows += [
+                _explanation_row(network, faces, f"*{name}*", measures) for name, measures in measures_by_name.items()
+            ]
+    return markdown_table(rows, left=3) if rows else ""
 
 
 def weights_table() -> str:
-    """Markdown: a line for each of the weights, the best on its own test part first."""
-    told = {name: RunRecord.from_dict(portable.read_description(path).record or {}) for name, path in zoo().items()}
-    order = sorted(told, key=lambda name: -told[name].test_scores["none"]["all"]["accuracy"][0])
-    return markdown_table([_weights_line(name, told[name]) for name in order])
+    """Return the scores of the weights in emotion/zoo, best test accuracy first."""
+    records = {name: RunRecord.from_dict(portable.read_description(path).record or {}) for name, path in zoo().items()}
+    order = sorted(records, key=lambda name: -records[name].test_scores["none"]["all"]["accuracy"][0])
+    return markdown_table([_weights_row(name, records[name]) for name in order])
 
 
-def _weights_line(name: str, record: RunRecord) -> dict[str, str]:
+def promises_table(records: Path) -> str:
+    """Return how many cases of each promise held when `make test-hard` last counted them."""
+    path = records / "promises.json"
+    counts = json.loads(path.read_text())["counts"] if path.is_file() else {}
+    rows = [
+        {"promise": PROMISES.get(name, name), "held": f"{count['held']:,} of {count['of']:,}"}
+        for name, count in counts.items()
+    ]
+    return markdown_table(rows) if rows else ""
+
+
+def _scores_row(group: Sequence[Run]) -> Row:
+    first, tests = group[0].record, [run.record.test_scores for run in group]
+    tta, plain = first.config["tta"], [test["none"]["all"] for test in tests]
+    published = experiment(first.name)["published"] or {}
+    calibrated = all(run.record.calibration for run in group)
+    minutes = [run.record.wall_seconds / 60 for run in group if run.record.wall_seconds]
+    return {
+        "experiment": first.name,
+        "parameters": f"{first.parameters:,}",
+        "published %": _published(published),
+        "difference to published": _difference(published, group) if published else "-",
+        "accuracy %": _format_seeds([scores["accuracy"] for scores in plain]),
+        "macro F1 %": _format_seeds([scores["macro_f1"] for scores in plain]),
+        "with TTA %": f"{_format_seeds([test[tta]['all']['accuracy'] for test in tests])} ({tta})",
+        "deduplicated %": _format_seeds([test["none"]["deduplicated"]["accuracy"] for test in tests]),
+        "ECE % uncalibrated": format_mean_std([scores.get("uncalibrated", scores)["ece"] for scores in plain]),
+        "ECE % with temperature": format_mean_std([scores["ece"] for scores in plain]) if calibrated else "-",
+        "minutes": format_mean_std(minutes, scale=1) if len(minutes) == len(group) else "-",
+        "split (test faces)": f"{first.split_name} ({plain[0]['n']:,})",
+        "n": str(len(group)),
+        "commit": ", ".join(dict.fromkeys((run.record.commit or "")[:7] for run in group)),
+        "command": _command(group),
+    }
+
+
+def _published(published: Mapping[str, Any]) -> str:
+    """Return `66.3, macro F1 62.9`, with the part or TTA if it is not plain test, or a dash."""
+    if not published:
+        return "-"
+    text = f"{100 * published['accuracy']:.2f}".rstrip("0").rstrip(".")
+    if published["part"] == "val":
+        text += " on validation"
+    elif "tta" in published:
+        text += " with TTA"
+    if "macro_f1" in published:
+        text += f", macro F1 {format_percent(published['macro_f1'])}"
+    if "recall" in published:
+        text += f", each recall above {100 * published['recall']:.0f}"
+    return text + (" (target)" if published.get("target") else "")
+
+
+def _reached(published: Mapping[str, Any], group: Sequence[Run]) -> dict[str, Estimate]:
+    """Return what the runs reached on the part and with the TTA of the published figures."""
+    records = [run.record for run in group]
+    if published.get("part") == "val":
+        accuracy = [wilson_interval(record.best["score"], record.split["val"]) for record in records]
+    else:
+        accuracy = [record.test_scores[published.get("tta", "none")]["all"]["accuracy"] for record in records]
+    reached = {"accuracy": _estimate(accuracy)}
+    if "macro_f1" in published:
+        reached["macro_f1"] = _estimate([record.test_scores["none"]["all"]["macro_f1"] for record in records])
+    return reached
+
+
+def _difference(published: Mapping[str, Any], group: Sequence[Run]) -> str:
+    reached = _reached(published, group)
+    text = reached["accuracy"].difference_to(published["accuracy"])
+    if "macro_f1" in published:
+        text += f"; macro F1 {reached['macro_f1'].difference_to(published['macro_f1'])}"
+    if "recall" in published:
+        classes = [scores for run in group for scores in run.record.test_scores["none"]["all"]["classes"].values()]
+        text += f"; lowest recall {format_percent(min(scores['recall'][0] for scores in classes))} %"
+    return text
+
+
+def _estimate(intervals: Sequence[Interval]) -> Estimate:
+    """Combine the seeds' own intervals (other faces) with Student's interval of their mean (other seeds)."""
+    values = [value for value, _, _ in intervals]
+    over_faces = fmean(upper - lower for _, lower, upper in intervals) / 2
+    over_seeds = mean_over_seeds(values).half_width if len(values) > 1 else 0.0
+    return Estimate(len(values), fmean(values), (over_faces**2 + over_seeds**2) ** 0.5)
+
+
+def _command(group: Sequence[Run]) -> str:
+    """Return the command that trains the experiment with the seeds and the values that its config leaves open."""
+    config, declared = group[0].record.config, experiment(group[0].record.name)
+    seeds = ",".join(str(run.record.seed) for run in group)
+    overrides = [f"experiment={config['name']}"]
+    for key in sorted(OmegaConf.missing_keys(OmegaConf.create(declared))):
+        values = as_list(OmegaConf.select(OmegaConf.create(config), key))
+        overrides.append(f"{key}={values[0]}" if len(values) == 1 else f"{key}=[{','.join(values)}]")
+    multirun = "-m " if len(group) > 1 else ""
+    return f"`python -m emotion.train {multirun}{' '.join(overrides)} seed={seeds}`"
+
+
+def _explanation_row(network: str, faces: str, method: str, measures: Mapping[str, Any]) -> Row:
+    regions = " / ".join(f"{100 * measures[name][0]:.0f}" for name in ("brows", "eyes", "nose", "mouth"))
+    return {
+        "network": network,
+        "faces": faces,
+        "method": method,
+        "deletion, lower is better": _format_measure(measures["deletion"]),
+        "insertion, higher": _format_measure(measures["insertion"]),
+        "ROAD, higher": _format_measure(measures["road"]),
+        "gain over center (ROAD)": "-",
+        "sensitivity, lower": _format_measure(measures.get("sensitivity")),
+        "% on brows / eyes / nose / mouth": regions,
+        "similarity with shuffled weights": _format_measure(measures.get("shuffled all")),
+    }
+
+
+def _weights_row(name: str, record: RunRecord) -> Row:
     scores = record.test_scores
-    one = scores["none"]
+    plain = scores["none"]["all"]
     return {
         "checkpoint": f"`{name}`",
         "parameters": f"{record.parameters:,}",
         "MB": f"{zoo()[name].stat().st_size / 1e6:.1f}",
         "classes": str(len(record.labels)),
-        "accuracy %": format_interval(one["all"]["accuracy"]),
-        "macro F1 %": format_interval(one["all"]["macro_f1"]),
-        "with flip views %": format_interval(scores["flip"]["all"]["accuracy"]) if "flip" in scores else "-",
-        "clean rows %": format_interval(one["deduplicated"]["accuracy"]),
-        "ECE %": format_percent(one["all"]["ece"]),
-        "split (test faces)": f"{record.split_name} ({one['all']['n']:,})",
+        "accuracy %": format_interval(plain["accuracy"]),
+        "macro F1 %": format_interval(plain["macro_f1"]),
+        "with TTA (flip) %": format_interval(scores["flip"]["all"]["accuracy"]) if "flip" in scores else "-",
+        "deduplicated %": format_interval(scores["none"]["deduplicated"]["accuracy"]),
+        "ECE %": format_percent(plain["ece"]),
+        "split (test faces)": f"{record.split_name} ({plain['n']:,})",
         "commit": (record.commit or "")[:7],
         "command": f"`{record.command}`",
     }
+
+
+def _format_seeds(intervals: Sequence[Interval]) -> str:
+    """Format one seed's share with its interval, or the mean and standard deviation of several seeds."""
+    if len(intervals) == 1:
+        return format_interval(intervals[0])
+    return format_mean_std([value for value, _, _ in intervals])
+
+
+def _format_measure(interval: Sequence[float | None] | None, spec: str = ".2f") -> str:
+    if interval is None or None in interval:
+        return "-"
+    value, lower, upper = (format(bound, spec) for bound in interval)
+    return f"{value} [{lower}, {upper}]"
