@@ -1,41 +1,52 @@
-"""Read a source once into memory-mapped arrays and say what is in it: python -m emotion.prepare [data=NAME]."""
+"""Read a source into the cache and print its counts: python -m emotion.prepare [data=NAME]."""
 
+from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.progress import Progress
 from rich.table import Table
 
 from emotion.cli import verb
+from emotion.config.typed import typed
 from emotion.data.cache import prepare
-from emotion.data.faces import USAGES, Faces, Part
+from emotion.data.faces import USAGES, Component, Faces
 from emotion.data.readers.fer2013 import PUBLISHED_MD5
-from emotion.data.sources import locate, not_found
+from emotion.data.sources import select_source, synthetic_warning
 from emotion.reporting.text import console
 
 
+@dataclass(frozen=True)
+class PrepareConfig:
+    """The settings of conf/prepare.yaml."""
+
+    data: dict[str, Any]
+    data_dir: str
+    cache_dir: str
+
+
 def run(cfg: DictConfig) -> Faces:
-    """Prepare what `data` names, with a progress bar; print counts per class and usage.
+    """Prepare the source of `data` with a progress bar; print counts per class and usage.
 
     Raises:
-        UserError: something given is missing or wrong.
+        UserError: A file or setting is missing or invalid.
     """
-    settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    source = locate(settings["data"])
-    if source.stand_in:
-        print(f"*** {not_found(settings['data'])} ***\n")
+    config = typed(cfg, PrepareConfig)
+    source = select_source(config.data)
+    if source.is_synthetic:
+        print(f"*** {synthetic_warning(config.data)} ***\n")
     out = console()
     with Progress(console=out, transient=True, disable=not out.is_terminal) as bar:
         task = bar.add_task("reading faces", total=None)
-        faces = prepare(source.reader, settings["cache_dir"], lambda n, all_: bar.update(task, completed=n, total=all_))
-    out.print(_counts(faces))
-    for part in faces.parts or (Part(faces.source, faces.digest),):
-        print(f"{part.source}: {_provenance(part)}")
-    print(f"prepared in {settings['cache_dir']}")
+        faces = prepare(source.config, config.cache_dir, lambda n, total: bar.update(task, completed=n, total=total))
+    out.print(_count_table(faces))
+    for component in faces.components or (Component(faces.source, faces.digest),):
+        print(f"{component.source}: {_provenance(component)}")
+    print(f"prepared in {config.cache_dir}")
     return faces
 
 
-def _counts(faces: Faces) -> Table:
+def _count_table(faces: Faces) -> Table:
     height, width = faces.images.shape[1:3]
     table = Table(title=f"{len(faces):,} faces of {width}x{height}", title_justify="left")
     table.add_column("usage")
@@ -50,17 +61,17 @@ def _counts(faces: Faces) -> Table:
     return table
 
 
-def _provenance(part: Part) -> str:
-    if part.digest == PUBLISHED_MD5:
+def _provenance(component: Component) -> str:
+    if component.digest == PUBLISHED_MD5:
         return f"MD5 {PUBLISHED_MD5}, the published file"
-    if part.source.endswith("fer2013.csv"):
-        return f"MD5 {part.digest}, NOT the published file ({PUBLISHED_MD5})"
-    return f"digest {part.digest}"
+    if component.source.endswith("fer2013.csv"):
+        return f"MD5 {component.digest}, NOT the published file ({PUBLISHED_MD5})"
+    return f"digest {component.digest}"
 
 
 @verb("prepare")
 def main(cfg: DictConfig) -> None:
-    """Prepare and report."""
+    """Run the verb."""
     run(cfg)
 
 

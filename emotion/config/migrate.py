@@ -29,6 +29,8 @@ KEYS = {
     "clean": "deduplicated",
     "unknowing": "baselines",
     "truer_than_middle": "gain_over_center",
+    "middle": "center",
+    "explained": "explanations",
     "stand_in": "synthetic",
     "demo_minutes": "synthetic_max_minutes",
     "first_of": "candidates",

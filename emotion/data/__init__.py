@@ -1,1 +1,1 @@
-"""Faces: one reader per source, one in-memory form, label schemes, splits and the data module."""
+"""Data: readers of sources, their cache, label schemes, splits, issues and the data module."""

@@ -1,19 +1,18 @@
-"""Sources read once into memory-mapped arrays, so that the second start is quick; what becomes of them is told.
+"""Cache of data sources as memory-mapped arrays, so that only the first start reads and decodes them.
 
-    <cache>/<key>/                 one prepared source, see `prepared_folder`
-    <cache>/stamps/<place>.json    what was prepared last from a place: sizes and times of its files, key and digest
+    <cache>/<key>/                  the arrays of one source and meta.json
+    <cache>/stamps/<location>.json  the last source prepared from a location: sizes and times of its files, key, digest
 
-The key is a digest of the source's bytes, its reader and the reader's settings. A folder appears under its key by one
-rename, after everything in it was written and synced: a preparation that is killed leaves only a folder whose name
-ends in `.partial`, which the next one removes; two preparations at once wait for each other. A source that is not
-what was last prepared from its place is said not to be, and what differs.
+The key is a digest of the source's bytes, its reader and the reader's settings. A folder gets its name by one rename
+after all its files were written and synced. A killed preparation leaves a folder that ends in `.partial`, which the
+next preparation removes; concurrent preparations wait for each other.
 """
 
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain, islice
 from pathlib import Path
@@ -24,192 +23,79 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from emotion.config.instantiate import build
-from emotion.data.faces import ORIGIN_BYTES, Faces, Part, Reading, Rows
+from emotion.config.instantiate import instantiate
+from emotion.config.migrate import first_target
+from emotion.data.faces import ORIGIN_BYTES, Component, DataSource, FaceChunk, Faces
 from emotion.errors import UserError
-from emotion.io.atomic import remove_partial, sync_folder, write_text
-from emotion.io.digests import digest_of, read_json, write_json
-
-FILES = ("images.u8", "labels.u8", "usage.u8", "origin.bytes")
-VOTES = "votes.u8"
-META = "meta.json"
-
-
-def write(
-    folder: Path, key: str, some: Iterable[Rows], described: dict[str, Any], progress: Callable[[int], None]
-) -> None:
-    """Make the folder of all rows, which is to be called `key`; `progress` is told how many are written."""
-    folder.mkdir()
-    done, shape, voted = 0, (), 0
-    with ExitStack() as stack:
-        files = [stack.enter_context((folder / name).open("wb")) for name in (*FILES, VOTES)]
-        images, labels, usage, origin, votes = files
-        for rows in some:
-            images.write(np.ascontiguousarray(rows.images).data)
-            labels.write(np.ascontiguousarray(rows.labels).data)
-            usage.write(np.ascontiguousarray(rows.usage).data)
-            origin.write(np.array([_kept(text) for text in rows.origin], f"S{ORIGIN_BYTES}").data)
-            if rows.votes is not None:
-                votes.write(np.ascontiguousarray(rows.votes).data)
-                voted = rows.votes.shape[1]
-            done, shape = done + len(rows.labels), rows.images.shape[1:]
-            progress(done)
-        for file in files:
-            file.flush()
-            os.fsync(file.fileno())
-    if not voted:
-        (folder / VOTES).unlink()
-    digests = {path.name: digest_of(path) for path in sorted(folder.iterdir())}
-    meta = described | {"key": key, "rows": done, "shape": shape, "voted": voted, "arrays": digests}
-    write_json(folder / META, meta)
-
-
-def opened(folder: Path) -> Faces | None:
-    """The faces of a prepared folder; None where there is none, or it is not as it was written."""
-    try:
-        meta = read_json(folder / META)
-        if meta["key"] != folder.name:
-            return None
-        if any(digest_of(folder / name) != digest for name, digest in meta["arrays"].items()):
-            return None
-        return _mapped(folder, meta)
-    except (UserError, OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _mapped(folder: Path, meta: dict[str, Any]) -> Faces:
-    shapes = (meta["shape"], (), (), ())
-    types = (np.dtype(np.uint8), np.dtype(np.uint8), np.dtype(np.uint8), np.dtype(f"S{ORIGIN_BYTES}"))
-    images, labels, usage, origin = (
-        # copy on write: the files cannot change, and torch.from_numpy takes the arrays without a warning
-        np.memmap(folder / name, dtype, "c", shape=(meta["rows"], *shape))
-        for name, dtype, shape in zip(FILES, types, shapes, strict=True)
-    )
-    votes = np.memmap(folder / VOTES, np.uint8, "c", shape=(meta["rows"], meta["voted"])) if meta["voted"] else None
-    parts = tuple(Part(*part) for part in meta["parts"])
-    return Faces(images, labels, usage, origin, tuple(meta["classes"]), meta["digest"], meta["source"], parts, votes)
-
-
-def _kept(origin: str) -> bytes:
-    return origin.encode(errors="backslashreplace")[-ORIGIN_BYTES:]  # a file's name may be no text
-
-
-CHUNK = 4096  # rows at once
-SHOWN = 3  # rows of which it is said what differs
-
-
-def difference(before: Faces, now: Faces) -> str:
-    """How the faces of a source differ from those that it had before; empty where they do not."""
-    said = []
-    for name, old, new in (
-        ("classes", ", ".join(before.classes), ", ".join(now.classes)),
-        ("faces", f"{len(before):,}", f"{len(now):,}"),
-        ("pixels a side", str(before.images.shape[1:]), str(now.images.shape[1:])),
-    ):
-        if old != new:
-            said.append(f"{new} {name}, formerly {old}")
-    found: dict[int, list[str]] = {}
-    for name, olds, news in _columns(before, now):
-        for row in _differing(olds, news):
-            found.setdefault(row, []).append(name)
-    if found:
-        first = ", ".join(f"row {row} ({', '.join(found[row])})" for row in sorted(found)[:SHOWN])
-        more = ", ..." if len(found) > SHOWN else ""
-        said.append(f"{len(found):,} of {min(len(before), len(now)):,} rows differ: {first}{more}")
-    return "; ".join(said)
-
-
-def _columns(before: Faces, now: Faces) -> Iterator[tuple[str, NDArray[np.generic], NDArray[np.generic]]]:
-    if before.images.shape[1:] == now.images.shape[1:]:
-        yield "pixels", before.images, now.images
-    yield "label", before.labels, now.labels
-    yield "usage", before.usage, now.usage
-    yield "origin", before.origin, now.origin
-    if before.votes is not None and now.votes is not None:
-        yield "votes", before.votes, now.votes
-
-
-def _differing(before: NDArray[np.generic], now: NDArray[np.generic]) -> Iterator[int]:
-    """The rows that both have, and not alike."""
-    for start in range(0, min(len(before), len(now)), CHUNK):
-        olds, news = before[start : start + CHUNK], now[start : start + CHUNK]
-        shared = min(len(olds), len(news))
-        unlike = olds[:shared] != news[:shared]
-        yield from (start + np.flatnonzero(unlike.reshape(shared, -1).any(1))).tolist()
-
-
-FORMAT = 3  # of the folder's contents; another number makes every source be prepared anew
-PLACES = ("path", "train", "val", "test", "root", "label_map", "votes")  # settings that only say where something lies
+from emotion.io.atomic import remove_partial, sync_folder, write_json, write_text
+from emotion.io.bounded import read_json_object
+from emotion.io.digests import file_digest
 
 Config = Mapping[str, Any]
 Progress = Callable[[int, int | None], None]
+"""Called with the number of rows read so far and the number expected, None if unknown."""
+
+FORMAT = 3  # of the folder's contents; a new number makes every source be prepared again
+IMAGES, LABELS, USAGE, ORIGIN, VOTES = "images.u8", "labels.u8", "usage.u8", "origin.bytes", "votes.u8"
+META = "meta.json"
+LOCATIONS = ("path", "train", "val", "test", "root", "label_map", "votes")  # reader settings that are file locations
 
 
-class Last(NamedTuple):
-    """What was prepared last from a place."""
+def prepare(source: Config, cache_dir: str | Path, progress: Progress = lambda done, expected: None) -> Faces:
+    """Return the faces of a source, reading it into the cache if it is not there.
 
-    place: str  # digest of where the source's files lie
-    stamp: str  # of the files
-    key: str
-    digest: str
+    Prints a line if the source differs from the one last prepared from the same location, or if a damaged cache folder
+    is rebuilt.
 
-
-def prepare(reader: Config, cache_dir: str | Path, progress: Progress = lambda done, expected: None) -> Faces:
-    """The source that `reader` ({_target_: a read function, path: ...}) describes, prepared if it is not yet.
-
-    `progress` is told the rows read so far and the rows expected (None where unknown). Prints a line where faces are
-    not those that were last prepared from that place, or a prepared folder is not whole and is made anew.
+    Args:
+        source: The reader function as _target_, and its arguments.
+        cache_dir: The folder of the cache.
+        progress: Called while the source is read.
 
     Raises:
-        UserError: from the reader; a file cannot be read, or changes meanwhile; or the cache folder cannot be written.
+        UserError: From the reader; a file cannot be read or changes meanwhile; or the cache cannot be written.
     """
-    reading: Reading = build(reader)  # says what is missing before anything is made
-    cache, place = Path(cache_dir), _md5(_settings(reader) + _places(reader))
-    stamps, stamp = cache / "stamps", _stamp(reading)
-    last = _last(stamps, place)
-    if last and last.stamp == stamp and (faces := opened(cache / last.key)):
+    data: DataSource = instantiate(source)  # reports missing files before anything is created
+    cache, location = Path(cache_dir), _md5(_settings_text(source) + _locations(source))
+    stamps, stamp = cache / "stamps", _stamp(data)
+    last = _read_stamp(stamps, location)
+    if last and last.stamp == stamp and (faces := _open(cache / last.key)):
         return faces
     try:
         stamps.mkdir(parents=True, exist_ok=True)
         with FileLock(cache / ".lock"):
             remove_partial(stamps)
-            digest, parts = _identity(reader, reading)
-            key = _md5(f"{FORMAT} {digest} {_settings(reader)}")
-            faces = opened(cache / key)
+            digest, components = _identify(source, data)
+            key = _md5(f"{FORMAT} {digest} {_settings_text(source)}")
+            faces = _open(cache / key)
             if faces is None:
-                _remove(cache, key)
-                described = {"digest": digest, "source": reading.name, "classes": list(reading.classes), "parts": parts}
-                _write(reading, cache / key, described, stamp, progress)
-                faces = opened(cache / key)
-            assert faces is not None, "what was just written can be opened"
-            _tell(_last(stamps, place), faces, cache)  # which another process may have written meanwhile
-            write_text(stamps / f"{place}.json", json.dumps(Last(place, stamp, key, digest)._asdict()))
+                _remove_incomplete(cache, key)
+                meta = {"digest": digest, "source": data.name, "classes": list(data.classes), "parts": components}
+                _write(data, cache / key, meta, stamp, progress)
+                faces = _open(cache / key)
+            assert faces is not None, "a folder that was just written can be opened"
+            last = _read_stamp(stamps, location)  # another process may have written it meanwhile
+            if last and last.digest != digest:
+                print(f"{data.name} has changed since it was last prepared.", flush=True)
+            write_text(stamps / f"{location}.json", json.dumps(_Stamp(location, stamp, key, digest)._asdict()))
     except OSError as error:
         raise UserError(
-            f"Prepared faces cannot be written to {cache}: {error.strerror or error}. "
-            f"Make room, or name another folder: cache_dir=FOLDER."
+            f"The cache {cache} cannot be written: {error.strerror or error}. "
+            f"Free some space, or choose another folder: cache_dir=FOLDER."
         ) from error
     return faces
 
 
-def _remove(cache: Path, key: str) -> None:
-    """What is not whole: the folder of that name, and what preparations that were killed have left."""
-    if (cache / key).exists():
-        print(f"{cache / key} is not as it was written; the source is read again.", flush=True)
-    for damaged in (cache / key, *cache.glob("*.partial")):
-        if damaged.is_dir() and not damaged.is_symlink():
-            shutil.rmtree(damaged)
-        else:
-            damaged.unlink(missing_ok=True)
-
-
-def _write(reading: Reading, folder: Path, described: dict[str, Any], stamp: str, progress: Progress) -> None:
+def _write(data: DataSource, folder: Path, meta: dict[str, Any], stamp: str, progress: Progress) -> None:
+    """Read the source into `folder`, which appears only when it is complete."""
     partial = folder.with_suffix(".partial")
     try:
-        rows = _readable(reading)
-        write(partial, folder.name, rows, described, lambda done: progress(done, reading.expected))
-        if _stamp(reading) != stamp:
-            raise UserError(f"{reading.name} was changed while it was read; try again when it is whole.")
+        partial.mkdir()
+        arrays = _write_arrays(data, partial, progress)
+        digests = {path.name: file_digest(path) for path in sorted(partial.iterdir())}
+        write_json(partial / META, meta | {"key": folder.name} | arrays | {"arrays": digests})
+        if _stamp(data) != stamp:
+            raise UserError(f"{data.name} changed while it was read; try again when it is complete.")
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -217,105 +103,178 @@ def _write(reading: Reading, folder: Path, described: dict[str, Any], stamp: str
     sync_folder(folder.parent)
 
 
-def _tell(last: Last | None, now: Faces, cache: Path) -> None:
-    """Say what differs from what was prepared from the same place before, if anything does."""
-    if last is None or last.digest == now.digest:
-        return
-    before = opened(cache / last.key)
-    found = difference(before, now) if before else "what was there is not kept any more, to compare them"
-    if found:
-        print(f"{now.source} is not what was prepared from there before: {found}. Is it meant to be?", flush=True)
+def _write_arrays(data: DataSource, folder: Path, progress: Progress) -> dict[str, Any]:
+    """Write the files of all rows; return number of rows, image shape and number of vote columns for meta.json."""
+    rows, shape, num_votes = 0, (), 0
+    with ExitStack() as stack:
+        names = (IMAGES, LABELS, USAGE, ORIGIN, VOTES)
+        files = [stack.enter_context((folder / name).open("wb")) for name in names]
+        images, labels, usage, origin, votes = files
+        for chunk in _read_chunks(data):
+            images.write(np.ascontiguousarray(chunk.images).data)
+            labels.write(np.ascontiguousarray(chunk.labels).data)
+            usage.write(np.ascontiguousarray(chunk.usage).data)
+            # a file name need not be valid text
+            encoded = [text.encode(errors="backslashreplace")[-ORIGIN_BYTES:] for text in chunk.origin]
+            origin.write(np.array(encoded, f"S{ORIGIN_BYTES}").data)
+            if chunk.votes is not None:
+                votes.write(np.ascontiguousarray(chunk.votes).data)
+                num_votes = chunk.votes.shape[1]
+            rows, shape = rows + len(chunk.labels), chunk.images.shape[1:]
+            progress(rows, data.num_faces)
+        for file in files:
+            file.flush()
+            os.fsync(file.fileno())
+    if not num_votes:
+        (folder / VOTES).unlink()
+    return {"rows": rows, "shape": shape, "voted": num_votes}
 
 
-def _readable(reading: Reading) -> Iterator[Rows]:
-    with _reading_of(reading):
-        yield from reading.rows
+def _read_chunks(data: DataSource) -> Iterator[FaceChunk]:
+    with _read_errors(data):
+        yield from data.chunks
 
 
-@contextmanager
-def _reading_of(reading: Reading) -> Iterator[None]:
-    """What the system refuses while a source is read is the source's fault, not the cache's."""
+def _open(folder: Path) -> Faces | None:
+    """Map the faces of a cache folder; None if it is missing, or if a file differs from the one written."""
     try:
-        yield
-    except OSError as error:
-        raise UserError(f"{error.filename or reading.name} cannot be read: {error.strerror or error}.") from error
+        meta = read_json_object(folder / META)
+        if meta["key"] != folder.name:
+            return None
+        if any(file_digest(folder / name) != digest for name, digest in meta["arrays"].items()):
+            return None
+
+        def mapped(name: str, shape: Sequence[int] = (), dtype: str = "u1") -> NDArray[Any]:
+            # copy-on-write: the files cannot change, and torch.from_numpy accepts the array without a warning
+            return np.memmap(folder / name, np.dtype(dtype), "c", shape=(meta["rows"], *shape))
+
+        return Faces(
+            images=mapped(IMAGES, meta["shape"]),
+            labels=mapped(LABELS),
+            usage=mapped(USAGE),
+            origin=mapped(ORIGIN, dtype=f"S{ORIGIN_BYTES}"),
+            classes=tuple(meta["classes"]),
+            digest=meta["digest"],
+            source=meta["source"],
+            components=tuple(Component(*component) for component in meta["parts"]),
+            votes=mapped(VOTES, [meta["voted"]]) if meta["voted"] else None,
+        )
+    except (UserError, OSError, ValueError, KeyError, TypeError):
+        return None
 
 
-def _settings(reader: Config) -> str:
-    """The reader and its settings; of a place only whether it is given: of the source, only the content counts."""
-    return json.dumps(_placeless(reader), sort_keys=True)
+def _remove_incomplete(cache: Path, key: str) -> None:
+    """Remove a damaged folder and what killed preparations left."""
+    if (cache / key).exists():
+        print(f"{cache / key} is damaged; reading the source again.", flush=True)
+    for path in (cache / key, *cache.glob("*.partial")):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
-def _placeless(reader: Config) -> dict[str, Any]:
-    kept = {key: value for key, value in reader.items() if key != "path"}
-    for key, value in kept.items():
-        if key in PLACES:
-            kept[key] = value is not None
-        elif isinstance(value, Mapping):
-            kept[key] = _placeless(value)
-    return kept
+class _Stamp(NamedTuple):
+    """The last source prepared from a location."""
+
+    place: str  # digest of the locations of the source's files
+    stamp: str  # of the files
+    key: str
+    digest: str
 
 
-def _places(reader: Config) -> str:
-    """Where everything lies."""
-    own = [str(Path(value).absolute()) for key, value in reader.items() if key in PLACES and value is not None]
-    return " ".join([*own, *(_places(value) for value in reader.values() if isinstance(value, Mapping))])
+def _read_stamp(stamps: Path, location: str) -> _Stamp | None:
+    """Return a location's stamp; None if it is missing, damaged or of another version."""
+    try:
+        last = _Stamp(**json.loads((stamps / f"{location}.json").read_text(encoding="utf-8")))
+        return last if last.place == location and all(isinstance(value, str) for value in last) else None
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None
 
 
-def _stamp(reading: Reading) -> str:
-    """Changes when the files do, or FORMAT, and is had without reading them."""
+def _stamp(data: DataSource) -> str:
+    """Return a digest of the files' names, sizes and times, which changes with the files and with FORMAT."""
     digest = hashlib.md5(str(FORMAT).encode())
-    with _reading_of(reading):
-        for file in _files(reading):
+    with _read_errors(data):
+        for file in _all_files(data):
             stat = file.stat()
             if not S_ISREG(stat.st_mode):
-                raise UserError(f"{file} is no file; expected one of {reading.name}. Remove it, or bring it back.")
+                raise UserError(f"{file} is not a regular file; expected a file of {data.name}. Remove or restore it.")
             digest.update(f"\n{file} {stat.st_size} {stat.st_mtime_ns}".encode(errors="backslashreplace"))
     return digest.hexdigest()
 
 
-def _files(reading: Reading) -> Iterator[Path]:
-    """A source's own and its parts', at any depth."""
-    yield from reading.files
-    for part in reading.parts:
-        yield from _files(part)
+def _all_files(data: DataSource) -> Iterator[Path]:
+    yield from data.files
+    for component in data.components:
+        yield from _all_files(component)
 
 
-def _identity(reader: Config, reading: Reading) -> tuple[str, list[Part]]:
-    """The digest of a source, and of its parts where it has some: theirs, the settings and its own files make it.
+def _identify(source: Config, data: DataSource) -> tuple[str, list[Component]]:
+    """Return the digest of a source and its components.
 
-    So the settings do where files' names say nothing: they tell which list trains and which tests.
+    The digest covers the content of the files. It also covers the settings if the files alone do not determine the
+    faces: in a path list they say which file trains and which tests.
     """
-    if not reading.parts:
-        digest = _digest(reading)
-        return (digest if digest and reading.named else _md5(_settings(reader) + digest)), []
-    readers = [value for value in reader.values() if isinstance(value, Mapping) and "_target_" in value]
-    parts = [Part(part.name, _identity(own, part)[0]) for own, part in zip(readers, reading.parts, strict=True)]
-    return _md5(_settings(reader) + _digest(reading) + "".join(part.digest for part in parts)), parts
+    if not data.components:
+        digest = _content_digest(data)
+        return (digest if digest and data.names_matter else _md5(_settings_text(source) + digest)), []
+    configs = [value for value in source.values() if isinstance(value, Mapping) and "_target_" in value]
+    components = [
+        Component(component.name, _identify(config, component)[0])
+        for config, component in zip(configs, data.components, strict=True)
+    ]
+    digests = "".join(component.digest for component in components)
+    return _md5(_settings_text(source) + _content_digest(data) + digests), components
 
 
-def _digest(reading: Reading) -> str:
-    """MD5 of one file's bytes, or of several files' bytes and names (part/class/name); empty where there are none."""
+def _content_digest(data: DataSource) -> str:
+    """Return the MD5 of one file's bytes, or of several files' bytes and names; empty without files."""
     digest = hashlib.md5()
-    with _reading_of(reading):
-        files = iter(reading.files)
-        few = list(islice(files, 2))
-        if len(few) == 1:
-            with few[0].open("rb") as whole:
-                return hashlib.file_digest(whole, "md5").hexdigest()
-        for file in chain(few, files):
-            content = file.read_bytes()
-            name = "/".join(file.parts[-3:]) if reading.named else str(len(content))
+    with _read_errors(data):
+        files = iter(data.files)
+        first = list(islice(files, 2))
+        if len(first) == 1:
+            with first[0].open("rb") as file:
+                return hashlib.file_digest(file, "md5").hexdigest()
+        for path in chain(first, files):
+            content = path.read_bytes()
+            name = "/".join(path.parts[-3:]) if data.names_matter else str(len(content))  # split/class/name
             digest.update(name.encode(errors="backslashreplace") + b"\0" + content)
-    return digest.hexdigest() if few else ""
+    return digest.hexdigest() if first else ""
 
 
-def _last(stamps: Path, place: str) -> Last | None:
+def _settings_text(source: Config) -> str:
+    """Return the reader and its settings as text, without file locations: only the content of the files counts."""
+    return json.dumps(_without_locations(source), sort_keys=True)
+
+
+def _without_locations(source: Config) -> dict[str, Any]:
+    """Return the settings with locations replaced by whether they are given, and the reader's first name."""
+    settings = {key: value for key, value in source.items() if key != "path"}
+    for key, value in settings.items():
+        if key == "_target_":
+            settings[key] = first_target(value)  # renaming a reader must not change digests
+        elif key in LOCATIONS:
+            settings[key] = value is not None
+        elif isinstance(value, Mapping):
+            settings[key] = _without_locations(value)
+    return settings
+
+
+def _locations(source: Config) -> str:
+    """Return the absolute locations of all files of a source."""
+    own = [str(Path(value).absolute()) for key, value in source.items() if key in LOCATIONS and value is not None]
+    return " ".join([*own, *(_locations(value) for value in source.values() if isinstance(value, Mapping))])
+
+
+@contextmanager
+def _read_errors(data: DataSource) -> Iterator[None]:
+    """Report errors of the source's files as such, not as errors of the cache."""
     try:
-        last = Last(**json.loads((stamps / f"{place}.json").read_text(encoding="utf-8")))
-        return last if last.place == place and all(isinstance(value, str) for value in last) else None
-    except (OSError, ValueError, TypeError, RecursionError):  # none, of another version, or damaged
-        return None
+        yield
+    except OSError as error:
+        raise UserError(f"{error.filename or data.name} cannot be read: {error.strerror or error}.") from error
 
 
 def _md5(text: str) -> str:

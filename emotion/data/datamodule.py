@@ -1,4 +1,4 @@
-"""EmotionDataModule: any source x labels x split x input x augment, a batch at a time, on the network's device."""
+"""EmotionDataModule: any source, labels, split, input and augmentation, in batches on the network's device."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -9,49 +9,48 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from emotion.config.instantiate import build
+from emotion.config.instantiate import instantiate
 from emotion.data.cache import prepare
-from emotion.data.dataloader import Pixels, RowBatch, RowLoader
+from emotion.data.dataloader import PixelStore, RowBatch, RowLoader
 from emotion.data.faces import MIXED, TRAINING, USAGES, Faces
-from emotion.data.labels import LEFT_OUT, Targets, relabel, vote_shares
-from emotion.data.readers.mixed import check_classes, drawn
-from emotion.data.splits import Split, parted
-from emotion.data.transforms.augment import augmentation
-from emotion.data.transforms.preprocess import Preprocess
+from emotion.data.labels import NO_CLASS, Targets, relabel, vote_shares
+from emotion.data.readers.concat import check_classes, sample_extra_rows
+from emotion.data.splits import RowNumbers, Split, split_with_exclusions
+from emotion.data.transforms.augment import build_augmentation
+from emotion.data.transforms.preprocess import Preprocess, to_float
 from emotion.errors import UserError
 from emotion.io.atomic import write_atomically
 
 Config = Mapping[str, Any]
 Batch = tuple[Tensor, Tensor]
-"""Faces (B, C, S, S), normalised, and targets: classes (B,), or shares of them (B, K) where voted or mixed; on the
-device."""
+"""Normalized faces (B, C, S, S) and targets on the device: classes (B,), or class shares (B, K) with votes or mixup."""
 
 SHUFFLED: Config = {"_target_": "emotion.data.dataloader.shuffled"}
 
 
 class EmotionDataModule(L.LightningDataModule):
-    """Faces in batches, described by plain config so that a checkpoint can say what it was trained on.
+    """Batches of faces, described by plain config so that a checkpoint records its training data.
 
     Args:
-        source: the reader: {_target_: a read function, path: ..., ...}.
-        labels: the label scheme: class name -> the source's classes it takes in; empty, until `setup`, for all of them.
-        split: a function of emotion.data.splits and its settings.
-        input: size, channels, mean, std; see `Preprocess`.
-        augment: the random parts of training batches by name, in order.
-        batch_size: faces a step and process.
-        seed: of the order of faces and of everything random that happens to a batch.
-        cache_dir: where prepared sources live.
-        sampler: which faces an epoch takes: a function of emotion.data.dataloader and its settings.
-        overfit: so many training rows, unaugmented, unmixed and of one class each, are the training and the validation
-            set; 0 for all.
-        mixup: what blends the faces of a training batch and their targets: torchvision's MixUp, CutMix or a choice.
-        mix: at most so many per cent of each class's training rows are added from a second source; see `data.mixed`.
-        target: what faces with votes are trained to be taken for: majority, distribution or sampled; see `Targets`.
+        source: The source: a reader function as _target_, and its arguments.
+        labels: The label scheme: class name -> source classes. Empty for all source classes, which `setup` fills in.
+        split: A function of emotion.data.splits and its arguments, and the settings of `NO_EXCLUSIONS`.
+        input: The arguments of `Preprocess`.
+        augment: The random transforms of training batches by name, in order.
+        batch_size: Faces per step and process.
+        seed: Of the order of faces and of each batch's randomness.
+        cache_dir: The folder of the cache.
+        sampler: The order of an epoch: a function of emotion.data.dataloader and its arguments.
+        overfit: Train and validate on this many training rows, without augmentation and mixup; 0 for all rows.
+        mixup: torchvision's MixUp, CutMix or a choice of both; None for neither.
+        mix: Upper limit of rows added to training from a second source, in percent of each class's own rows.
+        target: The training targets of faces with votes: majority, distribution or sampled; see `Targets`.
 
     Raises (from `setup`):
-        UserError: from the reader, the label scheme or the split; or a part or class of the split is empty.
+        UserError: From the reader, the label scheme or the split; or a part or a training class is empty.
     """
 
     def __init__(
@@ -74,129 +73,135 @@ class EmotionDataModule(L.LightningDataModule):
         self.save_hyperparameters()
         self.classes = tuple(labels)
         self.preprocess = Preprocess(**input)
-        self.augment = augmentation({} if overfit else augment)
-        self.mixup = build(mixup) if mixup and not overfit else None
+        self.augment = build_augmentation({} if overfit else augment)
+        self.mixup = instantiate(mixup) if mixup and not overfit else None
 
     def setup(self, stage: str | None = None) -> None:
-        """Read (or map) the source, relabel it, split it; a second call does nothing."""
+        """Read or map the source, relabel it and split it; later calls do nothing."""
         if hasattr(self, "faces"):
             return
+        seed, overfit, mix_percent = (self.hparams[name] for name in ("seed", "overfit", "mix"))
         faces = prepare(self.hparams["source"], self.hparams["cache_dir"])
         scheme = self.hparams["labels"] or {name: [name] for name in faces.classes}
         self.hparams["labels"], self.classes = scheme, tuple(scheme)
         labels = relabel(faces.labels, faces.classes, scheme)
-        if faces.parts:
+        if faces.components:
             check_classes(faces, labels)
-        split, self.dropped = parted(self.hparams["split"], faces.usage, labels)
-        self.split = self._checked(split, faces, labels)
+        self.split, self.exclusions = split_with_exclusions(self.hparams["split"], faces.usage, labels)
+        self._check_split(faces, labels)
         self.votes = vote_shares(faces, labels, scheme)
-        overfit = self.hparams["overfit"]
         self._targets = Targets(labels, self.votes, "majority" if overfit else self.hparams["target"])
-        rows = np.flatnonzero((faces.usage == TRAINING) & (labels != LEFT_OUT))
-        self.class_counts = self._targets.counts(rows, len(self.classes))
+        rows = np.flatnonzero((faces.usage == TRAINING) & (labels != NO_CLASS))
+        self.class_counts = self._targets.class_counts(rows, len(self.classes))
         if overfit:
-            some = np.random.default_rng(self.hparams["seed"]).permutation(self.split.train)[:overfit]
-            self.split = Split(some, some, self.split.test)
-        elif self.hparams["mix"] != 0:
-            mixed = drawn(faces, labels, self.split.train, self.classes, self.hparams["mix"], self.hparams["seed"])
-            self.class_counts += self._targets.counts(mixed, len(self.classes))
+            selected = np.random.default_rng(seed).permutation(self.split.train)[:overfit]
+            self.split = Split(selected, selected, self.split.test)
+        elif mix_percent != 0:
+            mixed = sample_extra_rows(faces, labels, self.split.train, self.classes, mix_percent, seed)
+            self.class_counts += self._targets.class_counts(mixed, len(self.classes))
             self.split = self.split._replace(train=np.concatenate([self.split.train, mixed]))
         self.faces, self.labels = faces, labels
-        self._move(torch.device("cpu"))
+        self._move_to(torch.device("cpu"))
 
-    def _checked(self, split: Split, faces: Faces, labels: np.ndarray) -> Split:
-        for part, rows in split._asdict().items():
+    def _check_split(self, faces: Faces, labels: NDArray[np.int64]) -> None:
+        for part, rows in self.split._asdict().items():
             if len(rows) == 0:
-                present = [u for u, n in zip(USAGES, faces.counts().sum(1), strict=True) if n]
+                present = [usage for usage, n in zip(USAGES, faces.counts().sum(1), strict=True) if n]
                 raise UserError(
                     f"{faces.source}: no {part} rows; the data has {', '.join(present)}. Choose split=NAME."
                 )
-        counts = np.bincount(labels[split.train], minlength=len(self.classes))
+        counts = np.bincount(labels[self.split.train], minlength=len(self.classes))
         if missing := [name for name, n in zip(self.classes, counts, strict=True) if n == 0]:
             raise UserError(
                 f"{faces.source}: no training face of {', '.join(missing)} among {counts.sum()}; expected at least one "
-                f"of each class. Choose labels=NAME without it, or data that has it."
+                f"per class. Choose labels=NAME without it, or other data."
             )
-        return split
 
-    def described(self) -> dict[str, Any]:
-        """The source and its digest, for the record; of a composed one the main part's, and what the other one adds."""
-        if len(self.faces.parts) < 2:
+    def description(self) -> dict[str, Any]:
+        """Return source and digest for the run record; with a second source, the main one's and what was added."""
+        if len(self.faces.components) < 2:
             return {"source": self.faces.source, "digest": self.faces.digest}
-        main, extra = self.faces.parts
+        main, extra = self.faces.components
         mixed = self.split.train[self.faces.usage[self.split.train] == MIXED]
         counts = np.bincount(self.labels[mixed], minlength=len(self.classes)).tolist()
-        mix = {"percent": self.hparams["mix"], "rows": dict(zip(self.classes, counts, strict=True))}
-        share = {"share": len(mixed) / len(self.split.train)}
-        return main._asdict() | {"mix": extra._asdict() | mix | share}
+        mix = {
+            "percent": self.hparams["mix"],
+            "rows": dict(zip(self.classes, counts, strict=True)),
+            "share": len(mixed) / len(self.split.train),
+        }
+        return main._asdict() | {"mix": extra._asdict() | mix}
 
     def train_dataloader(self) -> RowLoader:
-        """Drawn anew each epoch by the sampler, whole batches only."""
+        """Complete batches in the sampler's order, which changes every epoch."""
         labels = torch.from_numpy(self.labels[self.split.train])
-        return self._loader(self.split.train, partial(build, self.hparams["sampler"], labels))
+        return self._loader(self.split.train, partial(instantiate, self.hparams["sampler"], labels))
 
     def val_dataloader(self) -> RowLoader:
-        """In order, every row once."""
+        """Every row once, in order."""
         return self._loader(self.split.val)
 
     def test_dataloader(self) -> RowLoader:
-        """In order, every row once."""
+        """Every row once, in order."""
         return self._loader(self.split.test)
 
-    def _loader(self, rows: np.ndarray, draw: Callable[[torch.Generator], Tensor] | None = None) -> RowLoader:
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        size = self.hparams["batch_size"] * (1 if draw else 4)  # without gradients there is room for more
-        return RowLoader(torch.from_numpy(rows), size, self.hparams["seed"], draw, rank, world)
+    def _loader(self, rows: RowNumbers, sampler: Callable[[torch.Generator], Tensor] | None = None) -> RowLoader:
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        size = self.hparams["batch_size"] * (1 if sampler else 4)  # evaluation stores no gradients
+        return RowLoader(torch.from_numpy(rows), size, self.hparams["seed"], sampler, rank, world_size)
 
     def transfer_batch_to_device(self, batch: RowBatch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Rows to faces and targets; a training batch's seed rules its augmentation and the dropout that follows."""
+        """Fetch a batch for Lightning."""
         return self.fetch(batch, device)
 
     def state_dict(self) -> dict[str, str]:
-        """What the rows are rows of, for the checkpoint: digests of the source and of the split."""
+        """Return the digests of source and split for the checkpoint."""
         rows = hashlib.md5(b"".join(part.tobytes() for part in self.split))
         return {"source": self.faces.digest, "split": rows.hexdigest()}
 
     def load_state_dict(self, state_dict: dict[str, str]) -> None:
-        """Refuse to go on with other faces than those that the checkpoint was trained with.
+        """Check that the data is that of a checkpoint.
 
         Raises:
-            UserError: naming what differs.
+            UserError: Source or split differ.
         """
         if differing := [name for name, value in self.state_dict().items() if state_dict.get(name) != value]:
             raise UserError(
-                f"{self.faces.source} is not what the run began with: another {' and another '.join(differing)}. "
-                f"Bring the former data back, or start a new run."
+                f"{self.faces.source} is not the data that the run started with: different {' and '.join(differing)}. "
+                f"Restore the original data, or start a new run."
             )
 
     def save_rows(self, path: Path) -> None:
-        """The row numbers of every part, as an .npz of train, val and test."""
+        """Write the row numbers of train, val and test to an .npz file."""
         write_atomically(path, lambda temporary: np.savez_compressed(temporary, **self.split._asdict()))
 
     def fetch(self, batch: RowBatch, device: torch.device | None = None) -> Batch:
-        """Gather, unpack, augment and blend where training, finish: on `device`, or else where `batch.rows` are.
+        """Gather the pixels and targets of a batch, augment and mix them for training, and normalize them.
 
-        Faces are blended before `finish`, which is linear: blends are the same, of fewer numbers (an enlarged cut has a
-        softer edge). The few draws come from the processor's generator, and an accelerator is not waited for.
+        Mixing precedes `Preprocess.normalize`, which is linear, so it works on fewer pixels with the same result (but a
+        CutMix edge that is enlarged becomes softer). A training batch's seed also determines the dropout that follows.
+
+        Args:
+            batch: The rows.
+            device: Of the result; None for the device of `batch.rows`.
         """
         device = device or batch.rows.device
         if self._pixels.device != device:
-            self._move(device)
+            self._move_to(device)
         rows = batch.rows.to(device, non_blocking=True)
-        faces = self.preprocess.unpack(self._pixels.take(rows if self._pixels.resident else batch.rows))
-        targets = self._targets.of(rows, batch.epoch_seed if batch.training else None)
+        pixels = self._pixels.gather(rows if self._pixels.resident else batch.rows)
+        faces = self.preprocess.shrink(to_float(pixels))
+        targets = self._targets.gather(rows, batch.epoch_seed if batch.training else None)
         if batch.training:
             torch.manual_seed(batch.seed)
-        faces = self.augment(faces) if batch.training and len(self.augment) else self.preprocess.centre(faces)
+        faces = self.augment(faces) if batch.training and len(self.augment) else self.preprocess.center_crop(faces)
         if batch.training and self.mixup:
             if targets.ndim == 1:
                 targets = faces.new_zeros(len(targets), len(self.classes)).scatter_(1, targets[:, None], 1.0)
             faces, targets = self.mixup(faces, targets)
-        return self.preprocess.finish(faces), targets
+        return self.preprocess.normalize(faces), targets
 
-    def _move(self, device: torch.device) -> None:
-        """What a batch is made of to the device, once."""
+    def _move_to(self, device: torch.device) -> None:
         self.preprocess.to(device)
         self.augment.to(device)
         self._targets.to(device)
-        self._pixels = Pixels(self.faces.images, device)
+        self._pixels = PixelStore(self.faces.images, device)

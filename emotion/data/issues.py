@@ -1,4 +1,4 @@
-"""What may be wrong with faces, each fault with the rows that have it."""
+"""Issues of a source's faces and labels, each with the rows that have it."""
 
 import csv
 import io
@@ -12,126 +12,126 @@ from numpy.typing import NDArray
 from emotion.data import duplicates
 from emotion.data.duplicates import Groups
 from emotion.data.faces import USAGES, Faces
-from emotion.data.readers.ferplus import SEEN
+from emotion.data.readers.ferplus import VOTE_NAMES
 from emotion.io.atomic import write_text
 
-Rows = NDArray[np.int64]
-Counts = NDArray[np.integer]
+RowNumbers = NDArray[np.int64]
+Votes = NDArray[np.integer]
 
-FAULTS = (
+ISSUES = (
     "leak", "duplicate", "conflict", "near_leak", "near_duplicate", "blank", "low_contrast", "not_a_face", "label",
 )  # fmt: skip
-"""In the order in which they are told. A leak is a row that stands in a later part as well, of Training, PublicTest,
-PrivateTest; a duplicate is any but the first of equal rows in one part. Without both, every picture is there once."""
+"""All issues in reporting order. The rows of a leak also occur in a later part (of Training, PublicTest, PrivateTest);
+duplicates are all but the first of identical rows in one part. Without both, every image occurs once."""
 
-COLUMNS = ("row", "usage", "label", "fault", "group", "suggestion")
-DROP, LOOK = "drop", "look"
+COLUMNS = ("row", "usage", "label", "issue", "group", "suggestion")
+EXCLUDE, REVIEW = "exclude", "review"
 
 
-class Fault(NamedTuple):
-    """The rows that have a fault, what they belong to, and for each what to do: drop, look, or a class to give it."""
+class Issue(NamedTuple):
+    """The rows that have an issue, and for each a suggestion: `EXCLUDE`, `REVIEW`, or the class to assign."""
 
-    rows: Rows
+    rows: RowNumbers
     suggestions: list[str]
-    groups: Groups | None = None  # of all N faces, where the fault is one of groups
+    groups: Groups | None = None  # of all N faces, for issues of groups
 
 
-def copies(faces: Faces, exact: Groups, votes: Counts | None) -> dict[str, Fault]:
-    """leak, duplicate and conflict; a conflict's class is the one that FER+ saw in most of its group's faces."""
-    duplicate = _firsts(exact, faces.usage) != np.arange(len(faces))
-    first = np.full(len(faces), len(faces.classes))
-    np.minimum.at(first, exact, faces.labels)
-    last = np.zeros(len(faces), int)
-    np.maximum.at(last, exact, faces.labels)
-    conflict = np.flatnonzero((first < last)[exact])
-    seen = [""] * len(faces)
+def find_duplicates(faces: Faces, exact: Groups, votes: Votes | None) -> dict[str, Issue]:
+    """Return leak, duplicate and conflict; a conflict's suggestion is the most frequent vote of FER+ in its group."""
+    duplicate = _first_in_usage(exact, faces.usage) != np.arange(len(faces))
+    lowest = np.full(len(faces), len(faces.classes))
+    np.minimum.at(lowest, exact, faces.labels)
+    highest = np.zeros(len(faces), int)
+    np.maximum.at(highest, exact, faces.labels)
+    conflict = np.flatnonzero((lowest < highest)[exact])
+    voted = [""] * len(faces)
     if votes is not None:
-        summed = np.zeros(votes.shape, np.int64)
-        np.add.at(summed, exact, votes)
-        seen = most_seen(summed)[exact].tolist()
+        group_votes = np.zeros(votes.shape, np.int64)
+        np.add.at(group_votes, exact, votes)
+        voted = plurality_vote(group_votes)[exact].tolist()
+    suggestions = [voted[row] if voted[row] in faces.classes else REVIEW for row in conflict]
     return {
-        "leak": _to_drop(_later(exact, faces.usage), exact),
-        "duplicate": _to_drop(duplicate, exact),
-        "conflict": Fault(conflict, [seen[row] if seen[row] in faces.classes else LOOK for row in conflict], exact),
+        "leak": _exclude(_occurs_later(exact, faces.usage), exact),
+        "duplicate": _exclude(duplicate, exact),
+        "conflict": Issue(conflict, suggestions, exact),
     }
 
 
-def near_copies(faces: Faces, exact: Groups, near: Groups) -> dict[str, Fault]:
-    """near_leak and near_duplicate: the same of pictures that are alike and not equal."""
-    other = exact[_firsts(near, faces.usage)] != exact
+def find_near_duplicates(faces: Faces, exact: Groups, near: Groups) -> dict[str, Issue]:
+    """Return near_leak and near_duplicate: leaks and duplicates of similar images that are not identical."""
+    near_duplicate = exact[_first_in_usage(near, faces.usage)] != exact
     return {
-        "near_leak": _to_drop(_later(near, faces.usage) & ~_later(exact, faces.usage), near),
-        "near_duplicate": _to_drop(other, near),
+        "near_leak": _exclude(_occurs_later(near, faces.usage) & ~_occurs_later(exact, faces.usage), near),
+        "near_duplicate": _exclude(near_duplicate, near),
     }
 
 
-def pale(faces: Faces, low_contrast: float) -> dict[str, Fault]:
-    """Blank: of one colour. low_contrast: the standard deviation of its grey levels, of 0 to 255, is below that."""
-    spread = np.array([image.std() for image in faces.images])
-    constant = spread == 0
-    low = np.flatnonzero(~constant & (spread < low_contrast))
-    return {"blank": _to_drop(constant, None), "low_contrast": Fault(low, [LOOK] * len(low))}
+def find_low_contrast(faces: Faces, low_contrast: float) -> dict[str, Issue]:
+    """Return blank (constant images) and low_contrast (standard deviation below `low_contrast` of 255 grey levels)."""
+    deviation = np.array([image.std() for image in faces.images])
+    low = np.flatnonzero((deviation > 0) & (deviation < low_contrast))
+    return {"blank": _exclude(deviation == 0, None), "low_contrast": Issue(low, [REVIEW] * len(low))}
 
 
-def not_faces(votes: Counts) -> dict[str, Fault]:
-    """Where more of FER+'s taggers saw no face than saw anything else."""
-    return {"not_a_face": _to_drop(most_seen(votes) == SEEN["NF"], None)}
+def find_non_faces(votes: Votes) -> dict[str, Issue]:
+    """Return not_a_face: more of FER+'s annotators chose "not a face" than anything else."""
+    return {"not_a_face": _exclude(plurality_vote(votes) == VOTE_NAMES["NF"], None)}
 
 
-def most_seen(votes: Counts) -> NDArray[np.str_]:
-    """What has more votes than anything else (N,) of votes (N, 10), by FER2013's name; empty where two have as many."""
+def plurality_vote(votes: Votes) -> NDArray[np.str_]:
+    """Return FER2013's name (N,) of the most frequent vote of votes (N, 10); empty if two are equally frequent."""
     second, most = np.sort(votes, 1)[:, -2:].T
-    return np.where(most > second, np.array(list(SEEN.values()))[votes.argmax(1)], "")
+    return np.where(most > second, np.array(list(VOTE_NAMES.values()))[votes.argmax(1)], "")
 
 
-def standing_in(exact: Groups, usage: NDArray[np.uint8], one: int, others: Sequence[int]) -> int:
-    """How many rows of usage `one` stand in one of `others` as well, to the pixel."""
-    return int(np.isin(exact[usage == one], exact[np.isin(usage, others)]).sum())
+def near_duplicate_groups(faces: Faces, exact: Groups, bits: int, correlation: float, *, mirrored: bool) -> Groups:
+    """Group identical and similar faces; see `duplicates.near_duplicate_pairs`."""
+    pairs = duplicates.near_duplicate_pairs(faces.images, np.unique(exact), bits, correlation, mirrored=mirrored)
+    return duplicates.merge_groups(pairs, exact)
 
 
-def counts(faces: Faces, found: Mapping[str, Fault]) -> dict[str, dict[str, int]]:
-    """By fault: rows in all and by usage, and groups where it is one of groups."""
+def count_shared(exact: Groups, usage: NDArray[np.uint8], part: int, others: Sequence[int]) -> int:
+    """Return how many rows of usage `part` have pixels that also occur in one of the usages `others`."""
+    return int(np.isin(exact[usage == part], exact[np.isin(usage, others)]).sum())
+
+
+def count_issues(faces: Faces, issues: Mapping[str, Issue]) -> dict[str, dict[str, int]]:
+    """Return the rows of each issue, in total and by usage, and the groups for issues of groups."""
     table = {}
-    for name, fault in found.items():
-        by_usage = np.bincount(faces.usage[fault.rows], minlength=len(USAGES)).tolist()
+    for name, issue in issues.items():
+        by_usage = np.bincount(faces.usage[issue.rows], minlength=len(USAGES)).tolist()
         present = {usage: n for usage, n, all_ in zip(USAGES, by_usage, faces.counts().sum(1), strict=True) if all_}
-        groups = {} if fault.groups is None else {"groups": len(np.unique(fault.groups[fault.rows]))}
-        table[name] = {"rows": len(fault.rows), **present, **groups}
+        groups = {} if issue.groups is None else {"groups": len(np.unique(issue.groups[issue.rows]))}
+        table[name] = {"rows": len(issue.rows), **present, **groups}
     return table
 
 
-def write(path: Path, faces: Faces, found: Mapping[str, Fault]) -> None:
-    """rows.csv: one line for each face and fault; a group bears the number of its first row."""
+def write_rows(path: Path, faces: Faces, issues: Mapping[str, Issue]) -> None:
+    """Write a CSV file with one line per row and issue; a group is named by its first row."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(COLUMNS)
-    for name, fault in found.items():
-        for row, suggestion in zip(fault.rows.tolist(), fault.suggestions, strict=True):
-            group = "" if fault.groups is None else int(fault.groups[row])
-            what = USAGES[faces.usage[row]], faces.classes[faces.labels[row]]
-            table.writerow((row, *what, name, group, suggestion))
+    for name, issue in issues.items():
+        for row, suggestion in zip(issue.rows.tolist(), issue.suggestions, strict=True):
+            group = "" if issue.groups is None else int(issue.groups[row])
+            usage, label = USAGES[faces.usage[row]], faces.classes[faces.labels[row]]
+            table.writerow((row, usage, label, name, group, suggestion))
     write_text(path, text.getvalue())
 
 
-def near_groups(faces: Faces, exact: Groups, bits: int, correlation: float, *, mirrored: bool) -> Groups:
-    """Equal faces and nearly equal ones together, however indirectly; see `duplicates.near`."""
-    pairs = duplicates.near(faces.images, np.unique(exact), bits, correlation, mirrored=mirrored)
-    return duplicates.joined(pairs, exact)
+def _exclude(mask: NDArray[np.bool_], groups: Groups | None) -> Issue:
+    rows = np.flatnonzero(mask)
+    return Issue(rows, [EXCLUDE] * len(rows), groups)
 
 
-def _to_drop(having: NDArray[np.bool_], groups: Groups | None) -> Fault:
-    rows = np.flatnonzero(having)
-    return Fault(rows, [DROP] * len(rows), groups)
-
-
-def _firsts(groups: Groups, usage: NDArray[np.uint8]) -> Rows:
-    """(N,) the first row of each one's group in its own usage."""
+def _first_in_usage(groups: Groups, usage: NDArray[np.uint8]) -> RowNumbers:
+    """Return the first row (N,) of each row's group within its usage."""
     _, first, own = np.unique(groups * len(USAGES) + usage, return_index=True, return_inverse=True)
     return np.asarray(first[own], np.int64)
 
 
-def _later(groups: Groups, usage: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """(N,) whether the group has a row in a later usage."""
+def _occurs_later(groups: Groups, usage: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return whether each row's group (N,) has a row in a later usage."""
     latest = np.zeros(len(groups), np.uint8)
     np.maximum.at(latest, groups, usage)
     return usage < latest[groups]

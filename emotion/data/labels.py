@@ -1,4 +1,4 @@
-"""Label schemes: which classes a run tells apart, in which order, and which of the source's classes each is made of."""
+"""Label schemes: the classes of a run, in order, and the source classes that each of them merges."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,101 +11,99 @@ from emotion.data.faces import Faces
 from emotion.errors import UserError
 
 LabelScheme = Mapping[str, Sequence[str]]
-"""Class name -> the source's classes that it takes in; a source's class that stands nowhere is left out.
+"""Class name -> the source classes it merges. Rows of other source classes have no class.
 
-An empty one, labels=source, is every class of the source as it is.
+The empty scheme (labels=source) stands for all classes of the source, unchanged.
 """
 
-LEFT_OUT = -1
+NO_CLASS = -1
+
+TARGET_KINDS = ("majority", "distribution", "sampled")
 
 
 def relabel(labels: NDArray[np.uint8], source_classes: Sequence[str], scheme: LabelScheme) -> NDArray[np.int64]:
-    """Labels (N,) of the source as labels of the scheme, LEFT_OUT where it has no place for them.
+    """Map the source's labels (N,) to the scheme's, `NO_CLASS` where it has none.
 
     Raises:
-        UserError: the scheme names a class that the source does not have, or names one twice.
+        UserError: The scheme names a class that the source does not have, or names one twice.
     """
-    table = np.full(len(source_classes), LEFT_OUT, np.int64)
+    table = np.full(len(source_classes), NO_CLASS, np.int64)
     for index, (name, members) in enumerate(scheme.items()):
         for member in members:
             if member not in source_classes:
                 raise UserError(
-                    f"Label scheme: {name} takes in {member!r}, which the data does not have; "
-                    f"its classes are {', '.join(source_classes)}. labels=source takes them as they are; "
-                    f"labels=NAME is another scheme."
+                    f"Label scheme: {name} contains {member!r}, which the data does not have; "
+                    f"its classes are {', '.join(source_classes)}. Choose labels=source or another labels=NAME."
                 )
-            if table[source_classes.index(member)] != LEFT_OUT:
-                raise UserError(f"Label scheme: {member!r} stands under two classes, one of them {name}.")
+            if table[source_classes.index(member)] != NO_CLASS:
+                raise UserError(f"Label scheme: {member!r} occurs in two classes, one of them {name}; list it once.")
             table[source_classes.index(member)] = index
     return table[labels]
 
 
-CHOICES = ("majority", "distribution", "sampled")
-
-
 def vote_shares(faces: Faces, labels: NDArray[np.int64], scheme: LabelScheme) -> NDArray[np.float32] | None:
-    """Shares (N, K) of a row's votes for each class of the scheme, the others' votes left out; None without votes.
+    """Return the share (N, K) of each row's votes per class of the scheme; None if the source has no votes.
 
-    A row that nobody voted on is wholly of its label, one that is left out of nothing.
+    Votes for other classes do not count. A row without votes has share 1 for its label; a row without a class is all 0.
     """
     if faces.votes is None:
         return None
     table = relabel(np.arange(faces.votes.shape[1], dtype=np.uint8), faces.classes, scheme)
     shares = np.zeros((len(labels), len(scheme)), np.float32)
     for column, label in enumerate(table):
-        if label != LEFT_OUT:
+        if label != NO_CLASS:
             shares[:, label] += faces.votes[:, column]
-    bare = np.flatnonzero((labels != LEFT_OUT) & ~shares.any(1))
-    shares[bare, labels[bare]] = 1
-    return np.asarray(shares / np.maximum(shares.sum(1, keepdims=True), 1) * (labels != LEFT_OUT)[:, None], np.float32)
+    without_votes = np.flatnonzero((labels != NO_CLASS) & ~shares.any(1))
+    shares[without_votes, labels[without_votes]] = 1
+    return np.asarray(shares / np.maximum(shares.sum(1, keepdims=True), 1) * (labels != NO_CLASS)[:, None], np.float32)
 
 
 class Targets:
-    """Targets of rows: to train, those of `choice`; else their labels.
+    """Training and evaluation targets by row; evaluation targets are always the labels.
 
     Args:
-        labels: (N,), LEFT_OUT where a row is never asked for.
-        shares: of the votes (N, K), None where there are none.
-        choice: majority, the labels; distribution, the shares; or sampled, which is Barsoum et al.'s probabilistic
-            label drawing: one of the shares' classes, drawn by the epoch and the row alone.
+        labels: (N,), `NO_CLASS` for rows that are never requested.
+        shares: Vote shares (N, K), None without votes.
+        kind: The training targets: majority (the labels), distribution (the shares) or sampled (one class per row and
+            epoch, sampled from its shares: the probabilistic label drawing of Barsoum et al. 2016).
 
     Raises:
-        UserError: no such choice, or one that needs votes where there are none.
+        UserError: The kind is unknown, or needs votes and there are none.
     """
 
-    def __init__(self, labels: NDArray[np.int64], shares: NDArray[np.float32] | None, choice: str) -> None:
-        if choice not in CHOICES:
-            raise UserError(f"target={choice}: expected {', '.join(CHOICES)}.")
-        if choice != "majority" and shares is None:
-            raise UserError(f"target={choice} needs taggers' votes, and this data has none. Take data=ferplus.")
-        self._labels, self._shares = labels, None if choice == "majority" else shares
-        self._sampled, self._drawn_for = choice == "sampled", -1
+    def __init__(self, labels: NDArray[np.int64], shares: NDArray[np.float32] | None, kind: str) -> None:
+        if kind not in TARGET_KINDS:
+            raise UserError(f"target={kind}: expected {', '.join(TARGET_KINDS)}.")
+        if kind != "majority" and shares is None:
+            raise UserError(f"target={kind} needs annotators' votes, but this data has none. Use data=ferplus.")
+        self._labels, self._shares = labels, None if kind == "majority" else shares
+        self._is_sampled, self._sampled_epoch = kind == "sampled", -1
         self.to(torch.device("cpu"))
 
     def to(self, device: torch.device) -> None:
-        """What `of` gathers from to the device."""
+        """Move the tensors that `gather` indexes."""
         self._hard, self._device = torch.from_numpy(self._labels).to(device), device
         if self._shares is not None:
-            self._to_train = torch.from_numpy(self._shares).to(device)
-            self._drawn_for = -1
+            self._training = torch.from_numpy(self._shares).to(device)
+            self._sampled_epoch = -1
 
-    def of(self, rows: Tensor, epoch_seed: int | None = None) -> Tensor:
-        """Classes (B,) or shares (B, K) of `rows`, both on the device; with an epoch's seed, to train in that epoch."""
+    def gather(self, rows: Tensor, epoch_seed: int | None = None) -> Tensor:
+        """Return classes (B,) or shares (B, K) of `rows` (B,) on the device: for training if an epoch seed is given."""
         if epoch_seed is None or self._shares is None:
             return self._hard[rows]
-        if self._sampled and epoch_seed != self._drawn_for:
-            self._to_train, self._drawn_for = drawn(self._shares, epoch_seed).to(self._device), epoch_seed
-        return self._to_train[rows]
+        if self._is_sampled and epoch_seed != self._sampled_epoch:
+            self._training, self._sampled_epoch = sample_labels(self._shares, epoch_seed).to(self._device), epoch_seed
+        return self._training[rows]
 
-    def counts(self, rows: NDArray[np.int64], classes: int) -> NDArray[np.float64] | NDArray[np.int64]:
-        """Faces of each class (K,) to train among `rows`; of soft and of sampled targets the expected number."""
+    def class_counts(self, rows: NDArray[np.int64], classes: int) -> NDArray[np.float64] | NDArray[np.int64]:
+        """Return the training faces per class (K,) among `rows`; expected counts for soft and sampled targets."""
         if self._shares is None:
             return np.bincount(self._labels[rows], minlength=classes)
         return np.asarray(self._shares[rows].sum(0, dtype=np.float64))
 
 
-def drawn(shares: NDArray[np.float32], seed: int) -> Tensor:
-    """A class (N,) of each row's shares (N, K), the same for a row wherever and how often it is asked for."""
+def sample_labels(shares: NDArray[np.float32], seed: int) -> Tensor:
+    """Sample a class (N,) from each row's shares (N, K); a row's class depends on the seed and its index alone."""
     bounds = torch.from_numpy(shares).double().cumsum(1)
     draws = torch.rand(len(shares), 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return (bounds <= draws * bounds[:, -1:]).sum(1).clamp_(max=shares.shape[1] - 1)  # rows left out have no bounds
+    return (bounds <= draws * bounds[:, -1:]).sum(1).clamp_(max=shares.shape[1] - 1)  # rows without a class are all 0

@@ -1,4 +1,4 @@
-"""Which source a run takes."""
+"""Selection of the data source of a run from its `data` config."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,47 +7,41 @@ from typing import Any, NamedTuple
 Config = Mapping[str, Any]
 
 
-class Source(NamedTuple):
-    """The reader that was decided on, and whether it is a stand-in for data that was not found."""
+class SelectedSource(NamedTuple):
+    """The source that a `data` config selects."""
 
-    reader: dict[str, Any]
-    stand_in: bool
-    mix: float  # per cent of training that a second source may add, 0 where there is none
+    config: dict[str, Any]  # the reader function as _target_, and its arguments
+    is_synthetic: bool  # whether synthetic faces replace data that was not found
+    mix_percent: float  # upper limit of rows added to training from a second source, 0 without one
 
 
-def locate(data: Config) -> Source:
-    """`data` itself where it names a reader; of data=auto the first form of FER2013 that is there, else drawn faces.
+def select_source(data: Config) -> SelectedSource:
+    """Return the source that `data` describes.
 
-    With `data.mix`, the two composed.
+    data=auto selects the first candidate whose required path exists, else the fallback. `data.mix` adds a second one.
     """
     mix = data.get("mix")
-    reader, stand_in = _main({key: value for key, value in data.items() if key != "mix"})
+    config, is_synthetic = {key: value for key, value in data.items() if key != "mix"}, False
+    if "candidates" in data:
+        found = [name for name in data["candidates"] if Path(data["required_paths"][name]).exists()]
+        config, is_synthetic = dict(data["candidates"][found[0]] if found else data["fallback"]), not found
     if not mix:
-        return Source(reader, stand_in, 0)
-    composed = {"_target_": "emotion.data.readers.mixed.read", "source": reader, "extra": dict(mix["source"])}
-    return Source(composed, stand_in, mix["percent"])
+        return SelectedSource(config, is_synthetic, 0)
+    combined = {"_target_": "emotion.data.readers.concat.read", "source": config, "extra": dict(mix["source"])}
+    return SelectedSource(combined, is_synthetic, mix["percent"])
 
 
-def _main(data: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-    if "first_of" not in data:
-        return data, False
-    for name, reader in data["first_of"].items():
-        if Path(data["known_by"][name]).exists():
-            return dict(reader), False
-    return dict(data["otherwise"]), True
+def stored_shape(source: Config) -> tuple[int, int]:
+    """Return the side in pixels and the channels of the faces that a source config yields."""
+    while isinstance(source.get("source"), Mapping):  # composed sources take the shape of their main one
+        source = source["source"]
+    return int(source.get("size", 48)), int(source.get("channels", 1))
 
 
-def stored(reader: Config) -> tuple[int, int]:
-    """Side and channels of the faces that a reader gives: its settings, else FER2013's 48 and grey."""
-    while isinstance(reader.get("source"), Mapping):  # of a composed one, which has its main part's
-        reader = reader["source"]
-    return int(reader.get("size", 48)), int(reader.get("channels", 1))
-
-
-def not_found(data: Config) -> str:
-    """What to say of a stand-in."""
-    places = ", ".join(str(place) for place in data["known_by"].values())
+def synthetic_warning(data: Config) -> str:
+    """Return the message for a run on synthetic faces because FER2013 was not found."""
+    paths = ", ".join(str(path) for path in data["required_paths"].values())
     return (
-        f"FER2013 was not found ({places}): this run uses SYNTHETIC faces, drawn by the package. Its figures say "
-        f"nothing about real ones. With FER2013 elsewhere: data_dir=FOLDER or EMOTION_DATA=FOLDER."
+        f"FER2013 was not found ({paths}); this run uses SYNTHETIC faces. Its results say nothing about real faces. "
+        f"To use FER2013: data_dir=FOLDER or EMOTION_DATA=FOLDER."
     )

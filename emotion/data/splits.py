@@ -1,8 +1,8 @@
-"""Splits: which rows train, which choose (val), which are read once at the end (test).
+"""Splits into training, validation and test rows.
 
-Each function takes usage (N,) and labels (N,) with LEFT_OUT where a row has no class, and returns sorted row numbers,
-none of usage Mixed; those that draw do so from `seed` alone, so that equal seeds give equal rows whatever the run's own
-seed is.
+A split function takes usage (N,) and labels (N,), `NO_CLASS` for rows without a class, and returns sorted row numbers.
+No split contains rows of usage Mixed. Functions that sample use only their own `seed`, so that runs with different
+seeds share one split.
 """
 
 import csv
@@ -14,18 +14,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion.config.instantiate import build
+from emotion.config.instantiate import instantiate
 from emotion.data.faces import PRIVATE_TEST, PUBLIC_TEST, TEST, TRAINING, USAGES
-from emotion.data.issues import FAULTS
-from emotion.data.labels import LEFT_OUT
+from emotion.data.issues import ISSUES
+from emotion.data.labels import NO_CLASS
 from emotion.errors import UserError
-from emotion.io.bounded import lines
+from emotion.io.bounded import read_lines
 
 RowNumbers = NDArray[np.int64]
 
+NO_EXCLUSIONS: Mapping[str, Any] = {"exclude": None, "exclude_issues": None, "exclude_from": ["train"]}
+"""Defaults of the settings in conf/split that leave rows out."""
+
 
 class Split(NamedTuple):
-    """Row numbers of a source, sorted, no row in two parts."""
+    """Row numbers of a source, sorted; no row is in two parts."""
 
     train: RowNumbers
     val: RowNumbers
@@ -33,133 +36,127 @@ class Split(NamedTuple):
 
 
 def official(usage: NDArray[np.uint8], labels: NDArray[np.int64]) -> Split:
-    """Training, PublicTest, PrivateTest: the contest's."""
-    _need_two_test_sets(usage, "official")
+    """Train on Training, validate on PublicTest, test on PrivateTest."""
+    _require_two_test_sets(usage, "official")
     return Split(*(_rows(usage, labels, part) for part in (TRAINING, PUBLIC_TEST, PRIVATE_TEST)))
 
 
-def swapped(usage: NDArray[np.uint8], labels: NDArray[np.int64]) -> Split:
-    """PrivateTest chooses and PublicTest is reported, which is how some published figures came about."""
-    _need_two_test_sets(usage, "swapped")
+def swapped_test(usage: NDArray[np.uint8], labels: NDArray[np.int64]) -> Split:
+    """Validate on PrivateTest and test on PublicTest, as some published results do."""
+    _require_two_test_sets(usage, "swapped_test")
     return Split(*(_rows(usage, labels, part) for part in (TRAINING, PRIVATE_TEST, PUBLIC_TEST)))
 
 
 def stratified(usage: NDArray[np.uint8], labels: NDArray[np.int64], fraction: float, seed: int) -> Split:
-    """floor(fraction * n) of each class of Training choose; both test sets, merged, are the test."""
+    """Validate on floor(fraction * n) rows of each class of Training; test on both test sets."""
     rng = np.random.default_rng(seed)
     train = _rows(usage, labels, TRAINING)
-    drawn = []
+    sampled = [train[:0]]
     for label in np.unique(labels[train]):
         members = rng.permutation(train[labels[train] == label])
-        drawn.append(members[: int(fraction * len(members))])
-    val = np.sort(np.concatenate(drawn)) if drawn else train[:0]
-    return Split(np.setdiff1d(train, val), val, _merged_test(usage, labels))
+        sampled.append(members[: int(fraction * len(members))])
+    val = np.sort(np.concatenate(sampled))
+    return Split(np.setdiff1d(train, val), val, _rows(usage, labels, PUBLIC_TEST, PRIVATE_TEST, TEST))
 
 
 def random(usage: NDArray[np.uint8], labels: NDArray[np.int64], fraction: float, seed: int) -> Split:
-    """floor(fraction * n) of all Training rows choose, whatever their class; both test sets, merged, are the test."""
+    """Validate on floor(fraction * n) rows of Training regardless of class; test on both test sets."""
     train = _rows(usage, labels, TRAINING)
     val = np.sort(np.random.default_rng(seed).permutation(train)[: int(fraction * len(train))])
-    return Split(np.setdiff1d(train, val), val, _merged_test(usage, labels))
+    return Split(np.setdiff1d(train, val), val, _rows(usage, labels, PUBLIC_TEST, PRIVATE_TEST, TEST))
 
 
-def _rows(usage: NDArray[np.uint8], labels: NDArray[np.int64], part: int) -> RowNumbers:
-    return np.flatnonzero((usage == part) & (labels != LEFT_OUT))
-
-
-def _merged_test(usage: NDArray[np.uint8], labels: NDArray[np.int64]) -> RowNumbers:
-    return np.flatnonzero(np.isin(usage, (PUBLIC_TEST, PRIVATE_TEST, TEST)) & (labels != LEFT_OUT))
-
-
-def _need_two_test_sets(usage: NDArray[np.uint8], split: str) -> None:
-    if (usage == TEST).any():
-        raise UserError(
-            f"split={split} needs PublicTest and PrivateTest, and this data has one test set that does not tell them "
-            f"apart. Choose split=stratified_15 or split=random_20, which draw the validation rows from Training."
-        )
-
-
-NOTHING_DROPPED: Mapping[str, Any] = {"drop": None, "drop_faults": None, "drop_from": ["train"]}
-"""A split's settings of what it leaves out, as they stand in conf/split."""
-
-
-def parted(
-    split: Mapping[str, Any], usage: NDArray[np.uint8], labels: NDArray[np.int64]
+def split_with_exclusions(
+    config: Mapping[str, Any], usage: NDArray[np.uint8], labels: NDArray[np.int64]
 ) -> tuple[Split, dict[str, Any] | None]:
-    """The rows of the config `split` less those that its file `drop` lists, and for the record what was left out.
+    """Split the rows and leave out those listed in a file.
 
-    Of `drop_faults` or of all faults, in the parts `drop_from`; nothing, and None, where no file is named.
+    Args:
+        config: The split function and its arguments, and the settings of `NO_EXCLUSIONS`: the CSV file `exclude`, the
+            issues `exclude_issues` to select from it (None for all), the parts `exclude_from` to remove its rows from.
+        usage: (N,) index into USAGES.
+        labels: (N,), `NO_CLASS` for rows without a class.
+
+    Returns:
+        The split, and for the run record the file, its MD5 and the number of rows removed per part (None without a
+        file).
 
     Raises:
-        UserError: from the split's function or from `listed`; or parts that there are not.
+        UserError: From the split function or `read_exclusions`, or the settings are inconsistent.
     """
-    settings = {**NOTHING_DROPPED, **split}
-    drop, *given = (settings.pop(key) for key in NOTHING_DROPPED)
-    faults, parts = ([one] if isinstance(one, str) else one for one in given)
-    whole: Split = build(settings, usage, labels)
-    if not drop:
-        if faults:
-            raise UserError(f"split.drop_faults={faults} chooses from split.drop, which names no file: give both.")
-        return whole, None
+    settings = {**NO_EXCLUSIONS, **config}
+    file, *lists = (settings.pop(key) for key in NO_EXCLUSIONS)
+    issues, parts = ([value] if isinstance(value, str) else value for value in lists)
+    complete: Split = instantiate(settings, usage, labels)
+    if not file:
+        if issues:
+            raise UserError(f"split.exclude_issues={issues} is set, but split.exclude names no file; set both.")
+        return complete, None
     if not parts or not set(parts) <= set(Split._fields):
-        raise UserError(f"split.drop_from={parts}: expected one or more of {', '.join(Split._fields)}.")
-    rows = listed(drop, faults, usage)
-    kept = whole._replace(**{part: np.setdiff1d(getattr(whole, part), rows) for part in parts})
-    counts = {part: len(before) - len(after) for part, before, after in zip(Split._fields, whole, kept, strict=True)}
-    return kept, {"file": drop, "digest": digest(drop), "rows": counts}
+        raise UserError(f"split.exclude_from={parts}: expected one or more of {', '.join(Split._fields)}.")
+    rows = read_exclusions(file, issues, usage)
+    split = complete._replace(**{part: np.setdiff1d(getattr(complete, part), rows) for part in parts})
+    removed = {part: len(old) - len(new) for part, old, new in zip(Split._fields, complete, split, strict=True)}
+    return split, {"file": file, "digest": hashlib.md5(Path(file).read_bytes()).hexdigest(), "rows": removed}
 
 
-def digest(file: str) -> str:
-    """MD5 of its bytes."""
-    return hashlib.md5(Path(file).read_bytes()).hexdigest()
-
-
-def listed(file: str, faults: Sequence[str] | None, usage: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Numbers of the rows that `file` lists under one of `faults`, or at all, sorted, each once.
+def read_exclusions(file: str, issues: Sequence[str] | None, usage: NDArray[np.uint8]) -> RowNumbers:
+    """Return the sorted, unique row numbers that a CSV file lists under one of `issues` (None: all).
 
     Raises:
-        UserError: the file is missing or no list of rows, knows no such fault, or is of other data: a row is not there,
-            or has another usage than where the file has a column `usage`.
+        UserError: The file is missing or malformed, does not contain an issue, or belongs to other data: a row does not
+            exist or has another usage than the column `usage` says.
     """
     try:
         with open(file, newline="", encoding="utf-8") as opened:
-            table = csv.DictReader(lines(opened))
+            table = csv.DictReader(read_lines(opened))
             columns, entries = table.fieldnames or [], list(table)
         if any(None in (*entry, *entry.values()) for entry in entries):
             raise ValueError("a line has more or fewer cells than the header")
         rows = np.array([int(entry["row"]) for entry in entries], np.int64)
     except OSError as error:
         raise UserError(
-            f"split.drop={file} cannot be read: {error.strerror or error}. Give rows.csv of python -m emotion.audit, "
-            f"or bring back the file that the run began with."
+            f"split.exclude={file} cannot be read: {error.strerror or error}. Expected the rows.csv of "
+            f"python -m emotion.audit; to resume a run, restore the file it started with."
         ) from error
     except (KeyError, TypeError, ValueError, OverflowError, csv.Error) as error:
         raise UserError(
-            f"split.drop={file} is no list of rows ({type(error).__name__}: {error}); expected a CSV file with a "
-            f"column row of row numbers from 0, and where faults are chosen a column fault."
+            f"split.exclude={file} is not a list of rows ({type(error).__name__}: {error}); expected a CSV file with a "
+            f"column row of row numbers from 0 and, to select issues, a column issue."
         ) from error
     _check_rows(file, rows, [entry.get("usage") for entry in entries], usage)
-    if faults is None:
+    if issues is None:
         return np.unique(rows)
-    if "fault" not in columns:
-        raise UserError(f"split.drop_faults={faults}: {file} has no column fault, but {', '.join(columns)}.")
-    known = {str(entry["fault"]) for entry in entries}
-    if unknown := sorted(set(faults) - known - set(FAULTS)):
+    if "issue" not in columns:
+        raise UserError(f"split.exclude_issues={issues}: {file} has no column issue; found {', '.join(columns)}.")
+    known = {str(entry["issue"]) for entry in entries}
+    if unknown := sorted(set(issues) - known - set(ISSUES)):
         raise UserError(
-            f"split.drop_faults: {file} knows no {', '.join(unknown)}; expected some of {', '.join(sorted(known))}."
+            f"split.exclude_issues: {file} lists no {', '.join(unknown)}; expected some of {', '.join(sorted(known))}."
         )
-    return np.unique(rows[[entry["fault"] in faults for entry in entries]])
+    return np.unique(rows[[entry["issue"] in issues for entry in entries]])
 
 
-def _check_rows(file: str, rows: NDArray[np.int64], named: Sequence[str | None], usage: NDArray[np.uint8]) -> None:
-    if len(absent := rows[(rows < 0) | (rows >= len(usage))]):
+def _rows(usage: NDArray[np.uint8], labels: NDArray[np.int64], *usages: int) -> RowNumbers:
+    return np.flatnonzero(np.isin(usage, usages) & (labels != NO_CLASS))
+
+
+def _require_two_test_sets(usage: NDArray[np.uint8], split: str) -> None:
+    if (usage == TEST).any():
         raise UserError(
-            f"split.drop={file} names row {absent[0]}, and the data has {len(usage):,} rows, from 0: it is of other "
-            f"data. Audit this data and give its rows.csv."
+            f"split={split} needs PublicTest and PrivateTest, but this data has a single test set. Choose "
+            f"split=stratified_15 or split=random_20, which sample the validation rows from Training."
         )
-    for row, name in zip(rows.tolist(), named, strict=True):
+
+
+def _check_rows(file: str, rows: RowNumbers, usage_names: Sequence[str | None], usage: NDArray[np.uint8]) -> None:
+    advice = "The file belongs to other data; audit this data and pass its rows.csv."
+    if len(outside := rows[(rows < 0) | (rows >= len(usage))]):
+        raise UserError(
+            f"split.exclude={file} lists row {outside[0]}, but the data has rows 0 to {len(usage) - 1:,}. {advice}"
+        )
+    for row, name in zip(rows.tolist(), usage_names, strict=True):
         if name is not None and name != USAGES[usage[row]]:
             raise UserError(
-                f"split.drop={file} has row {row} as {name}, and in the data it is {USAGES[usage[row]]}: it is of "
-                f"other data. Audit this data and give its rows.csv."
+                f"split.exclude={file} lists row {row} as {name}, but in the data it is {USAGES[usage[row]]}. {advice}"
             )

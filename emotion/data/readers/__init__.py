@@ -1,1 +1,1 @@
-"""One file per data source; every reader returns a `Reading`."""
+"""Reader functions, one module per source format; each returns a `DataSource`."""

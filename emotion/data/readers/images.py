@@ -1,4 +1,4 @@
-"""Image files to faces of one size, whatever they are: shared by the readers whose sources consist of images."""
+"""Decoding of image files into faces of one size, for readers of sources that consist of images."""
 
 import os
 import struct
@@ -15,77 +15,89 @@ from emotion.errors import UserError, listing
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
-CHUNK, CHUNK_BYTES = 512, 8 << 20  # images at once, and the most that they take
-BLOCK = 16  # images that a thread takes at once: handing out single small ones takes longer than reading them
+CHUNK, CHUNK_BYTES = 512, 8 << 20  # limits of a chunk: images and bytes
+BLOCK = 16  # images per task of a thread; small images are read faster than single tasks are scheduled
 THREADS = min(8, os.cpu_count() or 1)  # Pillow decodes without the interpreter's lock
-DAMAGE = (
-    *(OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error),  # all of which damaged files come to
+DECODE_ERRORS = (
+    *(OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error),
     Image.DecompressionBombError,
 )
+"""Exceptions that Pillow raises for damaged files."""
 
 
-class Files(Protocol):
-    """Files by number; a list of them will do."""
+class FileSequence(Protocol):
+    """Files by row number; a list of paths is one."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, place: int, /) -> Path: ...
+    def __getitem__(self, row: int, /) -> Path: ...
 
 
 def read_images(
-    files: Files, size: int, channels: int, describe: Callable[[int], str], source: str
+    files: FileSequence, size: int, channels: int, describe: Callable[[int], str], source: str
 ) -> Iterator[tuple[range, NDArray[np.uint8]]]:
-    """The images in order, some at a time: which they are, and (n, size, size) grey or (n, size, size, 3) RGB.
+    """Yield the images in order and in chunks, resized and center-cropped by `square_crop`.
 
-    What is handed out is valid until the next is asked for. From the first image on that cannot be read, the rest is
-    looked at only to find all such images.
+    After the first image that cannot be read, the rest is only checked, to report all such images at once.
+
+    Args:
+        files: The image files.
+        size: Side of the result in pixels.
+        channels: 1 for grey, 3 for RGB.
+        describe: Returns the name of an image in messages from its row number.
+        source: Name of the source in messages.
+
+    Yields:
+        The chunk's row numbers, and its images (n, size, size) or (n, size, size, 3), valid until the next chunk.
 
     Raises:
-        UserError: a list of those that cannot be read, each as `describe` calls the image of a place in `files`.
+        UserError: Images cannot be read; the message lists them.
     """
     shape = (size, size) if channels == 1 else (size, size, 3)
-    at_once = max(1, min(CHUNK, CHUNK_BYTES // int(np.prod(shape))))
-    buffer = np.empty((min(at_once, len(files)), *shape), np.uint8)
+    chunk = max(1, min(CHUNK, CHUNK_BYTES // int(np.prod(shape))))
+    buffer = np.empty((min(chunk, len(files)), *shape), np.uint8)
     unreadable: list[str] = []
     with ThreadPoolExecutor(THREADS) as pool:
-        for start in range(0, len(files), at_once):
-            places = range(start, min(start + at_once, len(files)))
-            images = buffer[: len(places)]
-            blocks = [range(first, min(first + BLOCK, places.stop)) for first in range(start, places.stop, BLOCK)]
-            reasons = pool.map(lambda block, images=images, start=start: _fill(images, files, block, start), blocks)
-            unreadable += [f"{describe(place)}: {reason}" for found in reasons for place, reason in found]
+        for start in range(0, len(files), chunk):
+            rows = range(start, min(start + chunk, len(files)))
+            images = buffer[: len(rows)]
+            blocks = [range(first, min(first + BLOCK, rows.stop)) for first in range(start, rows.stop, BLOCK)]
+            errors = pool.map(lambda block, images=images, start=start: _decode(images, files, block, start), blocks)
+            unreadable += [f"{describe(row)}: {reason}" for block in errors for row, reason in block]
             if not unreadable:
-                yield places, images
+                yield rows, images
     if unreadable:
         raise UserError(
             f"{len(unreadable)} of {len(files)} images in {source} cannot be read; expected {', '.join(FORMATS)}; "
-            f"mend or remove:{listing(unreadable)}"
+            f"fix or remove:{listing(unreadable)}"
         )
 
 
-def _fill(images: NDArray[np.uint8], files: Files, places: range, start: int) -> list[tuple[int, str]]:
-    """Read the files of `places` into `images`, whose first is that of `start`; those that cannot be read, and why."""
-    mode, unreadable = "L" if images.ndim == 3 else "RGB", []
-    for place in places:
+def _decode(images: NDArray[np.uint8], files: FileSequence, rows: range, start: int) -> list[tuple[int, str]]:
+    """Decode the files of `rows` into `images`, whose first row is `start`; return failed rows and the reasons."""
+    mode, failed = "L" if images.ndim == 3 else "RGB", []
+    for row in rows:
         try:
-            with Image.open(files[place], formats=FORMATS) as image:
-                images[place - start] = np.asarray(square(image, images.shape[1], mode))
-        except DAMAGE as error:
-            unreadable.append((place, str(error) or type(error).__name__))
-    return unreadable
+            with Image.open(files[row], formats=FORMATS) as image:
+                images[row - start] = np.asarray(square_crop(image, images.shape[1], mode))
+        except DECODE_ERRORS as error:
+            failed.append((row, str(error) or type(error).__name__))
+    return failed
 
 
-def square(image: Image.Image, size: int, mode: str) -> Image.Image:
-    """Turned as its EXIF data say, the shorter side `size`, the middle of the longer one."""
-    image.draft(None, (2 * size, 2 * size))  # a large JPEG is decoded at 1/2, 1/4 or 1/8, no smaller than that
+def square_crop(image: Image.Image, size: int, mode: str) -> Image.Image:
+    """Apply the EXIF rotation, resize the shorter side to `size` and crop the centre of the longer one."""
+    image.draft(None, (2 * size, 2 * size))  # decode large JPEG files at 1/2, 1/4 or 1/8, at least at this size
     ImageOps.exif_transpose(image, in_place=True)
-    plain = flat(image, mode)
-    return plain if plain.size == (size, size) else ImageOps.fit(plain, (size, size), Image.Resampling.BILINEAR)
+    converted = convert_mode(image, mode)
+    if converted.size == (size, size):
+        return converted
+    return ImageOps.fit(converted, (size, size), Image.Resampling.BILINEAR)
 
 
-def flat(image: Image.Image, mode: str) -> Image.Image:
-    """Grey (L) or RGB of any mode: 16 bits scaled to 8, what is transparent on white, as a browser shows it."""
-    if image.mode.startswith("I"):  # Pillow's own conversion cuts off what is above 255
+def convert_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Convert any mode to grey (L) or RGB: 16 bits are scaled to 8, transparent pixels are put on white."""
+    if image.mode.startswith("I"):  # Pillow's own conversion clips values above 255
         values = np.asarray(image).astype(np.uint32)
         image = Image.fromarray(((values + 128) // 257).astype(np.uint8))  # 65535 -> 255
     elif image.has_transparency_data:

@@ -1,1 +1,1 @@
-"""Image transforms: augmentation, preprocessing, test-time views, corruptions."""
+"""Image transforms: preprocessing, augmentation, test-time augmentation, corruptions."""

@@ -1,8 +1,9 @@
-"""Random changes to a batch of training faces (B, C, S, S) from 0 to 1, each face its own, on the batch's device.
+"""Random augmentation of training batches (B, C, S, S) with values from 0 to 1, on the batch's device.
 
-These four take a few tensor operations a batch whatever is drawn, and never wait for the device. In batches of 32 they
-are two to four times as fast as kornia's, which conf/augment may name as well, as it may torchvision's v2 (whose
-parts share one draw a batch). All draw from torch's global generator, which the data module seeds for every batch.
+Each face gets its own random parameters. The transforms here take a few tensor operations per batch and never
+synchronize with the device: in batches of 32 they are two to four times as fast as kornia's. conf/augment may also name
+transforms of kornia, or of torchvision's v2 (which share their parameters within a batch). All sample from torch's
+global generator, which the data module seeds for every batch.
 """
 
 import math
@@ -13,37 +14,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import grid_sample, pad
 
-from emotion.config.instantiate import build
+from emotion.config.instantiate import instantiate
 
 Config = Mapping[str, Any]
 
 
-def augmentation(parts: Mapping[str, Config]) -> nn.Sequential:
-    """The parts of conf/augment in their order; a part that was taken away (`~augment.blur`) is not there."""
-    return nn.Sequential(*(build(part) for part in parts.values()))
-
-
-def _between(faces: Tensor, low: float, high: float) -> Tensor:
-    """A number for each face, (B, 1, 1, 1)."""
-    return torch.empty(len(faces), 1, 1, 1, device=faces.device).uniform_(low, high)
+def build_augmentation(transforms: Mapping[str, Config]) -> nn.Sequential:
+    """Return the transforms of a config of conf/augment in order."""
+    return nn.Sequential(*(instantiate(config) for config in transforms.values()))
 
 
 class Flip(nn.Module):
-    """Mirrors a face with probability p."""
+    """Mirror each face with probability p."""
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
         self.p = p
 
     def forward(self, faces: Tensor) -> Tensor:
-        """(B, C, S, S) to the same."""
-        return torch.where(_between(faces, 0, 1) < self.p, faces.flip(-1), faces)
+        """(B, C, S, S) to (B, C, S, S)."""
+        return torch.where(_uniform(faces, 0, 1) < self.p, faces.flip(-1), faces)
 
 
 class Affine(nn.Module):
-    """Turns by up to `degrees`, shifts by up to `translate` of the side, zooms by a factor from [1 - x, 1 + x].
+    """Rotate by up to `degrees`, shift by up to `translate` of the side, zoom by a factor from [1 - zoom, 1 + zoom].
 
-    Bilinear; black where the face does not reach.
+    Bilinear, with black outside the face.
     """
 
     def __init__(self, degrees: float = 0.0, translate: float = 0.0, zoom: float = 0.0) -> None:
@@ -51,26 +47,22 @@ class Affine(nn.Module):
         self.degrees, self.translate, self.zoom = degrees, translate, zoom
 
     def forward(self, faces: Tensor) -> Tensor:
-        """(B, C, S, S) to the same."""
-        radians, shift = math.radians(self.degrees), 2 * self.translate  # a side is 2 long, from -1 to 1
+        """(B, C, S, S) to (B, C, S, S)."""
+        radians, shift = math.radians(self.degrees), 2 * self.translate  # grid coordinates: the side is 2 long
         angle, zoom, right, down = (
-            _between(faces, low, high).view(-1, 1, 1)
+            _uniform(faces, low, high).view(-1, 1, 1)
             for low, high in ((-radians, radians), (1 - self.zoom, 1 + self.zoom), (-shift, shift), (-shift, shift))
         )
         cos, sin = angle.cos() / zoom, angle.sin() / zoom
-        side = faces.shape[-1]
-        place = (torch.arange(side, device=faces.device) * 2 + 1) / side - 1
-        x, y = place[None, None, :], place[None, :, None]
-        grid = torch.stack(
-            [cos * x + sin * y + right, cos * y - sin * x + down], -1
-        )  # affine_grid is three times as slow
+        x, y = _grid_axes(faces)
+        grid = torch.stack([cos * x + sin * y + right, cos * y - sin * x + down], -1)  # a third of affine_grid's time
         return grid_sample(faces, grid, align_corners=False)
 
 
 class ResizedCrop(nn.Module):
-    """Cuts out a part whose area is from `scale` of the face's, its width over its height from `ratio`, enlarged again.
+    """Crop a rectangle with an area from `scale` and an aspect ratio from `ratio`, and resize it to the full side.
 
-    As torchvision's RandomResizedCrop, but that a side longer than the face's is cut short instead of drawn again.
+    Like torchvision's RandomResizedCrop, except that a side longer than the face is clamped, not sampled again.
     """
 
     def __init__(self, scale: tuple[float, float] = (0.75, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3)) -> None:
@@ -78,23 +70,22 @@ class ResizedCrop(nn.Module):
         self.scale, self.ratio = scale, ratio
 
     def forward(self, faces: Tensor) -> Tensor:
-        """(B, C, S, S) to the same."""
-        area = _between(faces, *self.scale).view(-1, 1, 1)
-        ratio = _between(faces, math.log(self.ratio[0]), math.log(self.ratio[1])).exp().view(-1, 1, 1)
+        """(B, C, S, S) to (B, C, S, S)."""
+        area = _uniform(faces, *self.scale).view(-1, 1, 1)
+        ratio = _uniform(faces, math.log(self.ratio[0]), math.log(self.ratio[1])).exp().view(-1, 1, 1)
         width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
-        right, down = (_between(faces, -1, 1).view(-1, 1, 1) * (1 - side) for side in (width, height))
+        right, down = (_uniform(faces, -1, 1).view(-1, 1, 1) * (1 - extent) for extent in (width, height))
         side = faces.shape[-1]
-        place = (torch.arange(side, device=faces.device) * 2 + 1) / side - 1
-        x, y = place[None, None, :] * width + right, place[None, :, None] * height + down
-        return grid_sample(
-            faces, torch.stack([x.expand(-1, side, -1), y.expand(-1, -1, side)], -1), align_corners=False
-        )
+        x, y = _grid_axes(faces)
+        grid = torch.stack([(x * width + right).expand(-1, side, -1), (y * height + down).expand(-1, -1, side)], -1)
+        return grid_sample(faces, grid, align_corners=False)
 
 
 class Crop(nn.Module):
-    """Leaves the middle `size` x `size` pixels; after a shift, a random crop at no loss of sharpness.
+    """Crop the centre `size` x `size` pixels; smaller faces are unchanged.
 
-    With `input.size` as large, training sees what `input.zoom` cuts out for evaluation. Smaller faces stay as they are.
+    After a random shift this is a random crop without interpolation. With `size` equal to `input.size`, training sees
+    the scale that `input.zoom` crops for evaluation.
     """
 
     def __init__(self, size: int) -> None:
@@ -108,9 +99,9 @@ class Crop(nn.Module):
 
 
 class ColorJitter(nn.Module):
-    """Brightness, contrast, saturation, each by a factor from [1 - x, 1 + x]; torchvision's arithmetic, in this order.
+    """Change brightness, contrast and saturation, in this order, each by a factor from [1 - x, 1 + x].
 
-    Grey faces are taken too; their saturation cannot change.
+    Computed as in torchvision. The saturation of grey faces does not change.
     """
 
     def __init__(self, brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0) -> None:
@@ -118,7 +109,7 @@ class ColorJitter(nn.Module):
         self.brightness, self.contrast, self.saturation = brightness, contrast, saturation
 
     def forward(self, faces: Tensor) -> Tensor:
-        """(B, C, S, S) to the same."""
+        """(B, C, S, S) to (B, C, S, S)."""
         faces = (faces * self._factor(faces, self.brightness)).clamp_(0, 1)
         mean = faces.mean((1, 2, 3), keepdim=True)
         faces = mean.lerp(faces, self._factor(faces, self.contrast)).clamp_(0, 1)
@@ -127,20 +118,20 @@ class ColorJitter(nn.Module):
         return faces
 
     def _factor(self, faces: Tensor, spread: float) -> Tensor:
-        return _between(faces, 1 - spread, 1 + spread)
+        return _uniform(faces, 1 - spread, 1 + spread)
 
 
 class Blur(nn.Module):
-    """Gaussian blur of 3x3 pixels with probability p, its deviation from `sigma` pixels."""
+    """Blur each face with probability p by a Gaussian of 3x3 pixels with a standard deviation from `sigma` pixels."""
 
     def __init__(self, p: float = 0.1, sigma: tuple[float, float] = (0.1, 2.0)) -> None:
         super().__init__()
         self.p, self.sigma = p, sigma
 
     def forward(self, faces: Tensor) -> Tensor:
-        """(B, C, S, S) to the same; a face that is not chosen comes out bit-equal."""
-        neighbour = (-0.5 / _between(faces, *self.sigma) ** 2).exp()  # beside a centre of 1
-        neighbour = torch.where(_between(faces, 0, 1) < self.p, neighbour / (1 + 2 * neighbour), 0)
+        """(B, C, S, S) to (B, C, S, S); faces that are not blurred stay bit-equal."""
+        neighbour = (-0.5 / _uniform(faces, *self.sigma) ** 2).exp()  # relative to a centre of 1
+        neighbour = torch.where(_uniform(faces, 0, 1) < self.p, neighbour / (1 + 2 * neighbour), 0)
         centre = 1 - 2 * neighbour
         wide = pad(faces, (1, 1, 0, 0), mode="reflect")
         faces = centre * faces + neighbour * (wide[..., :-2] + wide[..., 2:])
@@ -149,9 +140,9 @@ class Blur(nn.Module):
 
 
 class Erasing(nn.Module):
-    """Covers a rectangle with `value` with probability p: Zhong et al. 2020, https://arxiv.org/abs/1708.04896.
+    """Fill a rectangle with `value` with probability p: Zhong et al. 2020, https://arxiv.org/abs/1708.04896.
 
-    Its area is from `scale` of the face's, its height over its width from `ratio`.
+    Its share of the area is from `scale`, its height over its width from `ratio`.
     """
 
     def __init__(
@@ -165,13 +156,25 @@ class Erasing(nn.Module):
         self.p, self.scale, self.ratio, self.value = p, scale, ratio, value
 
     def forward(self, faces: Tensor) -> Tensor:
-        """(B, C, S, S) to the same."""
-        area = _between(faces, *self.scale)
-        ratio = _between(faces, math.log(self.ratio[0]), math.log(self.ratio[1])).exp()
+        """(B, C, S, S) to (B, C, S, S)."""
+        area = _uniform(faces, *self.scale)
+        ratio = _uniform(faces, math.log(self.ratio[0]), math.log(self.ratio[1])).exp()
         height, width = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
-        top, left = _between(faces, 0, 1) * (1 - height), _between(faces, 0, 1) * (1 - width)
-        top = torch.where(_between(faces, 0, 1) < self.p, top, 2)  # below the face
-        place = (torch.arange(faces.shape[-1], device=faces.device) + 0.5) / faces.shape[-1]
-        down, across = place[:, None], place[None, :]
-        inside = (down >= top) & (down < top + height) & (across >= left) & (across < left + width)
+        top, left = _uniform(faces, 0, 1) * (1 - height), _uniform(faces, 0, 1) * (1 - width)
+        top = torch.where(_uniform(faces, 0, 1) < self.p, top, 2)  # 2: below the face
+        position = (torch.arange(faces.shape[-1], device=faces.device) + 0.5) / faces.shape[-1]
+        y, x = position[:, None], position[None, :]
+        inside = (y >= top) & (y < top + height) & (x >= left) & (x < left + width)
         return torch.where(inside, self.value, faces)
+
+
+def _uniform(faces: Tensor, low: float, high: float) -> Tensor:
+    """Sample one number per face, (B, 1, 1, 1)."""
+    return torch.empty(len(faces), 1, 1, 1, device=faces.device).uniform_(low, high)
+
+
+def _grid_axes(faces: Tensor) -> tuple[Tensor, Tensor]:
+    """Return grid_sample's coordinates of the pixel centres, x (1, 1, S) and y (1, S, 1)."""
+    side = faces.shape[-1]
+    centres = (torch.arange(side, device=faces.device) * 2 + 1) / side - 1
+    return centres[None, None, :], centres[None, :, None]

@@ -1,4 +1,4 @@
-"""Test-time views: the same faces seen several ways, whose probabilities are averaged."""
+"""Test-time augmentation (TTA): average the probabilities of several views of a face."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,28 +6,28 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-CROP = 11 / 12  # of the side: 44 of 48, as FER2013's ten-crop figures are made
+CROP = 11 / 12  # of the side: 44 of 48 pixels, as in published ten-crop results on FER2013
 
 
 def none(faces: Tensor) -> list[Tensor]:
-    """The faces (B, C, H, W) as they are."""
+    """Return the faces (B, C, H, W) only."""
     return [faces]
 
 
 def flip(faces: Tensor) -> list[Tensor]:
-    """The faces and their mirror images."""
+    """Return the faces and their mirror images."""
     return [faces, faces.flip(-1)]
 
 
 def ten_crop(faces: Tensor) -> list[Tensor]:
-    """Four corners and the centre, enlarged to the full side again, and their mirror images."""
+    """Return the four corners and the centre, resized to the full side, and their mirror images."""
     side = faces.shape[-1]
     crop = round(side * CROP)
     far, middle = side - crop, (side - crop) // 2
-    places = [(0, 0), (0, far), (far, 0), (far, far), (middle, middle)]
+    corners = [(0, 0), (0, far), (far, 0), (far, far), (middle, middle)]
     crops = [
         interpolate(faces[..., top : top + crop, left : left + crop], (side, side), mode="bilinear")
-        for top, left in places
+        for top, left in corners
     ]
     return [view for crop in crops for view in flip(crop)]
 
@@ -35,19 +35,19 @@ def ten_crop(faces: Tensor) -> list[Tensor]:
 TTA: dict[str, Callable[[Tensor], list[Tensor]]] = {"none": none, "flip": flip, "ten_crop": ten_crop}
 
 
-def logits(net: Callable[[Tensor], Tensor], faces: Tensor, tta: str) -> Tensor:
-    """What `net` makes of the faces (B, C, H, W), seen in each of the views: (V, B, K) in float32."""
-    return logits_of_each(net, faces, [tta])[tta]
+def tta_logits(net: Callable[[Tensor], Tensor], faces: Tensor, tta: str) -> Tensor:
+    """Return the float32 logits (V, B, K) of each view of the faces (B, C, H, W)."""
+    return tta_logits_by_name(net, faces, [tta])[tta]
 
 
-def logits_of_each(net: Callable[[Tensor], Tensor], faces: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-    """`logits` by the name of their views; what several have, as flip has the face as it is, is asked once."""
-    tta = {name: TTA[name](faces) for name in names}
-    asked = {id(view): view for several in tta.values() for view in several}
-    answers = {key: net(view).float() for key, view in asked.items()}
-    return {name: torch.stack([answers[id(view)] for view in several]) for name, several in tta.items()}
+def tta_logits_by_name(net: Callable[[Tensor], Tensor], faces: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    """Return `tta_logits` of several kinds of TTA; the network evaluates the unchanged face once for all of them."""
+    views = {name: TTA[name](faces) for name in names}
+    distinct = {id(view): view for several in views.values() for view in several}
+    logits = {key: net(view).float() for key, view in distinct.items()}
+    return {name: torch.stack([logits[id(view)] for view in several]) for name, several in views.items()}
 
 
-def averaged(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Probabilities (B, K), the mean over the views' own, of logits (V, B, K) divided by `temperature`."""
+def mean_probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Return the mean over views of the probabilities (B, K) of logits (V, B, K) divided by `temperature`."""
     return (logits / temperature).softmax(-1).mean(0)

@@ -1,0 +1,84 @@
+"""A source followed by the training rows of a second one, which may be added to training."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from emotion.data.faces import MIXED, TRAINING, DataSource, FaceChunk, Faces
+from emotion.data.labels import NO_CLASS
+from emotion.data.readers.images import square_crop
+from emotion.errors import UserError
+
+
+def read(source: DataSource, extra: DataSource) -> DataSource:
+    """Append the Training rows of `extra` to `source` with usage Mixed.
+
+    They take the image size and channels of `source` and have no votes. Classes that only `extra` has are appended.
+    """
+    classes = [*source.classes, *(name for name in extra.classes if name not in source.classes)]
+    codes = np.array([classes.index(name) for name in extra.classes], np.uint8)
+    chunks = _chunks(source.chunks, extra.chunks, codes)
+    return DataSource(f"{source.name} and {extra.name}", classes, (), None, chunks, components=(source, extra))
+
+
+def _chunks(source: Iterator[FaceChunk], extra: Iterator[FaceChunk], codes: NDArray[np.uint8]) -> Iterator[FaceChunk]:
+    shape: tuple[int, ...] = ()
+    num_votes = None
+    for chunk in source:
+        shape, num_votes = chunk.images.shape[1:], None if chunk.votes is None else chunk.votes.shape[1]
+        yield chunk
+    for chunk in extra:
+        training = np.flatnonzero(chunk.usage == TRAINING)
+        if len(training):
+            yield FaceChunk(
+                np.stack([_reshape(chunk.images[row], shape) for row in training]),
+                codes[chunk.labels[training]],
+                np.full(len(training), MIXED, np.uint8),
+                [chunk.origin[row] for row in training],
+                None if num_votes is None else np.zeros((len(training), num_votes), np.uint8),
+            )
+
+
+def _reshape(image: NDArray[np.uint8], shape: Sequence[int]) -> NDArray[np.uint8]:
+    if image.shape == shape:
+        return image
+    return np.asarray(square_crop(Image.fromarray(image), shape[0], "RGB" if len(shape) == 3 else "L"))
+
+
+def check_classes(faces: Faces, labels: NDArray[np.int64]) -> None:
+    """Check that the label scheme uses no class that only the second source has.
+
+    Raises:
+        UserError: It uses one.
+    """
+    own = np.unique(faces.labels[faces.usage != MIXED])
+    mixed = np.unique(faces.labels[(faces.usage == MIXED) & (labels != NO_CLASS)])
+    if extra_only := [faces.classes[i] for i in np.setdiff1d(mixed, own)]:
+        main, extra = faces.components
+        raise UserError(
+            f"{extra.source} has the classes {', '.join(extra_only)}, but {main.source} has only "
+            f"{', '.join(faces.classes[i] for i in own)}. Choose labels=NAME without the others."
+        )
+
+
+def sample_extra_rows(
+    faces: Faces, labels: NDArray[np.int64], train: NDArray[np.int64], classes: Sequence[str], percent: float, seed: int
+) -> NDArray[np.int64]:
+    """Sample Mixed rows to add to `train`: per class at most `percent` of its rows there.
+
+    Returns:
+        Row numbers, sorted.
+
+    Raises:
+        UserError: `percent` is not a number from 0 to 100.
+    """
+    if not isinstance(percent, int | float) or not 0 <= percent <= 100:
+        raise UserError(f"data.mix.percent={percent}: expected 0 to 100 percent of each class's training rows.")
+    rng = np.random.default_rng(seed)
+    sampled = []
+    for label in range(len(classes)):
+        members = rng.permutation(np.flatnonzero((faces.usage == MIXED) & (labels == label)))
+        sampled.append(members[: int(percent / 100 * np.count_nonzero(labels[train] == label))])
+    return np.sort(np.concatenate(sampled))
