@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from emotion.config.compose import CONF, compose
+from emotion.config.migrate import migrate
 from emotion.data.readers.fer2013 import PUBLISHED_MD5
 from emotion.errors import UserError
 from emotion.io.atomic import write_atomically
@@ -79,9 +80,9 @@ def keep_explanations(folder: Path, records: Path) -> Path:
     if not path.is_file():
         raise UserError(f"{folder} has no {path.name}; expected a folder that python -m emotion.explain wrote.")
     text = path.read_text()
-    record = json.loads(text)
+    record = migrate(json.loads(text))
     source, is_synthetic = record["faces"]["source"], record["faces"]["source"] == SYNTHETIC_SOURCE
-    if not all("measures" in explanation for explanation in record["explained"]):
+    if not all("measures" in explanation for explanation in record["explanations"]):
         raise UserError(f"{path} has no faithfulness scores; explain again with faithfulness.")
     if record["faces"]["digest"] != PUBLISHED_MD5 and not is_synthetic:
         raise UserError(f"{path} explains faces of {source}; expected the published fer2013.csv or synthetic faces.")

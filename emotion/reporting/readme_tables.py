@@ -152,7 +152,7 @@ def explanations_table(records: Path) -> str:
         record = migrate(json.loads(path.read_text()))
         source = "synthetic" if record["faces"]["source"] == SYNTHETIC_SOURCE else "FER2013"
         baselines: dict[str, tuple[str, Mapping[str, Any]]] = {}
-        for explanation in record["explained"]:
+        for explanation in record["explanations"]:
             faces = f"{explanation['n']['deletion']}, {source}"
             blank = f" ({explanation['blank']} of {record['faces']['n']} blank)" if explanation["blank"] else ""
             method = explanation["method"] + blank

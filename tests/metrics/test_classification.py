@@ -19,7 +19,7 @@ def test_confusion_matrix_by_hand() -> None:
     assert matrix.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
 
 
-def test_scores_are_torchmetrics_scores() -> None:
+def test_scores_match_torchmetrics() -> None:
     scores = class_scores(confusion_matrix(TARGETS, PREDICTED, 5))
     for found, function, average in (
         (scores.accuracy, multiclass_accuracy, "micro"),
@@ -31,31 +31,31 @@ def test_scores_are_torchmetrics_scores() -> None:
         assert found.float().allclose(function(PREDICTED, TARGETS, 5, average=average))
 
 
-def test_class_that_occurs_nowhere_does_not_count_in_macro_f1() -> None:
+def test_macro_f1_ignores_classes_that_do_not_occur() -> None:
     matrix = torch.tensor([[5, 0, 0], [0, 5, 0], [0, 0, 0]])
     assert class_scores(matrix).macro_f1 == 1
     assert class_scores(matrix).f1.tolist() == [1, 1, 0]
 
 
-def test_many_matrices_at_once_are_each_scored_alone() -> None:
+def test_a_batch_of_matrices_is_scored_one_by_one() -> None:
     matrices = torch.randint(1, 9, (4, 3, 3), generator=generator)
     together = class_scores(matrices)
     for index, matrix in enumerate(matrices):
         assert class_scores(matrix).macro_f1 == together.macro_f1[index]
 
 
-def test_epoch_scores_of_batches_are_those_of_the_whole() -> None:
+def test_epoch_scores_equal_those_of_one_large_batch() -> None:
     scores = EpochScores(5)
     for part in torch.arange(300).split(77):
         loss = torch.nn.functional.cross_entropy(LOGITS[part], TARGETS[part])
         scores.update(loss, LOGITS[part], TARGETS[part])
     whole = class_scores(confusion_matrix(TARGETS, PREDICTED, 5))
-    found = scores.compute()
-    assert found["loss"].allclose(torch.nn.functional.cross_entropy(LOGITS, TARGETS))
-    assert (found["acc"], found["macro_f1"]) == (whole.accuracy.float(), whole.macro_f1.float())
+    metrics = scores.compute()
+    assert metrics["loss"].allclose(torch.nn.functional.cross_entropy(LOGITS, TARGETS))
+    assert (metrics["acc"], metrics["macro_f1"]) == (whole.accuracy.float(), whole.macro_f1.float())
 
 
-def test_probabilities_count_as_their_likeliest_class() -> None:
+def test_soft_targets_count_as_their_most_probable_class() -> None:
     assert hard_labels(TARGETS) is TARGETS
     soft = torch.nn.functional.one_hot(TARGETS, 5) * 0.6 + 0.08
     assert hard_labels(soft).equal(TARGETS)
@@ -65,7 +65,7 @@ def test_probabilities_count_as_their_likeliest_class() -> None:
     assert other.compute() == one.compute()
 
 
-def test_restored_sums_go_on_from_where_they_were() -> None:
+def test_restored_state_continues_the_epoch() -> None:
     one, other = EpochScores(5), EpochScores(5)
     one.update(torch.tensor(1.0), LOGITS[:9], TARGETS[:9])
     other.restore(one.sums())
