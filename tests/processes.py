@@ -1,4 +1,4 @@
-"""Verbs in processes of their own, as people type them: forked from a server that has imported it all."""
+"""Run verbs in processes of their own, forked from a server that has already imported everything."""
 
 import multiprocessing
 import os
@@ -13,32 +13,40 @@ from typing import NamedTuple
 
 import torch
 
-import emotion.sweeps.job  # noqa: F401  what a verb imports when it comes to it, so that each process need not
+import emotion.sweeps.job  # noqa: F401  so that the forked processes need not import it
 
 torch.set_num_threads(1)
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(["tests.processes"])
 
 
-class Verb(NamedTuple):
-    """A verb under way."""
+class RunningVerb(NamedTuple):
+    """A verb in a process; `pipe` becomes readable when the process reaches its moment."""
 
     process: ForkServerProcess
-    told: Connection  # readable when what was asked for happens
+    pipe: Connection
     log: Path
 
-    def ended(self, seconds: float = 120) -> int:
-        """Its exit status, as a shell has it."""
+    def wait(self, seconds: float = 120) -> int:
+        """Return its exit status as a shell reports it."""
         self.process.join(seconds)
         status = self.process.exitcode
         assert status is not None, f"still running after {seconds} s: {self.log.read_text()[-500:]}"
         return 128 - status if status < 0 else status
 
 
-class Moment(NamedTuple):
-    """An audited event (https://docs.python.org/3/library/audit_events.html), counted where its argument holds `path`.
+class CompletedVerb(NamedTuple):
+    """The exit status and the output of a verb."""
 
-    The process tells of it; if it `waits`, it goes on when it is told something.
+    status: int
+    out: str
+    err: str
+
+
+class Moment(NamedTuple):
+    """The `number`-th audit event (https://docs.python.org/3/library/audit_events.html) whose argument has `path`.
+
+    If it `waits`, the process pauses there until something is sent to it.
     """
 
     event: str
@@ -47,35 +55,32 @@ class Moment(NamedTuple):
     waits: bool = False
 
 
-def begin(
+def start_verb(
     verb: str, arguments: Sequence[str], log: Path, moment: Moment | None = None, errors: Path | None = None
-) -> Verb:
-    """Start `python -m emotion.<verb> <arguments>` here, and have it tell of a moment; `log` is of both its outputs.
+) -> RunningVerb:
+    """Start `python -m emotion.<verb> <arguments>` in this folder, with its output in `log`.
 
-    With `errors` its standard error goes there.
+    Args:
+        verb: Name of the verb.
+        arguments: Its command line.
+        log: File for standard output, and for standard error without `errors`.
+        moment: When to report through the pipe.
+        errors: File for standard error.
     """
-    told, telling = context.Pipe()
-    asked = (verb, list(arguments), dict(os.environ), str(log), str(errors or log), telling, moment)
-    process = context.Process(target=_run, args=asked)
+    pipe, other_end = context.Pipe()
+    arguments_of_run = (verb, list(arguments), dict(os.environ), str(log), str(errors or log), other_end, moment)
+    process = context.Process(target=_run, args=arguments_of_run)
     process.start()
-    telling.close()
-    return Verb(process, told, log)
+    other_end.close()
+    return RunningVerb(process, pipe, log)
 
 
-class Ended(NamedTuple):
-    """What a verb came to."""
-
-    status: int
-    out: str
-    err: str
-
-
-def typed(verb: str, *arguments: str) -> Ended:
-    """`python -m emotion.<verb> <arguments>` here, to its end."""
+def run_verb(verb: str, *arguments: str) -> CompletedVerb:
+    """Run `python -m emotion.<verb> <arguments>` in this folder to its end."""
     with TemporaryDirectory() as folder:
         out, err = Path(folder) / "out", Path(folder) / "err"
-        status = begin(verb, arguments, out, errors=err).ended()
-        return Ended(status, out.read_text(), err.read_text())
+        status = start_verb(verb, arguments, out, errors=err).wait()
+        return CompletedVerb(status, out.read_text(), err.read_text())
 
 
 def _run(
@@ -84,28 +89,28 @@ def _run(
     environment: dict[str, str],
     log: str,
     errors: str,
-    telling: Connection,
+    pipe: Connection,
     moment: Moment | None,
 ) -> None:
     os.environ |= environment
-    for number, path in ((1, log), (2, errors)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    for descriptor, path in ((1, log), (2, errors)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     sys.argv = [f"emotion.{verb}", *arguments]
     sys.orig_argv = ["python", "-m", f"emotion.{verb}", *arguments]
     if moment:
-        sys.addaudithook(_teller(telling, moment))
+        sys.addaudithook(_reporter(pipe, moment))
     runpy.run_module(f"emotion.{verb}", run_name="__main__", alter_sys=True)
 
 
-def _teller(telling: Connection, moment: Moment) -> Callable[[str, tuple[object, ...]], None]:
-    left = [moment.number]
+def _reporter(pipe: Connection, moment: Moment) -> Callable[[str, tuple[object, ...]], None]:
+    remaining = [moment.number]
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
-        if event == moment.event and left[0] and moment.path in str(arguments[0]):
-            left[0] -= 1
-            if not left[0]:
-                telling.send(event)
+        if event == moment.event and remaining[0] and moment.path in str(arguments[0]):
+            remaining[0] -= 1
+            if not remaining[0]:
+                pipe.send(event)
                 if moment.waits:
-                    telling.recv()
+                    pipe.recv()
 
     return hook

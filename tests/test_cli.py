@@ -15,7 +15,7 @@ import pytest
 from emotion.checkpoints.locate import BEST_CHECKPOINT, LAST_CHECKPOINT
 from emotion.config.compose import compose
 from emotion.errors import UserError
-from tests.processes import typed
+from tests.processes import run_verb
 
 SMALL = [
     "model.widths=[8,16]", "model.convs=[1,1]", "model.reduction=4", "model.hidden=8", "input=grey48",
@@ -28,11 +28,11 @@ MISTAKES = {
     "a mistyped key": (["train", "optimizer.learning_rate=1"], "Key 'learning_rate' is not in struct"),
     "a mistyped group": (["train", "optimiser=adam"], "Could not override 'optimiser'"),
     "an unknown model": (["train", "model=v5"], r"(?s)Could not find 'model/v5'.*Available options.*v4_attention"),
-    "a missing source": (["train", "data=fer2013_csv"], r"fer2013.csv is not there.*data_dir=FOLDER"),
+    "a missing source": (["train", "data=fer2013_csv"], r"fer2013.csv does not exist.*data_dir=FOLDER"),
     "a folder that is no run": (["train", "resume=nowhere"], "nowhere is not the folder of a run"),
     "no checkpoint given": (["evaluate"], "checkpoint= is not given"),
     "a checkpoint that is not there": (["evaluate", "checkpoint=nowhere"], "nowhere is not there; give a run folder"),
-    "a source to prepare that is not there": (["prepare", "data=icml_csv"], "icml_face_data.csv is not there"),
+    "a source to prepare that is not there": (["prepare", "data=icml_csv"], "icml_face_data.csv does not exist"),
     "runs to compare that are not there": (["compare", "outputs/nowhere"], "nowhere: expected finished runs.*no such"),
     "nothing to compare": (["compare"], "no run given; expected folders of runs"),
     "results without a README": (["results"], "README.md has no place for a table"),
@@ -43,7 +43,7 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_message(mistake: str) -> None:
     (verb, *arguments), message = MISTAKES[mistake]
-    done = typed(verb, *arguments)
+    done = run_verb(verb, *arguments)
     assert done.status != 0
     assert re.search(message, done.err), done.err
     assert "Traceback" not in done.err
@@ -54,7 +54,7 @@ def test_a_mistake_is_one_message(mistake: str) -> None:
 REFUSED = {
     "votes that do not fit": (
         ["audit", "data=synthetic", "data.training=1", "votes=x.csv"],
-        "x.csv is not there. The votes of FER\\+ .* it is: votes=FILE",
+        "x.csv does not exist. The votes of FER\\+ .* its location: votes=FILE",
     ),
     "a fault that nothing lists": (["train", *SMALL, "split.exclude_issues=[leak]"], "split.exclude names no file"),
     "a size the network cannot take": (
@@ -87,14 +87,14 @@ def test_an_output_that_nobody_reads_on_is_no_traceback(fer_csv: Path) -> None:
 
 
 def test_the_whole_way_from_prepare_to_evaluate(fer_csv: Path) -> None:
-    prepared = typed("prepare")
+    prepared = run_verb("prepare")
     assert "NOT the published file" in prepared.out
-    trained = typed("train", *[o for o in SMALL if not o.startswith("data")], "data=auto", "split=official")
+    trained = run_verb("train", *[o for o in SMALL if not o.startswith("data")], "data=auto", "split=official")
     assert trained.status == 0, trained.err
     assert trained.err == ""
     (run,) = Path("outputs/v4_attention").iterdir()
     assert f"run: {run}" in trained.out
-    evaluated = typed("evaluate", f"checkpoint={run}", "tta=flip")
+    evaluated = run_verb("evaluate", f"checkpoint={run}", "tta=flip")
     assert evaluated.status == 0, evaluated.err
     record = json.loads((run / "record.json").read_text())
     assert record["command"].startswith("python -m emotion.train 'model.widths=[8,16]'")
@@ -104,11 +104,11 @@ def test_the_whole_way_from_prepare_to_evaluate(fer_csv: Path) -> None:
 @pytest.mark.hard
 def test_a_sweep_over_systems_lies_under_none_of_them() -> None:
     few = [*(o for o in SMALL if not o.startswith(("model", "input"))), "trainer.limit_train_batches=1"]
-    done = typed("train", "-m", *few, "labels=seven", "experiment=simple_cnn,compact_cnn")
+    done = run_verb("train", "-m", *few, "labels=seven", "experiment=simple_cnn,compact_cnn")
     assert done.status == 0, done.err
     records = sorted(path.relative_to("outputs/sweep") for path in Path("outputs").rglob("record.json"))
     assert [path.parts[1] for path in records] == ["experiment=compact_cnn", "experiment=simple_cnn"]
-    compared = typed("compare", "outputs/sweep", "tta=flip")
+    compared = run_verb("compare", "outputs/sweep", "tta=flip")
     assert compared.status == 0, compared.err
     assert "simple_cnn is " in compared.out
     assert list(Path("outputs/compare").glob("*/comparison.png"))
@@ -131,9 +131,9 @@ def test_a_signal_stops_cleanly_and_the_run_resumes(signum: int, status: int) ->
     assert child.returncode == status, said
     (run,) = Path("outputs/v4_attention").iterdir()
     assert f"python -m emotion.train resume={run}" in said
-    refused = typed("train", f"resume={run}", "model=v4_attention", "optimizer.lr=1")
+    refused = run_verb("train", f"resume={run}", "model=v4_attention", "optimizer.lr=1")
     assert "cannot take model=v4_attention optimizer.lr=1; expected nothing else" in refused.err
-    resumed = typed("train", f"resume={run}", "trainer.max_epochs=12")
+    resumed = run_verb("train", f"resume={run}", "trainer.max_epochs=12")
     assert resumed.status == 0, resumed.err
     assert (run / BEST_CHECKPOINT).is_file()
     assert (run / "record.json").is_file()
@@ -159,5 +159,5 @@ def test_wheel_carries_conf_and_runs_from_any_folder(tmp_path: Path, project: Pa
 
 
 def test_help_lists_the_groups() -> None:
-    said = typed("train", "--help").out
+    said = run_verb("train", "--help").out
     assert "model: " in said

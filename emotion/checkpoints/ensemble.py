@@ -77,7 +77,9 @@ class Ensemble(nn.Module):
 
     def calibrated_probabilities(self, faces: Tensor) -> Tensor:
         """Return the mean probabilities (B, K) of faces (B, 1 or 3, H, W) in [0, 1]; differentiable."""
-        return torch.stack([member.calibrated_probabilities(member.preprocess.take(faces)) for member in self.members]).mean(0)
+        return torch.stack(
+            [member.calibrated_probabilities(member.preprocess.transform(faces)) for member in self.members]
+        ).mean(0)
 
     def with_and_without_temperature(self, pixels: Tensor, tta: Sequence[str]) -> Tensor:
         """Return the mean probabilities with the members' temperatures and with temperature 1, for each TTA.

@@ -22,17 +22,17 @@ def runs(small_run: Callable[..., Path]) -> list[Path]:
     ]
 
 
-def test_an_ensembles_probabilities_are_its_members_mean(runs: list[Path]) -> None:
+def test_an_ensemble_averages_its_members(runs: list[Path]) -> None:
     pixels = torch.randint(0, 256, (4, 48, 48), dtype=torch.uint8)
-    alone = [load_checkpoint(run).classifier.probabilities(pixels, "flip") for run in runs]
-    together = ensemble.load_ensemble([str(run) for run in runs]).probabilities(pixels, "flip")
-    torch.testing.assert_close(together, (alone[0] + alone[1]) / 2)
-    assert ensemble.load_ensemble(runs[0]).probabilities(pixels, "flip").equal(alone[0])
+    members = [load_checkpoint(run).classifier.probabilities(pixels, "flip") for run in runs]
+    mean = ensemble.load_ensemble([str(run) for run in runs]).probabilities(pixels, "flip")
+    torch.testing.assert_close(mean, (members[0] + members[1]) / 2)
+    assert ensemble.load_ensemble(runs[0]).probabilities(pixels, "flip").equal(members[0])
 
 
 def test_a_stored_temperature_divides_the_logits(runs: list[Path]) -> None:
     pixels = torch.randint(0, 256, (4, 48, 48), dtype=torch.uint8)
-    (runs[0] / run_record.RECORD).unlink()  # which lists the checkpoint's digest
+    (runs[0] / run_record.RECORD).unlink()  # lists the checkpoint's digest
     set_temperature(runs[0] / BEST_CHECKPOINT, 1.0)
     before = load_checkpoint(runs[0]).classifier.probabilities(pixels)
     set_temperature(runs[0] / BEST_CHECKPOINT, 2.0)
@@ -40,11 +40,13 @@ def test_a_stored_temperature_divides_the_logits(runs: list[Path]) -> None:
     torch.testing.assert_close(after, before.sqrt() / before.sqrt().sum(1, keepdim=True))
 
 
-def test_members_of_other_classes_are_refused(runs: list[Path], small_config: Config) -> None:
+def test_members_with_different_classes_are_refused(runs: list[Path], small_config: Config) -> None:
     train(small_config("trainer.max_epochs=1", "labels=four"), Path("four"))
-    with pytest.raises(UserError, match=r"four/checkpoints/best\.ckpt tells apart happy, neutral, sad, surprise; the"):
+    with pytest.raises(
+        UserError, match=r"four/checkpoints/best\.ckpt was trained on the classes happy, neutral, sad, surprise, but"
+    ):
         ensemble.load_ensemble([str(runs[0]), "four"])
 
 
-def test_an_ensemble_is_where_it_was_moved_to(runs: list[Path]) -> None:
+def test_an_ensemble_reports_the_device_it_was_moved_to(runs: list[Path]) -> None:
     assert ensemble.load_ensemble(runs[0]).to("meta").device.type == "meta"

@@ -17,139 +17,141 @@ from emotion.config.instantiate import instantiate
 from emotion.errors import UserError
 from emotion.evaluate import evaluate
 from emotion.evaluation.score import predict_probabilities
-from emotion.io import digests
+from emotion.io.atomic import write_json
 from emotion.records import run_record
 from emotion.train import train
-from tests.pictures import FOUND
+from tests.conftest import record_of
+from tests.images import FACES
 
-WEIGHTS, DESCRIPTION = Path("kept/x.safetensors"), Path("kept/x.json")
+WEIGHTS, DESCRIPTION = Path("exported/x.safetensors"), Path("exported/x.json")
 
 
 @pytest.fixture
 def run(small_run: Callable[..., Path]) -> Path:
-    """Of the small V4 on six classes."""
+    """Train the small V4 on six classes."""
     return small_run(Path("run"), "trainer.max_epochs=1")
 
 
 @pytest.fixture
-def kept(run: Path) -> Path:
-    """The run's weights as they travel."""
+def exported(run: Path) -> Path:
+    """Export the weights of the run."""
     loaded = load_checkpoint(run)
     WEIGHTS.parent.mkdir()
-    portable.write(WEIGHTS, DESCRIPTION, read_checkpoint(loaded.path), run_record.record_of_checkpoint(loaded))
+    portable.write(WEIGHTS, DESCRIPTION, read_checkpoint(loaded.path), record_of(run).to_dict())
     return WEIGHTS
 
 
-def change(**told: object) -> None:
-    digests.write_json(DESCRIPTION, json.loads(DESCRIPTION.read_text()) | told)
+def change(**entries: object) -> None:
+    write_json(DESCRIPTION, json.loads(DESCRIPTION.read_text()) | entries)
 
 
-def test_weights_come_back_rounded_to_half_precision(run: Path, kept: Path) -> None:
-    before, after = (load_checkpoint(source).classifier.state_dict() for source in (run, kept))
+def test_weights_are_rounded_to_half_precision(run: Path, exported: Path) -> None:
+    before, after = (load_checkpoint(source).classifier.state_dict() for source in (run, exported))
     assert before.keys() == after.keys()
     for name, value in before.items():
         exact = not value.is_floating_point() or "running_" in name
         assert after[name].equal(value if exact else value.half().float()), name
 
 
-def test_the_record_travels_along(run: Path, kept: Path) -> None:
-    before, after = (run_record.record_of_checkpoint(load_checkpoint(source)) for source in (run, kept))
+def test_the_record_is_included(run: Path, exported: Path) -> None:
+    before, after = (run_record.record_of_checkpoint(load_checkpoint(source)) for source in (run, exported))
     assert before is not None
     assert after is not None
-    assert after["scores"] == before["scores"]
+    assert after.scores == before.scores
 
 
-def test_shipped_weights_say_nearly_what_the_run_says(run: Path, kept: Path) -> None:
-    pixels = torch.from_numpy(FOUND)
-    before, after = (load_checkpoint(source).classifier.probabilities(pixels) for source in (run, kept))
+def test_probabilities_stay_nearly_the_same(run: Path, exported: Path) -> None:
+    pixels = torch.from_numpy(FACES)
+    before, after = (load_checkpoint(source).classifier.probabilities(pixels) for source in (run, exported))
     torch.testing.assert_close(before, after, atol=2e-3, rtol=0)
 
 
-def test_scores_of_shipped_weights_do_not_lie_among_them(kept: Path) -> None:
-    evaluate(compose("evaluate", f"checkpoint={kept}", "accelerator=cpu"), Path("scores"))
-    assert sorted(path.name for path in kept.parent.iterdir()) == ["x.json", "x.safetensors"]
+def test_evaluation_writes_no_files_next_to_the_weights(exported: Path) -> None:
+    evaluate(compose("evaluate", f"checkpoint={exported}", "accelerator=cpu"), Path("scores"))
+    assert sorted(path.name for path in exported.parent.iterdir()) == ["x.json", "x.safetensors"]
     assert Path("scores/x_random_test_none.json").is_file()
 
 
-def test_a_network_begins_with_shipped_weights(kept: Path, small_config: Callable[..., DictConfig]) -> None:
-    train(small_config(f"model.weights={kept}", "trainer.max_epochs=1"), Path("again"))
-    record = run_record.read_record(Path("again"))
-    assert record is not None
-    assert not record["weights"]["drawn"]
+def test_training_starts_from_portable_weights(exported: Path, small_config: Callable[..., DictConfig]) -> None:
+    train(small_config(f"model.weights={exported}", "trainer.max_epochs=1"), Path("again"))
+    assert not record_of(Path("again")).weights["initialized"]
 
 
-def test_no_place_on_this_machine_travels(tmp_path: Path, kept: Path) -> None:
+def test_absolute_paths_are_not_exported(tmp_path: Path, exported: Path) -> None:
     assert str(tmp_path) not in DESCRIPTION.read_text()
-    told = {"path": "/home/someone/data/fer2013.csv", "command": "python -m emotion.train data_dir=/home/someone/data"}
+    settings = {
+        "path": "/home/someone/data/fer2013.csv",
+        "command": "python -m emotion.train data_dir=/home/someone/data",
+    }
     expected = {"path": "fer2013.csv", "command": "python -m emotion.train data_dir=data"}
-    assert portable.without_absolute_paths(told) == expected
+    assert portable.without_absolute_paths(settings) == expected
     assert portable.without_absolute_paths(["a/b", "1 / 2", 3, None]) == ["a/b", "1 / 2", 3, None]
 
 
 OUTSIDE = {
     "another package": "os.system",
-    "a writer of ours": "emotion.io.atomic.write_text",
-    "a way round": "torch.nn.functional.torch.load",
+    "a writer of this package": "emotion.io.atomic.write_text",
+    "an indirect name": "torch.nn.functional.torch.load",
     "a loader": "lightning.pytorch.LightningModule.load_from_checkpoint",
-    "nothing": "emotion.models.nothing.Nothing",
+    "a missing module": "emotion.models.nothing.Nothing",
 }
 
 
 @pytest.mark.parametrize("target", OUTSIDE.values(), ids=OUTSIDE.keys())
-def test_no_config_reaches_what_is_no_part(target: str) -> None:
+def test_a_config_cannot_instantiate_other_code(target: str) -> None:
     with pytest.raises(UserError, match=r"is not allowed|does not exist"):
         instantiate({"_target_": target})
 
 
 @pytest.mark.parametrize("target", [*OUTSIDE.values(), "emotion.data.cache.prepare", "torch.nn.Linear"])
-def test_a_description_names_only_what_conf_names(target: str, kept: Path) -> None:
-    told = json.loads(DESCRIPTION.read_text())
-    change(hyper_parameters=told["hyper_parameters"] | {"loss": {"_target_": target}})
-    with pytest.raises(UserError, match=f"x.json names {target}, which is no part of this package; not loaded"):
-        load_checkpoint(kept)
+def test_a_description_may_only_name_targets_of_conf(target: str, exported: Path) -> None:
+    entries = json.loads(DESCRIPTION.read_text())
+    change(hyper_parameters=entries["hyper_parameters"] | {"loss": {"_target_": target}})
+    with pytest.raises(UserError, match=f"x.json names {target}, which is not part of this package; not loaded"):
+        load_checkpoint(exported)
 
 
-def test_damaged_or_missing_files_are_refused(kept: Path) -> None:
+def test_damaged_or_missing_files_are_refused(exported: Path) -> None:
     change(format="emotion 9")
     with pytest.raises(UserError, match=r"found format 'emotion 9', expected 'emotion 1'"):
-        load_checkpoint(kept)
+        load_checkpoint(exported)
     DESCRIPTION.write_text("{")
-    with pytest.raises(UserError, match=r"x.json cannot be read as JSON .*Is it whole"):
-        load_checkpoint(kept)
+    with pytest.raises(UserError, match=r"x.json cannot be read as JSON: "):
+        load_checkpoint(exported)
     DESCRIPTION.unlink()
-    with pytest.raises(UserError, match=r"has neither x.json nor config.json beside it"):
-        load_checkpoint(kept)
+    with pytest.raises(UserError, match=r"has neither x.json nor config.json next to it"):
+        load_checkpoint(exported)
 
 
-def test_weights_cut_short_are_refused(kept: Path) -> None:
-    kept.write_bytes(kept.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"x.safetensors is not what kept/x.json describes: damaged"):
-        load_checkpoint(kept)
+def test_truncated_weights_are_refused(exported: Path) -> None:
+    exported.write_bytes(exported.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"x.safetensors does not match the SHA-256 in exported/x.json: it is damaged"):
+        load_checkpoint(exported)
 
 
 @pytest.mark.parametrize("name", zoo())
-def test_weights_that_come_with_the_package_are_small_and_whole(name: str) -> None:
+def test_the_weights_of_the_package_are_small_and_valid(name: str) -> None:
     assert zoo()[name].stat().st_size <= 12_000_000
     loaded = load_checkpoint(name)
     record = run_record.record_of_checkpoint(loaded)
     assert record is not None
-    assert record["scores"]
-    assert not record["data"]["stand_in"]
-    assert "+" not in record["commit"]
-    assert record["parameters"] == sum(parameter.numel() for parameter in loaded.classifier.net.parameters())
+    assert record.scores
+    assert not record.is_synthetic
+    assert "+" not in record.commit
+    assert record.parameters == sum(parameter.numel() for parameter in loaded.classifier.net.parameters())
     pixels = torch.randint(0, 256, (5, 48, 48), dtype=torch.uint8)
     torch.testing.assert_close(loaded.classifier.probabilities(pixels).sum(1), torch.ones(5))
 
 
 @pytest.mark.fer2013
 @pytest.mark.parametrize("name", zoo())
-def test_a_thousand_test_faces_agree_with_their_record(name: str, fer2013: Path) -> None:
+def test_the_accuracy_on_a_thousand_test_faces_agrees_with_the_record(name: str, fer2013: Path) -> None:
     record = run_record.record_of_checkpoint(load_checkpoint(name))
     assert record is not None
-    judge = ensemble.load_ensemble(name)
+    classifier = ensemble.load_ensemble(name)
     cache = os.environ["EMOTION_CACHE"]
-    data = load_data(judge.loaded[0], {"cache_dir": cache, "data_dir": str(fer2013.parent)})
+    data = load_data(classifier.loaded[0], {"cache_dir": cache, "data_dir": str(fer2013.parent)})
     rows = np.random.default_rng(0).permutation(data.split.test)[:1000]
-    found = predict_probabilities(judge, data.faces.images, rows).argmax(1).numpy() == data.labels[rows]
-    expected = record["scores"]["test"]["none"]["all"]["accuracy"][0]
-    assert found.mean() == pytest.approx(expected, abs=0.045)  # three standard errors of a thousand
+    correct = predict_probabilities(classifier, data.faces.images, rows).argmax(1).numpy() == data.labels[rows]
+    expected = record.test_scores["none"]["all"]["accuracy"][0]
+    assert correct.mean() == pytest.approx(expected, abs=0.045)  # three standard errors of a thousand

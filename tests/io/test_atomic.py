@@ -6,14 +6,14 @@ import pytest
 from emotion.io.atomic import write_atomically, write_text
 
 
-def test_text_is_written_and_nothing_else_left(tmp_path: Path) -> None:
+def test_text_is_written_without_leftovers(tmp_path: Path) -> None:
     write_text(tmp_path / "a.txt", "é")
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "é"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_a_writer_that_fails_leaves_the_former_file(tmp_path: Path) -> None:
-    write_text(tmp_path / "a.txt", "former")
+def test_a_failed_write_leaves_the_previous_file(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "previous")
 
     def fail(temporary: Path) -> None:
         temporary.write_text("half")
@@ -21,26 +21,33 @@ def test_a_writer_that_fails_leaves_the_former_file(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match="disk full"):
         write_atomically(tmp_path / "a.txt", fail)
-    assert (tmp_path / "a.txt").read_text() == "former"
+    assert (tmp_path / "a.txt").read_text() == "previous"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_the_temporary_file_lies_beside_its_target(tmp_path: Path) -> None:
-    places: list[Path] = []
+def test_the_replaced_file_can_be_kept(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "first")
+    write_atomically(tmp_path / "a.txt", lambda path: path.write_text("second"), previous=tmp_path / "b.txt")
+    assert ((tmp_path / "a.txt").read_text(), (tmp_path / "b.txt").read_text()) == ("second", "first")
 
-    def note(temporary: Path) -> None:
-        places.append(temporary)
+
+def test_the_temporary_file_is_in_the_same_folder_with_the_same_suffix(tmp_path: Path) -> None:
+    paths: list[Path] = []
+
+    def write(temporary: Path) -> None:
+        paths.append(temporary)
         temporary.write_text("x")
 
-    write_atomically(tmp_path / "plot.png", note)
-    assert places[0].parent == tmp_path
-    assert places[0].suffix == ".png"
+    write_atomically(tmp_path / "plot.png", write)
+    assert (paths[0].parent, paths[0].suffix) == (tmp_path, ".png")
 
 
-def test_file_and_folder_are_synced_before_and_after_the_move(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[str] = []
+def test_file_and_folder_are_synced_before_and_after_the_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
     sync, replace = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda handle: (seen.append("sync"), sync(handle)))
-    monkeypatch.setattr(os, "replace", lambda a, b: (seen.append("move"), replace(a, b)))
+    monkeypatch.setattr(os, "fsync", lambda handle: (calls.append("sync"), sync(handle)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (calls.append("rename"), replace(a, b)))
     write_text(tmp_path / "a.txt", "x")
-    assert seen == ["sync", "move", "sync"]
+    assert calls == ["sync", "rename", "sync"]

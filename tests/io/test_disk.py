@@ -1,4 +1,4 @@
-"""A disk that is full or cannot be written to: one message, and what was there before is whole."""
+"""A full or read-only disk gives one message and leaves existing files unchanged."""
 
 import os
 import subprocess
@@ -10,36 +10,36 @@ import pytest
 
 from emotion.checkpoints.load import read_checkpoint
 from emotion.checkpoints.locate import LAST_CHECKPOINT
-from tests.processes import Ended
+from tests.processes import CompletedVerb
 from tests.sweeps.conftest import swept
 
 __all__ = ["swept"]
-Swept = Callable[..., Ended]
+Swept = Callable[..., CompletedVerb]
 
 
 @contextmanager
 def disk(folder: Path, size: str) -> Iterator[Path]:
-    """A file system of its own, of so many bytes."""
+    """Mount a file system of this size."""
     if os.geteuid() != 0:
-        pytest.skip("a disk of its own needs root")
+        pytest.skip("mounting a disk needs root")
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True)
     if mounted.returncode:
-        pytest.skip("this machine mounts no disk")
+        pytest.skip("this machine does not allow mounts")
     try:
         yield folder
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_disk_that_fills_during_a_checkpoint_leaves_the_former_one(swept: Swept, tmp_path: Path) -> None:
+def test_a_disk_that_fills_during_a_checkpoint_keeps_the_previous_one(swept: Swept, tmp_path: Path) -> None:
     with disk(tmp_path / "small", "600k") as small:
         run = small / "run"
-        ended = swept("model.hidden=600", "trainer.max_epochs=4", f"hydra.run.dir={run}")
-        assert ended.status == 2
-        assert "last.ckpt: no space left on device. Free some space; what was there before is as it was." in ended.err
-        assert f"Go on with: python -m emotion.train resume={run.relative_to(tmp_path)}" in ended.err
-        assert "Traceback" not in ended.err
+        result = swept("model.hidden=600", "trainer.max_epochs=4", f"hydra.run.dir={run}")
+        assert result.status == 2
+        assert "last.ckpt: no space left on device. Free some space; existing files are unchanged." in result.err
+        assert f"python -m emotion.train resume={run.relative_to(tmp_path)}" in result.err
+        assert "Traceback" not in result.err
         epoch = read_checkpoint(run / LAST_CHECKPOINT).epoch
         assert not list(run.rglob("*.partial*"))
         subprocess.run(["mount", "-o", "remount,size=20m", str(small)], check=True)
@@ -47,20 +47,20 @@ def test_a_disk_that_fills_during_a_checkpoint_leaves_the_former_one(swept: Swep
         assert read_checkpoint(run / LAST_CHECKPOINT).epoch == 3 > epoch
 
 
-@pytest.mark.parametrize("one", [["hydra.run.dir=small/run"], ["-m", "seed=0,1", "hydra.sweep.dir=small/sweep"]])
-def test_a_folder_that_cannot_be_written_to_is_said_at_once(one: list[str], swept: Swept, tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", [["hydra.run.dir=small/run"], ["-m", "seed=0,1", "hydra.sweep.dir=small/sweep"]])
+def test_a_read_only_folder_is_reported_at_once(folder: list[str], swept: Swept, tmp_path: Path) -> None:
     with disk(tmp_path / "small", "600k") as small:
         subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
-        ended = swept(*one)
-    assert ended.status == 2
-    assert "cannot write" in ended.err
-    assert "read-only file system. Choose a folder that can be written to" in ended.err
-    assert len(ended.err.splitlines()) == 1
+        result = swept(*folder)
+    assert result.status == 2
+    assert "cannot write" in result.err
+    assert "read-only file system. Choose a writable folder" in result.err
+    assert len(result.err.splitlines()) == 1
 
 
-def test_a_file_in_the_folders_place_is_said_at_once(swept: Swept) -> None:
+def test_a_file_with_the_folders_name_is_reported_at_once(swept: Swept) -> None:
     Path("outputs").write_text("")
-    ended = swept("hydra.run.dir=outputs/run")
-    assert ended.status == 2
-    assert len(ended.err.splitlines()) == 1
-    assert "not a directory. Choose another folder" in ended.err
+    result = swept("hydra.run.dir=outputs/run")
+    assert result.status == 2
+    assert len(result.err.splitlines()) == 1
+    assert "not a directory. Choose another folder" in result.err

@@ -1,6 +1,5 @@
-"""Files that were made to do harm: they run commands, grow without end, lie about what they hold, hold no numbers."""
+"""Malicious files: they run commands, expand without limit, announce false sizes, or hold NaN."""
 
-import contextlib
 import io
 import json
 import os
@@ -8,6 +7,7 @@ import pickle
 import struct
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from safetensors.torch import load, save
 
 from emotion.checkpoints import portable
-from emotion.checkpoints.checkpoint_io import save_checkpoint as save_checkpoint
+from emotion.checkpoints.checkpoint_io import save_checkpoint
 from emotion.checkpoints.load import read_checkpoint
 from emotion.checkpoints.locate import BEST_CHECKPOINT
 from emotion.inference.onnx_backend import FACES, FORMAT, METADATA, PROBABILITIES
-from emotion.io import digests
+from emotion.io.atomic import write_json
+from emotion.io.digests import file_digest
 
 CANARY = "canary"
 COMMAND = f"touch {CANARY}".encode()
@@ -43,7 +44,7 @@ def _number(value: int) -> bytes:
 
 
 def _hex(times: int) -> bytes:
-    """A text that is twice as long each time."""
+    """Text that doubles its length `times` times."""
     inner = _call(b"_codecs", b"encode", _text(b"a" * 1000), _text(b"latin1"))
     for _ in range(times):
         inner = _call(b"_codecs", b"encode", inner, _text(b"hex"))
@@ -73,7 +74,7 @@ PICKLES = {
 
 
 def _of_torch(body: bytes, **entries: bytes) -> bytes:
-    """A zip archive as torch.save writes it, of a pickle."""
+    """A zip archive like torch.save's with this pickle."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for name, content in ({"data.pkl": b"\x80\x02" + body + b".", "version": b"3\n"} | entries).items():
@@ -82,14 +83,14 @@ def _of_torch(body: bytes, **entries: bytes) -> bytes:
 
 
 def _of_old_torch(body: bytes) -> bytes:
-    """The format from before there were archives."""
-    told = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
-    start = b"".join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, told))
+    """The format of torch before 1.6."""
+    system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
+    start = b"".join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, system))
     return start + b"\x80\x02" + body + b"." + pickle.dumps(["0"], 2) + struct.pack("<q", HUGE)
 
 
 def _bomb(member: str) -> bytes:
-    """A gigabyte of zeros in a few megabytes."""
+    """A gigabyte of zeros compressed to a few megabytes."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         archive.writestr("x/data.pkl", b"\x80\x02" + _storage(HUGE // 10) + b".")
@@ -100,8 +101,8 @@ def _bomb(member: str) -> bytes:
     return file.getvalue()
 
 
-def _lying(content: bytes) -> bytes:
-    """An archive whose directory says that its first member has four gigabytes."""
+def _announce_4_gb(content: bytes) -> bytes:
+    """The archive with a directory in which the first member has four gigabytes."""
     at = content.index(b"PK\x01\x02")
     return content[: at + 20] + b"\xfe\xff\xff\xff" * 2 + content[at + 28 :]
 
@@ -110,27 +111,27 @@ RAW: dict[str, Callable[[], bytes]] = {
     **{f"{name}, in an archive": partial(_of_torch, body) for name, body in PICKLES.items()},
     **{f"{name}, in the old format": partial(_of_old_torch, body) for name, body in list(PICKLES.items())[:6]},
     **{f"{name}, bare": partial(bytes, b"\x80\x04" + body + b".") for name, body in list(PICKLES.items())[:4]},
-    "a storage that lies, in the old format": partial(_of_old_torch, _storage(HUGE)),
+    "a storage of a false size, in the old format": partial(_of_old_torch, _storage(HUGE)),
     "a bomb": partial(_bomb, "x/data/0"),
     "a bomb of a pickle": partial(_bomb, "x/data2.pkl"),
-    "a directory that lies": lambda: _lying(_of_torch(PICKLES["system"])),
+    "a directory of false sizes": lambda: _announce_4_gb(_of_torch(PICKLES["system"])),
     "nothing": bytes,
 }  # fmt: skip
-"""Makes what torch.load is given, by what is wrong with it."""
+"""Functions that make a file for torch.load, by what is wrong with it."""
 
 
-def _laughs() -> list[Any]:
-    """A few lists that name each other, and would be a billion written out."""
-    found: list[Any] = ["ha"]
+def _billion_laughs() -> list[Any]:
+    """Nested lists with a billion items, sharing their parts."""
+    items: list[Any] = ["ha"]
     for _ in range(9):
-        found = [found] * 10
-    return found
+        items = [items] * 10
+    return items
 
 
-def _itself() -> list[Any]:
-    found: list[Any] = []
-    found.append(found)
-    return found
+def _recursive_list() -> list[Any]:
+    items: list[Any] = []
+    items.append(items)
+    return items
 
 
 def _weights(value: float) -> Callable[[Content], None]:
@@ -158,12 +159,12 @@ def _view(content: Content) -> None:
 CHANGED: dict[str, Callable[[Content], None]] = {
     "NaN among the weights": _weights(float("nan")),
     "infinity among the weights": _weights(float("inf")),
-    "a temperature that is none": _set("hyper_parameters", "temperature", lambda: float("nan")),
+    "a temperature of NaN": _set("hyper_parameters", "temperature", lambda: float("nan")),
     "a temperature of 0": _set("hyper_parameters", "temperature", lambda: 0),
     "a network of 90 GB": _widths,
     "a view of 12 GB": _view,
-    "a billion laughs": _set("hyper_parameters", "loss", _laughs),
-    "a list that holds itself": _set("datamodule_hyper_parameters", "augment", _itself),
+    "a billion laughs": _set("hyper_parameters", "loss", _billion_laughs),
+    "a list that contains itself": _set("datamodule_hyper_parameters", "augment", _recursive_list),
     "a text for the network": _set("hyper_parameters", "model", lambda: "network"),
     "a number for the classes": _set("hyper_parameters", "classes", lambda: 7),
     "nothing for the input": _set("hyper_parameters", "input", dict),
@@ -171,13 +172,13 @@ CHANGED: dict[str, Callable[[Content], None]] = {
     "texts for the weights": lambda content: content.update(state_dict=dict.fromkeys(content["state_dict"], "w")),
     "a text for the data": lambda content: content.update(EmotionDataModule="data"),
 }
-"""What is wrong in a checkpoint that is one of ours else."""
+"""Changes to an otherwise valid checkpoint."""
 
 
 def changed_checkpoint(run: Path, kind: str, path: Path) -> None:
-    content = read_checkpoint(run / BEST_CHECKPOINT)
-    CHANGED[kind](content)
-    save_checkpoint(content, path)
+    entries = read_checkpoint(run / BEST_CHECKPOINT).entries()
+    CHANGED[kind](entries)
+    save_checkpoint(entries, path)
 
 
 def _header(text: bytes, length: int | None = None) -> bytes:
@@ -187,7 +188,7 @@ def _header(text: bytes, length: int | None = None) -> bytes:
 SAFETENSORS: dict[str, bytes] = {
     "a header of 2**62 bytes": _header(b"{}", 2**62),
     "a header of 99 MB": _header(b"{}", 99_000_000),
-    "a shape that lies": _header(b'{"a":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4]}}') + b"1234",
+    "a false shape": _header(b'{"a":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4]}}') + b"1234",
     "a header nested deep": _header(b"[" * 100_000),
     "offsets beyond the end": _header(b'{"a":{"dtype":"F32","shape":[9],"data_offsets":[90000,90036]}}'),
 }
@@ -207,17 +208,16 @@ def _with_widths(content: Content) -> Content:
     return content
 
 
-def exported(run: Path, weights: Path) -> None:
-    """Weights of the run and their description."""
+def export_weights(run: Path, weights: Path) -> None:
+    """Export the run's weights with their description."""
     portable.write(weights, weights.with_suffix(".json"), read_checkpoint(run / BEST_CHECKPOINT), None)
 
 
-def seal(weights: Path) -> None:
-    """Have the description of hostile weights bear the digests that it would have, unless it is no JSON."""
-    described = weights.with_suffix(".json")
-    with contextlib.suppress(ValueError, RecursionError):
-        told = json.loads(described.read_text())
-        digests.write_json(described, told | {"weights": digests.file_digest(weights)})
+def update_digest(weights: Path) -> None:
+    """Store the digest of malicious weights in their description, unless that is not JSON."""
+    path = weights.with_suffix(".json")
+    with suppress(ValueError, RecursionError):
+        write_json(path, json.loads(path.read_text()) | {"weights": file_digest(weights)})
 
 
 def nan_weights(weights: Path) -> None:
@@ -228,40 +228,40 @@ def nan_weights(weights: Path) -> None:
 
 
 def sparse(path: Path, size: int) -> None:
-    """A file that seems large and takes no room."""
+    """Extend a file to `size` bytes without using disk space."""
     with path.open("ab") as file:
         file.truncate(size)
 
 
-def _told() -> Content:
+def _metadata() -> Content:
     classes = ["a", "b", "c"]
     return {"format": FORMAT, "name": "x", "classes": classes, "side": 48, "channels": 1, "tta": "none"}
 
 
 def onnx_file(path: Path, kind: str) -> None:
-    """A linear classifier of ONNX, of which something is wrong; `kind` none of the following leaves it whole."""
+    """Write a linear classifier as ONNX with something wrong; it is valid for any other `kind`."""
     weights = numpy_helper.from_array(np.full((48 * 48, 3), 1e-4, np.float32), "w")
-    told = _told()
-    if kind in ELSEWHERE:
+    metadata = _metadata()
+    if kind in EXTERNAL:
         numbers = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[48 * 48, 3], data_location=1)
-        for key, value in {"location": ELSEWHERE[kind], "offset": "0", "length": "27648"}.items():
+        for key, value in {"location": EXTERNAL[kind], "offset": "0", "length": "27648"}.items():
             entry = numbers.external_data.add()
             entry.key, entry.value = key, value
         weights = numbers
-    elif kind == "a tensor that lies":
+    elif kind == "a tensor of a false shape":
         weights = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[48 * 48, 2**40], raw_data=b"1234")
     elif kind == "NaN among the weights":
         weights = numpy_helper.from_array(np.full((48 * 48, 3), np.nan, np.float32), "w")
     elif kind == "a text for the classes":
-        told |= {"classes": "abc"}
+        metadata |= {"classes": "abc"}
     elif kind == "a face of 10**9 pixels":
-        told |= {"side": 10**9}
+        metadata |= {"side": 10**9}
     elif kind == "other classes than it has":
-        told |= {"classes": list("abcdefg")}
+        metadata |= {"classes": list("abcdefg")}
     nodes = [
         helper.make_node("Flatten", [FACES], ["flat"]),
         helper.make_node("Cast", ["flat"], ["seen"], to=TensorProto.FLOAT),
-        *GREEDY.get(kind, [helper.make_node("Identity", ["seen"], ["values"])]),
+        *MEMORY_HUNGRY.get(kind, [helper.make_node("Identity", ["seen"], ["values"])]),
         helper.make_node("MatMul", ["values", "w"], ["logits"]),
         helper.make_node("Softmax", ["logits"], [PROBABILITIES]),
     ]
@@ -269,20 +269,24 @@ def onnx_file(path: Path, kind: str) -> None:
     answer = helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, None)
     graph = helper.make_graph(nodes, "g", [faces], [answer], [weights])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    text = DEEP if kind == "metadata nested deep" else json.dumps(told)
+    text = DEEP if kind == "metadata nested deep" else json.dumps(metadata)
     helper.set_model_props(model, {METADATA: text})
     path.write_bytes(model.SerializeToString()[: 3000 if kind == "cut short" else None])
 
 
-ELSEWHERE = {"numbers at /": "/etc/passwd", "numbers above": "../../secret", "numbers beside": "secret"}
+EXTERNAL = {
+    "tensors at /": "/etc/passwd",
+    "tensors in a parent folder": "../../secret",
+    "tensors in the same folder": "secret",
+}
 ONNX = (
-    *ELSEWHERE, "a tensor that lies", "NaN among the weights", "metadata nested deep", "a text for the classes",
+    *EXTERNAL, "a tensor of a false shape", "NaN among the weights", "metadata nested deep", "a text for the classes",
     "a face of 10**9 pixels", "other classes than it has", "cut short",
 )  # fmt: skip
 
 
 def greedy(*nodes: NodeProto) -> list[NodeProto]:
-    """Adds to what is seen the mean of what the last of the nodes makes as "much"."""
+    """Add to the faces the mean of the large tensor "much" that the last node makes."""
     mean = helper.make_node("ReduceMean", ["much"], ["mean"], keepdims=0)
     return [*nodes, mean, helper.make_node("Add", ["seen", "mean"], ["values"])]
 
@@ -291,7 +295,7 @@ def constant(name: str, *values: int) -> NodeProto:
     return helper.make_node("Constant", [], [name], value_ints=values)
 
 
-GREEDY = {
+MEMORY_HUNGRY = {
     "4 GB of one value": greedy(constant("n", 10**9), helper.make_node("ConstantOfShape", ["n"], ["much"])),
     "400 MB, three times": greedy(
         constant("n", 10**8),
@@ -306,34 +310,27 @@ GREEDY = {
         helper.make_node("ReduceMean", ["much", "one"], ["values"], keepdims=0),
     ],
 }
-"""What a file may compute: all but the last more than there may be for a face."""
-
-
-def laughing_yaml() -> str:
-    lines = ["a0: &a0 [ha, ha, ha, ha, ha, ha, ha, ha, ha]"]
-    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
-    return "\n".join(lines) + "\n"
+"""Graphs that allocate much memory; all but the last exceed the limit for a face."""
 
 
 EVIL = f"_target_: os.system, class: os.system, command: touch {CANARY}"
 YAML = {
-    "a billion laughs": laughing_yaml(),
     "a Python object": f"model: !!python/object/apply:os.system ['touch {CANARY}']\n",
     "nested deep": f"model: {DEEP}\n",
-    "a word to Hydra": f"hydra: {{callbacks: {{x: {{{EVIL}}}}}}}\n",
-    "a log of anything": f"hydra: {{job_logging: {{handlers: {{x: {{{EVIL}}}}}}}}}\n",
+    "settings of Hydra": f"hydra: {{callbacks: {{x: {{{EVIL}}}}}}}\n",
+    "a log handler of any class": f"hydra: {{job_logging: {{handlers: {{x: {{{EVIL}}}}}}}}}\n",
     "too long": "a: " + "b" * 5_000_000,
 }
 
 
 def npz(kind: str) -> bytes:
-    """Predictions that are none."""
+    """Return a malicious predictions.npz."""
     file, header = io.BytesIO(), io.BytesIO()
     if kind == "pickled":
         np.savez(file, rows=np.array([_Runs()], object))
         return file.getvalue()
-    announced = {"descr": "|u1", "fortran_order": False, "shape": (HUGE // 2,)}
-    np.lib.format.write_array_header_1_0(header, announced)
+    header_of_array = {"descr": "|u1", "fortran_order": False, "shape": (HUGE // 2,)}
+    np.lib.format.write_array_header_1_0(header, header_of_array)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         with archive.open("rows.npy", "w", force_zip64=True) as packed:
             packed.write(header.getvalue())
@@ -342,7 +339,7 @@ def npz(kind: str) -> bytes:
     return file.getvalue()
 
 
-NPZ = ("pickled", "a bomb", "a header that lies")
+NPZ = ("pickled", "a bomb", "a header of a false size")
 
 
 class _Runs:

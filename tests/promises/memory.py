@@ -1,25 +1,24 @@
-"""How much memory a process has, and has had, as Linux counts it."""
+"""Memory of a process, in megabytes, as Linux reports it."""
 
 import re
 from pathlib import Path
 
 
 def resident(pid: int) -> float:
-    """Megabytes that it has now."""
+    """Return the resident memory."""
     return _status(pid, "VmRSS")
 
 
 def peak(pid: int) -> float:
-    """The most that it has had since `forget_peak`."""
+    """Return the peak since `reset_peak`."""
     return _status(pid, "VmHWM")
 
 
-def forget_peak(pid: int) -> None:
-    """Have `peak` begin with what there is now."""
+def reset_peak(pid: int) -> None:
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 def _status(pid: int, name: str) -> float:
-    found = re.search(rf"{name}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    assert found
-    return int(found[1]) / 1000
+    match = re.search(rf"{name}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert match
+    return int(match[1]) / 1000

@@ -18,7 +18,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.counted import Tally
 from tests.promises.attackers import GIGABYTE
-from tests.promises.memory import forget_peak, peak, resident
+from tests.promises.memory import peak, reset_peak, resident
 from tests.serving.demo_serving import Started, ask, started
 
 SECONDS, P99 = 60, 0.5
@@ -55,7 +55,7 @@ def attacked(demo: Started) -> tuple[list[Answer], list[float], dict[str, Any]]:
     for _ in range(3):
         ask(demo.port)
     memory = [resident(demo.pid)]
-    forget_peak(demo.pid)
+    reset_peak(demo.pid)
     until = time.monotonic() + SECONDS
     command = [sys.executable, "-m", "tests.promises.attackers", str(demo.port), str(SECONDS)]
     with (

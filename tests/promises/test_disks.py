@@ -17,7 +17,7 @@ from emotion.loggers.csv_logger import read_metrics
 from tests.conftest import csv_lines
 from tests.counted import Tally
 from tests.io.test_disk import disk
-from tests.processes import Moment, begin
+from tests.processes import Moment, start_verb
 from tests.test_cli import SMALL
 
 FULL, READ_ONLY, NO_INODES = "full", "read-only", "no inodes"
@@ -71,17 +71,17 @@ def test_a_file_that_cannot_be_written_is_one_line(
             fer_csv.with_name("fer2013.csv").write_text("\n".join(csv_lines(few_faces)[:40]) + "\n")
             asked = ["prepare", "data=fer2013_csv", f"cache_dir={small / 'cache'}"]
         elif what == "export":
-            assert begin("train", LONG, Path("before")).ended() == 0
+            assert start_verb("train", LONG, Path("before")).wait() == 0
             asked = ["export", f"checkpoint={run}"]
-            assert begin(*split(asked), Path("before")).ended() == 0
+            assert start_verb(*split(asked), Path("before")).wait() == 0
         else:
             asked = ["train", *LONG]
-        verb = begin(*split(asked), Path("log"), MOMENTS[what])
-        assert verb.told.poll(60), verb.log.read_text()
+        verb = start_verb(*split(asked), Path("log"), MOMENTS[what])
+        assert verb.pipe.poll(60), verb.log.read_text()
         folder = {"cache": small / "cache", "checkpoint": run / "checkpoints", "log": run, "export": run / "export"}
         with ailing(kind, folder[what], small):
-            verb.told.send("go on")
-            status = verb.ended()
+            verb.pipe.send("go on")
+            status = verb.wait()
         said = [line for line in verb.log.read_text().splitlines() if line.startswith("error: ")]
         assert status == 2, verb.log.read_text()[-1500:]
         assert len(said) == 1

@@ -2,6 +2,7 @@
 
 import random
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from emotion.config.compose import compose
-from emotion.records.recipe import OF_THE_CALLBACKS
+from emotion.records.recipe import CALLBACKS
 from emotion.training import setup
 from tests.conftest import options
 from tests.counted import Tally
@@ -56,15 +57,15 @@ def disturb() -> None:
 def losses(model: str, folder: Path, *, draws: bool = False) -> list[float]:
     """Of the first `STEPS` of a run."""
     cfg = compose("train", f"model={model}", *FEW, *SMALLER.get(model, []))
-    settings = setup.resolve(cfg, folder)
-    settings["callbacks"] = {name: part for name, part in settings["callbacks"].items() if name in OF_THE_CALLBACKS}
-    settings["logger"] = {}
-    L.seed_everything(settings["seed"], verbose=False)
-    data, source = setup.make_data(settings)
-    classifier = setup.make_classifier(settings, data)
-    setup.decide_precision(classifier, settings)
-    setup.tune(classifier, settings, short=source["stand_in"])
-    trainer = setup.make_trainer(settings, limited=False)
+    config = setup.resolve(cfg, folder)
+    callbacks = {name: part for name, part in config.callbacks.items() if name in CALLBACKS}
+    config = replace(config, callbacks=callbacks, logger={})
+    L.seed_everything(config.seed, verbose=False)
+    data, _ = setup.make_data(config)
+    classifier = setup.make_classifier(config, data)
+    config = setup.resolve_precision(config, classifier)
+    setup.optimize_for_device(classifier, config, may_compile=True)
+    trainer = setup.make_trainer(config)
     watch = Losses(draws)
     trainer.callbacks.append(watch)  # type: ignore[attr-defined]
     trainer.fit(classifier, datamodule=data)

@@ -1,6 +1,6 @@
-"""What a config may not build is refused however it comes: by an override, in a config file, in a run's folder.
+"""Configs with forbidden targets are refused, in overrides, config files and the files of a run.
 
-Each name would leave a file behind, or import a module that does.
+Each target would leave a file behind, or import a module that does.
 """
 
 import json
@@ -14,9 +14,10 @@ from emotion.checkpoints import portable
 from emotion.checkpoints.checkpoint_io import save_checkpoint
 from emotion.checkpoints.load import read_checkpoint
 from emotion.checkpoints.locate import BEST_CHECKPOINT
-from emotion.io import digests
+from emotion.io.atomic import write_text
+from emotion.io.digests import RECORD
 from tests.counted import Tally
-from tests.promises.asked import ask, refused
+from tests.promises.commands import assert_refused, run_commands
 
 CANARY = Path("canary")
 TARGETS = (
@@ -42,7 +43,7 @@ TARGETS = (
     "ctypes.CDLL",
     "hydra.utils.instantiate",
     "emotion.data.cache.shutil.rmtree",
-    "emotion.data.cache._remove",
+    "emotion.data.cache._remove_incomplete",
     "emotion.models.__builtins__.eval",
     "emotion.inference.onnx_backend.import_optional",
     "emotion.checkpoints.checkpoint_io.save_checkpoint",
@@ -54,98 +55,96 @@ TARGETS = (
 ARGUMENTS = {"command": "touch canary", "args": "touch canary", "path_name": "hostile_module.py"}
 SMALL = ("data=synthetic", "data.training=9", "data.public_test=2", "data.private_test=2", "trainer.max_epochs=1")
 PLACES = ("loss", "optimizer", "augment.evil", "callbacks.evil", "hydra.callbacks.evil")
-"""Parts that are built when, in the first case, the classifier is made, ..., and in the last before a verb begins."""
+"""Settings that are instantiated at different times; the last before the verb starts."""
 
 
 @pytest.fixture(autouse=True)
 def hostile_module(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A module in the working directory, which leaves the canary when it is imported."""
+    """Put a module in the working directory that creates the canary when imported."""
     Path("hostile_module.py").write_text("open('canary', 'w').close()\ndef part(**_): pass\n")
     monkeypatch.syspath_prepend(".")
 
 
-def described(target: str) -> dict[str, Any]:
+def malicious(target: str) -> dict[str, Any]:
     return {"_target_": target, **ARGUMENTS}
 
 
-def nested(place: str, described: dict[str, Any]) -> dict[str, Any]:
-    *outer, last = place.split(".")
-    found: dict[str, Any] = {last: described}
-    for name in reversed(outer):
-        found = {name: found}
-    return found
+def nest(key: str, value: dict[str, Any]) -> dict[str, Any]:
+    for name in reversed(key.split(".")):
+        value = {name: value}
+    return value
 
 
 @pytest.mark.hard
 @pytest.mark.promise("targets")
-def test_an_override_builds_nothing_hostile(tally: Tally) -> None:
+def test_malicious_overrides(tally: Tally) -> None:
     commands = []
     for number, target in enumerate(TARGETS):
         place = PLACES[number % len(PLACES)]
-        settings = ",".join(f"{key}: {json.dumps(value)}" for key, value in described(target).items())
+        settings = ",".join(f"{key}: {json.dumps(value)}" for key, value in malicious(target).items())
         commands.append(["train", *SMALL, f"++{place}={{{settings}}}"])
-    for target, answer in zip(TARGETS, ask(commands), strict=True):
+    for target, result in zip(TARGETS, run_commands(commands), strict=True):
         with tally(target):
-            refused(answer)
+            assert_refused(result)
             assert not CANARY.exists()
-    assert not list(Path().rglob("config.yaml"))  # a refused run leaves nothing
+    assert not list(Path().rglob("config.yaml"))  # a refused run leaves no files
 
 
 @pytest.mark.hard
 @pytest.mark.promise("targets")
-def test_a_config_file_builds_nothing_hostile(tally: Tally) -> None:
+def test_malicious_config_files(tally: Tally) -> None:
     commands = []
     for number, target in enumerate(TARGETS):
         folder = Path(f"configs{number}/experiment")
         folder.mkdir(parents=True)
-        content = nested(PLACES[number % len(PLACES)], described(target))
+        content = nest(PLACES[number % len(PLACES)], malicious(target))
         (folder / "evil.yaml").write_text("# @package _global_\n" + json.dumps(content))
         commands.append(["train", *SMALL, "--config-dir", str(folder.parent), "+experiment=evil"])
-    for target, answer in zip(TARGETS, ask(commands), strict=True):
+    for target, result in zip(TARGETS, run_commands(commands), strict=True):
         with tally(target):
-            refused(answer)
+            assert_refused(result)
             assert not CANARY.exists()
 
 
 def in_config(run: Path, target: str, number: int) -> list[str]:
-    """The config that a run is resumed by, sealed as ours are."""
+    """Change the stored config of a run and resume it."""
     config = run / ".hydra/config.yaml"
-    content = nested(PLACES[number % len(PLACES)], described(target))
-    digests.write_yaml(config, config.read_text().partition("\n")[2] + json.dumps(content)[1:-1] + "\n")
+    content = nest(PLACES[number % len(PLACES)], malicious(target))
+    write_text(config, config.read_text() + json.dumps(content)[1:-1] + "\n")
     return ["train", f"resume={run}"]
 
 
 def in_checkpoint(run: Path, target: str, number: int) -> list[str]:
-    """The settings of its network or of its data."""
+    """Change the settings of the network or the data in a checkpoint."""
     path = run / BEST_CHECKPOINT
-    content = read_checkpoint(path)
+    content = read_checkpoint(path).entries()
     part = ("loss", "model", "source", "split")[number % 4]
-    content["hyper_parameters" if number % 4 < 2 else "datamodule_hyper_parameters"][part] = described(target)
+    content["hyper_parameters" if number % 4 < 2 else "datamodule_hyper_parameters"][part] = malicious(target)
     save_checkpoint(content, path)
     return ["evaluate", f"checkpoint={path}", f"output={run}/out"]
 
 
 def in_description(run: Path, target: str, number: int) -> list[str]:
-    """What stands beside weights that were exported."""
+    """Change the description of exported weights."""
     weights = run / "w.safetensors"
     content = read_checkpoint(run / BEST_CHECKPOINT)
-    content["hyper_parameters"]["loss"] = described(target)
+    content.hyper_parameters["loss"] = malicious(target)
     portable.write(weights, run / "w.json", content, None)
     return ["predict", "source=nowhere.png", f"checkpoint={weights}"]
 
 
-WAYS: tuple[Callable[[Path, str, int], list[str]], ...] = (in_config, in_checkpoint, in_description)
+FILES_OF_A_RUN: tuple[Callable[[Path, str, int], list[str]], ...] = (in_config, in_checkpoint, in_description)
 
 
 @pytest.mark.hard
 @pytest.mark.promise("targets")
-def test_a_runs_folder_builds_nothing_hostile(small_run: Callable[..., Path], tally: Tally) -> None:
+def test_malicious_run_folders(small_run: Callable[..., Path], tally: Tally) -> None:
     commands = []
     for number, target in enumerate(TARGETS):
         run = small_run(Path(f"run{number}"), "trainer.max_epochs=1")
-        (run / digests.RECORD).unlink()  # whose digests a hostile one would have of its own
-        commands.append(WAYS[number % 3](run, target, number // 3))
-    for target, answer in zip(TARGETS, ask(commands), strict=True):
+        (run / RECORD).unlink()  # an attacker would adapt its digests
+        commands.append(FILES_OF_A_RUN[number % 3](run, target, number // 3))
+    for target, result in zip(TARGETS, run_commands(commands), strict=True):
         with tally(target):
-            refused(answer)
+            assert_refused(result)
             assert not CANARY.exists()

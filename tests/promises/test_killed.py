@@ -16,10 +16,10 @@ from emotion.data.cache import prepare
 from emotion.data.faces import FaceChunk, Faces
 from emotion.io import digests
 from emotion.loggers.csv_logger import read_metrics
-from emotion.records import run_record
-from tests.conftest import csv_lines
+from emotion.records.run_record import RunRecord
+from tests.conftest import csv_lines, record_of
 from tests.counted import Tally
-from tests.processes import Moment, Verb, begin
+from tests.processes import Moment, RunningVerb, start_verb
 from tests.test_cli import SMALL
 from tests.training.test_resume import content, differences
 
@@ -38,21 +38,21 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     """A run that nobody kills, and its seconds."""
     folder, before = tmp_path_factory.mktemp("straight"), Path.cwd()
     os.chdir(folder)
-    begin("train", LONG, Path("warm")).ended()  # the server has imported everything
+    start_verb("train", LONG, Path("warm")).wait()  # the server has imported everything
     began = time.monotonic()
     for name in ("run", "cache"):
         Path(name).rename(f"first {name}")
-    verb = begin("train", LONG, Path("log"))
-    assert verb.ended() == 0, verb.log.read_text()
+    verb = start_verb("train", LONG, Path("log"))
+    assert verb.wait() == 0, verb.log.read_text()
     os.chdir(before)
     return folder / RUN, time.monotonic() - began
 
 
-def kill(verb: Verb, after: float) -> None:
+def kill(verb: RunningVerb, after: float) -> None:
     """With kill -9, unless it is done by then."""
     time.sleep(after)
     verb.process.kill()
-    assert verb.ended() in (0, 128 + 9), verb.log.read_text()
+    assert verb.wait() in (0, 128 + 9), verb.log.read_text()
 
 
 def check_readable(run: Path) -> None:
@@ -71,7 +71,7 @@ def check_readable(run: Path) -> None:
             Image.open(path).load()
         elif path.suffix == ".yaml":
             digests.check_yaml(path)
-    run_record.read_record(run)
+    RunRecord.read(run)
 
 
 def trained_epochs(run: Path) -> int:
@@ -85,12 +85,12 @@ def check_goes_on(straight: Path) -> None:
     done = trained_epochs(RUN)
     saved = read_checkpoint(RUN / LAST_CHECKPOINT).epoch + 1 if (RUN / LAST_CHECKPOINT).is_file() else 0
     assert saved >= done - 1, f"{done} epochs were trained and {saved} saved"
-    again = begin("train", LONG, Path("again.log"))
-    assert again.ended() == 0, again.log.read_text()[-1000:]
+    again = start_verb("train", LONG, Path("again.log"))
+    assert again.wait() == 0, again.log.read_text()[-1000:]
     for name in ("last", "best"):
         assert differences(content(straight, name), content(RUN, name)) == []
     assert (RUN / "metrics.csv").read_bytes() == (straight / "metrics.csv").read_bytes()
-    scores = [(run_record.read_record(run) or {})["scores"] for run in (straight, RUN)]
+    scores = [record_of(run).scores for run in (straight, RUN)]
     assert scores[0] == scores[1]
     left = [str(path) for path in Path().rglob("*partial*")]
     assert left == []
@@ -109,13 +109,13 @@ def test_training_goes_on(
         monkeypatch.chdir(folder)
         with tally(f"{group}.{number}"):
             if number < 3:
-                verb = begin("train", LONG, Path("log"))
+                verb = start_verb("train", LONG, Path("log"))
                 kill(verb, draw.uniform(0, seconds))
             else:
-                verb = begin("train", LONG, Path("log"), Moment("open", ".partial.ckpt", draw.randrange(1, 5)))
-                verb.told.poll(60)
+                verb = start_verb("train", LONG, Path("log"), Moment("open", ".partial.ckpt", draw.randrange(1, 5)))
+                verb.pipe.poll(60)
                 kill(verb, draw.uniform(0, 0.006))
-                assert verb.ended() == 128 + 9
+                assert verb.wait() == 128 + 9
             check_readable(RUN)
             check_goes_on(whole)
 
@@ -141,13 +141,13 @@ def test_preparing_goes_on(group: int, many_faces: Path, tally: Tally) -> None:
     asked = [f"data_dir={many_faces.parent}", "data=fer2013_csv"]
     for cache in ("warm", "whole"):  # for the first the server starts
         began = time.monotonic()
-        assert begin("prepare", [*asked, f"cache_dir={cache}"], Path("log")).ended() == 0
+        assert start_verb("prepare", [*asked, f"cache_dir={cache}"], Path("log")).wait() == 0
     seconds, draw = time.monotonic() - began, random.Random(group)
     whole = prepare(reader, "whole")
     for number in range(5):
         with tally(f"{group}.{number}"):
             cache = Path(f"cache {number}")
-            verb = begin("prepare", [*asked, f"cache_dir='{cache}'"], Path("log"))
+            verb = start_verb("prepare", [*asked, f"cache_dir='{cache}'"], Path("log"))
             kill(verb, draw.uniform(0, seconds))
             for folder in (one for one in cache.glob("*") if one.is_dir() and len(one.name) == 32):
                 json.loads((folder / "meta.json").read_text())

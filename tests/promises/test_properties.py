@@ -106,7 +106,7 @@ def test_what_is_written_is_read_in_either_layout(seed: int, rows: int, ends: st
         ):
             path = Path(folder, "faces.csv")
             path.write_text(ends.join(csv_lines(faces, layout)) + ends * ended, newline="")
-            (found,) = read(str(path)).rows
+            (found,) = read(str(path)).chunks
             for column, same in zip(found[:3], faces[:3], strict=True):
                 np.testing.assert_array_equal(column, same)
 
@@ -121,7 +121,7 @@ def test_any_bytes_are_read_or_refused_in_words(content: bytes, kind: str) -> No
         (place / "train.csv").write_text("path,label\ntrain.csv,0\n")
         (place / names[kind]).write_bytes(heads[kind] + content)
         reads: dict[str, Callable[[], object]] = {
-            "csv": lambda: list(fer2013.read_csv(str(place / "x.csv")).rows),
+            "csv": lambda: list(fer2013.read_csv(str(place / "x.csv")).chunks),
             "rows": lambda: read_exclusions(str(place / "rows.csv"), None, np.zeros(3, np.uint8)),
         }
         assert folder in refusal(reads.get(kind, lambda: read_list(str(place / "train.csv"))), folder)

@@ -20,8 +20,8 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.counted import Tally
-from tests.pictures import packed
-from tests.promises.hostile_pictures import FACE
+from tests.images import encode_image
+from tests.promises.hostile_images import FACE
 from tests.serving.demo_serving import TWO, ask
 
 LOADER = "['/sbin/ldconfig', '-p']"
@@ -40,7 +40,7 @@ class Account:
         self.home, self.temporary, self.work = (root / name for name in ("home", "temporary", "work"))
         for folder in (self.home, self.temporary, self.work):
             folder.mkdir()
-        (self.work / "photo.png").write_bytes(packed(FACE))
+        (self.work / "photo.png").write_bytes(encode_image(FACE))
         self.notes = root / "notes"
         passed = {
             name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "MPL", "TORCH", "HF_"))
@@ -52,7 +52,7 @@ class Account:
     def started(self, arguments: list[str]) -> Iterator[subprocess.Popen[str]]:
         """A process that is watched from its first line on, and ends well."""
         self.notes.unlink(missing_ok=True)
-        command = [sys.executable, str(ROOT / "tests/promises/watched.py"), str(self.notes), *arguments]
+        command = [sys.executable, str(ROOT / "tests/promises/audit.py"), str(self.notes), *arguments]
         with subprocess.Popen(
             command, cwd=self.work, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as process:

@@ -12,7 +12,7 @@ from emotion.errors import Stopped
 from emotion.train import train
 from tests.conftest import SMALL, signal_at
 from tests.counted import Tally
-from tests.processes import begin
+from tests.processes import start_verb
 from tests.training.test_resume import content, differences, uninterrupted
 
 FEW = [
@@ -92,7 +92,7 @@ def test_every_tensor_and_the_metrics_are_equal(
             if moment == "early stopping's count":
                 assert waited(run) == 1
             log = Path("log")
-            assert begin("train", [f"resume={run}"], log).ended() == 0, log.read_text()[-1000:]
+            assert start_verb("train", [f"resume={run}"], log).wait() == 0, log.read_text()[-1000:]
             for name in ("last", "best"):
                 assert differences(content(straight, name), content(run, name)) == []
             assert (run / "metrics.csv").read_bytes() == (straight / "metrics.csv").read_bytes()

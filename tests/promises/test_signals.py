@@ -11,7 +11,7 @@ import pytest
 from emotion.checkpoints.load import read_checkpoint
 from emotion.checkpoints.locate import LAST_CHECKPOINT
 from tests.counted import Tally
-from tests.processes import Moment, begin
+from tests.processes import Moment, start_verb
 from tests.test_cli import SMALL
 
 RUN = Path("run")
@@ -46,11 +46,11 @@ def test_a_run_ends_as_it_was_asked_to(
         folder.mkdir()
         monkeypatch.chdir(folder)
         with tally(f"{signum.name} {half}.{number}"):
-            verb = begin("train", LONG, Path("log"), Moment("open", "run/.lock"))
-            assert verb.told.poll(60)
+            verb = start_verb("train", LONG, Path("log"), Moment("open", "run/.lock"))
+            assert verb.pipe.poll(60)
             time.sleep(draw.uniform(0, 4))
             os.kill(verb.process.pid or 0, signum)
-            assert verb.ended(10) == STATUS[signum], verb.log.read_text()[-500:]
+            assert verb.wait(10) == STATUS[signum], verb.log.read_text()[-500:]
             trained = "faces/s" in verb.log.read_text()  # which it says after some batches
             if trained or (RUN / LAST_CHECKPOINT).exists():
                 read_checkpoint(RUN / LAST_CHECKPOINT)

@@ -14,7 +14,7 @@ from emotion.checkpoints.load import read_checkpoint
 from emotion.checkpoints.locate import LAST_CHECKPOINT
 from emotion.data.cache import prepare
 from tests.counted import Tally
-from tests.processes import Moment, begin
+from tests.processes import Moment, start_verb
 from tests.slurm.cluster import wait
 from tests.test_cli import SMALL
 
@@ -27,12 +27,12 @@ pytestmark = [pytest.mark.hard, pytest.mark.promise("together")]
 def test_four_processes_prepare_one_cache(fer_csv: Path, tally: Tally) -> None:
     asked = [f"data_dir={fer_csv.parent}", "data=fer2013_csv", "cache_dir=cache"]
     with tally("cache"):
-        first = begin("prepare", asked, Path("0.log"), Moment("open", "images.u8", waits=True))
-        assert first.told.poll(60)
-        rest = [begin("prepare", asked, Path(f"{number}.log")) for number in (1, 2, 3)]
+        first = start_verb("prepare", asked, Path("0.log"), Moment("open", "images.u8", waits=True))
+        assert first.pipe.poll(60)
+        rest = [start_verb("prepare", asked, Path(f"{number}.log")) for number in (1, 2, 3)]
         assert wait(lambda: all(one.log.exists() for one in rest), 60)
-        first.told.send("go on")
-        assert [one.ended() for one in (first, *rest)] == [0] * 4
+        first.pipe.send("go on")
+        assert [one.wait() for one in (first, *rest)] == [0] * 4
         assert len([path for path in Path("cache").iterdir() if path.is_dir() and path.name != "stamps"]) == 1
         reader = {"_target_": "emotion.data.readers.fer2013.read_csv", "path": str(fer_csv)}
         assert np.array_equal(prepare(reader, "cache").images, prepare(reader, "another").images)
@@ -41,13 +41,13 @@ def test_four_processes_prepare_one_cache(fer_csv: Path, tally: Tally) -> None:
 def test_of_two_trainings_into_one_folder_one_is_refused(tally: Tally) -> None:
     asked = [*LONG, "trainer.max_epochs=3", "hydra.run.dir=run"]
     with tally("run"):
-        first = begin("train", asked, Path("first.log"), Moment("open", ".last.", waits=True))
-        assert first.told.poll(60)
-        second = begin("train", asked, Path("second.log"))
-        assert second.ended() == 2
+        first = start_verb("train", asked, Path("first.log"), Moment("open", ".last.", waits=True))
+        assert first.pipe.poll(60)
+        second = start_verb("train", asked, Path("second.log"))
+        assert second.wait() == 2
         assert re.search(r"run is in use by process \d+ on .*; wait, or stop it", second.log.read_text())
-        first.told.send("go on")
-        assert first.ended() == 0, first.log.read_text()[-1000:]
+        first.pipe.send("go on")
+        assert first.wait() == 0, first.log.read_text()[-1000:]
         assert json.loads(Path("run/record.json").read_text())["epochs"] == 3
 
 

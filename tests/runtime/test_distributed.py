@@ -28,6 +28,7 @@ from emotion.errors import UserError
 from emotion.runtime.distributed import blocks
 from emotion.train import train
 from emotion.training import setup
+from emotion.training.config import TrainConfig
 
 Config = Callable[..., DictConfig]
 
@@ -191,7 +192,9 @@ def test_processes_take_equally_many_batches_and_every_row_once(rows: int, world
 @pytest.mark.parametrize("rows", [3, 4, 20, 100])
 def test_processes_train_on_equally_many_rows(rows: int) -> None:
     def taken(rank: int) -> list[RowBatch]:
-        return list(RowLoader(torch.arange(rows), 16, 0, lambda g: torch.randperm(rows, generator=g), rank, world_size=3))
+        return list(
+            RowLoader(torch.arange(rows), 16, 0, lambda g: torch.randperm(rows, generator=g), rank, world_size=3)
+        )
 
     sizes = [[len(batch.rows) for batch in taken(rank)] for rank in range(3)]
     assert sizes[0] == sizes[1] == sizes[2]
@@ -211,7 +214,7 @@ def test_an_epoch_of_two_processes_is_not_gone_on_with_by_three() -> None:
     three.load_state_dict(two.state_dict())
 
 
-def trainer(config: Config, *overrides: str) -> tuple[Trainer, dict[str, Any]]:
+def trainer(config: Config, *overrides: str) -> tuple[Trainer, TrainConfig]:
     settings = setup.resolve(config("trainer.accelerator=cpu", "trainer.precision=32-true", *overrides), Path("run"))
     return setup.make_trainer(settings), settings
 
@@ -253,12 +256,12 @@ def test_slurms_tasks_are_the_trainers_processes(
 
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
 def test_a_processor_does_not_say_how_many_processes(how: str, small_config: Config) -> None:
-    with pytest.raises(UserError, match=r"give their number: trainer\.devices=2"):
+    with pytest.raises(UserError, match=r"give the number of processes: trainer\.devices=2"):
         trainer(small_config, f"trainer={how}")
 
 
 def test_weights_that_are_shared_are_not_averaged(small_config: Config) -> None:
-    with pytest.raises(UserError, match=r"take ~callbacks\.ema"):
+    with pytest.raises(UserError, match=r"remove it: ~callbacks\.ema"):
         trainer(small_config, *SEVERAL["fsdp"], "callbacks=transfer")
 
 
@@ -267,8 +270,8 @@ def test_what_is_shared_at_a_time_is_a_block(model: str) -> None:
     cfg = compose("train", f"model={model}", "run_dir=x")
     settings = setup.resolve(cfg, Path("run"))
     net = instantiate(
-        {name: value for name, value in settings["model"].items() if name != "weights"},
-        num_classes=7, in_channels=settings["input"]["channels"], input_size=settings["input"]["size"],
+        {name: value for name, value in settings.model.items() if name != "weights"},
+        num_classes=7, in_channels=settings.input["channels"], input_size=settings.input["size"],
     )  # fmt: skip
     depths = net.depths()
     names = {id(parameter): name for name, parameter in net.named_parameters()}

@@ -15,7 +15,7 @@ def pages():
     torch.ones(64, 2**20)  # 256 MiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-hardware.keep_memory()
+hardware.keep_freed_memory()
 print(*(pages() for _ in range(40)))
 """
 
