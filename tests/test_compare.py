@@ -1,42 +1,38 @@
 """compare and results on real runs: two seeds of one small network and one of another."""
 
 import csv
-import json
+import dataclasses
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from emotion.compare import compare, read
+from emotion.compare import compare
 from emotion.config.compose import compose
 from emotion.data.readers.fer2013 import PUBLISHED_MD5
-from emotion.data.splits import NOTHING_DROPPED
+from emotion.data.splits import NO_EXCLUSIONS
 from emotion.errors import UserError
 from emotion.evaluation.score import score
-from emotion.metrics.statistics import holm, welch
-from emotion.records import run_record
+from emotion.metrics.statistics import PairedComparison, RecipeComparison, holm, welch
 from emotion.records.archive import experiment
+from emotion.records.recipe import group_by_recipe, recipe, recipe_differences
+from emotion.records.run_folder import display_names, find_finished
 from emotion.reporting import readme_tables
-from emotion.reporting.comparison import bars
-from emotion.reporting.readme_tables import results_tables
-from emotion.reporting.text import mean_and_deviation
-from emotion.results import (
-    BEGIN,
-    BEGIN_EXPLANATIONS,
-    BEGIN_WEIGHTS,
-    END,
-    END_EXPLANATIONS,
-    END_WEIGHTS,
-    results,
-)
+from emotion.reporting.comparison import bars, compare_runs
+from emotion.reporting.readme_tables import README_TABLES, RECORDS_TABLES
+from emotion.reporting.text import format_mean_std
+from emotion.results import results
 from emotion.train import train
+from tests.conftest import record_of
 
-DATA = ("data=synthetic", "data.training=20", "data.public_test=8", "data.private_test=8", "trainer.accelerator=cpu",
-        "~callbacks.tensorboard_pictures")  # fmt: skip
+SMALL = ("data=synthetic", "data.training=20", "data.public_test=8", "data.private_test=8", "labels=seven",
+         "trainer.accelerator=cpu", "trainer.max_epochs=1", "batch_size=16", "compile.cpu=false",
+         "~callbacks.tensorboard_pictures")  # fmt: skip
 RUNS = {"simple/one": ("simple_cnn", 0), "simple/two": ("simple_cnn", 1), "compact": ("compact_cnn", 0)}
 
 
@@ -48,494 +44,479 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.chdir(folder)
     try:
         for name, (model, seed) in RUNS.items():
-            changes = ("labels=seven", "trainer.max_epochs=1", "batch_size=16", f"cache_dir={folder}/cache")
-            train(compose("train", f"experiment={model}", f"seed={seed}", *DATA, *changes), Path("runs") / name)
+            overrides = (f"experiment={model}", f"seed={seed}", *SMALL, f"cache_dir={folder}/cache")
+            train(compose("train", *overrides), Path("runs") / name)
     finally:
         os.chdir(before)
     return folder / "runs"
 
 
 @pytest.fixture
-def kept(trained: Path, tmp_path: Path) -> Path:
-    """A copy of them, whose files may be changed."""
-    runs = Path(shutil.copytree(trained, tmp_path / "runs"))
-    for record in runs.rglob(run_record.RECORD):
-        changed(record.parent)
-    return runs
+def runs(trained: Path, tmp_path: Path) -> Path:
+    """A copy of them whose files may be changed."""
+    folder = Path(shutil.copytree(trained, tmp_path / "runs"))
+    for name in RUNS:
+        change(folder / name)
+    return folder
 
 
-def compared(*sources: Path | str, **settings: str) -> Path:
-    asked = [f"{key}={value}" for key, value in settings.items()]
-    compare(compose("compare", f"runs=[{','.join(map(str, sources))}]", *asked), Path("out"))
-    return Path("out")
+def change(run: Path, **fields: Any) -> None:  # noqa: ANN401
+    """Change fields of a run's record, which then lists no digests."""
+    dataclasses.replace(record_of(run), files={}, **fields).write(run)
 
 
-def changed(run: Path, **fields: object) -> None:
-    """Write other fields into a run's record, which then lists no files."""
-    run_record.write_record(run, (run_record.read_record(run) or {}) | {"files": {}} | fields)
+def change_predictions(run: Path, **columns: np.ndarray | None) -> None:
+    path = run / "predictions.npz"
+    with np.load(path) as stored:
+        merged = dict(stored) | columns
+    np.savez(path, **{name: column for name, column in merged.items() if column is not None})
 
 
-def test_a_folder_is_all_the_runs_below_it_each_once(trained: Path, tmp_path: Path) -> None:
+def compared(*sources: Path | str, **settings: str) -> tuple[list[PairedComparison], list[RecipeComparison]]:
+    """Compare runs and write to the folder `out`."""
+    overrides = [f"{key}={value}" for key, value in settings.items()]
+    return compare(compose("compare", f"runs=[{','.join(map(str, sources))}]", *overrides), Path("out"))
+
+
+def read_csv(name: str) -> list[dict[str, str]]:
+    with Path("out", name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def group_sizes(folder: Path) -> list[int]:
+    return [len(group) for group in group_by_recipe(find_finished([str(folder)]))]
+
+
+def test_each_run_in_folders_and_patterns_is_found_once(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained / "compact", tmp_path / "copy")
-    found = run_record.find([str(trained), str(trained / "simple"), f"{trained}/sim*/one", str(tmp_path / "copy")])
+    found = find_finished([str(trained), str(trained / "simple"), f"{trained}/sim*/one", str(tmp_path / "copy")])
     assert [run.folder.relative_to(trained).as_posix() for run in found] == ["compact", "simple/one", "simple/two"]
 
 
-def test_names_are_as_short_as_tells_them_apart(trained: Path) -> None:
-    compact, one, two = run_record.find([str(trained)])
-    assert run_record.names([compact, one]) == ["compact_cnn", "simple_cnn"]
-    assert run_record.names([compact, one, two]) == ["compact_cnn seed=0", "simple_cnn seed=0", "simple_cnn seed=1"]
-    assert run_record.names([one, one]) == [str(one.folder)] * 2
+def test_display_names_are_the_shortest_distinct_ones(trained: Path) -> None:
+    compact, one, two = find_finished([str(trained)])
+    assert display_names([compact, one]) == ["compact_cnn", "simple_cnn"]
+    assert display_names([compact, one, two]) == ["compact_cnn seed=0", "simple_cnn seed=0", "simple_cnn seed=1"]
+    assert display_names([one, one]) == [str(one.folder)] * 2
 
 
-def test_runs_of_one_recipe_differ_in_their_seed_alone(kept: Path) -> None:
-    assert [len(group) for group in run_record.seeds_of(run_record.find([str(kept)]))] == [1, 2]
-    config = json.loads((kept / "simple/two/record.json").read_text())["config"]
-    older = {key: value for key, value in config.items() if key != "sampler"}
-    changed(kept / "simple/two", config=older | {"tta": "none", "run_dir": "elsewhere"})
-    assert [len(group) for group in run_record.seeds_of(run_record.find([str(kept)]))] == [1, 2]
-    changed(kept / "simple/two", config=config | {"batch_size": 8})
-    assert [len(group) for group in run_record.seeds_of(run_record.find([str(kept)]))] == [1, 1, 1]
-    changed(kept / "simple/two", config=config | {"seed": 0})
-    assert [len(group) for group in run_record.seeds_of(run_record.find([str(kept)]))] == [1, 1]  # one seed, not two
+def test_runs_of_one_recipe_differ_in_their_seed_only(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert group_sizes(runs) == [1, 2]
+    two = runs / "simple/two"
+    record = record_of(two)
+    older = {key: value for key, value in record.config.items() if key != "sampler"}
+    change(two, config=older | {"tta": "none", "run_dir": "elsewhere"})
+    assert group_sizes(runs) == [1, 2]
+    change(two, config=record.config | {"batch_size": 8})
+    assert group_sizes(runs) == [1, 1, 1]
+    change(two, config=record.config | {"seed": 0})
+    assert group_sizes(runs) == [1, 1]  # one seed, not two
+    exclusions = {"file": "x", "digest": "y", "rows": {"train": 1200}}
+    change(two, config=record.config, data=record.data | {"exclusions": exclusions})
+    assert group_sizes(runs) == [1, 1, 1]
+    compared(runs)
+    assert "1,200 rows excluded" in Path("out/comparison.md").read_text()
 
 
-def test_table_shows_what_the_records_say(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = compared(trained / "compact", trained / "simple")
-    said, written = capsys.readouterr().out, (out / "comparison.md").read_text()
-    scores = json.loads((trained / "compact" / "record.json").read_text())["scores"]["test"]["none"]["all"]
+def test_tables_show_the_recorded_scores(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compared(trained / "compact", trained / "simple")
+    printed, written = capsys.readouterr().out, Path("out/comparison.md").read_text()
+    scores = record_of(trained / "compact").test_scores["none"]["all"]
     assert "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * value for value in scores["accuracy"])) in written
     assert "{:.3f} [{:.3f}, {:.3f}]".format(*scores["nll"]) in written
     for piece in ("compact_cnn seed=0", "595,175", "56", "official, 7 classes, SYNTHETIC", "0, 1", "±"):
         assert piece in written, piece
-    assert "compact_cnn seed=0" in said
-    with (out / "comparison.csv").open(newline="") as file:
-        lines = list(csv.DictReader(file))
+    assert "compact_cnn seed=0" in printed
+    lines = read_csv("comparison.csv")
     assert [line["run"] for line in lines] == ["compact_cnn seed=0", "simple_cnn seed=0", "simple_cnn seed=1"]
     assert float(lines[0]["accuracy"]) == scores["accuracy"][0]
     assert float(lines[0]["f1/fear_low"]) == scores["classes"]["fear"]["f1"][1]
     assert [line["accuracy_p_holm"] == "" for line in lines] == [True, False, True]  # a recipe's first run is tested
     assert 0 <= float(lines[1]["macro_f1_p_holm"]) <= 1
-    with Image.open(out / "comparison.png") as image:
+    with Image.open("out/comparison.png") as image:
         assert min(image.size) > 300
 
 
-def test_pair_is_the_difference_of_the_two_records(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sources = [str(trained / "compact"), str(trained / "simple/one")]
-    (pair,), recipes = compare(compose("compare", f"runs=[{','.join(sources)}]", "tta=flip"), Path("out"))
-    one, other = (run.record["scores"]["test"]["flip"]["all"] for run in run_record.find(sources))
-    assert pair.faces == one["n"] == 56
-    assert pair.accuracy.figure == pytest.approx(other["accuracy"][0] - one["accuracy"][0])
-    assert pair.macro_f1.figure == pytest.approx(other["macro_f1"][0] - one["macro_f1"][0])
-    said = capsys.readouterr().out
-    assert "accurate than compact_cnn on 56 faces" in said
-    assert said.count("a difference") == 2
+def test_a_pair_is_the_difference_of_the_records(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sources = [trained / "compact", trained / "simple/one"]
+    (pair,), recipes = compared(*sources, tta="flip")
+    first, second = (record_of(run).test_scores["flip"]["all"] for run in sources)
+    assert pair.faces == first["n"] == 56
+    assert pair.accuracy.value == pytest.approx(second["accuracy"][0] - first["accuracy"][0])
+    assert pair.macro_f1.value == pytest.approx(second["macro_f1"][0] - first["macro_f1"][0])
+    printed = capsys.readouterr().out
+    assert "accurate than compact_cnn on 56 faces" in printed
+    assert printed.count(" difference") == 2  # a verdict on accuracy and one on macro F1
     assert recipes == []
-    assert "compact_cnn has a single seed: only the trained networks can be compared" in said
+    assert "compact_cnn: a single seed, so only the trained networks can be compared" in printed
 
 
-def test_two_seeds_of_one_recipe_are_not_tested(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = compared(trained / "simple")
+def test_seeds_of_one_recipe_are_not_tested(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compared(trained / "simple")
     assert "McNemar" not in capsys.readouterr().out
-    assert "##" not in (out / "comparison.md").read_text()
+    assert "##" not in Path("out/comparison.md").read_text()
 
 
-def test_clean_rows_are_paired_alone(kept: Path) -> None:
-    for run in run_record.find([str(kept)]):
-        with np.load(run.folder / "predictions.npz") as stored:
-            columns = dict(stored)
-        columns["clean"][10:] = False
-        np.savez(run.folder / "predictions.npz", **columns)
-    sources = f"runs=[{kept / 'compact'},{kept / 'simple'}]"
-    pairs, _ = compare(compose("compare", sources, "rows=clean"), Path("out"))
+def test_deduplicated_rows_are_paired_alone(runs: Path) -> None:
+    for name in RUNS:
+        change_predictions(runs / name, deduplicated=np.arange(56) < 10)
+    pairs, _ = compared(runs / "compact", runs / "simple", rows="deduplicated")
     assert [pair.faces for pair in pairs] == [10]
 
 
-RIGHT = {"first": [30, 32, 31], "second": [40, 41, 45], "third": [31, 33]}
-"""Of 56 test faces, how many each seed of three recipes has right."""
-HALF = 4.3027 / 56 / 3**0.5
-"""Of the first's interval: Student's quantile at two degrees of freedom by the standard error."""
+def test_a_temperature_is_listed(runs: Path) -> None:
+    change(runs / "compact", calibration={"temperature": 1.618})
+    change(runs / "simple/one", calibration=None)
+    compared(runs / "compact", runs / "simple/one")
+    assert [line["temperature"] for line in read_csv("comparison.csv")] == ["1.618", ""]
+    lines = Path("out/comparison.md").read_text().splitlines()[4:8]
+    assert [line.split("|")[-2].strip() for line in lines] == ["temperature", "---:", "1.62", "-"]
+
+
+CORRECT = {"first": [30, 32, 31], "second": [40, 41, 45], "third": [31, 33]}
+"""Number of the 56 test faces that each seed of three recipes classifies correctly."""
+HALF_WIDTH = 4.3027 / 56 / 3**0.5
+"""Of the first recipe's interval: Student's quantile for two degrees of freedom times the standard error."""
 
 
 @pytest.fixture
 def recipes(trained: Path, tmp_path: Path) -> Path:
-    """A folder of runs as if of three recipes: batch sizes 1, 2 and 3, several seeds each."""
-    for batch_size, (name, seeds) in enumerate(RIGHT.items(), 1):
-        for seed, right in enumerate(seeds):
+    """Runs as if of three recipes, with batch sizes 1, 2 and 3 and several seeds each."""
+    for batch_size, (name, seeds) in enumerate(CORRECT.items(), 1):
+        for seed, correct in enumerate(seeds):
             run = Path(shutil.copytree(trained / "compact", tmp_path / "recipes" / name / str(seed)))
-            record = json.loads((run / "record.json").read_text())
-            settings = record["config"] | {"name": name, "seed": seed, "batch_size": batch_size}
             with np.load(run / "predictions.npz") as stored:
-                columns = dict(stored)
-            labels = columns["labels"].astype(np.int64)
-            columns["none"] = np.where(np.arange(56) < right, labels, (labels + 1) % 7).astype(np.uint8)
-            np.savez(run / "predictions.npz", **columns)
-            certain = torch.eye(7)[torch.from_numpy(columns["none"]).long()]
-            scores = {"none": {"all": score(certain, labels, tuple(settings["labels"]))}}
-            changed(run, config=settings, scores={"test": scores})
+                labels = stored["labels"].astype(np.int64)
+            predicted = np.where(np.arange(56) < correct, labels, (labels + 1) % 7)
+            change_predictions(run, none=predicted.astype(np.uint8))
+            config = record_of(run).config | {"name": name, "seed": seed, "batch_size": batch_size}
+            scores = score(torch.eye(7)[torch.from_numpy(predicted)], labels, tuple(config["labels"]))
+            change(run, config=config, scores={"test": {"none": {"all": scores}}})
     return tmp_path / "recipes"
 
 
-def test_recipes_are_tested_by_the_figures_of_their_seeds(recipes: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = run_record.find([str(recipes)])
-    pairs, tests = compare(compose("compare", f"runs=[{recipes}]"), Path("out"))
-    assert [(pair.faces, pair.accuracy.figure) for pair in pairs] == [(56, pytest.approx(r / 56)) for r in (10, 1)]
+def test_recipes_are_tested_over_their_seeds(recipes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs, tests = compared(recipes)
+    assert [(pair.faces, pair.accuracy.value) for pair in pairs] == [(56, pytest.approx(n / 56)) for n in (10, 1)]
     assert [(test.faces, test.first, test.second) for test in tests] == [(56, 3, 3), (56, 3, 2)]
-    reached = {
-        key: [
-            [run.record["scores"]["test"]["none"]["all"][key][0] for run in group]
-            for group in run_record.seeds_of(found)
-        ]
+    groups = group_by_recipe(find_finished([str(recipes)]))
+    values = {
+        key: [[run.record.test_scores["none"]["all"][key][0] for run in group] for group in groups]
         for key in ("accuracy", "macro_f1")
     }
-    assert reached["accuracy"] == [[right / 56 for right in seeds] for seeds in RIGHT.values()]
-    uncorrected = [
-        welch(reached[key][0], other) for at in (1, 2) for key, other in ((k, reached[k][at]) for k in reached)
-    ]
-    figures = [figure for test in tests for figure in (test.accuracy, test.macro_f1)]
-    assert [figure[:3] for figure in figures] == [pytest.approx(expected[:3]) for expected in uncorrected]
-    assert [figure.p for figure in figures] == pytest.approx(holm([expected.p for expected in uncorrected]))
-    said = capsys.readouterr().out
-    assert "The recipe second (n = 3 seeds) is in the mean 19.64 points" in said
-    assert "more accurate than first (n = 3) on 56 faces, Welch p = " in said
-    assert said.count("corrected for 4 tests: the recipes differ. ") == 1
-    assert "The recipe third (n = 2 seeds) is in the mean 1.79 points" in said
-    assert said.count("corrected for 4 tests: no difference is shown. ") == 1
+    assert values["accuracy"] == [[correct / 56 for correct in seeds] for seeds in CORRECT.values()]
+    uncorrected = [welch(values[key][0], values[key][index]) for index in (1, 2) for key in values]
+    differences = [difference for test in tests for difference in (test.accuracy, test.macro_f1)]
+    assert [difference[:3] for difference in differences] == [pytest.approx(expected[:3]) for expected in uncorrected]
+    assert [difference.p for difference in differences] == pytest.approx(holm([one.p for one in uncorrected]))
+    printed = capsys.readouterr().out
+    for second, n, points, verdict in (("second", 3, "19.64", "a difference"), ("third", 2, "1.79", "no difference")):
+        sentence = next(
+            line for line in printed.splitlines() if line.startswith(f"The recipe {second} (n = {n} seeds)")
+        )
+        assert f"is on average {points} points" in sentence
+        assert "more accurate than first (n = 3) on 56 faces, Welch p = " in sentence
+        assert f"corrected for 4 tests: {verdict}" in sentence
 
 
-def test_recipes_stand_in_every_file_with_the_interval_of_their_mean(recipes: Path) -> None:
-    out = compared(recipes)
-    mean, half, deviation = 31 / 56, HALF, 1 / 56
-    shown = f"{100 * mean:.1f} ± {100 * deviation:.1f} [{100 * (mean - half):.1f}, {100 * (mean + half):.1f}]"
-    assert f"| first | 3 | 0, 1, 2 | {shown} |" in (out / "comparison.md").read_text()
-    with (out / "recipes.csv").open(newline="") as file:
-        first, second, third = csv.DictReader(file)
+def test_recipes_are_written_with_the_interval_of_their_mean(recipes: Path, trained: Path) -> None:
+    compared(recipes)
+    mean, std = 31 / 56, 1 / 56
+    low, high = mean - HALF_WIDTH, mean + HALF_WIDTH
+    cell = f"{100 * mean:.1f} ± {100 * std:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    assert f"| first | 3 | 0, 1, 2 | {cell} |" in Path("out/comparison.md").read_text()
+    first, second, third = read_csv("recipes.csv")
     assert (first["n"], first["seeds"], third["seeds"]) == ("3", "0 1 2", "0 1")
-    figures = [float(first[key]) for key in ("accuracy", "accuracy_low", "accuracy_high", "accuracy_deviation")]
-    assert figures == pytest.approx([mean, mean - half, mean + half, deviation], abs=1e-5)
+    values = [float(first[key]) for key in ("accuracy", "accuracy_low", "accuracy_high", "accuracy_std")]
+    assert values == pytest.approx([mean, low, high, std], abs=1e-5)
     assert first["accuracy_p_holm"] == ""
     assert float(second["accuracy_difference"]) == pytest.approx(11 / 56)
     assert float(second["accuracy_p_holm"]) < 0.05 < float(third["accuracy_p_holm"])
 
-
-def test_picture_carries_the_means_of_several_seeds_in_the_form_of_runs(recipes: Path, trained: Path) -> None:
-    found = run_record.find([str(recipes / "first"), str(trained / "compact")])
-    names, shown = bars(*read(found, "none", "all"))
-    assert len(names) == len(shown) == 5
+    found = find_finished([str(recipes / "first"), str(trained / "compact")])
+    names, scores = bars(*compare_runs(found, "none", "all"))
+    assert len(names) == len(scores) == 5
     assert names[-1] == "first\nmean of 3 seeds"
-    assert shown[-1]["accuracy"] == pytest.approx((31 / 56, 31 / 56 - HALF, 31 / 56 + HALF), abs=1e-5)
-    assert shown[-1]["classes"]["happy"]["f1"][0] == pytest.approx(
-        np.mean([one["classes"]["happy"]["f1"][0] for one in shown[:3]])
-    )
+    assert scores[-1]["accuracy"] == pytest.approx((mean, low, high), abs=1e-5)
+    by_seed = [own["classes"]["happy"]["f1"][0] for own in scores[:3]]
+    assert scores[-1]["classes"]["happy"]["f1"][0] == pytest.approx(np.mean(by_seed))
 
 
-def test_recipes_are_tested_on_the_faces_that_every_seed_judged(recipes: Path) -> None:
+def test_recipes_are_tested_on_the_faces_that_all_seeds_share(recipes: Path) -> None:
     path = recipes / "second/1/predictions.npz"
     with np.load(path) as stored:
-        columns = {name: column[::-1][:50] for name, column in stored.items()}  # the last fifty, in another order
+        columns = {name: column[::-1][:50] for name, column in stored.items()}  # the last fifty, in reverse order
     np.savez(path, **columns)
-    pairs, tests = compare(compose("compare", f"runs=[{recipes}]"), Path("out"))
+    pairs, tests = compared(recipes)
     assert [(pair.faces, test.faces) for pair, test in zip(pairs, tests, strict=True)] == [(56, 50), (56, 56)]
-    assert tests[0].accuracy.figure == pytest.approx(11 / 50)  # of the six first faces, which everyone has right
+    assert tests[0].accuracy.value == pytest.approx(11 / 50)  # every seed classifies the first six correctly
 
 
-def test_of_a_recipe_with_one_seed_the_trained_network_alone_is_compared(
-    recipes: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_recipe_with_one_seed_is_not_tested(recipes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(recipes / "third/1")
-    pairs, tests = compare(compose("compare", f"runs=[{recipes}]"), Path("out"))
+    pairs, tests = compared(recipes)
     assert (len(pairs), len(tests)) == (2, 1)
-    said = capsys.readouterr().out
-    assert said.count("Welch p") == 2
-    assert "Of third there is a single seed: only the trained networks can be compared" in said
-    with Path("out/recipes.csv").open(newline="") as file:
-        assert [(line["n"], line["accuracy"] == "") for line in csv.DictReader(file)][2] == ("1", True)
+    printed = capsys.readouterr().out
+    assert printed.count("Welch p") == 2
+    assert "third: a single seed, so only the trained networks can be compared" in printed
+    third = read_csv("recipes.csv")[2]
+    assert (third["n"], third["accuracy"]) == ("1", "")
 
 
-def test_recipes_that_judged_something_else_are_not_tested(recipes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_recipes_on_other_data_or_of_one_name(recipes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for seed in (0, 1):
-        record = json.loads((recipes / f"third/{seed}/record.json").read_text())
-        changed(recipes / f"third/{seed}", data=record["data"] | {"digest": "1"})
-    _, tests = compare(compose("compare", f"runs=[{recipes}]"), Path("out"))
+        run = recipes / f"third/{seed}"
+        change(run, data=record_of(run).data | {"digest": "1"})
+    _, tests = compared(recipes)
     assert len(tests) == 1
-    assert "The recipe third is not tested against first: it was judged on other data." in capsys.readouterr().out
+    assert "The recipe third is not tested against first: it was evaluated on other data." in capsys.readouterr().out
+    for path in recipes.glob("*/*"):
+        change(path, config=record_of(path).config | {"name": "one"})
+    compared(recipes)
+    assert len({line["recipe"] for line in read_csv("recipes.csv")}) == 3
 
 
-def test_recipes_of_one_name_go_by_their_first_run(recipes: Path) -> None:
-    for path in recipes.rglob("record.json"):
-        record = json.loads(path.read_text())
-        changed(path.parent, config=record["config"] | {"name": "one"})
-    with (compared(recipes) / "recipes.csv").open(newline="") as file:
-        assert len({line["recipe"] for line in csv.DictReader(file)}) == 3
-
-
-def test_a_temperature_stands_beside_the_run_that_has_one(kept: Path) -> None:
-    changed(kept / "compact", calibration={"temperature": 1.618})
-    changed(kept / "simple/one", calibration=None)
-    out = compared(kept / "compact", kept / "simple/one")
-    with (out / "comparison.csv").open(newline="") as file:
-        assert [line["temperature"] for line in csv.DictReader(file)] == ["1.618", ""]
-    endings = [line.split("|")[-2].strip() for line in (out / "comparison.md").read_text().splitlines()[4:8]]
-    assert endings == ["temperature", "---:", "1.62", "-"]
-
-
-OTHERS: dict[str, tuple[dict[str, object], str]] = {
-    "other data": ({"data": {"source": "elsewhere.csv", "digest": "1", "stand_in": False}}, "judged on other data"),
-    "other classes": ({"labels": {"a": ["happy"], "b": ["sad"]}}, "tells other classes apart"),
-    "classes of other members": ({"labels": "merged"}, "tells other classes apart"),
-}
-
-
-@pytest.mark.parametrize("other", OTHERS)
-def test_a_run_that_judged_something_else_is_shown_but_not_tested(
-    other: str, kept: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"data": {"digest": "1"}}, "it was evaluated on other data"),
+        ({"labels": {"a": ["happy"], "b": ["sad"]}}, "it has other classes"),
+        ({"labels": {"happy": ["happy", "surprise"]}}, "it has other classes"),
+        ({}, "it was evaluated on other faces"),
+    ],
+    ids=["data", "classes", "emotions of a class", "faces"],
+)
+def test_a_run_that_cannot_be_paired_is_listed_but_not_tested(
+    changes: dict[str, Any], reason: str, runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fields, reason = OTHERS[other]
-    record = json.loads((kept / "compact" / "record.json").read_text())
-    if fields.get("labels") == "merged":
-        fields = {"labels": record["config"]["labels"] | {"happy": ["happy", "surprise"]}}
-    changed(kept / "compact", **(fields if "data" in fields else {"config": record["config"] | fields}))
-    compared(kept / "simple/one", kept / "compact")
-    said = capsys.readouterr().out
-    assert f"compact_cnn is not tested against simple_cnn: it {'was ' if 'judged' in reason else ''}{reason}." in said
-    assert "McNemar" not in said
+    run = runs / "compact"
+    record = record_of(run)
+    labels = changes.get("labels", {})
+    if "happy" in labels:
+        labels = record.labels | labels
+    config = record.config | ({"labels": labels} if labels else {})
+    change(run, config=config, data=record.data | changes.get("data", {}))
+    if not changes:
+        change_predictions(run, rows=np.arange(56) + 1000)
+    compared(runs / "simple/one", run)
+    printed = capsys.readouterr().out
+    assert f"compact_cnn is not tested against simple_cnn: {reason}." in printed
+    assert "McNemar" not in printed
 
 
-def test_runs_of_two_test_sets_have_no_face_in_common(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with np.load(kept / "compact" / "predictions.npz") as stored:
-        np.savez(kept / "compact" / "predictions.npz", **(dict(stored) | {"rows": stored["rows"] + 1000}))
-    compared(kept / "simple/one", kept / "compact")
-    assert "it was judged on other faces" in capsys.readouterr().out
-
-
-DAMAGES: dict[str, tuple[object, str]] = {
+DAMAGES: dict[str, tuple[Any, str]] = {
     "removed": (None, "cannot be read"),
     "empty": (b"", "cannot be read"),
     "truncated": (100, "cannot be read"),
     "another array": (np.arange(3), "cannot be read"),
     "columns missing": ({"flip": None, "none": None}, "cannot be read"),
-    "columns of other lengths": ({"clean": np.ones(3, bool)}, "do not fit together"),
+    "columns of other lengths": ({"deduplicated": np.ones(3, bool)}, "do not fit together"),
     "a class too many": ({"none": np.full(56, 9)}, "do not fit together or to 7 classes"),
     "floats": ({"none": np.zeros(56)}, "do not fit together"),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_predictions_are_one_message(kept: Path, damage: str) -> None:
-    path = kept / "compact" / "predictions.npz"
+def test_damaged_predictions_are_reported_in_one_message(runs: Path, damage: str) -> None:
+    path = runs / "compact" / "predictions.npz"
     content, message = DAMAGES[damage]
-    whole = path.read_bytes()
-    with np.load(path) as stored:
-        columns = dict(stored)
-    path.unlink()
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    elif isinstance(content, int):
-        path.write_bytes(whole[:content])
+    if isinstance(content, dict):
+        change_predictions(path.parent, **content)
     elif isinstance(content, np.ndarray):
         with path.open("wb") as file:
             np.save(file, content)
-    elif isinstance(content, dict):
-        np.savez(path, **{name: value for name, value in (columns | content).items() if value is not None})
-    with pytest.raises(UserError, match=rf"predictions.npz .*{message}.*expected what a run leaves"):
-        compared(kept / "simple/one", kept / "compact")
+    elif content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content if isinstance(content, bytes) else path.read_bytes()[:content])
+    with pytest.raises(UserError, match=rf"predictions.npz .*{message}.*expected the predictions with tta="):
+        compared(runs / "simple/one", runs / "compact")
 
 
-def test_labels_that_differ_are_a_fault(kept: Path) -> None:
-    path = kept / "compact" / "predictions.npz"
-    with np.load(path) as stored:
-        np.savez(path, **(dict(stored) | {"labels": (stored["labels"] + 1) % 7}))
-    with pytest.raises(UserError, match="give the same faces other labels; one is damaged"):
-        compared(kept / "simple/one", kept / "compact")
+def test_differing_labels_of_the_same_faces_are_refused(runs: Path) -> None:
+    with np.load(runs / "compact" / "predictions.npz") as stored:
+        labels = (stored["labels"] + 1) % 7
+    change_predictions(runs / "compact", labels=labels)
+    with pytest.raises(UserError, match="label the same faces differently; one is damaged"):
+        compared(runs / "simple/one", runs / "compact")
 
 
-def test_what_was_not_scored_is_named(trained: Path, kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UserError, match="recorded scores of views none, flip; found tta=ten_crop"):
+def test_missing_scores_and_invalid_settings_are_refused(
+    trained: Path, runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError, match="has test scores with tta=none, flip; expected tta=ten_crop"):
         compared(trained, tta="ten_crop")
-    with pytest.raises(UserError, match="rows=some: expected all or clean"):
+    with pytest.raises(UserError, match="rows=some: expected all or deduplicated"):
         compared(trained, rows="some")
     with pytest.raises(UserError, match="no run given"):
         compared()
-    changed(kept / "compact", scores=None)
+    change(runs / "compact", scores=None)
     with pytest.raises(UserError, match="found 1 unfinished"):
-        compared(kept / "compact")
-    assert len(run_record.find([str(kept)])) == 2
+        compared(runs / "compact")
+    assert len(find_finished([str(runs)])) == 2
     assert "left out 1 unfinished" in capsys.readouterr().out
-    run_record.write_record(kept / "simple/one", {"scores": {"test": {}}})
-    with pytest.raises(UserError, match=r"record.json has no command, commit, config.*another version wrote it"):
-        compared(kept)
+    (runs / "simple/one/record.json").write_text('{"scores": {"test": {}}}')
+    with pytest.raises(UserError, match=r"record.json has no command, config.*another version wrote it"):
+        compared(runs)
 
 
-AFTER = (
-    f"after\n{BEGIN_EXPLANATIONS}\n\n\n{END_EXPLANATIONS}\n"
-    f"{BEGIN_WEIGHTS}\n\n{readme_tables.weights_table()}\n{END_WEIGHTS}\n"
-)
+README = "".join(f"before\n<!-- {name} -->\nold\n<!-- end of {name} -->\nafter\n" for name in README_TABLES)
 
 
 @pytest.fixture
-def published(kept: Path) -> Path:
-    """The runs with records as if they were experiments on the real data; and a README with a place for the table."""
-    for path in kept.rglob("record.json"):
-        config = json.loads(path.read_text())["config"]
-        as_it_stands = experiment(config["name"]) | {"seed": config["seed"], "data_dir": "data", "cache_dir": "data"}
-        as_it_stands["data"] = {}
-        data = {"source": "data/fer2013.csv", "digest": PUBLISHED_MD5, "stand_in": False}
-        changed(path.parent, config=as_it_stands, data=data, commit="a1" * 20)
-    Path("README.md").write_text(f"before\n{BEGIN}\nold\n{END}\n{AFTER}")
-    return kept
+def experiments(runs: Path) -> Path:
+    """The runs with records as if they were experiments on FER2013, and a README with a place for the table."""
+    for name in RUNS:
+        record = record_of(runs / name)
+        config = experiment(record.name) | {"seed": record.seed, "data_dir": "data", "cache_dir": "data", "data": {}}
+        data = {"source": "data/fer2013.csv", "digest": PUBLISHED_MD5, "synthetic": False}
+        change(runs / name, config=config, data=data, commit="a1" * 20)
+    Path("README.md").write_text(README)
+    return runs
 
 
-def test_results_keep_records_and_write_the_table_from_them_alone(published: Path) -> None:
-    found = run_record.find([str(published / "simple")])
-    written = results(compose("results", f"runs=[{published / 'simple'}]"))
-    places = sorted(path.relative_to("outputs/records").as_posix() for path in Path("outputs").rglob("*.*"))
+def table_row(table: str) -> dict[str, str]:
+    """The cells of the first row of a Markdown table by column."""
+    header, _, row = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[:3])
+    return dict(zip(header, row, strict=True))
+
+
+def result_rows(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """The first rows of the short and of the detailed table of results."""
+    groups = group_by_recipe(find_finished([str(folder)]))
+    return table_row(readme_tables.results_table(groups)), table_row(readme_tables.scores_table(groups))
+
+
+def test_results_archive_records_and_write_the_tables_from_them(experiments: Path) -> None:
+    found = find_finished([str(experiments / "simple")])
+    tables = results(compose("results", f"runs=[{experiments / 'simple'}]"))
+    paths = sorted(path.relative_to("outputs/records").as_posix() for path in Path("outputs").rglob("*.*"))
     files = ("metrics.csv", "predictions.npz", "record.json")
-    assert places == [f"simple_cnn/seed={seed}/{name}" for seed in (0, 1) for name in files]
-    assert Path("README.md").read_text() == f"before\n{BEGIN}\n\n{written}\n{END}\n{AFTER}"
-    line = written.splitlines()[2]
-    figures = [100 * run.record["scores"]["test"]["none"]["all"]["accuracy"][0] for run in found]
-    assert f"| {np.mean(figures):.1f} ± {np.std(figures, ddof=1):.1f} |" in line
-    assert "| 52 on validation | -" in line
-    assert "], missed |" in line
-    assert "| 2 | a1a1a1a | `python -m emotion.train -m experiment=simple_cnn seed=0,1` |" in line
-    shutil.rmtree(published)
-    assert results(compose("results")) == written
+    assert paths == ["README.md", *(f"simple_cnn/seed={seed}/{name}" for seed in (0, 1) for name in files)]
+    readme, page = Path("README.md").read_text(), Path("outputs/records/README.md").read_text()
+    assert readme == README.replace("\nold\n", f"\n\n{tables['results']}\n")
+    for name in RECORDS_TABLES:
+        assert f"<!-- {name} -->\n\n{tables[name]}\n<!-- end of {name} -->" in page
+    row, detailed = result_rows(experiments / "simple")
+    command = "`python -m emotion.train -m experiment=simple_cnn seed=0,1`"
+    assert row == table_row(tables["results"])
+    assert row["published %"] == "52 on validation"
+    assert row["reached %"].endswith("], n = 2")
+    assert row["difference to published"].startswith("below: -")
+    assert row["command"] == command
+    accuracy = [100 * run.record.test_scores["none"]["all"]["accuracy"][0] for run in found]
+    assert detailed["accuracy %"] == f"{np.mean(accuracy):.1f} ± {np.std(accuracy, ddof=1):.1f}"
+    assert (detailed["n"], detailed["commit"], detailed["command"]) == ("2", "a1a1a1a", command)
+    shutil.rmtree(experiments)
+    assert results(compose("results")) == tables
 
 
-def test_calibration_error_is_shown_before_and_after_the_temperature(published: Path) -> None:
-    path = published / "simple"
-    for place in ("one", "two"):
-        record = json.loads((path / place / "record.json").read_text())
-        scores = record["scores"]["test"]["none"]["all"]
-        scores |= scores.pop("uncalibrated", {})
-        changed(path / place, calibration=None, scores=record["scores"])
-    before = [run.record["scores"]["test"]["none"]["all"]["ece"] for run in run_record.find([str(path)])]
-    cells = results_tables(run_record.find([str(path)])).splitlines()[2].split("|")
-    assert [cell.strip() for cell in cells[9:11]] == [mean_and_deviation(before), "-"]
-    for seed, place in enumerate(("one", "two")):
-        record = json.loads((path / place / "record.json").read_text())
-        scores = record["scores"]["test"]["none"]["all"]
-        scores |= {"ece": 0.01 + seed / 50, "uncalibrated": {key: scores[key] for key in ("ece", "nll", "brier")}}
-        changed(path / place, calibration={"temperature": 1.5}, scores=record["scores"])
-    cells = results_tables(run_record.find([str(path)])).splitlines()[2].split("|")
-    assert [cell.strip() for cell in cells[9:11]] == [mean_and_deviation(before), "2.0 ± 1.4"]
+def test_table_shows_calibration_and_duration(experiments: Path) -> None:
+    folder = experiments / "simple"
+    for calibrated in (False, True):
+        for seed, name in enumerate(("one", "two")):
+            record = record_of(folder / name)
+            scores = record.test_scores["none"]["all"]
+            if calibrated:
+                scores |= {
+                    "uncalibrated": {key: scores[key] for key in ("ece", "nll", "brier")},
+                    "ece": 0.01 + seed / 50,
+                }
+            else:
+                scores |= scores.pop("uncalibrated", {})
+            calibration = {"temperature": 1.5} if calibrated else None
+            change(folder / name, calibration=calibration, scores=record.scores, wall_seconds=540.0 + 120 * seed)
+        _, row = result_rows(folder)
+        if not calibrated:
+            uncalibrated = format_mean_std(
+                [run.record.test_scores["none"]["all"]["ece"] for run in find_finished([str(folder)])]
+            )
+        assert row["ECE % uncalibrated"] == uncalibrated
+        assert row["ECE % with temperature"] == ("2.0 ± 1.4" if calibrated else "-")
+        assert row["minutes"] == "10.0 ± 1.4"
+    change(folder / "two", wall_seconds=None)  # a resumed run
+    assert result_rows(folder)[1]["minutes"] == "-"
 
 
-def test_minutes_are_shown_where_no_run_was_resumed(published: Path) -> None:
-    for place, seconds in (("one", 540.0), ("two", 660.0)):
-        changed(published / "simple" / place, wall_seconds=seconds)
-    cells = results_tables(run_record.find([str(published / "simple")])).splitlines()[2].split("|")
-    assert cells[11].strip() == "10.0 ± 1.4"
-    changed(published / "simple" / "two", wall_seconds=None)
-    assert results_tables(run_record.find([str(published / "simple")])).splitlines()[2].split("|")[11].strip() == "-"
+def test_published_figures_may_be_with_tta(experiments: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    published = {"part": "test", "tta": "flip", "accuracy": 0.0, "target": True, "note": "why"}
+    declared = experiment("simple_cnn") | {"published": published}
+    monkeypatch.setattr(readme_tables, "experiment", lambda name: declared)
+    for name in ("one", "two"):  # whose epoch was chosen by the loss
+        run = experiments / "simple" / name
+        change(run, best=record_of(run).best | {"metric": "val/loss", "score": 1.2})
+    row, _ = result_rows(experiments / "simple")
+    found = find_finished([str(experiments / "simple")])
+    reached = np.mean([100 * run.record.test_scores["flip"]["all"]["accuracy"][0] for run in found])
+    assert row["published %"] == "0 with TTA (target)"
+    assert f"{reached:+.2f} " in row["difference to published"]
+    assert row["command"].startswith("why; `python")
 
 
-def test_a_mark_may_be_of_the_run_s_views(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from emotion.reporting import readme_tables
-
-    mark = {"part": "test", "tta": "flip", "accuracy": 0.0, "target": True}
-    as_it_stands = experiment("simple_cnn") | {"published": mark}
-    monkeypatch.setattr(readme_tables, "experiment", lambda name: as_it_stands)
-    for place in ("one", "two"):  # chosen by a loss, which is no accuracy
-        record = json.loads((published / "simple" / place / "record.json").read_text())
-        changed(published / "simple" / place, best=record["best"] | {"metric": "val/loss", "score": 1.2})
-    found = run_record.find([str(published / "simple")])
-    cells = results_tables(found).splitlines()[2].split("|")
-    reached = np.mean([100 * run.record["scores"]["test"]["flip"]["all"]["accuracy"][0] for run in found])
-    assert cells[3].strip() == "0 with views (target)"
-    assert cells[4].strip().startswith(f"+{reached:.2f} ")
+@pytest.mark.parametrize(("accuracy", "verdict"), [(0.9, "above"), (0.56, "within interval"), (0.1, "below")])
+def test_difference_to_published_is_judged_by_its_interval(experiments: Path, accuracy: float, verdict: str) -> None:
+    for run in (experiments / "simple/one", experiments / "simple/two"):
+        record = record_of(run)
+        change(run, best=record.best | {"score": accuracy}, split=record.split | {"val": 100})
+    row, detailed = result_rows(experiments / "simple")
+    assert row["difference to published"].startswith(f"{verdict}: ")
+    assert detailed["difference to published"] == row["difference to published"]
 
 
-def test_a_figure_is_passed_or_missed_where_its_interval_says_so(published: Path) -> None:
-    for correct, verdict in ((0.9, "passed"), (0.56, "level"), (0.1, "missed")):
-        for run in (published / "simple/one", published / "simple/two"):
-            record = json.loads((run / "record.json").read_text())
-            changed(run, best=record["best"] | {"score": correct}, split=record["split"] | {"val": 100})
-        written = results_tables(run_record.find([str(published / "simple")]))
-        assert f"], {verdict} |" in written
-
-
-def test_an_experiment_without_published_figures_has_dashes_and_what_it_was_given(published: Path) -> None:
-    run = published / "compact"
+def test_command_gives_what_the_experiment_leaves_open(experiments: Path) -> None:
+    run = experiments / "compact"
     config = experiment("distill") | {"seed": 0, "data_dir": "data", "cache_dir": "data", "data": {}}
-    for teachers, said in (("outputs/one", "outputs/one"), (["one", "other"], "[one,other]")):
-        changed(run, config=config | {"distillation": config["distillation"] | {"teacher": teachers}})
-        written = results(compose("results", f"runs=[{run}]", "records=kept"))
-        line = written.splitlines()[2]
-        assert line.startswith("| distill |")
-        assert line.split("|")[3:5] == [" - ", " - "]
-        assert f"`python -m emotion.train experiment=distill distillation.teacher={said} seed=0`" in line
-        shutil.rmtree("kept")
-    changed(run, config=config | {"distillation": {"teacher": "one", "temperature": 2.0, "weight": 0.5}})
-    with pytest.raises(UserError, match="is not distill as it stands: it has another distillation"):
+    for teachers, value in (("outputs/one", "outputs/one"), (["one", "other"], "[one,other]")):
+        change(run, config=config | {"distillation": config["distillation"] | {"teacher": teachers}})
+        row = table_row(results(compose("results", f"runs=[{run}]", "records=archive"))["results"])
+        assert (row["experiment"], row["published %"], row["difference to published"]) == ("distill", "-", "-")
+        assert row["command"] == f"`python -m emotion.train experiment=distill distillation.teacher={value} seed=0`"
+        shutil.rmtree("archive")
+    change(run, config=config | {"distillation": {"teacher": "one", "temperature": 2.0, "weight": 0.5}})
+    with pytest.raises(UserError, match="differs from the experiment distill in distillation"):
         results(compose("results", f"runs=[{run}]"))
 
 
-def test_records_of_before_mixing_and_teachers_had_neither(published: Path) -> None:
-    config = json.loads((published / "compact/record.json").read_text())["config"]
-    older = {key: value for key, value in config.items() if key not in ("mixup", "distillation")}
-    assert run_record.recipe(older) == run_record.recipe(config)
-    assert run_record.differing(older, experiment("compact_cnn")) == []
-    assert run_record.differing(config | {"mixup": {"_target_": "x"}}, experiment("compact_cnn")) == ["mixup"]
+def test_settings_that_older_records_lack_have_their_defaults(experiments: Path) -> None:
+    config, declared = record_of(experiments / "compact").config, experiment("compact_cnn")
+    split = {key: value for key, value in config["split"].items() if not key.startswith("exclude")}
+    older = {key: value for key, value in config.items() if key not in ("mixup", "distillation")} | {"split": split}
+    now = config | {"split": split | NO_EXCLUSIONS}
+    assert recipe(older) == recipe(config) == recipe(now)
+    assert recipe_differences(older, declared) == []
+    assert recipe_differences(config | {"mixup": {"_target_": "x"}}, declared) == ["mixup"]
+    assert recipe_differences(now | {"split": now["split"] | {"exclude": "rows.csv"}}, declared) == ["split"]
 
 
-def test_records_of_before_rows_could_be_left_out_left_none_out(published: Path) -> None:
-    config = json.loads((published / "compact/record.json").read_text())["config"]
-    whole = {key: value for key, value in config["split"].items() if not key.startswith("drop")}
-    older, now = config | {"split": whole}, config | {"split": whole | NOTHING_DROPPED}
-    assert run_record.recipe(older) == run_record.recipe(now)
-    assert run_record.differing(older, experiment("compact_cnn")) == []
-    assert run_record.differing(now | {"split": now["split"] | {"drop": "rows.csv"}}, experiment("compact_cnn")) == [
-        "split"
-    ]
-
-
-def test_runs_that_left_other_rows_out_are_no_seeds_of_one_recipe(
-    kept: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    data = json.loads((kept / "simple/two/record.json").read_text())["data"]
-    changed(kept / "simple/two", data=data | {"dropped": {"file": "x", "digest": "y", "rows": {"train": 1200}}})
-    assert [len(group) for group in run_record.seeds_of(run_record.find([str(kept)]))] == [1, 1, 1]
-    compare(compose("compare", f"runs=[{kept}]"), kept / "out")
-    assert "1,200 rows left out" in (kept / "out/comparison.md").read_text()
-
-
-REFUSED: dict[str, tuple[dict[str, object], str]] = {
-    "another recipe": ({"batch_size": 8}, "is not simple_cnn as it stands: it has another batch_size"),
-    "fewer epochs": ({"trainer": {"max_epochs": 1}}, "is not simple_cnn as it stands: it has another trainer"),
-    "no experiment": ({"name": "mine"}, "mine is no experiment; expected attention_cnn, baseline_cnn"),
-    "a machine's folder": (
-        {"data_dir": "/home/me"},
-        r"names places of this machine \(/home/me\); run it with data_dir=data",
-    ),
-    "other data": ({}, "expected the published fer2013.csv"),
-    "uncommitted code": ({}, "no commit holds the code that it ran"),
-    "another run of the seed": ({}, "is another run of that seed; remove it first"),
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "another recipe": ({"config": {"batch_size": 8}}, "differs from the experiment simple_cnn in batch_size"),
+    "fewer epochs": ({"config": {"trainer": {"max_epochs": 1}}}, "differs from the experiment simple_cnn in trainer"),
+    "no experiment": ({"config": {"name": "mine"}}, "mine is not an experiment; expected attention_cnn, baseline_cnn"),
+    "absolute path": ({"config": {"data_dir": "/home/me"}}, r"absolute paths \(/home/me\); run it with data_dir=data"),
+    "other data": ({"data": {"digest": "0"}}, "expected the published fer2013.csv"),
+    "mixed data": ({"data": {"mix": {"source": "drawn"}}}, "drawn was mixed into its training data"),
+    "uncommitted code": ({"commit": "a1+changes"}, "was not made from a commit"),
+    "another run of the seed": ({"fit_seconds": -1.0}, "holds another run of that seed; remove it first"),
 }
 
 
 @pytest.mark.parametrize("refused", REFUSED)
-def test_results_take_experiments_as_they_stand_alone(published: Path, refused: str) -> None:
-    run = published / "simple" / "one"
-    settings, message = REFUSED[refused]
-    record = json.loads((run / "record.json").read_text())
+def test_only_unchanged_experiments_are_archived(experiments: Path, refused: str) -> None:
+    run = experiments / "simple" / "one"
+    fields, message = REFUSED[refused]
     if refused == "another run of the seed":
         results(compose("results", f"runs=[{run}]"))
-        changed(run, fit_seconds=0.1)
-    if refused == "other data":
-        changed(run, data=record["data"] | {"digest": "0"})
-    if refused == "uncommitted code":
-        changed(run, commit="a1+changes")
-    if settings:
-        changed(run, config=record["config"] | settings)
+    record = record_of(run)
+    merged = {key: getattr(record, key) | value if isinstance(value, dict) else value for key, value in fields.items()}
+    change(run, **merged)
     before = sorted(Path("outputs").rglob("*"))
     with pytest.raises(UserError, match=message):
         results(compose("results", f"runs=[{run}]"))
     assert sorted(Path("outputs").rglob("*")) == before
 
 
-@pytest.mark.parametrize("text", ["no place", f"{END}\n{BEGIN}\n"])
-def test_a_readme_without_a_place_stays_as_it_is(text: str) -> None:
+@pytest.mark.parametrize("text", ["no markers", "<!-- end of results -->\n<!-- results -->\n"])
+def test_a_readme_without_markers_is_unchanged(text: str) -> None:
     Path("README.md").write_text(text)
     with pytest.raises(UserError, match=r"README.md has no place for a table"):
         results(compose("results"))
