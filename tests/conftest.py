@@ -1,32 +1,41 @@
-"""Small real parts for the tests: drawn faces in every source's format, a network small enough to train in a second."""
+"""Fixtures: synthetic faces in every source format, and a network that trains within a second."""
 
 import hashlib
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from PIL import Image
 
 from emotion.classifier import EmotionClassifier
 from emotion.config.compose import CONF, compose
-from emotion.data.faces import EMOTIONS, USAGES, Rows
-from emotion.data.readers.ferplus import HEADER, VOTED
+from emotion.data.cache import prepare
+from emotion.data.faces import EMOTIONS, USAGES, FaceChunk, Faces
+from emotion.data.readers.ferplus import HEADER, VOTE_COLUMNS
 from emotion.data.readers.synthetic import read
+from emotion.records.run_record import RunRecord
 from emotion.train import train
 from tests.counted import pytest_addoption, pytest_terminal_summary, tally
 
 __all__ = ["pytest_addoption", "pytest_terminal_summary", "tally"]
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks anybody for anything
-os.environ["OMP_NUM_THREADS"] = "1"  # tests run side by side: one thread each, here and in what they start
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test uses the network
+os.environ["OMP_NUM_THREADS"] = "1"  # one thread per test process and its children: tests run in parallel
 torch.set_num_threads(1)
+
+ROOT = Path(__file__).parent.parent
+"""The repository."""
+
+REAL_DATA = os.environ.get("EMOTION_DATA", "")
 
 SMALL = (
     "model.widths=[8,16]",
@@ -36,40 +45,61 @@ SMALL = (
     "input=grey48",
     "compile.cpu=false",
     "trainer.accelerator=cpu",
-    "~callbacks.tensorboard_pictures",  # which take longer to draw than such an epoch
+    "~callbacks.tensorboard_pictures",  # rendering them takes longer than an epoch here
 )
-"""Overrides that leave V4's recipe as it is but for its size."""
-
-
-ROOT = Path(__file__).parent.parent
-"""The clone that the tests stand in."""
+"""Overrides that shrink V4 and leave its recipe unchanged."""
 
 
 def options(group: str) -> list[str]:
-    """The choices of a config group: the files of its folder."""
+    """Return the choices of a config group: the files of its folder."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 BACKBONES = [
     name for name in options("model") if "defaults:\n  - timm_backbone" in (CONF / f"model/{name}.yaml").read_text()
 ]
-"""Choices of model that are the document's recipe around a backbone of timm."""
+"""Choices of model that are a timm backbone with the common recipe."""
 
 SYSTEMS = [name for name in options("model") if name not in (*BACKBONES, "timm_backbone")]
-"""Those with a network of their own."""
+"""Choices of model with their own network."""
+
+
+def representative(choices: Sequence[str], *names: str) -> list[Any]:
+    """Return test parameters for all choices; those not in `names` are marked as exhaustive."""
+    return [name if name in names else pytest.param(name, marks=pytest.mark.exhaustive) for name in choices]
+
+
+def record_of(run: Path) -> RunRecord:
+    """Return the record of a run that must have one."""
+    record = RunRecord.read(run)
+    assert record is not None
+    return record
+
+
+@pytest.fixture
+def project() -> Path:
+    """The repository."""
+    return ROOT
 
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test works in an empty folder and finds no data but what it makes."""
+    """Run every test in an empty folder without data."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EMOTION_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("EMOTION_CACHE", str(tmp_path / "cache"))
 
 
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder shared by all xdist workers of a test session."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
 @pytest.fixture
-def small_config(tmp_path: Path) -> Callable[..., DictConfig]:
-    """A train config of the small network on a few drawn faces; further overrides may follow."""
+def small_config() -> Callable[..., DictConfig]:
+    """Compose a train config of the small network on a few synthetic faces, with further overrides."""
 
     def make(*overrides: str) -> DictConfig:
         data = ("data=synthetic", "data.training=16", "data.public_test=4", "data.private_test=4", "batch_size=16")
@@ -80,39 +110,35 @@ def small_config(tmp_path: Path) -> Callable[..., DictConfig]:
 
 @pytest.fixture(scope="session")
 def kept_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where runs lie that several tests begin with."""
+    """A folder for files that several tests of one worker start from."""
     return tmp_path_factory.mktemp("runs")
 
 
 @pytest.fixture
-def small_run(small_config: Callable[..., DictConfig], kept_runs: Path) -> Callable[..., Path]:
-    """Trains what `small_config` makes of overrides into a folder; whoever wants the same again gets a copy."""
+def small_run(small_config: Callable[..., DictConfig], shared_folder: Path) -> Callable[..., Path]:
+    """Train `small_config` with overrides into a folder; equal runs are trained once per session and then copied."""
 
     def make(folder: Path, *overrides: str) -> Path:
-        kept = kept_runs / hashlib.md5(repr((folder, overrides)).encode()).hexdigest()
-        if kept.exists():
-            return Path(shutil.copytree(kept, folder))
-        train(small_config(*overrides), folder)
-        shutil.copytree(folder, kept)
-        return folder
+        kept = shared_folder / f"run_{hashlib.md5(repr((folder, overrides)).encode()).hexdigest()}"
+        with FileLock(f"{kept}.lock"):
+            if not kept.exists():
+                train(small_config(*overrides), folder)
+                shutil.copytree(folder, kept)
+                return folder
+        return Path(shutil.copytree(kept, folder))
 
     return make
 
 
 @pytest.fixture(scope="session")
-def few_faces() -> Rows:
-    """Three drawn faces of each class in each usage."""
-    rows = list(read(training=3, public_test=3, private_test=3).rows)
-    return Rows(
-        np.concatenate([r.images for r in rows]),
-        np.concatenate([r.labels for r in rows]),
-        np.concatenate([r.usage for r in rows]),
-        [origin for r in rows for origin in r.origin],
-    )
+def few_faces() -> FaceChunk:
+    """Three synthetic faces of each class in each usage, 63 rows."""
+    (chunk,) = read(training=3, public_test=3, private_test=3).chunks
+    return chunk
 
 
-def csv_lines(faces: Rows, layout: str = "emotion,pixels,Usage") -> list[str]:
-    """The faces as lines of fer2013.csv or icml_face_data.csv, header first."""
+def csv_lines(faces: FaceChunk, layout: str = "emotion,pixels,Usage") -> list[str]:
+    """Return the lines of fer2013.csv or icml_face_data.csv, header first."""
     lines = [layout]
     for image, label, usage, _ in zip(*faces[:4], strict=True):
         cell = {"emotion": str(label), "pixels": " ".join(map(str, image.ravel())), "Usage": USAGES[usage]}
@@ -121,7 +147,7 @@ def csv_lines(faces: Rows, layout: str = "emotion,pixels,Usage") -> list[str]:
 
 
 @pytest.fixture
-def fer_csv(tmp_path: Path, few_faces: Rows) -> Path:
+def fer_csv(tmp_path: Path, few_faces: FaceChunk) -> Path:
     """A small fer2013.csv in the data folder."""
     path = tmp_path / "data" / "fer2013.csv"
     path.parent.mkdir()
@@ -129,54 +155,54 @@ def fer_csv(tmp_path: Path, few_faces: Rows) -> Path:
     return path
 
 
-def made_votes(faces: Rows) -> NDArray[np.uint8]:
-    """Ten votes for each face (n, 10): seven for its emotion, two for neutral (or sadness), one unknown."""
+def made_votes(faces: FaceChunk) -> NDArray[np.uint8]:
+    """Return ten votes per face (n, 10): seven for its emotion, two for neutral (or sadness), one unknown."""
     order = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
-    votes = np.zeros((len(faces.labels), len(VOTED)), np.uint8)
+    votes = np.zeros((len(faces.labels), len(VOTE_COLUMNS)), np.uint8)
     for row, label in zip(votes, faces.labels, strict=True):
-        row[VOTED.index(order[label])] += 7
-        row[VOTED.index("sadness" if EMOTIONS[label] == "neutral" else "neutral")] += 2
-        row[VOTED.index("unknown")] += 1
+        row[VOTE_COLUMNS.index(order[label])] += 7
+        row[VOTE_COLUMNS.index("sadness" if EMOTIONS[label] == "neutral" else "neutral")] += 2
+        row[VOTE_COLUMNS.index("unknown")] += 1
     return votes
 
 
 def write_votes(path: Path, votes: NDArray[np.uint8], usage: NDArray[np.uint8], header: str = ",".join(HEADER)) -> None:
-    """FER+'s file; a face that nine voted to be none has no name, and no number is left out for it."""
+    """Write FER+'s file; as there, rows with more than eight votes for "not a face" have no image name or number."""
     lines, named = [header], 0
-    for row, use in zip(votes, usage, strict=True):
+    for row, index in zip(votes, usage, strict=True):
         name = "" if row[-1] > 8 else f"fer{named:07d}.png"
         named += bool(name)
-        lines.append(",".join([USAGES[use], name, *map(str, row)]))
+        lines.append(",".join([USAGES[index], name, *map(str, row)]))
     path.write_text("\n".join(lines) + "\n")
 
 
 @pytest.fixture
-def fer_votes(fer_csv: Path, few_faces: Rows) -> Path:
-    """The votes on `fer_csv`'s faces, beside it: in each usage one for contempt, one for no face, one undecided."""
+def fer_votes(fer_csv: Path, few_faces: FaceChunk) -> Path:
+    """Votes beside `fer_csv`: per usage, one face has contempt, one is not a face and one has no majority."""
     votes = made_votes(few_faces)
     for usage in range(3):
         first, second, third = np.flatnonzero(few_faces.usage == usage)[[0, 4, 8]]
         votes[first] = votes[second] = votes[third] = 0
-        votes[first, VOTED.index("contempt")] = votes[second, VOTED.index("NF")] = 10
-        votes[third, [VOTED.index("anger"), VOTED.index("fear")]] = 5
+        votes[first, VOTE_COLUMNS.index("contempt")] = votes[second, VOTE_COLUMNS.index("NF")] = 10
+        votes[third, [VOTE_COLUMNS.index("anger"), VOTE_COLUMNS.index("fear")]] = 5
     path = fer_csv.parent / "ferplus_votes.csv"
     write_votes(path, votes, few_faces.usage)
     return path
 
 
 @pytest.fixture
-def fer_folder(tmp_path: Path, few_faces: Rows) -> Path:
+def fer_folder(tmp_path: Path, few_faces: FaceChunk) -> Path:
     """The same faces as Kaggle's image folder."""
     root = tmp_path / "data"
     for index, (image, label, usage, _) in enumerate(zip(*few_faces[:4], strict=True)):
-        place = root / ("train" if usage == 0 else "test") / EMOTIONS[label]
-        place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(place / f"{USAGES[usage]}_{index:08d}.png")
+        folder = root / ("train" if usage == 0 else "test") / EMOTIONS[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{USAGES[usage]}_{index:08d}.png")
     return root
 
 
 def signal_at(monkeypatch: pytest.MonkeyPatch, step: str, number: int, signum: int = signal.SIGINT) -> None:
-    """Send ourselves a signal in the `number`-th call of a step."""
+    """Send a signal to this process in the `number`-th call of a step."""
     original, calls = getattr(EmotionClassifier, step), [0]
 
     def counted(*args: object) -> object:
@@ -188,22 +214,19 @@ def signal_at(monkeypatch: pytest.MonkeyPatch, step: str, number: int, signum: i
     monkeypatch.setattr(EmotionClassifier, step, counted)
 
 
-REAL_DATA = os.environ.get("EMOTION_DATA", "")
-
-
-@pytest.fixture
-def fer2013(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The real fer2013.csv, prepared once for all; a test is skipped where EMOTION_DATA does not lead to it."""
-    path = Path(REAL_DATA) / "fer2013.csv"
+@pytest.fixture(scope="session")
+def fer2013_faces(shared_folder: Path) -> Faces:
+    """The real FER2013, prepared once per session for all workers; skips where EMOTION_DATA does not contain it."""
+    path = Path(REAL_DATA).absolute() / "fer2013.csv"
     if not REAL_DATA or not path.is_file():
         pytest.skip("needs the real fer2013.csv: set EMOTION_DATA to its folder")
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # of all workers
-    monkeypatch.setenv("EMOTION_CACHE", str(shared / "fer2013"))
-    return path.absolute()
+    with FileLock(shared_folder / "fer2013.lock"):
+        source = {"_target_": "emotion.data.readers.fer2013.read_csv", "path": str(path)}
+        return prepare(source, shared_folder / "fer2013")
 
 
 @pytest.fixture
-def project() -> Path:
-    """The clone that the tests stand in."""
-    return ROOT
+def fer2013(fer2013_faces: Faces, shared_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The path of the real fer2013.csv, whose faces are in the cache."""
+    monkeypatch.setenv("EMOTION_CACHE", str(shared_folder / "fer2013"))
+    return Path(fer2013_faces.source)

@@ -1,4 +1,4 @@
-"""Prepared arrays: equal to what was read, instant the second time, never half there."""
+"""The cache holds exactly what was read, is instant the second time, and is never half written."""
 
 import json
 import multiprocessing
@@ -11,17 +11,27 @@ import numpy as np
 import pytest
 
 from emotion.data.cache import prepare
-from emotion.data.faces import Rows
+from emotion.data.faces import FaceChunk, Faces
 from emotion.data.readers.fer2013 import PUBLISHED_MD5
 from emotion.errors import UserError
 
+CACHE = Path("cache")
+context = multiprocessing.get_context("spawn")  # importing this module takes a second
 
-def reader(path: Path) -> dict[str, str]:
+
+def source(path: Path) -> dict[str, str]:
     return {"_target_": "emotion.data.readers.fer2013.read_csv", "path": str(path)}
 
 
-def test_prepared_faces_are_those_of_the_file(fer_csv: Path, few_faces: Rows, tmp_path: Path) -> None:
-    faces = prepare(reader(fer_csv), tmp_path / "cache")
+def rows_read(path: Path) -> int:
+    """Prepare a file; return how many rows that read."""
+    progress = [0]
+    prepare(source(path), CACHE, lambda done, _: progress.append(done))
+    return progress[-1]
+
+
+def test_prepared_faces_equal_the_file(fer_csv: Path, few_faces: FaceChunk) -> None:
+    faces = prepare(source(fer_csv), CACHE)
     np.testing.assert_array_equal(faces.images, few_faces.images)
     np.testing.assert_array_equal(faces.labels, few_faces.labels)
     np.testing.assert_array_equal(faces.usage, few_faces.usage)
@@ -29,113 +39,106 @@ def test_prepared_faces_are_those_of_the_file(fer_csv: Path, few_faces: Rows, tm
     assert isinstance(faces.images, np.memmap)
 
 
-def test_second_time_nothing_is_read(fer_csv: Path, tmp_path: Path) -> None:
-    told: list[int] = []
-    for _ in range(2):
-        prepare(reader(fer_csv), tmp_path / "cache", lambda done, _: told.append(done))
-    assert told == [63]
+def test_a_source_is_read_once_wherever_it_moves(fer_csv: Path) -> None:
+    assert [rows_read(fer_csv), rows_read(fer_csv)] == [63, 0]
+    assert rows_read(fer_csv.rename("moved.csv")) == 0
 
 
-def test_a_changed_file_is_prepared_anew(fer_csv: Path, tmp_path: Path) -> None:
-    first = prepare(reader(fer_csv), tmp_path / "cache")
-    lines = fer_csv.read_text().splitlines()
-    fer_csv.write_text("\n".join(lines[:-1]))
-    second = prepare(reader(fer_csv), tmp_path / "cache")
+def test_a_changed_file_is_prepared_again(fer_csv: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = prepare(source(fer_csv), CACHE)
+    fer_csv.write_text("\n".join(fer_csv.read_text().splitlines()[:-1]))
+    second = prepare(source(fer_csv), CACHE)
+    prepare(source(fer_csv), CACHE)
     assert (len(second), second.digest != first.digest) == (len(first) - 1, True)
+    assert capsys.readouterr().out == f"{fer_csv} has changed since it was last prepared.\n"
 
 
-def test_a_moved_file_is_known_by_its_content(fer_csv: Path, tmp_path: Path) -> None:
-    prepare(reader(fer_csv), tmp_path / "cache")
-    told: list[int] = []
-    moved = fer_csv.rename(tmp_path / "moved.csv")
-    prepare(reader(moved), tmp_path / "cache", lambda done, _: told.append(done))
-    assert told == []
-
-
-def test_a_refused_file_leaves_nothing_behind(fer_csv: Path, tmp_path: Path) -> None:
+def test_a_refused_file_leaves_nothing_behind(fer_csv: Path) -> None:
     fer_csv.write_text(fer_csv.read_text()[:-3000])
     with pytest.raises(UserError):
-        prepare(reader(fer_csv), tmp_path / "cache")
-    assert [p.name for p in (tmp_path / "cache").iterdir() if p.name not in ("stamps", ".lock")] == []
+        prepare(source(fer_csv), CACHE)
+    assert {path.name for path in CACHE.iterdir()} <= {"stamps", ".lock"}
 
 
-def test_folder_is_prepared_too(fer_folder: Path, few_faces: Rows, tmp_path: Path) -> None:
-    faces = prepare({"_target_": "emotion.data.readers.image_folder.read", "path": str(fer_folder)}, tmp_path / "cache")
+def test_an_image_folder_is_prepared_too(fer_folder: Path, few_faces: FaceChunk) -> None:
+    faces = prepare({"_target_": "emotion.data.readers.image_folder.read", "path": str(fer_folder)}, CACHE)
     assert len(faces) == len(few_faces.labels)
     assert faces.origin[0].decode().startswith("train/angry/Training_")
 
 
-def test_unwritable_cache_is_one_message(fer_csv: Path, tmp_path: Path) -> None:
-    (tmp_path / "cache").write_text("a file where a folder should be")
-    with pytest.raises(UserError, match=r"cannot be written to .*cache_dir=FOLDER"):
-        prepare(reader(fer_csv), tmp_path / "cache")
+def test_an_unwritable_cache_is_reported(fer_csv: Path) -> None:
+    CACHE.write_text("a file instead of a folder")
+    with pytest.raises(UserError, match=r"cannot be written: .*cache_dir=FOLDER"):
+        prepare(source(fer_csv), CACHE)
 
 
-def _prepare_slowly(path: str, cache: str) -> None:
-    prepare(reader(Path(path)), cache, lambda done, _: time.sleep(30))
+def _prepare_slowly(path: str) -> None:
+    prepare(source(Path(path)), CACHE, lambda done, _: time.sleep(30))
 
 
-def test_killed_preparation_leaves_nothing_broken(fer_csv: Path, tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
-    child = multiprocessing.get_context("spawn").Process(target=_prepare_slowly, args=(str(fer_csv), str(cache)))
+def test_a_killed_preparation_leaves_nothing_broken(fer_csv: Path) -> None:
+    child = context.Process(target=_prepare_slowly, args=(str(fer_csv),))
     child.start()
-    while not list(cache.glob("*.partial/origin.bytes")):
+    while not list(CACHE.glob("*.partial/origin.bytes")):
         time.sleep(0.02)
     os.kill(child.pid or 0, signal.SIGKILL)
     child.join()
-    assert list(cache.glob("*.partial"))
-    assert len(prepare(reader(fer_csv), cache)) == 63
-    assert list(cache.glob("*.partial")) == []
+    assert list(CACHE.glob("*.partial"))
+    assert len(prepare(source(fer_csv), CACHE)) == 63
+    assert list(CACHE.glob("*.partial")) == []
 
 
-def _prepare(path: str, cache: str, out: str) -> None:
-    Path(out).write_text(str(int(prepare(reader(Path(path)), cache).images.astype(np.int64).sum())))
+def _prepare(path: str, out: str) -> None:
+    Path(out).write_text(str(int(prepare(source(Path(path)), CACHE).images.astype(np.int64).sum())))
 
 
-def test_concurrent_preparations_agree(fer_csv: Path, few_faces: Rows, tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    outs = [str(tmp_path / f"out{i}") for i in range(3)]
-    children = [context.Process(target=_prepare, args=(str(fer_csv), str(tmp_path / "cache"), out)) for out in outs]
+def test_concurrent_preparations_agree(fer_csv: Path, few_faces: FaceChunk) -> None:
+    children = [context.Process(target=_prepare, args=(str(fer_csv), f"out{i}")) for i in range(3)]
     for child in children:
         child.start()
     for child in children:
         child.join()
-    assert {Path(out).read_text() for out in outs} == {str(int(few_faces.images.astype(np.int64).sum()))}
-    assert len([p for p in (tmp_path / "cache").glob("*/meta.json")]) == 1
+    assert {Path(f"out{i}").read_text() for i in range(3)} == {str(int(few_faces.images.astype(np.int64).sum()))}
+    assert len(list(CACHE.glob("*/meta.json"))) == 1
 
 
-def test_damaged_stamp_is_made_again(fer_csv: Path, tmp_path: Path) -> None:
-    prepare(reader(fer_csv), tmp_path / "cache")
-    (stamp,) = (tmp_path / "cache" / "stamps").iterdir()
+def test_a_damaged_stamp_is_written_again(fer_csv: Path) -> None:
+    prepare(source(fer_csv), CACHE)
+    (stamp,) = (CACHE / "stamps").iterdir()
     stamp.write_text("{")
-    assert len(prepare(reader(fer_csv), tmp_path / "cache")) == 63
+    assert len(prepare(source(fer_csv), CACHE)) == 63
     assert json.loads(stamp.read_text())["key"]
 
 
+@pytest.mark.parametrize("name", ["images.u8", "meta.json", "origin.bytes"])
+def test_a_damaged_cache_is_rebuilt(name: str, fer_csv: Path, few_faces: FaceChunk) -> None:
+    prepare(source(fer_csv), CACHE)
+    (damaged,) = CACHE.glob(f"*/{name}")
+    damaged.write_bytes(damaged.read_bytes()[:50])
+    np.testing.assert_array_equal(prepare(source(fer_csv), CACHE).images, few_faces.images)
+
+
+def test_another_format_is_prepared_again(fer_csv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert rows_read(fer_csv) == 63
+    monkeypatch.setattr("emotion.data.cache.FORMAT", 1)
+    assert rows_read(fer_csv) == 63
+
+
+def test_digests_are_those_of_the_first_layout() -> None:
+    """Runs and checkpoints of earlier versions store them."""
+    synthetic = {"_target_": "emotion.data.readers.synthetic.read", "training": 1, "public_test": 0, "private_test": 0}
+    concat = {"_target_": "emotion.data.readers.concat.read", "source": synthetic, "extra": synthetic | {"seed": 1}}
+    assert prepare(synthetic, CACHE).digest == "42f91c1938f247414036e90dcd41a8c4"
+    assert prepare(concat, CACHE).digest == "a6b9aa76b35959c03bf5338816fd6820"
+
+
 @pytest.mark.fer2013
-def test_real_file_is_the_published_one(fer2013: Path, tmp_path: Path) -> None:
-    faces = prepare(reader(fer2013), tmp_path / "cache")
-    assert faces.digest == PUBLISHED_MD5
-    assert faces.counts().tolist() == [
+def test_the_real_file_is_the_published_one(fer2013_faces: Faces) -> None:
+    assert fer2013_faces.digest == PUBLISHED_MD5
+    assert fer2013_faces.counts().tolist() == [
         [3995, 436, 4097, 7215, 4830, 3171, 4965],
         [467, 56, 496, 895, 653, 415, 607],
         [491, 55, 528, 879, 594, 416, 626],
         [0] * 7,
         [0] * 7,
     ]
-
-
-@pytest.mark.parametrize("name", ["images.u8", "meta.json", "origin.bytes"])
-def test_a_damaged_cache_is_made_again(name: str, fer_csv: Path, few_faces: Rows, tmp_path: Path) -> None:
-    prepare(reader(fer_csv), tmp_path / "cache")
-    (damaged,) = (tmp_path / "cache").glob(f"*/{name}")
-    damaged.write_bytes(damaged.read_bytes()[:50])
-    np.testing.assert_array_equal(prepare(reader(fer_csv), tmp_path / "cache").images, few_faces.images)
-
-
-def test_another_format_is_prepared_anew(fer_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[int] = []
-    for number in (1, 2):
-        monkeypatch.setattr("emotion.data.cache.FORMAT", number)
-        prepare(reader(fer_csv), tmp_path / "cache", lambda done, _: told.append(done))
-    assert told == [63, 63]

@@ -1,33 +1,53 @@
-import torch
+"""Batches, their order and their pixels."""
 
-from emotion.data.dataloader import RowBatch, RowLoader
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from emotion.data.dataloader import PixelStore, RowBatch, RowLoader, shuffled, weighted
+from emotion.training.setup import make_data, resolve
 
 ROWS = torch.arange(100, 150)
+LABELS = torch.tensor([0] * 9000 + [1] * 900 + [2] * 100)
+CPU = torch.device("cpu")
+no_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 def shuffle(generator: torch.Generator) -> torch.Tensor:
     return torch.randperm(len(ROWS), generator=generator)
 
 
-def taken(loader: RowLoader, epoch: int = 0) -> list[RowBatch]:
+def batches(loader: RowLoader, epoch: int = 0) -> list[RowBatch]:
     loader.set_epoch(epoch)
     return list(loader)
 
 
-def test_an_epoch_takes_whole_batches_of_different_rows() -> None:
-    batches = taken(RowLoader(ROWS, 8, 0, shuffle))
-    rows = torch.cat([batch.rows for batch in batches])
-    assert [len(batch.rows) for batch in batches] == [8] * 6
-    assert len(rows.unique()) == 48
+def rows_of(some: list[RowBatch]) -> torch.Tensor:
+    return torch.cat([batch.rows for batch in some])
 
 
-def test_without_shuffling_every_row_comes_once_in_order() -> None:
-    assert torch.cat([batch.rows for batch in taken(RowLoader(ROWS, 8, seed=0))]).equal(ROWS)
+def test_a_training_epoch_has_complete_batches_of_distinct_rows() -> None:
+    found = batches(RowLoader(ROWS, 8, 0, shuffle))
+    assert [len(batch.rows) for batch in found] == [8] * 6
+    assert len(rows_of(found).unique()) == 48
 
 
-def test_order_is_a_function_of_seed_and_epoch() -> None:
+def test_fewer_rows_than_a_batch_are_one_batch() -> None:
+    (batch,) = batches(RowLoader(ROWS[:3], 8, 0, lambda generator: torch.randperm(3, generator=generator)))
+    assert len(batch.rows) == 3
+
+
+def test_evaluation_takes_every_row_once_in_order() -> None:
+    assert rows_of(batches(RowLoader(ROWS, 8, seed=0))).equal(ROWS)
+
+
+def test_the_order_depends_on_seed_and_epoch_alone() -> None:
     def order(seed: int, epoch: int) -> list[int]:
-        return torch.cat([b.rows for b in taken(RowLoader(ROWS, 8, seed, shuffle), epoch)]).tolist()
+        return rows_of(batches(RowLoader(ROWS, 8, seed, shuffle), epoch)).tolist()
 
     assert order(0, 3) == order(0, 3)
     assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
@@ -35,44 +55,93 @@ def test_order_is_a_function_of_seed_and_epoch() -> None:
 
 def test_every_batch_of_every_epoch_has_its_own_seed() -> None:
     loader = RowLoader(ROWS, 8, 0, shuffle)
-    seeds = {batch.seed for epoch in range(20) for batch in taken(loader, epoch)}
-    assert len(seeds) == 20 * 6
+    assert len({batch.seed for epoch in range(20) for batch in batches(loader, epoch)}) == 20 * 6
 
 
-def test_restored_loader_goes_on_with_the_next_batch() -> None:
-    straight = taken(RowLoader(ROWS, 8, 0, shuffle), epoch=4)
+def test_a_restored_loader_continues_with_the_next_batch() -> None:
+    complete = batches(RowLoader(ROWS, 8, 0, shuffle), epoch=4)
     stopped = RowLoader(ROWS, 8, 0, shuffle)
     stopped.set_epoch(4)
-    passing = iter(stopped)
-    first = [next(passing) for _ in range(2)]
+    iterator = iter(stopped)
+    first = [next(iterator) for _ in range(2)]
     resumed = RowLoader(ROWS, 8, 0, shuffle)
     resumed.load_state_dict(stopped.state_dict())
-    rest = taken(resumed, epoch=4)  # Lightning calls set_epoch in a resumed epoch, too
-    assert [b.rows.tolist() for b in first + rest] == [b.rows.tolist() for b in straight]
-    assert [b.seed for b in first + rest] == [b.seed for b in straight]
+    rest = batches(resumed, epoch=4)  # Lightning calls set_epoch in a resumed epoch, too
+    assert [(b.rows.tolist(), b.seed) for b in first + rest] == [(b.rows.tolist(), b.seed) for b in complete]
 
 
 def test_an_epoch_left_early_does_not_shorten_the_next() -> None:
     loader = RowLoader(ROWS, 8, 0, shuffle)
     next(iter(loader))
-    assert len(taken(loader, epoch=1)) == 6
+    assert len(batches(loader, epoch=1)) == 6
 
 
 def test_processes_share_an_epoch_without_overlap() -> None:
-    parts = [taken(RowLoader(ROWS, 5, 0, shuffle, rank=rank, world=2)) for rank in range(2)]
-    rows = torch.cat([batch.rows for part in parts for batch in part])
+    parts = [batches(RowLoader(ROWS, 5, 0, shuffle, rank=rank, world_size=2)) for rank in range(2)]
     assert [len(part) for part in parts] == [5, 5]
-    assert len(rows.unique()) == 50
+    assert len(rows_of(sum(parts, [])).unique()) == 50
 
 
-def test_processes_score_every_row_once() -> None:
-    parts = [taken(RowLoader(ROWS, 8, seed=0, rank=rank, world=3)) for rank in range(3)]
-    rows = torch.cat([batch.rows for part in parts for batch in part])
-    assert rows.sort().values.equal(ROWS)
+def test_processes_evaluate_every_row_once() -> None:
+    parts = [batches(RowLoader(ROWS, 8, seed=0, rank=rank, world_size=3)) for rank in range(3)]
+    assert rows_of(sum(parts, [])).sort().values.equal(ROWS)
 
 
-def test_fewer_rows_than_a_batch_are_one_batch() -> None:
-    assert [
-        len(batch.rows)
-        for batch in taken(RowLoader(ROWS[:3], 8, 0, lambda generator: torch.randperm(3, generator=generator)))
-    ] == [3]
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_shuffled_takes_every_face_once() -> None:
+    assert shuffled(LABELS, generator()).sort().values.equal(torch.arange(10_000))
+
+
+@pytest.mark.parametrize(
+    ("power", "shares"),
+    [(0, [0.9, 0.09, 0.01]), (1, [1 / 3, 1 / 3, 1 / 3]), (0.5, [0.7034, 0.2224, 0.0742])],  # 95 : 30 : 10 of 135
+)
+def test_weighted_frequencies_are_counts_to_the_power(power: float, shares: list[float]) -> None:
+    sampled = LABELS[weighted(LABELS, generator(), power)].bincount(minlength=3) / len(LABELS)
+    assert sampled.tolist() == pytest.approx(shares, abs=0.015)  # three standard deviations of a share of 10,000
+
+
+def test_weighted_samples_the_faces_of_a_class_evenly() -> None:
+    sampled = torch.cat([weighted(LABELS, generator(seed), 1.0) for seed in range(30)])
+    frequency = sampled[sampled >= 9900].bincount(minlength=10_000)[9900:].float()
+    assert frequency.mean() == pytest.approx(1000, rel=0.02)
+    assert frequency.std() < 2 * 1000**0.5
+
+
+def test_sampling_depends_on_the_generator_alone() -> None:
+    first, same, other = (weighted(LABELS, generator(seed)) for seed in (1, 1, 2))
+    assert first.equal(same)
+    assert not first.equal(other)
+
+
+@pytest.mark.parametrize("device", [CPU, pytest.param(torch.device("cuda"), marks=no_cuda)])
+@pytest.mark.parametrize("shape", [(20, 6, 6), (20, 6, 6, 3)])
+def test_pixels_on_the_host_give_the_same_batches(device: torch.device, shape: tuple[int, ...]) -> None:
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    resident, on_host = PixelStore(images, device), PixelStore(images, device, share=0)
+    rows = torch.tensor([3, 19, 3, 0])
+    assert (resident.resident, on_host.resident) == (True, False)
+    assert resident.gather(rows).equal(on_host.gather(rows))
+    assert on_host.gather(rows.to(device)).equal(resident.gather(rows.to(device)))
+    assert on_host.gather(rows).device.type == device.type
+
+
+def test_pixels_are_not_copied_on_a_cpu() -> None:
+    images = np.zeros((2, 3, 3), np.uint8)
+    pixels = PixelStore(images, CPU)
+    images[1] = 7
+    assert pixels.gather(torch.tensor([1])).unique().tolist() == [7]
+
+
+def test_a_batch_does_not_depend_on_where_pixels_are(small_config: Callable[..., DictConfig]) -> None:
+    data, _ = make_data(resolve(small_config("augment=full"), Path("run")))
+    batch = next(iter(data.train_dataloader()))
+    resident = [data.fetch(batch._replace(training=training)) for training in (True, False)]
+    data._pixels = PixelStore(data.faces.images, CPU, share=0)
+    for training, (faces, targets) in zip((True, False), resident, strict=True):
+        again, same = data.fetch(batch._replace(training=training))
+        assert faces.equal(again)
+        assert targets.equal(same)

@@ -1,10 +1,12 @@
 from collections.abc import Callable
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from omegaconf import DictConfig
+from torch import Tensor
 
 from emotion.config.compose import compose
 from emotion.data.datamodule import EmotionDataModule
@@ -14,15 +16,24 @@ from emotion.training.setup import make_data, resolve
 from tests.conftest import options
 
 Config = Callable[..., DictConfig]
+MIXUPS = [name for name in options("mixup") if name != "none"]
 
 
 def module(cfg: DictConfig) -> EmotionDataModule:
     return make_data(resolve(cfg, Path("run")))[0]
 
 
-@pytest.mark.parametrize("labels", [name for name in options("labels") if name != "ferplus"])  # contempt is FER+'s
-@pytest.mark.parametrize("split", options("split"))
-def test_any_labels_with_any_split(labels: str, split: str, small_config: Config) -> None:
+def pairs(first: list[str], second: list[str]) -> list[tuple[str, str]]:
+    """Combine two lists of options so that each option occurs at least once."""
+    n = max(len(first), len(second))
+    return list(zip(islice(cycle(first), n), islice(cycle(second), n), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("labels", "split"),
+    pairs([name for name in options("labels") if name != "ferplus"], options("split")),  # contempt is only in FER+
+)
+def test_labels_and_splits_combine(labels: str, split: str, small_config: Config) -> None:
     data = module(small_config(f"labels={labels}", f"split={split}"))
     parts = [set(part.tolist()) for part in data.split]
     assert all(parts)
@@ -30,9 +41,8 @@ def test_any_labels_with_any_split(labels: str, split: str, small_config: Config
     assert set(data.labels[data.split.train]) == set(range(len(data.classes)))
 
 
-@pytest.mark.parametrize("input_", options("input"))
-@pytest.mark.parametrize("augment", options("augment"))
-def test_any_input_with_any_augmentation(input_: str, augment: str, small_config: Config) -> None:
+@pytest.mark.parametrize(("input_", "augment"), pairs(options("input"), options("augment")))
+def test_inputs_and_augmentations_combine(input_: str, augment: str, small_config: Config) -> None:
     data = module(small_config(f"input={input_}", f"augment={augment}", "batch_size=4"))
     faces, targets = data.fetch(next(iter(data.train_dataloader())))
     size, channels = data.hparams["input"]["size"], data.hparams["input"]["channels"]
@@ -41,19 +51,12 @@ def test_any_input_with_any_augmentation(input_: str, augment: str, small_config
     assert faces.isfinite().all()
 
 
-def test_training_batches_are_changed_and_others_are_not(small_config: Config) -> None:
+def test_only_training_batches_are_augmented(small_config: Config) -> None:
     data = module(small_config("augment=full"))
     batch = next(iter(data.train_dataloader()))
     plain = data.preprocess(torch.from_numpy(data.faces.images)[batch.rows])
     assert not data.fetch(batch)[0].equal(plain)
     assert data.fetch(batch._replace(training=False))[0].equal(plain)
-
-
-def test_a_batch_is_a_function_of_its_seed(small_config: Config) -> None:
-    data = module(small_config("augment=strong"))
-    batch = next(iter(data.train_dataloader()))
-    assert data.fetch(batch)[0].equal(data.fetch(batch)[0])
-    assert not data.fetch(batch)[0].equal(data.fetch(batch._replace(seed=1))[0])
 
 
 def test_row_numbers_are_stored(small_config: Config) -> None:
@@ -64,18 +67,20 @@ def test_row_numbers_are_stored(small_config: Config) -> None:
             np.testing.assert_array_equal(stored[part], rows)
 
 
-def test_class_without_training_faces_is_refused(fer_csv: Path) -> None:
+def test_a_class_without_training_faces_is_refused(fer_csv: Path) -> None:
     lines = fer_csv.read_text().splitlines()
     fer_csv.write_text("\n".join(line for line in lines if not line.startswith("1,")))
     with pytest.raises(UserError, match=r"no training face of disgust.*labels=NAME"):
         module(compose("train", "labels=seven", "split=official"))
 
 
-def test_overfit_trains_and_validates_on_the_same_faces(small_config: Config) -> None:
-    data = module(small_config("overfit=8", "batch_size=8", "augment=full"))
+def test_overfit_trains_and_validates_on_the_same_unchanged_faces(small_config: Config) -> None:
+    data = module(small_config("overfit=8", "batch_size=8", "augment=full", "mixup=either"))
     assert data.split.train.tolist() == data.split.val.tolist()
     batch = next(iter(data.train_dataloader()))
-    assert data.fetch(batch)[0].equal(data.fetch(batch._replace(training=False))[0])
+    faces, targets = data.fetch(batch)
+    assert faces.equal(data.fetch(batch._replace(training=False))[0])
+    assert targets.dtype == torch.int64
 
 
 @pytest.mark.fer2013
@@ -90,3 +95,71 @@ def test_published_splits_and_weights_of_fer2013(fer2013: Path) -> None:
     seven = real("labels=seven", "split=stratified_15")
     assert [len(part) for part in seven.split] == [24406, 4303, 7178]
     assert len(real("labels=four", "split=official").split.train) == 20181
+
+
+def mixed_by(data: EmotionDataModule, seed: int) -> set[str]:
+    """Return which of MixUp and CutMix explain a training batch, from its unmixed faces and their neighbours."""
+    batch = next(iter(data.train_dataloader()))._replace(seed=seed)
+    faces, shares = data.fetch(batch)
+    own, labels = data.fetch(batch._replace(training=False))
+    neighbour, other = own.roll(1, 0), labels.roll(1, 0)
+    share = own_share(shares, labels, other)
+    found = set()
+    if (faces - neighbour).allclose(share * (own - neighbour), atol=1e-5):
+        found.add("mixup")
+    pasted = ((faces == neighbour) & (faces != own)).any(0).any(0)  # (S, S): in any face
+    if ((faces == own) | (faces == neighbour)).all() and pasted.double().mean() == pytest.approx(1 - share, abs=0.02):
+        found.add("cutmix")
+    return found
+
+
+def own_share(shares: Tensor, labels: Tensor, other: Tensor) -> float:
+    """Return the target share of the faces' own classes, which must be the same for all of a batch."""
+    differ = labels != other
+    own = shares[differ].gather(1, labels[differ][:, None])
+    torch.testing.assert_close(own + shares[differ].gather(1, other[differ][:, None]), torch.ones_like(own))
+    assert (own == own[0]).all()
+    same = shares[~differ].gather(1, labels[~differ][:, None])
+    torch.testing.assert_close(same, torch.ones_like(same))
+    return own[0].item()
+
+
+@pytest.mark.parametrize("mixup", ["mixup", "cutmix"])
+def test_faces_and_targets_are_mixed_in_the_same_proportion(mixup: str, small_config: Config) -> None:
+    data = module(small_config(f"mixup={mixup}", "augment=none"))
+    assert [mixed_by(data, seed) for seed in range(20)] == [{mixup}] * 20
+
+
+def test_either_applies_exactly_one_to_each_batch(small_config: Config) -> None:
+    data = module(small_config("mixup=either", "augment=none"))
+    found = [mixed_by(data, seed) for seed in range(60)]
+    assert {len(names) for names in found} == {1}
+    assert 15 < found.count({"mixup"}) < 45
+
+
+@pytest.mark.parametrize("input_", options("input"))
+def test_mixing_before_normalization_equals_mixing_after_it(input_: str, small_config: Config) -> None:
+    data = module(small_config("mixup=mixup", f"input={input_}", "augment=none", "batch_size=4"))
+    batch = next(iter(data.train_dataloader()))
+    faces, shares = data.fetch(batch)
+    own, labels = data.fetch(batch._replace(training=False))
+    share = own_share(shares, labels, labels.roll(1, 0))
+    torch.testing.assert_close(faces, own.roll(1, 0).lerp(own, share), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("mixup", MIXUPS)
+def test_a_batch_depends_on_its_seed_alone_and_evaluation_is_not_mixed(mixup: str, small_config: Config) -> None:
+    data, plain = module(small_config(f"mixup={mixup}", "augment=strong")), module(small_config())
+    batch = next(iter(data.train_dataloader()))
+    assert all(one.equal(other) for one, other in zip(data.fetch(batch), data.fetch(batch), strict=True))
+    assert not any(
+        one.equal(other) for one, other in zip(data.fetch(batch), data.fetch(batch._replace(seed=1)), strict=True)
+    )
+    for batch in (*data.val_dataloader(), *data.test_dataloader()):
+        assert all(one.equal(other) for one, other in zip(data.fetch(batch), plain.fetch(batch), strict=True))
+
+
+def test_data_modules_from_before_mixup_are_built_without_it(small_config: Config) -> None:
+    data = module(small_config())
+    older = {key: value for key, value in data.hparams.items() if key != "mixup"}
+    assert EmotionDataModule(**older).mixup is None

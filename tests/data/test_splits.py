@@ -1,117 +1,130 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from emotion.data.faces import PRIVATE_TEST, PUBLIC_TEST, TEST, TRAINING, USAGES
-from emotion.data.labels import LEFT_OUT
-from emotion.data.splits import NOTHING_DROPPED, Split, official, parted, random, stratified, swapped
+from emotion.data.faces import MIXED, PRIVATE_TEST, PUBLIC_TEST, TEST, TRAINING, USAGES
+from emotion.data.labels import NO_CLASS
+from emotion.data.splits import (
+    NO_EXCLUSIONS,
+    Split,
+    official,
+    random,
+    split_with_exclusions,
+    stratified,
+    swapped_test,
+)
 from emotion.errors import UserError
 
 rng = np.random.default_rng(0)
 USAGE = rng.choice(3, 2000, p=[0.8, 0.1, 0.1]).astype(np.uint8)
-LABELS = rng.choice([LEFT_OUT, 0, 1, 2], 2000, p=[0.1, 0.6, 0.25, 0.05])
+LABELS = rng.choice([NO_CLASS, 0, 1, 2], 2000, p=[0.1, 0.6, 0.25, 0.05])
+OFFICIAL = {"_target_": "emotion.data.splits.official"}
+STRATIFIED = {"_target_": "emotion.data.splits.stratified", "fraction": 0.2, "seed": 0}
+
+sampled = pytest.mark.parametrize("split", [stratified, random])
+fixed = pytest.mark.parametrize("split", [official, swapped_test])
 
 
-def of(*usages: int) -> NDArray[np.int64]:
-    return np.flatnonzero(np.isin(USAGE, usages) & (LABELS != LEFT_OUT))
+def labelled(*usages: int) -> NDArray[np.int64]:
+    return np.flatnonzero(np.isin(USAGE, usages) & (LABELS != NO_CLASS))
 
 
 def test_official_is_training_public_private() -> None:
     for part, usage in zip(official(USAGE, LABELS), (TRAINING, PUBLIC_TEST, PRIVATE_TEST), strict=True):
-        np.testing.assert_array_equal(part, of(usage))
+        np.testing.assert_array_equal(part, labelled(usage))
 
 
-def test_swapped_exchanges_the_two_test_sets() -> None:
-    one, other = official(USAGE, LABELS), swapped(USAGE, LABELS)
-    np.testing.assert_array_equal(one.val, other.test)
-    np.testing.assert_array_equal(one.test, other.val)
+def test_swapped_test_exchanges_the_two_test_sets() -> None:
+    split, swapped = official(USAGE, LABELS), swapped_test(USAGE, LABELS)
+    np.testing.assert_array_equal(split.val, swapped.test)
+    np.testing.assert_array_equal(split.test, swapped.val)
 
 
-def test_stratified_takes_the_floor_of_each_class() -> None:
-    split = stratified(USAGE, LABELS, 0.15, seed=0)
-    counts = np.bincount(LABELS[of(TRAINING)])
-    assert np.bincount(LABELS[split.val]).tolist() == [int(0.15 * n) for n in counts]
+def test_the_validation_fraction_is_rounded_down() -> None:
+    counts = np.bincount(LABELS[labelled(TRAINING)])
+    val = stratified(USAGE, LABELS, 0.15, seed=0).val
+    assert np.bincount(LABELS[val]).tolist() == [int(0.15 * n) for n in counts]
+    assert len(random(USAGE, LABELS, 0.2, seed=0).val) == int(0.2 * len(labelled(TRAINING)))
 
 
-def test_random_takes_the_floor_of_all() -> None:
-    split = random(USAGE, LABELS, 0.2, seed=0)
-    assert len(split.val) == int(0.2 * len(of(TRAINING)))
+@sampled
+def test_sampled_splits_divide_training_and_merge_the_tests(split: Callable[..., Split]) -> None:
+    parts = split(USAGE, LABELS, 0.2, seed=0)
+    np.testing.assert_array_equal(np.sort(np.concatenate(parts[:2])), labelled(TRAINING))
+    np.testing.assert_array_equal(parts.test, labelled(PUBLIC_TEST, PRIVATE_TEST))
 
 
-@pytest.mark.parametrize("split", [stratified, random])
-def test_drawn_splits_part_training_and_merge_the_tests(split: object) -> None:
-    parts: Split = split(USAGE, LABELS, 0.2, seed=0)  # type: ignore[operator]
-    np.testing.assert_array_equal(np.sort(np.concatenate(parts[:2])), of(TRAINING))
-    np.testing.assert_array_equal(parts.test, of(PUBLIC_TEST, PRIVATE_TEST))
+@sampled
+def test_sampled_rows_depend_on_the_seed_alone(split: Callable[..., Split]) -> None:
+    first, same, other = (split(USAGE, LABELS, 0.2, seed=seed).val for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, same)
+    assert set(first) != set(other)
 
 
-@pytest.mark.parametrize("split", [stratified, random])
-def test_drawn_rows_depend_on_the_seed_alone(split: object) -> None:
-    one, same, other = (split(USAGE, LABELS, 0.2, seed=s).val for s in (1, 1, 2))  # type: ignore[operator]
-    np.testing.assert_array_equal(one, same)
-    assert set(one) != set(other)
-
-
-@pytest.mark.parametrize("split", [official, swapped])
-def test_one_merged_test_set_needs_a_drawn_split(split: object) -> None:
+@fixed
+def test_a_single_test_set_needs_a_sampled_split(split: Callable[..., Split]) -> None:
     with pytest.raises(UserError, match=r"needs PublicTest and PrivateTest.*split=stratified_15"):
-        split(np.full(2000, TEST, np.uint8), LABELS)  # type: ignore[operator]
+        split(np.full(2000, TEST, np.uint8), LABELS)
 
 
-OFFICIAL = {"_target_": "emotion.data.splits.official"}
+@pytest.mark.parametrize("split", [official, swapped_test, stratified, random])
+def test_no_split_contains_a_mixed_row(split: Callable[..., Split]) -> None:
+    usage = np.array([TRAINING, PUBLIC_TEST, PRIVATE_TEST, MIXED] * 30, np.uint8)
+    arguments = {"fraction": 0.2, "seed": 0} if split in (stratified, random) else {}
+    rows = np.concatenate(split(usage, np.zeros(120, np.int64), **arguments))
+    assert USAGES[MIXED] == "Mixed"
+    assert MIXED not in usage[rows]
+    assert len(rows) == 90
 
 
 def listed(tmp_path: Path, *lines: str) -> str:
     path = tmp_path / f"{len(list(tmp_path.iterdir()))}.csv"
-    path.write_text("\n".join(["row,usage,fault", *lines]) + "\n")
+    path.write_text("\n".join(["row,usage,issue", *lines]) + "\n")
     return str(path)
 
 
-def test_rows_of_a_list_leave_the_parts_that_are_named_and_no_others(tmp_path: Path) -> None:
-    whole = stratified(USAGE, LABELS, 0.2, seed=0)
-    some = [int(part[3]) for part in whole]
-    names = ("Training", "Training", USAGES[USAGE[some[2]]])
-    file = listed(tmp_path, *(f"{row},{usage},blank" for row, usage in zip(some, names, strict=True)))
-    drawn = {"_target_": "emotion.data.splits.stratified", "fraction": 0.2, "seed": 0, "drop": file}
-    kept, _ = parted(drawn, USAGE, LABELS)
-    assert (set(whole.train) - set(kept.train), len(kept.val), len(kept.test)) == (
-        {some[0]},
-        len(whole.val),
-        len(whole.test),
-    )
-    kept, _ = parted(drawn | {"drop_from": ["val", "test"]}, USAGE, LABELS)
-    np.testing.assert_array_equal(kept.train, whole.train)
-    assert (set(whole.val) - set(kept.val), set(whole.test) - set(kept.test)) == ({some[1]}, {some[2]})
+def test_excluded_rows_leave_only_the_given_parts(tmp_path: Path) -> None:
+    complete = stratified(USAGE, LABELS, 0.2, seed=0)
+    rows = [int(part[3]) for part in complete]
+    file = listed(tmp_path, *(f"{row},{USAGES[USAGE[row]]},blank" for row in rows))
+    config = {**STRATIFIED, "exclude": file}
+    split, _ = split_with_exclusions(config, USAGE, LABELS)
+    assert set(complete.train) - set(split.train) == {rows[0]}
+    assert (len(split.val), len(split.test)) == (len(complete.val), len(complete.test))
+    split, _ = split_with_exclusions(config | {"exclude_from": ["val", "test"]}, USAGE, LABELS)
+    np.testing.assert_array_equal(split.train, complete.train)
+    assert (set(complete.val) - set(split.val), set(complete.test) - set(split.test)) == ({rows[1]}, {rows[2]})
 
 
-def test_only_rows_of_the_faults_that_are_named_are_left_out(tmp_path: Path) -> None:
-    one, other = of(TRAINING)[:2]
-    file = listed(tmp_path, f"{one},Training,leak", f"{other},Training,blank")
-    for faults, left_out in ((["leak"], {one}), ("duplicate", set()), (None, {one, other})):
-        split, found = parted({**OFFICIAL, "drop": file, "drop_faults": faults}, USAGE, LABELS)
-        assert set(of(TRAINING)) - set(split.train) == left_out
-        assert found is not None
-        assert found["rows"] == {"train": len(left_out), "val": 0, "test": 0}
-    assert parted({**OFFICIAL, "drop": None}, USAGE, LABELS)[1] is None
+def test_only_rows_with_the_given_issues_are_excluded(tmp_path: Path) -> None:
+    leak, blank = labelled(TRAINING)[:2]
+    file = listed(tmp_path, f"{leak},Training,leak", f"{blank},Training,blank")
+    for issues, excluded in ((["leak"], {leak}), ("duplicate", set()), (None, {leak, blank})):
+        split, record = split_with_exclusions({**OFFICIAL, "exclude": file, "exclude_issues": issues}, USAGE, LABELS)
+        assert set(labelled(TRAINING)) - set(split.train) == excluded
+        assert record is not None
+        assert record["rows"] == {"train": len(excluded), "val": 0, "test": 0}
+    assert split_with_exclusions({**OFFICIAL, "exclude": None}, USAGE, LABELS)[1] is None
 
 
-def test_lists_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    row = of(TRAINING)[0]
+def test_lists_that_do_not_match_are_refused(tmp_path: Path) -> None:
+    row = labelled(TRAINING)[0]
     (tmp_path / "bare.csv").write_text(f"row\n{row}\n")
     (tmp_path / "other.csv").write_text("number\n1\n")
     bare = str(tmp_path / "bare.csv")
-    assert row not in parted({**OFFICIAL, "drop": bare}, USAGE, LABELS)[0].train
-    for settings, said in (
+    assert row not in split_with_exclusions({**OFFICIAL, "exclude": bare}, USAGE, LABELS)[0].train
+    for settings, message in (
         ((str(tmp_path / "none.csv"),), "cannot be read: No such file"),
-        ((str(tmp_path / "other.csv"),), "is no list of rows"),
-        ((bare, ["leak"]), "has no column fault"),
-        ((bare, None, ["training"]), r"drop_from=\['training'\]: expected one or more of train, val, test"),
+        ((str(tmp_path / "other.csv"),), "is not a list of rows"),
+        ((bare, ["leak"]), "has no column issue"),
+        ((bare, None, ["training"]), r"exclude_from=\['training'\]: expected one or more of train, val, test"),
         ((None, ["leak"]), "names no file"),
-        ((listed(tmp_path, "2000,Training,leak"),), "names row 2000, and the data has 2,000 rows"),
-        ((listed(tmp_path, f"{row},PublicTest,leak"),), "as PublicTest, and in the data it is Training"),
-        ((listed(tmp_path, f"{row},Training,leak"), ["leek"]), "knows no leek; expected some of leak"),
+        ((listed(tmp_path, "2000,Training,leak"),), "lists row 2000, but the data has rows 0 to 1,999"),
+        ((listed(tmp_path, f"{row},PublicTest,leak"),), "as PublicTest, but in the data it is Training"),
+        ((listed(tmp_path, f"{row},Training,leak"), ["leek"]), "lists no leek; expected some of leak"),
     ):
-        with pytest.raises(UserError, match=said):
-            parted(OFFICIAL | dict(zip(NOTHING_DROPPED, settings, strict=False)), USAGE, LABELS)
+        with pytest.raises(UserError, match=message):
+            split_with_exclusions(OFFICIAL | dict(zip(NO_EXCLUSIONS, settings, strict=False)), USAGE, LABELS)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emotion.data.faces import EMOTIONS, PRIVATE_TEST, PUBLIC_TEST, TEST, TRAINING, Reading, Rows
+from emotion.data.faces import EMOTIONS, PRIVATE_TEST, PUBLIC_TEST, TEST, TRAINING, DataSource, FaceChunk
 from emotion.data.readers import fer2013, image_folder
 from emotion.errors import UserError
 from tests.conftest import csv_lines
@@ -14,9 +14,9 @@ from tests.conftest import csv_lines
 ICML = "emotion, Usage, pixels"
 
 
-def all_rows(reading: Reading) -> Rows:
-    parts = [Rows(r.images.copy(), r.labels.copy(), r.usage.copy(), list(r.origin)) for r in reading.rows]
-    return Rows(
+def all_rows(reading: DataSource) -> FaceChunk:
+    parts = [FaceChunk(r.images.copy(), r.labels.copy(), r.usage.copy(), list(r.origin)) for r in reading.chunks]
+    return FaceChunk(
         np.concatenate([p.images for p in parts]),
         np.concatenate([p.labels for p in parts]),
         np.concatenate([p.usage for p in parts]),
@@ -24,7 +24,7 @@ def all_rows(reading: Reading) -> Rows:
     )
 
 
-def test_csv_gives_the_faces_that_were_written(fer_csv: Path, few_faces: Rows) -> None:
+def test_csv_gives_the_faces_that_were_written(fer_csv: Path, few_faces: FaceChunk) -> None:
     read = all_rows(fer2013.read_csv(str(fer_csv)))
     np.testing.assert_array_equal(read.images, few_faces.images)
     np.testing.assert_array_equal(read.labels, few_faces.labels)
@@ -32,7 +32,7 @@ def test_csv_gives_the_faces_that_were_written(fer_csv: Path, few_faces: Rows) -
     assert read.origin[:2] == ["row 0", "row 1"]
 
 
-def test_both_csv_layouts_give_the_same_faces(tmp_path: Path, fer_csv: Path, few_faces: Rows) -> None:
+def test_both_csv_layouts_give_the_same_faces(tmp_path: Path, fer_csv: Path, few_faces: FaceChunk) -> None:
     other = tmp_path / "icml_face_data.csv"
     other.write_text("\n".join(csv_lines(few_faces, ICML)))  # no newline at the end either
     one, two = all_rows(fer2013.read_csv(str(fer_csv))), all_rows(fer2013.read_icml_csv(str(other)))
@@ -40,13 +40,13 @@ def test_both_csv_layouts_give_the_same_faces(tmp_path: Path, fer_csv: Path, few
         np.testing.assert_array_equal(left, right)
 
 
-def test_windows_line_ends_change_nothing(tmp_path: Path, few_faces: Rows) -> None:
+def test_windows_line_ends_change_nothing(tmp_path: Path, few_faces: FaceChunk) -> None:
     path = tmp_path / "fer2013.csv"
     path.write_bytes("\r\n".join(csv_lines(few_faces)).encode() + b"\r\n")
     np.testing.assert_array_equal(all_rows(fer2013.read_csv(str(path))).images, few_faces.images)
 
 
-def test_more_rows_than_a_chunk_come_in_order(tmp_path: Path, few_faces: Rows) -> None:
+def test_more_rows_than_a_chunk_come_in_order(tmp_path: Path, few_faces: FaceChunk) -> None:
     lines = csv_lines(few_faces)
     path = tmp_path / "fer2013.csv"
     path.write_text("\n".join([lines[0], *(lines[1:] * 9)]))
@@ -78,7 +78,7 @@ DAMAGE: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damaged_csv_is_refused_with_row_and_reason(damage: str, tmp_path: Path, few_faces: Rows) -> None:
+def test_damaged_csv_is_refused_with_row_and_reason(damage: str, tmp_path: Path, few_faces: FaceChunk) -> None:
     change, message = DAMAGE[damage]
     path = tmp_path / "fer2013.csv"
     path.write_text("\n".join(change(csv_lines(few_faces))))
@@ -104,7 +104,7 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
         all_rows(fer2013.read_csv(str(path)))
 
 
-def test_folder_gives_the_faces_of_the_csv(fer_folder: Path, few_faces: Rows) -> None:
+def test_folder_gives_the_faces_of_the_csv(fer_folder: Path, few_faces: FaceChunk) -> None:
     read = all_rows(image_folder.read(str(fer_folder)))
     numbers = [int(Path(origin).stem.split("_")[1]) for origin in read.origin]
     np.testing.assert_array_equal(read.images, few_faces.images[numbers])

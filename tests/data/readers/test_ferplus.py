@@ -14,9 +14,9 @@ from emotion.config.compose import compose
 from emotion.data.cache import prepare
 from emotion.data.dataloader import RowBatch
 from emotion.data.datamodule import EmotionDataModule
-from emotion.data.faces import EMOTIONS, MIXED, PRIVATE_TEST, TRAINING, Faces, Rows
-from emotion.data.labels import drawn, relabel, vote_shares
-from emotion.data.readers.ferplus import CLASSES, HEADER, VOTED, majority, read_votes, without_single
+from emotion.data.faces import EMOTIONS, MIXED, PRIVATE_TEST, TRAINING, FaceChunk, Faces
+from emotion.data.labels import relabel, sample_labels, vote_shares
+from emotion.data.readers.ferplus import CLASSES, HEADER, VOTE_COLUMNS, drop_single_votes, majority_labels, read_votes
 from emotion.errors import UserError
 from emotion.evaluate import evaluate
 from emotion.train import train
@@ -55,14 +55,14 @@ def faces_of(**settings: object) -> Faces:
     ],
 )
 def test_the_label_is_what_more_than_half_of_the_shared_votes_are_for(votes: list[int], label: str, most: str) -> None:
-    kept = without_single(np.array([votes], np.uint8))
-    assert VOTED[majority(kept, 0.5)[0]] == label
-    assert VOTED[majority(kept, 0)[0]] == most
+    kept = drop_single_votes(np.array([votes], np.uint8))
+    assert VOTE_COLUMNS[majority_labels(kept, 0.5)[0]] == label
+    assert VOTE_COLUMNS[majority_labels(kept, 0)[0]] == most
 
 
 def test_faces_without_an_emotion_of_the_majority_are_left_out(fer_votes: Path) -> None:
     data = module("labels=ferplus")
-    assert data.classes == VOTED[:8]
+    assert data.classes == VOTE_COLUMNS[:8]
     names = [data.faces.classes[label] for label in data.faces.labels]
     assert [(name, names.count(name)) for name in CLASSES[7:]] == [("contempt", 3), ("unknown", 3), ("not a face", 3)]
     assert [len(part) for part in data.split] == [19, 19, 19]
@@ -72,7 +72,7 @@ def test_faces_without_an_emotion_of_the_majority_are_left_out(fer_votes: Path) 
 def test_fer2013s_schemes_take_the_majority_under_their_own_names(fer_votes: Path) -> None:
     seven, other = module(), module("labels=ferplus_seven")
     assert seven.classes == EMOTIONS
-    assert other.classes == VOTED[:7]
+    assert other.classes == VOTE_COLUMNS[:7]
     for one, two in zip(seven.split, other.split, strict=True):
         np.testing.assert_array_equal(one, two)
         assert len(one) == 18
@@ -120,7 +120,7 @@ def test_a_sampled_target_depends_on_seed_epoch_and_row_alone(fer_votes: Path) -
 
 def test_labels_are_drawn_as_often_as_they_were_voted_for() -> None:
     shares = np.array([[0.0, 0.3, 0.0, 0.7, 0.0]], np.float32).repeat(20_000, 0)
-    found = np.bincount(drawn(shares, 5), minlength=5) / 20_000
+    found = np.bincount(sample_labels(shares, 5), minlength=5) / 20_000
     assert found[[0, 2, 4]].tolist() == [0, 0, 0]
     assert found[1] == pytest.approx(0.3, abs=0.01)
 
@@ -144,7 +144,7 @@ def test_faces_that_are_mixed_in_are_wholly_of_their_label(fer_votes: Path) -> N
     assert len(data.split.train) == 18 + np.isin(data.split.train, mixed).sum() > 18
 
 
-def test_the_other_layouts_are_matched_by_row_and_by_name(fer_votes: Path, few_faces: Rows) -> None:
+def test_the_other_layouts_are_matched_by_row_and_by_name(fer_votes: Path, few_faces: FaceChunk) -> None:
     layout = "emotion, Usage, pixels"
     (fer_votes.parent / "icml_face_data.csv").write_text("\n".join(csv_lines(few_faces, layout)) + "\n")
     data = module()
@@ -162,7 +162,7 @@ def test_the_other_layouts_are_matched_by_row_and_by_name(fer_votes: Path, few_f
     assert ours == theirs
 
 
-def test_faces_that_cannot_be_matched_are_refused(fer_votes: Path, few_faces: Rows, fer_folder: Path) -> None:
+def test_faces_that_cannot_be_matched_are_refused(fer_votes: Path, few_faces: FaceChunk, fer_folder: Path) -> None:
     with pytest.raises(UserError, match=r"test/angry/\S+ is of PrivateTest, and row 21 of .*, of PublicTest; expected"):
         module("data@data.source=image_folder")  # Kaggle's names say nothing of the row
     votes = made_votes(few_faces)
@@ -177,7 +177,7 @@ def test_faces_that_cannot_be_matched_are_refused(fer_votes: Path, few_faces: Ro
         module()
 
 
-def test_the_header_may_be_written_in_any_case(fer_votes: Path, few_faces: Rows) -> None:
+def test_the_header_may_be_written_in_any_case(fer_votes: Path, few_faces: FaceChunk) -> None:
     before = read_votes(fer_votes)
     write_votes(fer_votes, before.votes, before.usage, "usage,image name,Neutral,HAPPINESS," + ",".join(HEADER[4:]))
     np.testing.assert_array_equal(read_votes(fer_votes).votes, before.votes)
@@ -223,7 +223,7 @@ def test_the_digest_is_of_the_faces_the_votes_and_the_rule_wherever_they_lie(fer
     first = faces_of()
     assert (first.digest, first.votes.shape if first.votes is not None else None) == (faces_of().digest, (63, 10))
     plain = {"_target_": "emotion.data.readers.fer2013.read_csv", "path": fer_votes.with_name("fer2013.csv")}
-    assert first.parts[0].digest == prepare(plain, "cache").digest
+    assert first.components[0].digest == prepare(plain, "cache").digest
     assert faces_of(agreement=0).digest != first.digest
     moved = fer_votes.rename(fer_votes.with_name("fer2013new.csv"))
     assert faces_of(votes=str(moved)).digest == first.digest
@@ -257,12 +257,12 @@ def test_a_run_on_fer2013s_labels_is_scored_against_the_votes(
     assert "taggers" not in capsys.readouterr().out
     ask = ("evaluate", f"checkpoint={RUN}", "data=ferplus", "accelerator=cpu")
     found = evaluate(compose(*ask))
-    assert (found["all"]["n"], found["clean"]["n"]) == (18, 18)
-    assert "cross_entropy" in found["clean"]["votes"]
+    assert (found["all"]["n"], found["deduplicated"]["n"]) == (18, 18)
+    assert "cross_entropy" in found["deduplicated"]["votes"]
     said = capsys.readouterr().out
     assert "against the taggers' votes" in said
     assert "is unknown" not in said  # which faces it was trained on is known: they are the same
-    assert evaluate(compose(*ask, "subset=train"))["clean"]["n"] == 0
+    assert evaluate(compose(*ask, "subset=train"))["deduplicated"]["n"] == 0
 
 
 def test_fer_plus_on_the_published_file(fer2013: Path, tmp_path: Path) -> None:

@@ -10,11 +10,12 @@ from PIL import Image
 from emotion.checkpoints.load import load_checkpoint
 from emotion.config.compose import compose
 from emotion.data.cache import prepare
-from emotion.data.faces import EMOTIONS, ORIGIN_BYTES, PRIVATE_TEST, PUBLIC_TEST, TRAINING, Faces, Rows
+from emotion.data.faces import EMOTIONS, ORIGIN_BYTES, PRIVATE_TEST, PUBLIC_TEST, TRAINING, FaceChunk, Faces
 from emotion.data.readers.path_list import read
 from emotion.errors import UserError
 from emotion.evaluate import evaluate
-from emotion.records import run_record
+from emotion.records.predictions import read_predictions
+from emotion.records.run_folder import find_finished
 from emotion.train import train
 from emotion.training.setup import make_data, resolve
 from tests.conftest import SMALL
@@ -37,7 +38,7 @@ def image(name: str, shade: int = 0) -> str:
 
 
 @pytest.fixture
-def lists(few_faces: Rows) -> list[str]:
+def lists(few_faces: FaceChunk) -> list[str]:
     """The drawn faces as files in data/images, listed in data/train.csv, val.csv and test.csv by name."""
     rows: list[list[tuple[object, object]]] = [[], [], []]
     for index, (pixels, label, usage, _) in enumerate(zip(*few_faces[:4], strict=True)):
@@ -48,7 +49,7 @@ def lists(few_faces: Rows) -> list[str]:
     return [write(f"data/{part}.csv", *some) for part, some in zip(LISTS, rows, strict=True)]
 
 
-def test_listed_faces_are_those_that_were_written(lists: list[str], few_faces: Rows) -> None:
+def test_listed_faces_are_those_that_were_written(lists: list[str], few_faces: FaceChunk) -> None:
     reading = read(*lists, size=48, channels=1)
     found = all_rows(reading)
     np.testing.assert_array_equal(found.images, few_faces.images)
@@ -229,9 +230,9 @@ def test_a_network_of_a_lists_classes_knows_them_by_name(fer_csv: Path, lists: l
     train(compose("train", *SMALL, *data, "trainer.max_epochs=1", "batch_size=4"), RUN)
     loaded = load_checkpoint(RUN)
     assert loaded.classifier.classes == tuple(loaded.data["labels"]) == tuple(sorted(EMOTIONS))
-    (run,) = run_record.find([str(RUN)])
+    (run,) = find_finished([str(RUN)])
     assert list(run.record["config"]["labels"]) == sorted(EMOTIONS)
-    assert len(run_record.read_predictions(run, "none").rows) == 21
+    assert len(read_predictions(run, "none").rows) == 21
     asked = ("evaluate", f"checkpoint={RUN}", "accelerator=cpu", "split=official")
     own, other = evaluate(compose(*asked)), evaluate(compose(*asked, "data=fer2013_csv"))
     assert other["all"] == own["all"]
@@ -251,5 +252,5 @@ def test_a_list_of_the_seven_names_takes_every_scheme(labels: str, lists: list[s
     settings = resolve(compose("train", "data=path_list", f"labels={labels}", "split=official"), Path("run"))
     data, source = make_data(settings)
     expected = tuple(sorted(EMOTIONS)) if labels == "source" else tuple(compose("train", f"labels={labels}").labels)
-    assert data.classes == expected == tuple(settings["labels"])
+    assert data.classes == expected == tuple(data.hparams["labels"])
     assert source["source"].endswith("data/train.csv")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from emotion.data.faces import EMOTIONS, USAGES
-from emotion.data.readers.synthetic import ALL_UNITS, UNITS, draw, read
+from emotion.data.readers.synthetic import ALL_UNITS, UNITS, read, render_faces
 from emotion.errors import UserError
 
 
@@ -42,7 +42,9 @@ def test_every_emotion_moves_its_own_units() -> None:
 def test_averages_of_two_emotions_differ_where_the_face_moves() -> None:
     """Surprise drops the jaw: its mean mouth is darker than a neutral one; brows and mouths carry the difference."""
     rng = np.random.default_rng(0)
-    surprise, neutral = (draw(np.full(400, EMOTIONS.index(e), np.uint8), rng).mean(0) for e in ("surprise", "neutral"))
+    surprise, neutral = (
+        render_faces(np.full(400, EMOTIONS.index(e), np.uint8), rng).mean(0) for e in ("surprise", "neutral")
+    )
     difference = np.abs(surprise - neutral)
     assert difference[32:42, 18:30].mean() > 3 * difference[:6].mean()
 

@@ -5,7 +5,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as reference
 
 from emotion.data.transforms.preprocess import Preprocess
-from emotion.data.transforms.tta import TTA, averaged, flip, logits, ten_crop
+from emotion.data.transforms.tta import TTA, flip, mean_probabilities, ten_crop, tta_logits
 from emotion.errors import UserError
 
 GREY = torch.randint(0, 256, (5, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -72,7 +72,7 @@ def test_views_average_probabilities(tta: str) -> None:
     faces = torch.rand(3, 1, 48, 48)
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48 * 48, 4))
     expected = sum(net(view).softmax(1) for view in TTA[tta](faces)) / len(TTA[tta](faces))
-    torch.testing.assert_close(averaged(logits(net, faces, tta)), expected)
+    torch.testing.assert_close(mean_probabilities(tta_logits(net, faces, tta)), expected)
 
 
 def test_zoom_is_resize_and_centre_crop() -> None:

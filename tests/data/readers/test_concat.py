@@ -12,16 +12,17 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from emotion import prepare
-from emotion.checkpoints.checkpoint_io import save
+from emotion.checkpoints.checkpoint_io import save_checkpoint
 from emotion.checkpoints.load import load_checkpoint, read_checkpoint
 from emotion.checkpoints.locate import BEST_CHECKPOINT
 from emotion.config.compose import compose
 from emotion.data.datamodule import EmotionDataModule
 from emotion.data.faces import EMOTIONS, MIXED, TRAINING, USAGES
-from emotion.data.splits import LEFT_OUT, official, random, stratified, swapped
+from emotion.data.splits import NO_CLASS, official, random, stratified, swapped_test
 from emotion.errors import UserError
 from emotion.evaluate import evaluate
-from emotion.records import run_record
+from emotion.records.recipe import group_by_recipe
+from emotion.records.run_folder import find_finished
 from emotion.train import train
 from emotion.training.setup import make_data, resolve
 from tests.conftest import options
@@ -62,7 +63,7 @@ def test_mixed_rows_train_and_are_in_nothing_else(split: str, small_config: Conf
     assert not np.isin(mixed, np.concatenate(data.split[1:])).any()
 
 
-@pytest.mark.parametrize("split", [official, swapped, stratified, random])
+@pytest.mark.parametrize("split", [official, swapped_test, stratified, random])
 def test_no_split_takes_a_mixed_row(split: Callable[..., tuple[np.ndarray, ...]]) -> None:
     usage = np.array([0, 1, 2, 4] * 30, np.uint8)
     drawn = {"fraction": 0.2, "seed": 0} if split in (stratified, random) else {}
@@ -95,7 +96,7 @@ def test_another_sources_images_take_the_main_ones_shape(fer_csv: Path, extra: s
     assert data.faces.origin[mixed][0].decode() == "mix.csv line 2: extra/0.png"
     names = [data.faces.classes[label] for label in data.faces.labels[mixed]]
     assert names == ["sad", "happy"] * 30
-    assert data.described()["mix"]["rows"] == {name: 3 if name in ("sad", "happy") else 0 for name in EMOTIONS}
+    assert data.description()["mix"]["rows"] == {name: 3 if name in ("sad", "happy") else 0 for name in EMOTIONS}
 
 
 def test_grey_faces_mixed_into_colour_are_colour(extra: str) -> None:
@@ -111,7 +112,7 @@ def test_a_class_that_only_the_second_source_has_is_refused_unless_it_is_left_ou
     with pytest.raises(UserError, match=r"synthetic faces has angry, .*mix.csv, which .* has only happy, sad\. "):
         module(*main, "labels=source", "split=random_20")
     data = module(*main, *TWO, "split=random_20")
-    assert set(data.labels[data.faces.usage == MIXED]) == {LEFT_OUT, 0, 1}
+    assert set(data.labels[data.faces.usage == MIXED]) == {NO_CLASS, 0, 1}
 
 
 @pytest.mark.parametrize("percent", ["-1", "101", "many", "null"])
@@ -152,7 +153,7 @@ def test_a_run_says_what_was_mixed_in_and_is_scored_and_resumed(small_config: Co
     assert record["split"] == {"train": 133, "val": 28, "test": 28}
     assert load_checkpoint(RUN).data["mix"] == 20
     found = evaluate(compose("evaluate", f"checkpoint={RUN}", "subset=train", "accelerator=cpu"))
-    assert (found["all"]["n"], found["clean"]["n"]) == (133, 0)
+    assert (found["all"]["n"], found["deduplicated"]["n"]) == (133, 0)
     found = evaluate(compose("evaluate", f"checkpoint={RUN}", "accelerator=cpu"))
     assert found["all"] == record["scores"]["test"]["none"]["all"]
     cfg.resume, cfg.trainer.max_epochs = str(RUN), 2
@@ -165,9 +166,9 @@ def test_runs_with_and_without_a_mix_are_of_two_recipes_on_one_test_set(small_co
     train(small_config(*short), Path("runs/alone"))
     for percent in (10, 20):
         train(small_config(*MIX, *short, f"data.mix.percent={percent}"), Path(f"runs/{percent}"))
-    found = run_record.find(["runs"])
+    found = find_finished(["runs"])
     assert len({run.record["data"]["digest"] for run in found}) == 1
-    assert len(run_record.seeds_of(found)) == 3
+    assert len(group_by_recipe(found)) == 3
 
 
 def test_overfit_takes_the_main_source_alone(small_config: Config) -> None:
@@ -178,9 +179,9 @@ def test_overfit_takes_the_main_source_alone(small_config: Config) -> None:
 
 def test_a_checkpoint_from_before_there_were_mixes_loads(small_config: Config) -> None:
     train(small_config("trainer.max_epochs=1"), RUN)
-    content = read_checkpoint(RUN / BEST_CHECKPOINT)
+    content = read_checkpoint(RUN / BEST_CHECKPOINT).entries()
     del content["datamodule_hyper_parameters"]["mix"]
-    save(content, RUN / BEST_CHECKPOINT)
+    save_checkpoint(content, RUN / BEST_CHECKPOINT)
     (RUN / "record.json").unlink()  # which lists the other file's digest
     assert evaluate(compose("evaluate", f"checkpoint={RUN}", "accelerator=cpu"))["all"]["n"] == 48
 
