@@ -1,4 +1,4 @@
-"""Train, judge, explain and use facial-expression classifiers: `emotion.load().predict("photo.jpg")`."""
+"""Train, evaluate, explain and use facial-expression classifiers: `emotion.load().predict("photo.jpg")`."""
 
 from typing import TYPE_CHECKING
 
@@ -10,31 +10,28 @@ if TYPE_CHECKING:
 
 __all__ = ["load"]
 
-DEFAULT = "fast_cnn"
-"""The best of the weights that come with the package."""
-
 
 def load(
-    checkpoint: "str | Path | Sequence[object]" = DEFAULT,
+    checkpoint: "str | Path | Sequence[object]" = "fast_cnn",
     detector: str = "haar",
     tta: str = "none",
     accelerator: str = "auto",
 ) -> "Predictor":
-    """A trained classifier, ready to look at pictures: `emotion.load("RUN").predict(images)`.
+    """Load a trained classifier and a face detector: `emotion.load("RUN").predict(images)`.
 
     Args:
-        checkpoint: weights that come with the package, by name; a run folder, a .ckpt, .safetensors or .onnx file, or
-            hub:owner/name; several as a list are asked as one.
-        detector: haar, none (the pictures are faces already), or the file of YuNet's model.
-        tta: test-time views: none, flip or ten_crop.
+        checkpoint: Name of weights that come with the package; a run folder; a .ckpt, .safetensors or .onnx file;
+            hub:owner/name; or a list of these as an ensemble.
+        detector: haar, none (images are cropped faces), or the file of YuNet's model.
+        tta: Test-time augmentation: none, flip or ten_crop.
         accelerator: auto, cpu or gpu.
 
     Raises:
-        emotion.errors.UserError: one of them is missing or wrong.
+        emotion.errors.UserError: An argument is invalid, or a file is missing.
     """
-    from emotion.inference.backends import judge_of
-    from emotion.inference.detectors import Haar, Whole, YuNet
+    from emotion.inference.backends import load_backend
+    from emotion.inference.detectors import FullImage, Haar, YuNet
     from emotion.inference.predictor import Predictor
 
-    finds = Haar() if detector == "haar" else Whole() if detector == "none" else YuNet(detector)
-    return Predictor(judge_of(checkpoint, tta, accelerator), finds)
+    face_detector = Haar() if detector == "haar" else FullImage() if detector == "none" else YuNet(detector)
+    return Predictor(load_backend(checkpoint, tta, accelerator), face_detector)

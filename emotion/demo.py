@@ -1,98 +1,115 @@
-"""A web page that looks at pictures and the camera: python -m emotion.demo [checkpoint=RUN] [port=8000]."""
+"""Serve a web page that classifies faces in images and the camera: python -m emotion.demo [checkpoint=RUN]."""
 
 import errno
+import math
 import socket
 import sys
 import webbrowser
+from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from emotion.cli import verb
-from emotion.config.compose import is_whole
+from emotion.config.compose import is_int_at_least
+from emotion.config.typed import typed
 from emotion.errors import UserError
+from emotion.serving.limits import Limits
 
-Settings = dict[str, Any]
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """The settings of conf/demo.yaml."""
+
+    data_dir: str
+    cache_dir: str
+    detector: dict[str, Any]
+    checkpoint: Any
+    tta: str
+    accelerator: str
+    host: str
+    port: int
+    allowed_hosts: list[str]
+    open_browser: bool
+    limits: Limits
 
 
 def demo(cfg: DictConfig) -> None:
-    """Serve the page until a signal comes.
+    """Serve the page until a signal arrives.
 
     Raises:
-        UserError: a setting or the checkpoint is wrong, the port is taken, or starlette and uvicorn are not there.
+        UserError: A setting or the checkpoint is invalid, the port is in use, or starlette or uvicorn is not installed.
     """
-    settings: Settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    _check(settings)
+    config = typed(cfg, DemoConfig)
+    _check(config)
     try:
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
-        raise UserError(f"{error.name} is not installed; the page needs it: pip install 'emotion[demo]'.") from error
-    from emotion.inference.backends import judge_of
+        raise UserError(f"{error.name} is not installed; the demo needs it: pip install 'emotion[demo]'.") from error
+    from emotion.inference.backends import load_backend
 
-    host, limits = settings["host"], settings["limits"]
-    with listening(host, settings["port"]) as listener:
+    with listen(config.host, config.port) as listener:
         address, port = listener.getsockname()[:2]
-        judge = judge_of(settings["checkpoint"], settings["tta"], settings["accelerator"])
-        from emotion.config.instantiate import build  # with the rest, which takes seconds, once the checkpoint is there
+        backend = load_backend(config.checkpoint, config.tta, config.accelerator)
+        from emotion.config.instantiate import instantiate  # slow imports, after the checkpoint was found
         from emotion.inference.predictor import Predictor
         from emotion.serving.guard import is_loopback
-        from emotion.serving.server import server
-        from emotion.serving.session import Looker
+        from emotion.serving.server import create_server
+        from emotion.serving.session import Session
 
-        looker = Looker(Predictor(judge, build(settings["detector"])), limits["megapixels"])
+        session = Session(Predictor(backend, instantiate(config.detector)), config.limits.megapixels)
         local = is_loopback(address)
-        serving = server(looker, host, settings["hosts"], limits, local)
-        url = f"http://{_reachable(host)}:{port}/"
-        print(f"{judge.name} looks at pictures at {url} (Ctrl-C stops it)", flush=True)
+        server = create_server(session, config.host, config.allowed_hosts, config.limits, local)
+        url = f"http://{_url_host(config.host)}:{port}/"
+        print(f"{backend.name} runs at {url} (Ctrl-C stops it)", flush=True)
         if not local:
-            everybody = f"warning: host={host}: everybody who reaches this machine over the network can use the page."
-            print(everybody, "Browsers open the camera only on this machine itself, or over https.", file=sys.stderr)
-        if settings["open_browser"]:
+            print(
+                f"warning: host={config.host}: everyone on the network can use the page. Browsers open the camera only "
+                f"on this machine, or over https.",
+                file=sys.stderr,
+            )
+        if config.open_browser:
             webbrowser.open(url)
-        serving.run([listener])
+        server.run([listener])
 
 
-def listening(host: str, port: int) -> socket.socket:
-    """A socket that listens there.
+def listen(host: str, port: int) -> socket.socket:
+    """Open a listening socket.
 
     Raises:
-        UserError: the port is taken or not ours to take, or the host is no address of this machine.
+        UserError: The port is in use or not permitted, or the host is not an address of this machine.
     """
     try:
-        family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(place[:2], family=family, backlog=128)
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(address[:2], family=family, backlog=128)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise UserError(f"port={port} is in use; give another, or port=0 for any free one.") from error
+            raise UserError(f"port={port} is in use; choose another, or port=0 for a free one.") from error
         if error.errno == errno.EACCES:
-            raise UserError(f"port={port} may not be taken by this user; give one from 1024 on.") from error
+            raise UserError(f"port={port} is not permitted for this user; choose one of at least 1024.") from error
         expected = "expected 127.0.0.1, 0.0.0.0 or another address of this machine"
-        raise UserError(f"host={host} cannot be listened at ({error.strerror}); {expected}.") from error
+        raise UserError(f"host={host} cannot be used ({error.strerror}); {expected}.") from error
 
 
-def _reachable(host: str) -> str:
-    """As the address bar of a browser on this machine takes it."""
-    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"[{here}]" if ":" in here else here
+def _url_host(host: str) -> str:
+    """Return the host as a browser on this machine opens it."""
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{reachable}]" if ":" in reachable else reachable
 
 
-def _check(settings: Settings) -> None:
-    if not is_whole(settings["port"], 0) or settings["port"] > 65535:
-        raise UserError(f"port={settings['port']}: expected a whole number up to 65535; 0 is any free port.")
-    if not isinstance(settings["host"], str) or not settings["host"]:
-        raise UserError(f"host={settings['host']}: expected an address of this machine, such as 127.0.0.1.")
-    hosts, limits = settings["hosts"], settings["limits"]
-    if not isinstance(hosts, list) or not all(isinstance(name, str) for name in hosts):
-        raise UserError(f"hosts={hosts}: expected names, such as [demo.example.org].")
-    for name in ("waiting", "connections"):
-        if not is_whole(limits[name], 1):
-            raise UserError(f"limits.{name}={limits[name]}: expected a whole number of 1 or more.")
-    for name in ("megabytes", "megapixels", "per_second", "seconds"):
-        anything = name == "per_second" and limits[name] is None
-        number = isinstance(limits[name], int | float) and not isinstance(limits[name], bool)
-        if not anything and not (number and 0 < limits[name] < float("inf")):
-            raise UserError(f"limits.{name}={limits[name]}: expected a number above 0.")
+def _check(config: DemoConfig) -> None:
+    if not 0 <= config.port <= 65535:
+        raise UserError(f"port={config.port}: expected an integer up to 65535; 0 chooses a free port.")
+    if not config.host:
+        raise UserError(f"host={config.host}: expected an address of this machine, such as 127.0.0.1.")
+    for name in ("max_queue", "connections"):
+        if not is_int_at_least(value := getattr(config.limits, name), 1):
+            raise UserError(f"limits.{name}={value}: expected an integer of at least 1.")
+    for name in ("megabytes", "megapixels", "rate_limit", "timeout"):
+        value = getattr(config.limits, name)
+        if not (value is None and name == "rate_limit") and not (value > 0 and math.isfinite(value)):
+            raise UserError(f"limits.{name}={value:g}: expected a number above 0.")
 
 
 @verb("demo")

@@ -1,135 +1,162 @@
-"""Find the faces in pictures, videos or a camera's view and what they show: python -m emotion.predict source=FILE."""
+"""Find faces in images, videos or a camera and classify their expressions: python -m emotion.predict source=FILE."""
 
 import math
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from emotion.cli import bare_arguments_are, verb
-from emotion.config.compose import listed
+from emotion.cli import command_line, join_bare_arguments, set_command_line, verb
+from emotion.config.compose import as_list, is_int_at_least
+from emotion.config.typed import typed
 from emotion.errors import UserError
-from emotion.reporting.text import near
+from emotion.reporting.text import relative_path
 
 if TYPE_CHECKING:
-    from emotion.inference.frames import Frame, Reel
-    from emotion.inference.inputs import File
+    from emotion.inference.frames import Frame, VideoStream
+    from emotion.inference.inputs import SourceFile
 
-STANDARD = "-"  # input as source=-, output as output=-
+STANDARD_STREAM = "-"  # as source or output
 NO_FACE = (
-    "No face was found. Smaller ones are with detector.smallest=0.02, doubtful ones with detector.neighbours=2, turned "
-    "ones with detector=yunet; for faces cropped already give detector=none."
+    "No face was found. detector.min_face=0.02 finds smaller faces, detector.min_neighbors=2 less certain ones, "
+    "detector=yunet turned ones; for cropped faces use detector=none."
 )
-Settings = dict[str, Any]
 
 
-class Predicted(NamedTuple):
-    """What came of it: pictures and videos judged, faces in them (over time in videos), files written."""
+@dataclass(frozen=True)
+class PredictConfig:
+    """The settings of conf/predict.yaml."""
+
+    data_dir: str
+    cache_dir: str
+    detector: dict[str, Any]
+    source: Any
+    checkpoint: Any
+    tta: str
+    frame_stride: int
+    max_seconds: float | None
+    smoothing: float
+    fps: float
+    format: str
+    annotate: bool
+    accelerator: str
+    output: str | None
+
+
+class PredictionSummary(NamedTuple):
+    """Numbers of images and videos and of faces in them, and the files written; a face counts once per video."""
 
     sources: int
     faces: int
     written: list[Path]
 
 
-def predict(cfg: DictConfig, folder: Path | None) -> Predicted:
-    """Judge every face of the source; lines, pictures and videos go to `folder`, lines alone to standard output.
+def predict(cfg: DictConfig, folder: Path | None) -> PredictionSummary:
+    """Classify every face of the source, and write results to `folder`, or rows to standard output if it is None.
 
     Raises:
-        UserError: something given is missing or wrong; of several files, once all the others are judged.
+        UserError: A setting is invalid, or a file cannot be read; if one of several, after the others are processed.
     """
+    config = typed(cfg, PredictConfig)
+    _check(config)
+
     from rich.console import Console
 
-    from emotion.config.instantiate import build
-    from emotion.inference.backends import judge_of
-    from emotion.inference.frames import Reel
+    from emotion.config.instantiate import instantiate
+    from emotion.inference.backends import load_backend
+    from emotion.inference.frames import VideoStream
     from emotion.inference.outputs import Outputs
-    from emotion.inference.pipeline import Judging
+    from emotion.inference.pipeline import Pipeline
     from emotion.inference.predictor import Predictor
-    from emotion.reporting.text import console
+    from emotion.reporting.text import console as new_console
 
-    settings: Settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    _check(settings)
-    source = _source(settings, folder)
-    judge = judge_of(settings["checkpoint"], settings["tta"], settings["accelerator"])
-    predictor = Predictor(judge, build(settings["detector"]))
-    warnings, words = Console(stderr=True), console()
-    words.quiet = folder is None
-    about = f"{judge.name} ({', '.join(listed(settings['checkpoint']))}): {', '.join(judge.classes)}"
-    (warnings if folder is None else words).print(about, markup=False, highlight=False, soft_wrap=True)
-    over_time = settings["smoothing"], settings["seconds"]
-    outputs = Outputs(folder, settings["format"], settings["annotate"], judge.classes)
-    judging = Judging(predictor, outputs, words, warnings)
+    source = _open_source(config, folder)
+    backend = load_backend(config.checkpoint, config.tta, config.accelerator)
+    predictor = Predictor(backend, instantiate(config.detector))
+    warnings, console = Console(stderr=True), new_console()
+    console.quiet = folder is None
+
+    def report(text: str, to: Console = console) -> None:
+        to.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    network = f"{backend.name} ({', '.join(as_list(config.checkpoint))}): {', '.join(backend.classes)}"
+    report(network, warnings if folder is None else console)
+    outputs = Outputs(folder, config.format, config.annotate, backend.classes)
+    pipeline = Pipeline(predictor, outputs, console, warnings)
     try:
         with outputs:
             if isinstance(source, list):
-                judging.files(source, settings["every"], *over_time)
-            elif isinstance(source, Reel):
-                judging.moving(source, *over_time)
+                pipeline.process_files(source, config.frame_stride, config.smoothing, config.max_seconds)
+            elif isinstance(source, VideoStream):
+                pipeline.process_video(source, config.smoothing, config.max_seconds)
             else:
-                judging.stills([source])
+                pipeline.process_images([source])
     finally:
         for path in outputs.written:
-            words.print(f"wrote {near(path)}", markup=False, highlight=False, soft_wrap=True)
-    if not judging.faces and judging.sources:
-        warnings.print(NO_FACE, markup=False, highlight=False, soft_wrap=True)
-    if judging.unreadable:
-        every = judging.sources + judging.unreadable
-        raise UserError(f"{judging.unreadable} of {every} files cannot be read; the others are judged.")
-    return Predicted(judging.sources, judging.faces, outputs.written)
+            report(f"wrote {relative_path(path)}")
+    if pipeline.num_sources and not pipeline.num_faces:
+        report(NO_FACE, warnings)
+    if pipeline.num_unreadable:
+        total = pipeline.num_sources + pipeline.num_unreadable
+        raise UserError(f"{pipeline.num_unreadable} of {total} files cannot be read; the others were processed.")
+    return PredictionSummary(pipeline.num_sources, pipeline.num_faces, outputs.written)
 
 
-def _source(settings: Settings, folder: Path | None) -> "list[File] | Frame | Reel":
-    """The files that are named; or what comes from standard input or a camera, its first picture read already."""
-    from emotion.inference import inputs, stdin, video
+def _open_source(config: PredictConfig, folder: Path | None) -> "list[SourceFile] | Frame | VideoStream":
+    """Return files, or an opened camera or standard input, whose first image is already read."""
+    from emotion.inference.inputs import EXPECTED, find_files
+    from emotion.inference.stdin import read_stdin
+    from emotion.inference.video import open_camera
 
-    named = settings["source"]
-    if isinstance(named, list) and len(named) == 1:
-        named = named[0]
-    if named == STANDARD:
+    source = config.source
+    if isinstance(source, list) and len(source) == 1:
+        source = source[0]
+    if source == STANDARD_STREAM:
         if sys.stdin.isatty():
-            raise UserError("source=- reads standard input, which is the keyboard; expected a pipe or a file: < FILE.")
-        stream = open(sys.stdin.fileno(), "rb", closefd=False)
-        return stdin.piped(stream, settings["fps"], settings["every"])
-    if str(named).isdecimal() and not Path(str(named)).exists():
-        return video.camera(int(named), settings["every"])
-    if not isinstance(named, str | list) or not named:
-        raise UserError(f"source={named}: expected {inputs.EXPECTED}.")
-    return inputs.files(listed(named), folder)
+            raise UserError("source=- reads standard input, which is a terminal; expected a pipe or a file: < FILE.")
+        return read_stdin(open(sys.stdin.fileno(), "rb", closefd=False), config.fps, config.frame_stride)
+    if str(source).isdecimal() and not Path(str(source)).exists():
+        return open_camera(int(source), config.frame_stride)
+    if not isinstance(source, str | list) or not source:
+        raise UserError(f"source={source}: expected {EXPECTED}.")
+    return find_files(as_list(source), folder)
 
 
-def _check(settings: Settings) -> None:
-    from emotion.inference.outputs import KINDS
-
-    for name, choices in (("format", KINDS), ("accelerator", ("auto", "cpu", "gpu")), ("annotate", (True, False))):
-        if settings[name] not in choices:
-            raise UserError(f"{name}={settings[name]}: expected {', '.join(map(str, choices)).lower()}.")
-    if settings["accelerator"] == "gpu":
+def _check(config: PredictConfig) -> None:
+    for name, choices in (("format", ("jsonl", "csv")), ("accelerator", ("auto", "cpu", "gpu"))):
+        if (value := getattr(config, name)) not in choices:
+            raise UserError(f"{name}={value}: expected {', '.join(choices)}.")
+    if config.accelerator == "gpu":
         import torch
 
         if not torch.cuda.is_available():
-            raise UserError("accelerator=gpu: there is none; expected auto or cpu.")
-    if not isinstance(settings["every"], int) or settings["every"] < 1:
-        raise UserError(f"every={settings['every']}: expected a whole number of 1 or more.")
-    for name, kind in (("smoothing", "0 or more"), ("seconds", "more than 0, or null"), ("fps", "more than 0")):
-        value = settings[name]
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not (number and (value > 0 or (name == "smoothing" and value == 0))) and (name, value) != ("seconds", None):
-            raise UserError(f"{name}={value}: expected a number of {kind}.")
-    if settings["output"] and Path(str(settings["output"])).is_file():
-        raise UserError(f"output={settings['output']} is a file; expected a folder, or - for standard output.")
+            raise UserError("accelerator=gpu: no GPU was found; expected auto or cpu.")
+    if not is_int_at_least(config.frame_stride, 1):
+        raise UserError(f"frame_stride={config.frame_stride}: expected an integer of at least 1.")
+    if not (math.isfinite(config.smoothing) and config.smoothing >= 0):
+        raise UserError(f"smoothing={config.smoothing:g}: expected a number of at least 0.")
+    for name in ("max_seconds", "fps"):
+        value = getattr(config, name)
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise UserError(
+                f"{name}={value:g}: expected a number above 0{', or null' if name == 'max_seconds' else ''}."
+            )
+    if config.output and Path(config.output).is_file():
+        raise UserError(f"output={config.output} is a file; expected a folder, or - for standard output.")
 
 
 @verb("predict")
 def main(cfg: DictConfig) -> None:
     """Predict and report."""
-    own = near(Path(HydraConfig.get().runtime.output_dir))
-    predict(cfg, None if cfg.output == STANDARD else Path(str(cfg.output)) if cfg.output else own)
+    folder = Path(str(cfg.output)) if cfg.output else relative_path(Path(HydraConfig.get().runtime.output_dir))
+    predict(cfg, None if cfg.output == STANDARD_STREAM else folder)
 
 
 if __name__ == "__main__":
-    bare_arguments_are("source")
-    if f"output={STANDARD}" in sys.argv:
-        sys.argv.append("hydra.run.dir=.")  # nothing is written, no folder either
+    join_bare_arguments("source")
+    if f"output={STANDARD_STREAM}" in command_line():
+        set_command_line([*command_line(), "hydra.run.dir=."])  # no output folder
     main()

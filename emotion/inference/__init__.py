@@ -1,1 +1,1 @@
-"""From a picture to faces and their emotions: the one path that predict, the demo and `emotion.load` share."""
+"""From images and videos to faces and their expressions; shared by predict, the demo and `emotion.load`."""

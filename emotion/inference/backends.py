@@ -1,4 +1,4 @@
-"""What takes faces for emotions: trained classifiers in torch, or a file of ONNX."""
+"""Backends: faces to probabilities, with PyTorch or ONNX Runtime."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +9,18 @@ from numpy.typing import NDArray
 
 from emotion.errors import UserError
 
-ONNX = ".onnx"
+ONNX_SUFFIX = ".onnx"
 
 
-class Judge(Protocol):
-    """Attributes: name, for people; classes, in the order of the probabilities; side and channels of its faces."""
+class Backend(Protocol):
+    """A trained classifier.
+
+    Attributes:
+        name: Name of the network, for display.
+        classes: Class names in the order of the probabilities.
+        side: Side of its faces in pixels.
+        channels: 1 for grey faces, 3 for RGB.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -21,24 +28,29 @@ class Judge(Protocol):
     channels: int
 
     def probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Faces (B, side, side), or (B, side, side, 3) of three channels, to probabilities (B, K)."""
+        """Classify faces (B, side, side), or (B, side, side, 3) if RGB; returns probabilities (B, K)."""
 
 
-def judge_of(checkpoint: str | Path | Sequence[object], tta: str = "none", accelerator: str = "auto") -> Judge:
-    """The judge that `checkpoint` names, one or several; what is not in ONNX is loaded with torch.
+def load_backend(checkpoint: str | Path | Sequence[object], tta: str = "none", accelerator: str = "auto") -> Backend:
+    """Load a classifier: an .onnx file with ONNX Runtime, without importing torch; any other checkpoint with PyTorch.
+
+    Args:
+        checkpoint: A checkpoint, or a list of checkpoints for an ensemble.
+        tta: Test-time augmentation: none, flip or ten_crop.
+        accelerator: auto, cpu or gpu; ignored for ONNX.
 
     Raises:
-        UserError: it is not there or none of ours, or cannot be asked as wished.
+        UserError: A checkpoint is missing or invalid, or `tta` does not fit it.
     """
-    if isinstance(checkpoint, str | Path) and str(checkpoint).endswith(ONNX):
-        from emotion.inference.onnx_backend import OnnxJudge
+    if isinstance(checkpoint, str | Path) and str(checkpoint).endswith(ONNX_SUFFIX):
+        from emotion.inference.onnx_backend import OnnxBackend
 
-        return OnnxJudge(Path(checkpoint), tta)
-    if not isinstance(checkpoint, str | Path) and any(str(one).endswith(ONNX) for one in checkpoint):
-        raise UserError(f"checkpoint={checkpoint}: ONNX files are asked alone; give one, or checkpoints that are not.")
+        return OnnxBackend(Path(checkpoint), tta)
+    if not isinstance(checkpoint, str | Path) and any(str(member).endswith(ONNX_SUFFIX) for member in checkpoint):
+        raise UserError(f"checkpoint={checkpoint}: an ensemble cannot contain .onnx files; expected a single one.")
     from emotion.checkpoints.locate import locate_all
 
-    locate_all(checkpoint)
-    from emotion.inference.torch_backend import TorchJudge
+    locate_all(checkpoint)  # before torch is imported: a missing checkpoint is reported at once
+    from emotion.inference.torch_backend import TorchBackend
 
-    return TorchJudge(checkpoint, tta, accelerator)
+    return TorchBackend(checkpoint, tta, accelerator)

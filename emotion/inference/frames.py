@@ -1,104 +1,104 @@
-"""Pictures one after another: what a reader hands out, and how few of them are held at once."""
+"""Frames of images and videos, and the faces in them; few frames are in memory at once."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from emotion.inference.images import Picture
+from emotion.inference.images import RGBImage
 from emotion.inference.predictor import Face, Predictor
 from emotion.inference.tracking import Tracker
 
-MOST, MOST_BYTES = 16, 16 << 20  # frames that are looked at together, and their pixels: more is no faster
+BATCH_SIZE, BATCH_BYTES = 16, 16 << 20  # limits of frames processed together; larger batches are not faster
 
 
 class Frame(NamedTuple):
-    """A picture and what it is.
+    """An image, or one frame of a video.
 
     Attributes:
-        source: for people and tables: a path, "camera 0", "standard input".
-        kept: what its own results are called, relative to their folder.
-        picture: (H, W, 3).
-        number: from 0 on; None where it is no part of a video.
-        time: in seconds; None likewise.
-        factor: how many pixels of the source are one of `picture` across.
+        source: Name for messages and tables: a path, "camera 0", "standard input".
+        output_name: Path of its results, relative to their folder.
+        image: (H, W, 3).
+        number: Position in the video from 0 on; None for images.
+        time: Seconds from the start of the video; None for images.
+        scale: Pixels of the source per pixel of `image`.
     """
 
     source: str
-    kept: Path
-    picture: Picture
+    output_name: Path
+    image: RGBImage
     number: int | None = None
     time: float | None = None
-    factor: float = 1.0
+    scale: float = 1.0
 
 
 @dataclass
-class Reel:
-    """A video, of whatever origin.
+class VideoStream:
+    """A video file, a camera or a stream.
 
     Attributes:
-        source: as in `Frame`.
-        kept: as in `Frame`.
-        frames: can be gone through once, as they are needed.
-        rate: frames a second that are handed out.
-        length: frames that it says it has, whether handed out or not; None where it does not say.
-        live: whether a frame that is held back comes late.
-        read: frames so far, whether handed out or not.
-        damaged: frames so far that could not be read.
+        source: As in `Frame`.
+        output_name: As in `Frame`.
+        frames: Iterates once over the frames, which are read as they are needed.
+        fps: Frames per second of `frames`.
+        num_frames: Frames that the file announces, including skipped ones; None if unknown.
+        live: Whether frames arrive in real time, so that batching would delay them.
+        num_read: Frames read so far, including skipped ones.
+        num_damaged: Frames so far that could not be decoded.
     """
 
     source: str
-    kept: Path
+    output_name: Path
     frames: Iterator[Frame]
-    rate: float
-    length: int | None = None
+    fps: float
+    num_frames: int | None = None
     live: bool = False
-    read: int = 0
-    damaged: int = 0
+    num_read: int = 0
+    num_damaged: int = 0
 
-    def until(self, seconds: float | None) -> Iterator[Frame]:
-        """Its frames, or those of its first `seconds`."""
+    def until(self, max_seconds: float | None) -> Iterator[Frame]:
+        """Yield the frames, or those of the first `max_seconds`."""
         for frame in self.frames:
-            if seconds is not None and frame.time is not None and frame.time >= seconds:
-                self.length = None  # whatever it has besides, nobody asked for it
+            if max_seconds is not None and frame.time is not None and frame.time >= max_seconds:
+                self.num_frames = None  # the rest is not missing
                 return
             yield frame
 
 
-class Seen(NamedTuple):
-    """A frame and the faces in it, each with its number: over time in a video, of this picture elsewhere."""
+class FrameResult(NamedTuple):
+    """A frame, its faces, and the number of each face: its track in a video, its rank in an image."""
 
     frame: Frame
     faces: list[Face]
-    numbers: list[int]
+    face_ids: list[int]
 
 
-def seen(frames: Iterable[Frame], predictor: Predictor, tracker: Tracker | None, most: int = MOST) -> Iterator[Seen]:
-    """What is in the frames, `most` of them looked at together; a tracker follows the faces from one to the next."""
-    for some in together(frames, most):
-        for frame, faces in zip(some, predictor.faces_of([frame.picture for frame in some]), strict=True):
+def process_frames(
+    frames: Iterable[Frame], predictor: Predictor, tracker: Tracker | None, batch_size: int = BATCH_SIZE
+) -> Iterator[FrameResult]:
+    """Find and classify the faces of frames, `batch_size` at a time; a tracker numbers and smooths those of videos."""
+    for batch in batch_frames(frames, batch_size):
+        for frame, faces in zip(batch, predictor.find_faces([frame.image for frame in batch]), strict=True):
             if tracker is None or frame.time is None:
-                yield Seen(frame, faces, list(range(1, len(faces) + 1)))
+                yield FrameResult(frame, faces, list(range(1, len(faces) + 1)))
             else:
-                yield _followed(frame, faces, tracker, frame.time)
-        some.clear()  # before the next few are read
+                tracks = tracker.update(frame.time, faces)
+                smoothed = [replace(face, probs=track.probs) for face, track in zip(faces, tracks, strict=True)]
+                yield FrameResult(frame, smoothed, [track.number for track in tracks])
+        batch.clear()  # frees the frames before the next ones are read
 
 
-def _followed(frame: Frame, faces: list[Face], tracker: Tracker, time: float) -> Seen:
-    tracks = tracker.update(time, faces)
-    smooth = [replace(face, shares=track.shares) for face, track in zip(faces, tracks, strict=True)]
-    return Seen(frame, smooth, [track.number for track in tracks])
-
-
-def together(frames: Iterable[Frame], most: int = MOST, most_bytes: int = MOST_BYTES) -> Iterator[list[Frame]]:
-    """The same a few at a time, fewer of large ones; none is asked for before the last few are done with."""
-    some: list[Frame] = []
-    size = 0
+def batch_frames(
+    frames: Iterable[Frame], batch_size: int = BATCH_SIZE, max_bytes: int = BATCH_BYTES
+) -> Iterator[list[Frame]]:
+    """Group frames by number and size; reads no frame before the previous batch is processed."""
+    batch: list[Frame] = []
+    num_bytes = 0
     for frame in frames:
-        some.append(frame)
-        size += frame.picture.nbytes
-        if len(some) >= most or size + frame.picture.nbytes > most_bytes:
-            yield some
-            some, size = [], 0
-    if some:
-        yield some
+        batch.append(frame)
+        num_bytes += frame.image.nbytes
+        if len(batch) >= batch_size or num_bytes + frame.image.nbytes > max_bytes:
+            yield batch
+            batch, num_bytes = [], 0
+    if batch:
+        yield batch

@@ -1,4 +1,4 @@
-"""What `source=` names in files: pictures and videos, alone, in folders, or by a pattern."""
+"""Find the files that `source=` names: images and videos, alone, in folders, or matched by a pattern."""
 
 import glob
 import os
@@ -9,76 +9,70 @@ from typing import NamedTuple
 from emotion.data.readers.images import SUFFIXES
 from emotion.errors import UserError
 
-VIDEOS = {
+VIDEO_SUFFIXES = {
     ".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts",
     ".webm", ".wmv",
 }  # fmt: skip
-EXPECTED = "a picture, a video, a folder, a pattern ('photos/*.jpg'), a camera's number (0), or - for standard input"
+EXPECTED = "an image, a video, a folder, a pattern ('photos/*.jpg'), a camera's number (0), or - for standard input"
+EXPECTED_FILES = f"images ({', '.join(sorted(SUFFIXES))}) or videos ({', '.join(sorted(VIDEO_SUFFIXES))})"
 
 
-class File(NamedTuple):
-    """A file to judge.
+class SourceFile(NamedTuple):
+    """A file to process.
 
     Attributes:
-        path: as it was named.
-        kept: what its own results are called, relative to their folder; no two files share it.
+        path: The path as it was given.
+        output_name: Unique path of its results, relative to their folder.
     """
 
     path: Path
-    kept: Path
+    output_name: Path
 
     @property
-    def video(self) -> bool:
-        """By its name; a file of no known name is taken for a picture."""
-        return self.path.suffix.lower() in VIDEOS
+    def is_video(self) -> bool:
+        """Whether the suffix is a video's; files of unknown suffix are read as images."""
+        return self.path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def files(named: Sequence[str], besides: Path | None = None) -> list[File]:
-    """The pictures and videos that names stand for; folders with all that is below, in the order of their names.
+def find_files(names: Sequence[str], exclude: Path | None = None) -> list[SourceFile]:
+    """Return the images and videos that names stand for, each once.
 
     Args:
-        named: files, folders and patterns; a file is taken whatever it is called.
-        besides: a folder that is no source, such as the one that the results go to.
+        names: Files of any suffix, folders (searched recursively) and patterns.
+        exclude: A folder whose files are left out of folders and patterns, such as the output folder.
 
     Raises:
-        UserError: a name stands for nothing.
+        UserError: A name stands for no file.
     """
-    own = besides.resolve() if besides else None
-    paths = [path for name in named for path in _stands_for(name, own)]
+    exclude = exclude.resolve() if exclude else None
+    paths = [path for name in names for path in _resolve(name, exclude)]
     unique = list({os.path.abspath(path): path for path in paths}.items())
     root = os.path.commonpath([os.path.dirname(absolute) for absolute, _ in unique])
-    return [File(path, Path(os.path.relpath(absolute, root))) for absolute, path in unique]
+    return [SourceFile(path, Path(os.path.relpath(absolute, root))) for absolute, path in unique]
 
 
-def _stands_for(name: str, besides: Path | None) -> list[Path]:
+def _resolve(name: str, exclude: Path | None) -> list[Path]:
     path = Path(name).expanduser()
     if path.is_file():
         return [path]
     if path.is_dir():
-        shown = (found for found in path.rglob("*") if not _hidden(found.relative_to(path)))
-        found = sorted(_known(shown, besides))
-        if not found:
-            raise UserError(f"{name} holds nothing to judge; expected {_kinds()}.")
-        return found
-    if glob.has_magic(name):
-        found = sorted(_known(map(Path, glob.iglob(str(path), recursive=True)), besides))
-        if not found:
-            raise UserError(f"{name} fits nothing to judge; expected {_kinds()}.")
-        return found
-    raise UserError(f"{name} is not there; expected {EXPECTED}.")
+        visible = (file for file in path.rglob("*") if not _is_hidden(file.relative_to(path)))
+        files, problem = sorted(_supported(visible, exclude)), "contains"
+    elif glob.has_magic(name):
+        files, problem = sorted(_supported(map(Path, glob.iglob(str(path), recursive=True)), exclude)), "matches"
+    else:
+        raise UserError(f"{name} does not exist; expected {EXPECTED}.")
+    if not files:
+        raise UserError(f"{name} {problem} no image or video; expected {EXPECTED_FILES}.")
+    return files
 
 
-def _hidden(path: Path) -> bool:
+def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _known(paths: Iterable[Path], besides: Path | None) -> Iterator[Path]:
-    """Pictures and videos by their names, those in the folder `besides` left out."""
+def _supported(paths: Iterable[Path], exclude: Path | None) -> Iterator[Path]:
     for path in paths:
-        if path.suffix.lower() in SUFFIXES | VIDEOS and path.is_file():
-            if besides is None or not path.resolve().is_relative_to(besides):
+        if path.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES and path.is_file():
+            if exclude is None or not path.resolve().is_relative_to(exclude):
                 yield path
-
-
-def _kinds() -> str:
-    return f"pictures ({', '.join(sorted(SUFFIXES))}) or videos ({', '.join(sorted(VIDEOS))})"

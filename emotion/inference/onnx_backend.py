@@ -1,9 +1,8 @@
-"""A file of ONNX as a judge; torch is not needed."""
+"""The ONNX Runtime backend; it does not import torch."""
 
 import importlib
 import mmap
 import re
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,126 +11,138 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion.errors import UserError
-from emotion.io.bounded import parsed
-from emotion.io.digests import check_onnx
+from emotion.io.bounded import parse_json
 
 FORMAT = "emotion onnx 1"
-EXPECTED = "expected one that python -m emotion.export wrote"
 METADATA = "emotion"
-"""The file's property that holds JSON: format, name, classes, side, channels, views, temperature, record."""
+"""Metadata property that holds JSON: format, name, classes, side, channels, tta, temperature, record."""
 
 FACES, PROBABILITIES, MAP = "faces", "probabilities", "map"
-"""The input and the outputs."""
+"""Names of the input and of the outputs."""
 
-ELSEWHERE = re.compile(rb"\n[\x08\x88][\x80\x00]{0,9}location")
-"""How ONNX, a protocol buffer, writes the key under which a tensor names the file that its numbers are in."""
+MAX_SIDE = 4096
+MAX_MEMORY = 600_000_000
+"""Bytes that all sessions of a process may allocate besides weights; a tiny file can request any amount."""
 
-LARGEST_SIDE = 4096
-MOST = 600_000_000
-"""Bytes that a process's files may compute with, besides their weights: ten bytes of a file can ask for any number. Of
-faces that take more than that together fewer are asked at a time."""
+EXTERNAL_DATA = re.compile(rb"\n[\x08\x88][\x80\x00]{0,9}location")
+"""The protocol buffer key with which a tensor names the file that holds its values."""
+
+EXPECTED = "expected a file that python -m emotion.export wrote"
 
 
-class OnnxJudge:
-    """A file that python -m emotion.export wrote; see `Judge`.
+class OnnxBackend:
+    """A file that `python -m emotion.export` wrote; see `Backend`.
 
     Args:
-        source: its path, or what is in it.
-        tta: test-time views, which have to be those that are inside.
-        threads: that it computes with; 0 for as many as the machine has cores.
+        source: The file or its bytes.
+        tta: Test-time augmentation, which must be the exported one; None accepts any.
+        threads: Number of threads; 0 for all cores.
+
+    Attributes:
+        record: Record of the exported run, if the file contains one.
 
     Raises:
-        UserError: it is missing, no ONNX or another's, has other views inside, or takes more than `MOST` for a face.
+        UserError: The file is missing, no ONNX, not written by this package, has other augmentation, or needs more than
+            `MAX_MEMORY` for one face.
     """
 
     def __init__(self, source: Path | bytes, tta: str | None = None, threads: int = 0) -> None:
-        runtime = needed("onnxruntime")
-        _bound_memory()
+        runtime = import_optional("onnxruntime")
         if isinstance(source, Path) and not source.is_file():
-            raise UserError(f"{source} is not there; expected a file that python -m emotion.export wrote.")
-        self.file = name = "the file" if isinstance(source, bytes) else str(source)
-        _check_whole(source, name)
+            raise UserError(f"{source} does not exist; {EXPECTED}.")
+        self.file = "the file" if isinstance(source, bytes) else str(source)
+        self._check_self_contained(source)
+        _limit_memory()
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 4  # fatal; all others are raised besides
+        options.log_severity_level = 4  # fatal only; errors are also raised
         options.add_session_config_entry("session.use_env_allocators", "1")
-        beyond_bounds = ["ConstantFolding"]  # computes before there is a bound; our exporter has done it
-        self.failure = runtime.capi.onnxruntime_pybind11_state.Fail
+        self.run_error = runtime.capi.onnxruntime_pybind11_state.Fail
         try:
-            content = source if isinstance(source, bytes) else str(source)
-            providers = ["CPUExecutionProvider"]
-            self.session = runtime.InferenceSession(content, options, providers, disabled_optimizers=beyond_bounds)
-        except Exception as error:  # its own kinds have no common ancestor besides
+            self.session = runtime.InferenceSession(
+                source if isinstance(source, bytes) else str(source),
+                options,
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=["ConstantFolding"],  # computes without the memory limit; the export has done it
+            )
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UserError(f"{name} cannot be read as ONNX ({reason}). Is it whole?") from error
-        told = _described(self.session.get_modelmeta().custom_metadata_map.get(METADATA), name)
-        self.name, self.classes, self.tta = told["name"], tuple(told["classes"]), told["tta"]
-        self.side, self.channels, self.record = told["side"], told["channels"], told.get("record")
-        self._check_answer(name)
+            raise UserError(f"{self.file} cannot be read as ONNX ({reason}). Is it complete?") from error
+        metadata = self._metadata()
+        self.name, self.classes, self.tta = metadata["name"], tuple(metadata["classes"]), metadata["tta"]
+        self.side, self.channels, self.record = metadata["side"], metadata["channels"], metadata.get("record")
+        self._check_output()
         if tta not in (None, self.tta):
             raise UserError(
-                f"{name} has tta={self.tta} inside; found tta={tta}. Ask for what is inside, or have it "
-                f"exported anew: python -m emotion.export checkpoint=RUN tta={tta}."
+                f"{self.file} was exported with tta={self.tta}; found tta={tta}. Use that, or export again: "
+                f"python -m emotion.export checkpoint=RUN tta={tta}."
             )
 
     def probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Faces (B, side, side), or (B, side, side, 3) of three channels, to probabilities (B, K)."""
-        return self._asked(PROBABILITIES, faces)
-
-    def _asked(self, output: str, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """An output for the faces (B, ...), fewer of them at a time where all together take too much.
-
-        Raises:
-            UserError: one alone does.
-        """
-        try:
-            found: NDArray[np.float32] = self.session.run([output], {FACES: np.ascontiguousarray(faces)})[0]
-        except self.failure as error:
-            if len(faces) == 1:
-                raise UserError(
-                    f"{self.file} cannot be asked, or takes more than {MOST / 1e6:.0f} MB for a face; {EXPECTED}."
-                ) from error
-            half = len(faces) // 2
-            return np.concatenate([self._asked(output, faces[:half]), self._asked(output, faces[half:])])
-        return found
-
-    def _check_answer(self, name: str) -> None:
-        """Raises UserError where a blank face gets no probabilities of the classes, as with weights that are none."""
-        shape = (1, self.side, self.side, 3)[: 4 if self.channels == 3 else 3]
-        try:
-            found = self.probabilities(np.zeros(shape, np.uint8))
-            right = found.shape == (1, len(self.classes)) and bool(abs(found.sum() - 1) < 0.01)  # nan is not either
-        except UserError:
-            raise
-        except Exception as error:  # the runtime's own kinds
-            raise UserError(f"{name} cannot be asked ({str(error).splitlines()[0]}); {EXPECTED}.") from error
-        if not right:
-            raise UserError(f"{name} is no classifier: its answer to a face is no probabilities; {EXPECTED}.")
+        """Classify faces (B, side, side), or (B, side, side, 3) if RGB; returns probabilities (B, K)."""
+        return self._run(PROBABILITIES, faces)
 
     def maps(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The same faces to Grad-CAM of each one's likeliest class (B, h, w), 0 or more.
+        """Return the Grad-CAM of each face's most likely class (B, h, w), non-negative.
 
         Raises:
-            UserError: the file was written without.
+            UserError: The file was exported without it.
         """
         if MAP not in [output.name for output in self.session.get_outputs()]:
-            raise UserError(f"{self.name}: the file makes no maps; that of python -m emotion.export target=web does.")
-        return self._asked(MAP, faces)
+            raise UserError(f"{self.name} was exported without Grad-CAM; python -m emotion.export target=web adds it.")
+        return self._run(MAP, faces)
+
+    def _run(self, output: str, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Compute an output (B, ...), halving batches that exceed the memory limit."""
+        try:
+            values: NDArray[np.float32] = self.session.run([output], {FACES: np.ascontiguousarray(faces)})[0]
+        except self.run_error as error:
+            if len(faces) == 1:
+                raise UserError(
+                    f"{self.file} cannot be run, or needs more than {MAX_MEMORY / 1e6:.0f} MB for a face; {EXPECTED}."
+                ) from error
+            half = len(faces) // 2
+            return np.concatenate([self._run(output, faces[:half]), self._run(output, faces[half:])])
+        return values
+
+    def _check_self_contained(self, source: Path | bytes) -> None:
+        match = None
+        if isinstance(source, bytes):
+            match = EXTERNAL_DATA.search(source)
+        elif source.stat().st_size:
+            with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                match = EXTERNAL_DATA.search(content)
+        if match:
+            raise UserError(f"{self.file} reads weights from other files; {EXPECTED}, which contains its weights.")
+
+    def _metadata(self) -> dict[str, Any]:
+        text = self.session.get_modelmeta().custom_metadata_map.get(METADATA)
+        try:
+            metadata: Any = parse_json(text or "null")
+        except ValueError:
+            metadata = None
+        if not _is_valid(metadata):
+            raise UserError(f"{self.file} is not an ONNX file of this package; {EXPECTED}.")
+        return dict(metadata)
+
+    def _check_output(self) -> None:
+        """Check that a blank face gets probabilities, which it does not if weights are NaN."""
+        shape = (1, self.side, self.side, 3)[: 4 if self.channels == 3 else 3]
+        try:
+            values = self.probabilities(np.zeros(shape, np.uint8))
+        except UserError:
+            raise
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise UserError(f"{self.file} cannot be run ({str(error).splitlines()[0]}); {EXPECTED}.") from error
+        if values.shape != (1, len(self.classes)) or not abs(values.sum() - 1) < 0.01:
+            raise UserError(f"{self.file} is not a classifier: its output is not probabilities; {EXPECTED}.")
 
 
-@cache
-def _bound_memory() -> None:
-    """Once a process: what the runtime's sessions take memory from, and how much of it there is."""
-    runtime = needed("onnxruntime")
-    place = runtime.OrtMemoryInfo("Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT)
-    runtime.create_and_register_allocator(place, runtime.OrtArenaCfg({"max_mem": MOST}))
-
-
-def needed(*modules: str) -> Any:  # noqa: ANN401
-    """The first of the optional modules, once all are there.
+def import_optional(*modules: str) -> Any:  # noqa: ANN401
+    """Import optional modules and return the first.
 
     Raises:
-        UserError: one is not installed; names the extra.
+        UserError: One is not installed; the message names the extra.
     """
     try:
         first, *_ = [importlib.import_module(module) for module in modules]
@@ -140,33 +151,23 @@ def needed(*modules: str) -> Any:  # noqa: ANN401
         raise UserError(f"ONNX needs {error.name}, which is not installed: pip install 'emotion[export]'.") from error
 
 
-def _check_whole(source: Path | bytes, name: str) -> None:
-    """Raises UserError where a file is damaged, or takes its numbers from other files."""
-    outside = None
-    if isinstance(source, bytes):
-        check_onnx(source, name)
-        outside = ELSEWHERE.search(source)
-    elif source.stat().st_size:
-        with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            check_onnx(content, name)
-            outside = ELSEWHERE.search(content)
-    if outside:
-        raise UserError(f"{name} names other files, to take numbers from; {EXPECTED}, whole in itself.")
+@cache
+def _limit_memory() -> None:
+    """Let all sessions of this process share one allocator of limited size."""
+    runtime = import_optional("onnxruntime")
+    device = runtime.OrtMemoryInfo("Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT)
+    runtime.create_and_register_allocator(device, runtime.OrtArenaCfg({"max_mem": MAX_MEMORY}))
 
 
-def _described(text: str | None, name: str) -> dict[str, Any]:
-    try:
-        told = parsed(text or "null")
-    except ValueError:
-        told = None
-    if not isinstance(told, dict) or told.get("format") != FORMAT or not _is_whole(told):
-        raise UserError(f"{name} is no ONNX file of this package; {EXPECTED}.")
-    return told
-
-
-def _is_whole(told: Mapping[str, Any]) -> bool:
-    """Whether a file says all that is to be known of it, in the right types."""
-    classes, side = told.get("classes"), told.get("side")
-    texts = isinstance(classes, list) and [told.get("name"), told.get("tta"), *classes]
-    right = isinstance(texts, list) and len(texts) > 2 and all(isinstance(text, str) for text in texts)
-    return right and type(side) is int and 0 < side <= LARGEST_SIDE and told.get("channels") in (1, 3)
+def _is_valid(metadata: object) -> bool:
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+        return False
+    classes, side = metadata.get("classes"), metadata.get("side")
+    return (
+        isinstance(classes, list)
+        and len(classes) > 0
+        and all(isinstance(text, str) for text in [metadata.get("name"), metadata.get("tta"), *classes])
+        and type(side) is int
+        and 0 < side <= MAX_SIDE
+        and metadata.get("channels") in (1, 3)
+    )

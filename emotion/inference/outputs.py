@@ -1,4 +1,4 @@
-"""Where what was seen goes: lines of a table, annotated pictures and videos, timelines."""
+"""Write results: a table of predictions, annotated images and videos, timelines."""
 
 import csv
 import json
@@ -7,65 +7,166 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from PIL import Image
 
 from emotion.data.readers.images import SUFFIXES
 from emotion.errors import UserError
-from emotion.inference.annotate import annotated
-from emotion.inference.frames import Reel, Seen
+from emotion.inference.annotate import annotate
+from emotion.inference.frames import FrameResult, VideoStream
 from emotion.inference.timeline import Timeline
-from emotion.inference.video import Film
+from emotion.inference.video import VideoWriter
 from emotion.io.atomic import write_atomically
 
-KINDS = ("jsonl", "csv")
-BOX = ("left", "top", "width", "height")
-COLUMNS = ("source", "frame", "time", "face", *BOX, "score", "label", "probability")
-"""Of CSV; the classes follow, each with its probability. JSON has the four of the box, and the classes, in one."""
+FORMATS = ("jsonl", "csv")
+COLUMNS = ("source", "frame", "time", "face", "left", "top", "width", "height", "score", "label", "probability")
+"""Of CSV, followed by a probability for each class. JSON has `box` and `probabilities` instead."""
+
+TABLE, ANNOTATED, TIMELINES = "predictions", "annotated", "timelines"
+JPEG_QUALITY = 92  # also of WEBP
 
 
-class Lines:
-    """Writes them to an open file, each frame's at once.
+class Outputs:
+    """An output folder whose files are complete whenever the context is left, or standard output.
 
     Args:
-        file: of text; CSV wants one that leaves the ends of lines alone (newline="").
-        kind: jsonl or csv.
-        classes: in the order of the probabilities.
+        folder: Created with the first result; None writes the table to standard output and nothing else.
+        table_format: jsonl or csv.
+        draw: Whether to write annotated images, videos and timelines.
+        classes: Class names in the order of the probabilities.
+
+    Attributes:
+        written: The files so far.
     """
 
-    def __init__(self, file: TextIO, kind: str, classes: Sequence[str]) -> None:
-        self.file, self.kind = file, kind
-        if kind == "csv":
-            self._write([[*COLUMNS, *classes]])
+    def __init__(self, folder: Path | None, table_format: str, draw: bool, classes: Sequence[str]) -> None:
+        self.folder, self.table_format, self.classes = folder, table_format, tuple(classes)
+        self.drawing_folder = folder if draw else None
+        self.written: list[Path] = []
+        self._open_files = ExitStack()
+        self._table: PredictionWriter | None = None
 
-    def add(self, found: Seen) -> None:
-        """The faces of a frame."""
-        rows = [_row(found, place) for place in range(len(found.faces))]
-        if self.kind == "csv":
-            self._write([_flat(row) for row in rows])
-        else:
-            self.file.write("".join(f"{json.dumps(row)}\n" for row in rows))
+    def __enter__(self) -> "Outputs":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open_files.close()
+
+    def add_rows(self, result: FrameResult) -> None:
+        """Write the faces of a frame to the table."""
+        if self._table is None:
+            self._table = PredictionWriter(self._open_table(), self.table_format, self.classes)
+        self._table.add(result)
+
+    def add_image(self, result: FrameResult) -> None:
+        """Write the faces of an image to the table and, if there are any, an annotated copy."""
+        self.add_rows(result)
+        if self.drawing_folder and result.faces:
+            path = self.drawing_folder / ANNOTATED / result.frame.output_name
+            if path.suffix.lower() not in SUFFIXES:
+                path = path.with_name(f"{path.name}.png")
+            _prepare_path(path, result.frame.source)
+            image = Image.fromarray(annotate(result.frame.image, result.faces))
+            write_atomically(path, lambda temporary: image.save(temporary, quality=JPEG_QUALITY))
+            self.written.append(path)
+
+    @contextmanager
+    def open_video(self, stream: VideoStream, title: str) -> Iterator["VideoOutput"]:
+        """Open the outputs of a video; annotated video and timeline are completed even after an exception."""
+        timeline = Timeline(self.classes)
+        writer = self._video_writer(stream)
+        try:
+            with writer or nullcontext():
+                yield VideoOutput(self, timeline, writer)
+        finally:
+            if writer and writer.done:
+                self.written.append(writer.path)
+            if self.drawing_folder and timeline.num_faces:
+                path = self.drawing_folder / TIMELINES / stream.output_name.with_name(f"{stream.output_name.name}.png")
+                _prepare_path(path, stream.source)
+                figure = timeline.plot(title)
+                write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=150))
+                self.written.append(path)
+
+    def _video_writer(self, stream: VideoStream) -> VideoWriter | None:
+        if not self.drawing_folder:
+            return None
+        name = stream.output_name
+        path = self.drawing_folder / ANNOTATED / (name if name.suffix == ".mp4" else name.with_name(f"{name.name}.mp4"))
+        _prepare_path(path, stream.source)
+        return VideoWriter(path, stream.fps)
+
+    def _open_table(self) -> TextIO:
+        if self.folder is None:
+            return sys.stdout
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{TABLE}.{self.table_format}"
+        self.written.insert(0, path)
+        return self._open_files.enter_context(path.open("w", encoding="utf-8", newline=""))
+
+
+class VideoOutput(NamedTuple):
+    """The outputs of one video: the table, its timeline and, if requested, its annotated copy."""
+
+    outputs: Outputs
+    timeline: Timeline
+    writer: VideoWriter | None
+
+    def add(self, result: FrameResult) -> None:
+        """Add the next frame."""
+        self.outputs.add_rows(result)
+        self.timeline.add(result)
+        if self.writer:
+            image = annotate(result.frame.image, result.faces, result.face_ids)
+            self.writer.add(image, result.frame.time or 0.0)
+
+
+class PredictionWriter:
+    """Write one row per face, and flush after each frame.
+
+    Args:
+        file: A text file; CSV needs newline="".
+        table_format: jsonl or csv.
+        classes: Class names in the order of the probabilities.
+    """
+
+    def __init__(self, file: TextIO, table_format: str, classes: Sequence[str]) -> None:
+        self.file = file
+        self.csv = csv.writer(file, lineterminator="\n") if table_format == "csv" else None
+        if self.csv:
+            self.csv.writerow([*COLUMNS, *classes])
             self.file.flush()
 
-    def _write(self, rows: list[list[Any]]) -> None:
-        csv.writer(self.file, lineterminator="\n").writerows(rows)
+    def add(self, result: FrameResult) -> None:
+        """Write the faces of a frame."""
+        for i in range(len(result.faces)):
+            row = _row(result, i)
+            if self.csv:
+                box, probabilities = row.pop("box"), row.pop("probabilities")
+                row["source"] = replace_surrogates(row["source"])
+                row |= dict(zip(("left", "top", "width", "height"), box, strict=True))
+                self.csv.writerow([*(row[column] for column in COLUMNS), *probabilities.values()])
+            else:
+                self.file.write(f"{json.dumps(row)}\n")
         self.file.flush()
 
 
-def printable(text: str) -> str:
-    """A name with what is no Unicode in it, as file systems allow, replaced."""
+def replace_surrogates(text: str) -> str:
+    """Replace characters of a file name that are not valid Unicode by question marks."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _row(found: Seen, place: int) -> dict[str, Any]:
-    frame, face = found.frame, found.faces[place]
-    left, top, side, score = face.box.enlarged(frame.factor)
+def _row(result: FrameResult, i: int) -> dict[str, Any]:
+    frame, face = result.frame, result.faces[i]
+    left, top, side, score = face.box.scaled(frame.scale)
     return {
         "source": frame.source,
         "frame": frame.number,
         "time": None if frame.time is None else round(frame.time, 3),
-        "face": found.numbers[place],
+        "face": result.face_ids[i],
         "box": [round(float(value), 1) for value in (left, top, side, side)],
         "score": round(score, 3),
         "label": face.label,
@@ -74,114 +175,8 @@ def _row(found: Seen, place: int) -> dict[str, Any]:
     }
 
 
-def _flat(row: dict[str, Any]) -> list[Any]:
-    box, shares = row["box"], row["probabilities"].values()
-    first = [printable(row["source"]), row["frame"], row["time"], row["face"]]
-    return [*first, *box, row["score"], row["label"], row["probability"], *shares]
-
-
-TABLE, DRAWN, OVER_TIME = "predictions", "annotated", "timelines"
-QUALITY = 92  # of JPEG and WEBP
-
-
-class Outputs:
-    """A folder that fills while faces are seen, and is whole whenever it is left; or standard output alone.
-
-    Args:
-        folder: made with the first picture; None sends the lines to standard output, and leaves out all else.
-        kind: jsonl or csv.
-        annotate: whether pictures, videos and timelines are drawn.
-        classes: in the order of the probabilities.
-
-    Attributes:
-        written: the files so far.
-    """
-
-    def __init__(self, folder: Path | None, kind: str, annotate: bool, classes: Sequence[str]) -> None:
-        self.folder, self.kind, self.classes = folder, kind, tuple(classes)
-        self.drawn_in = folder if annotate else None
-        self.written: list[Path] = []
-        self.opened = ExitStack()
-        self.lines: Lines | None = None
-
-    def __enter__(self) -> "Outputs":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.opened.close()
-
-    def add(self, found: Seen) -> None:
-        """The faces of a frame, as lines."""
-        if self.lines is None:
-            self.lines = self._table()
-        self.lines.add(found)
-
-    def still(self, found: Seen) -> None:
-        """The faces of a picture, as lines and, where there are any, drawn."""
-        self.add(found)
-        if self.drawn_in and found.faces:
-            path = self.drawn_in / DRAWN / found.frame.kept
-            if path.suffix.lower() not in SUFFIXES:
-                path = path.with_name(f"{path.name}.png")
-            _make_room(path, found.frame.source)
-            image = Image.fromarray(annotated(found.frame.picture, found.faces))
-            write_atomically(path, lambda temporary: image.save(temporary, quality=QUALITY))
-            self.written.append(path)
-
-    @contextmanager
-    def moving(self, reel: Reel, title: str) -> Iterator["Moving"]:
-        """Takes what is seen of a video; annotated video and timeline are whole when it is left, however that is."""
-        timeline = Timeline(self.classes)
-        film = self._film(reel)
-        try:
-            with film or nullcontext():
-                yield Moving(self, timeline, film)
-        finally:
-            if film and film.done:
-                self.written.append(film.path)
-            if self.drawn_in and timeline.numbers:
-                path = self.drawn_in / OVER_TIME / reel.kept.with_name(f"{reel.kept.name}.png")
-                _make_room(path, reel.source)
-                figure = timeline.drawn(title)
-                write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=150))
-                self.written.append(path)
-
-    def _film(self, reel: Reel) -> Film | None:
-        if not self.drawn_in:
-            return None
-        name = reel.kept if reel.kept.suffix == ".mp4" else reel.kept.with_name(f"{reel.kept.name}.mp4")
-        path = self.drawn_in / DRAWN / name
-        _make_room(path, reel.source)
-        return Film(path, reel.rate)
-
-    def _table(self) -> Lines:
-        if self.folder is None:
-            return Lines(sys.stdout, self.kind, self.classes)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{TABLE}.{self.kind}"
-        file = self.opened.enter_context(path.open("w", encoding="utf-8", newline=""))
-        self.written.insert(0, path)
-        return Lines(file, self.kind, self.classes)
-
-
-class Moving:
-    """Takes the frames of one video: into the table, the timeline and, where there is one, the annotated video."""
-
-    def __init__(self, outputs: Outputs, timeline: Timeline, film: Film | None) -> None:
-        self.outputs, self.timeline, self.film = outputs, timeline, film
-
-    def add(self, found: Seen) -> None:
-        """The faces of the next frame."""
-        self.outputs.add(found)
-        self.timeline.add(found)
-        if self.film:
-            self.film.add(annotated(found.frame.picture, found.faces, found.numbers), found.frame.time or 0.0)
-
-
-def _make_room(path: Path, source: str) -> None:
-    """Make a file's folder, unless that file is what is being judged."""
+def _prepare_path(path: Path, source: str) -> None:
+    """Create a file's folder, unless the file is the source itself."""
     if path.exists() and Path(source).exists() and path.samefile(source):
-        raise UserError(f"{path} is a source itself and would be replaced; give another output=FOLDER.")
+        raise UserError(f"{path} is a source and would be overwritten; choose another output=FOLDER.")
     path.parent.mkdir(parents=True, exist_ok=True)

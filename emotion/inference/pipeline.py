@@ -1,4 +1,4 @@
-"""Pictures and videos gone through: each is judged, handed on and told of; one that cannot be read is no end."""
+"""Process images and videos one after another: predict, write, report; an unreadable one does not stop the others."""
 
 from collections.abc import Iterable, Iterator
 from itertools import groupby
@@ -7,149 +7,162 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from emotion.errors import UserError
-from emotion.inference.frames import MOST, Frame, Reel, Seen, seen
-from emotion.inference.images import read_picture
-from emotion.inference.inputs import File
-from emotion.inference.outputs import Outputs, printable
-from emotion.inference.predictor import Face, Predictor
-from emotion.inference.timeline import History, Timeline
+from emotion.inference.frames import BATCH_SIZE, Frame, FrameResult, VideoStream, process_frames
+from emotion.inference.images import read_image
+from emotion.inference.inputs import SourceFile
+from emotion.inference.outputs import Outputs, replace_surrogates
+from emotion.inference.predictor import Predictor
+from emotion.inference.timeline import FaceHistory, Timeline
 from emotion.inference.tracking import Tracker
-from emotion.inference.video import video
-from emotion.reporting.text import duration
+from emotion.inference.video import open_video
+from emotion.reporting.text import format_duration
 
-TOLD = 6  # faces of a picture or a video, at most
-CUT = 0.98  # share of the frames announced below which a video is said to have been cut; some only estimate it
+MAX_REPORTED = 6  # faces per image or video
+TRUNCATED = 0.98  # fraction of the announced frames below which a video is truncated; some only estimate the number
 
 
-class Judging:
-    """What is judged so far.
+class Pipeline:
+    """Predict, write and report.
 
     Args:
-        predictor: finds faces and judges them.
-        outputs: takes what is seen.
-        words: where people are told what is seen.
-        warnings: where they are told what is wrong.
+        predictor: Finds and classifies faces.
+        outputs: Receives the results.
+        console: Receives one line per image or video.
+        warnings: Receives problems.
 
     Attributes:
-        sources: pictures and videos that were read.
-        faces: in them; one that a video shows for long counts once.
-        unreadable: how many were not.
+        num_sources: Images and videos processed so far.
+        num_faces: Faces in them; a face counts once per video.
+        num_unreadable: Files that could not be read.
     """
 
-    def __init__(self, predictor: Predictor, outputs: Outputs, words: Console, warnings: Console) -> None:
-        self.predictor, self.outputs, self.words, self.warnings = predictor, outputs, words, warnings
-        self.sources = self.faces = self.unreadable = 0
+    def __init__(self, predictor: Predictor, outputs: Outputs, console: Console, warnings: Console) -> None:
+        self.predictor, self.outputs, self.console, self.warnings = predictor, outputs, console, warnings
+        self.num_sources = self.num_faces = self.num_unreadable = 0
 
-    def files(self, files: list[File], every: int, smoothing: float, seconds: float | None) -> None:
-        """Files one after another; of videos every so many frames of the first `seconds`.
+    def process_files(
+        self, files: list[SourceFile], frame_stride: int, smoothing: float, max_seconds: float | None
+    ) -> None:
+        """Process files in order.
+
+        Args:
+            files: Images and videos.
+            frame_stride: Process every Nth frame of a video.
+            smoothing: Time constant in seconds, see `Tracker`.
+            max_seconds: Process the first seconds of a video; None for all.
 
         Raises:
-            UserError: one cannot be read and is the only one.
+            UserError: The only file cannot be read.
         """
-        alone = len(files) == 1
-        for videos, some in groupby(files, key=lambda file: file.video):
-            if not videos:
-                self.stills(self._read(some, alone))
+        single = len(files) == 1
+        for is_video, group in groupby(files, key=lambda file: file.is_video):
+            if not is_video:
+                self.process_images(self._read_images(group, single))
                 continue
-            for file in some:
+            for file in group:
                 try:
-                    reel = video(file.path, file.kept, every)
+                    stream = open_video(file.path, file.output_name, frame_stride)
                 except UserError as error:
-                    self._leave_out(error, alone)
+                    self._skip(error, single)
                 else:
-                    self.moving(reel, smoothing, seconds)
+                    self.process_video(stream, smoothing, max_seconds)
 
-    def stills(self, frames: Iterable[Frame]) -> None:
-        """Pictures that have nothing to do with each other."""
-        for found in seen(frames, self.predictor, None):
-            self.outputs.still(found)
-            self.sources += 1
-            self.faces += len(found.faces)
-            self._say(f"{found.frame.source}: {_faces(found.faces)}")
+    def process_images(self, frames: Iterable[Frame]) -> None:
+        """Process independent images."""
+        for result in process_frames(frames, self.predictor, None):
+            self.outputs.add_image(result)
+            self.num_sources += 1
+            self.num_faces += len(result.faces)
+            self._report(f"{result.frame.source}: {_describe_image(result)}")
 
-    def moving(self, reel: Reel, smoothing: float, seconds: float | None) -> None:
-        """A video, its faces followed and their probabilities averaged over so many seconds."""
+    def process_video(self, stream: VideoStream, smoothing: float, max_seconds: float | None) -> None:
+        """Process a video; faces are tracked and their probabilities smoothed."""
         tracker = Tracker(smoothing)
-        title = f"{printable(reel.source)}: {self.predictor.judge.name}"
+        name = replace_surrogates(stream.source)
         timeline = None
         try:
-            with self.outputs.moving(reel, title) as moving, self._progress(reel) as progress:
-                timeline = moving.timeline
-                name = printable(reel.source)
-                bar = progress.add_task("", total=None if seconds else reel.length, source=name)
-                for found in seen(reel.until(seconds), self.predictor, tracker, 1 if reel.live else MOST):
-                    moving.add(found)
-                    progress.update(bar, completed=reel.read, description=_now(found))
-        finally:  # what was seen is told, however it ended
-            if timeline and timeline.frames:
-                self.sources += 1
-                self.faces += timeline.numbers
-                self._say(f"{reel.source}: {_over_time(timeline, reel)}")
-        if reel.length and reel.read < CUT * reel.length - 1:
+            with (
+                self.outputs.open_video(stream, f"{name}: {self.predictor.backend.name}") as output,
+                self._progress(stream) as progress,
+            ):
+                timeline = output.timeline
+                bar = progress.add_task("", total=None if max_seconds else stream.num_frames, source=name)
+                batch_size = 1 if stream.live else BATCH_SIZE
+                for result in process_frames(stream.until(max_seconds), self.predictor, tracker, batch_size):
+                    output.add(result)
+                    progress.update(bar, completed=stream.num_read, description=_labels(result, 3))
+        finally:  # also after an exception, for the frames until then
+            if timeline and timeline.num_frames:
+                self.num_sources += 1
+                self.num_faces += timeline.num_faces
+                self._report(f"{stream.source}: {_describe_video(timeline, stream)}")
+        if stream.num_frames and stream.num_read < TRUNCATED * stream.num_frames - 1:
             self._warn(
-                f"{reel.source} ends after {reel.read} of the {reel.length} frames that it announces; "
-                f"it is judged as far as it goes."
+                f"{stream.source} ends after {stream.num_read} of {stream.num_frames} announced frames; the results "
+                f"cover only these."
             )
-        if reel.damaged:
-            self._warn(f"{reel.source}: {reel.damaged} of {reel.read} frames cannot be read and are left out.")
+        if stream.num_damaged:
+            self._warn(f"{stream.source}: skipped {stream.num_damaged} of {stream.num_read} frames, which are damaged.")
 
-    def _read(self, files: Iterable[File], alone: bool) -> Iterator[Frame]:
+    def _read_images(self, files: Iterable[SourceFile], single: bool) -> Iterator[Frame]:
         for file in files:
             try:
-                picture = read_picture(file.path, printable(str(file.path)))
+                image = read_image(file.path, replace_surrogates(str(file.path)))
             except UserError as error:
-                self._leave_out(error, alone)
+                self._skip(error, single)
             else:
-                yield Frame(str(file.path), file.kept, picture.pixels, factor=picture.factor)
+                yield Frame(str(file.path), file.output_name, image.pixels, scale=image.scale)
 
-    def _leave_out(self, error: UserError, alone: bool) -> None:
-        if alone:
+    def _skip(self, error: UserError, single: bool) -> None:
+        if single:
             raise error
-        self.unreadable += 1
+        self.num_unreadable += 1
         self._warn(str(error))
 
-    def _say(self, text: str) -> None:
-        self.words.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+    def _report(self, text: str) -> None:
+        self.console.print(replace_surrogates(text), markup=False, highlight=False, soft_wrap=True)
 
     def _warn(self, text: str) -> None:
-        self.warnings.print(f"warning: {printable(text)}", markup=False, highlight=False, soft_wrap=True)
+        self.warnings.print(f"warning: {replace_surrogates(text)}", markup=False, highlight=False, soft_wrap=True)
 
-    def _progress(self, reel: Reel) -> Progress:
+    def _progress(self, stream: VideoStream) -> Progress:
         columns = [SpinnerColumn(), TextColumn("{task.fields[source]}", markup=False)]
-        columns += [] if reel.length is None else [BarColumn(20), TimeRemainingColumn(compact=True)]
+        columns += [] if stream.num_frames is None else [BarColumn(20), TimeRemainingColumn(compact=True)]
         columns += [TextColumn("{task.completed} frames"), TextColumn("{task.description}", markup=False)]
-        shown = self.words.is_terminal and not self.words.quiet
-        return Progress(*columns, console=self.words, transient=True, disable=not shown)
+        disable = self.console.quiet or not self.console.is_terminal
+        return Progress(*columns, console=self.console, transient=True, disable=disable)
 
 
-def _faces(faces: list[Face]) -> str:
-    """2 faces: happy 93 %, sad 51 %."""
-    if not faces:
+def _describe_image(result: FrameResult) -> str:
+    """Such as "2 faces: happy 93 %, sad 51 %"."""
+    if not result.faces:
         return "no face"
-    told = [f"{face.label} {100 * face.probability:.0f} %" for face in faces[:TOLD]]
-    more = [f"and {len(faces) - TOLD} more"] if len(faces) > TOLD else []
-    return f"{_counted(len(faces), 'face')}: {', '.join(told + more)}"
+    count = len(result.faces)
+    return f"{_count(count, 'face')}: {_labels(result, MAX_REPORTED)}{_more(count)}"
 
 
-def _now(found: Seen) -> str:
-    return ", ".join(f"{face.label} {100 * face.probability:.0f} %" for face in found.faces[:3])
+def _describe_video(timeline: Timeline, stream: VideoStream) -> str:
+    """Such as "300 frames of 10.0s, 2 faces: face 1 happy 81 % for 9.8s, face 2 sad 55 % for 3.0s"."""
+    length = f"{_count(timeline.num_frames, 'frame')} of {format_duration(timeline.end + 1 / stream.fps)}"
+    if not timeline.num_faces:
+        return f"{length}, no face"
+    faces = [_describe_face(history, timeline, stream) for history in timeline.longest(MAX_REPORTED)]
+    return f"{length}, {_count(timeline.num_faces, 'face')}: {', '.join(faces)}{_more(timeline.num_faces)}"
 
 
-def _over_time(timeline: Timeline, reel: Reel) -> str:
-    """300 frames of 10.0s, 2 faces: face 1 happy 81 % for 9.8s, face 2 sad 55 % for 3.0s."""
-    faces = _counted(timeline.numbers, "face") if timeline.numbers else "no face"
-    length = duration(timeline.end + 1 / reel.rate)
-    told = [_history(history, timeline, reel) for history in timeline.longest(TOLD)]
-    more = [f"and {timeline.numbers - TOLD} more"] if timeline.numbers > TOLD else []
-    start = f"{_counted(timeline.frames, 'frame')} of {length}, {faces}"
-    return f"{start}: {', '.join(told + more)}" if told else start
+def _describe_face(history: FaceHistory, timeline: Timeline, stream: VideoStream) -> str:
+    best = int(history.mean_probs.argmax())
+    duration = format_duration(history.end - history.start + 1 / stream.fps)
+    return f"face {history.number} {timeline.classes[best]} {100 * history.mean_probs[best]:.0f} % for {duration}"
 
 
-def _history(history: History, timeline: Timeline, reel: Reel) -> str:
-    best = int(history.mean.argmax())
-    seconds = history.last - history.first + 1 / reel.rate
-    return f"face {history.number} {timeline.classes[best]} {100 * history.mean[best]:.0f} % for {duration(seconds)}"
+def _labels(result: FrameResult, count: int) -> str:
+    return ", ".join(f"{face.label} {100 * face.probability:.0f} %" for face in result.faces[:count])
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+def _more(count: int) -> str:
+    return f", and {count - MAX_REPORTED} more" if count > MAX_REPORTED else ""
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""From pictures to the faces in them and what they show."""
+"""Find the faces of images and classify their expressions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,92 +6,92 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion.inference.backends import Judge
+from emotion.inference.backends import Backend
 from emotion.inference.detectors import Box, Detector, crop
-from emotion.inference.images import Picture, Upright, as_picture
+from emotion.inference.images import RGBImage, load_image
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Face:
-    """A face that was found, and what it shows.
+    """A face and its expression.
 
     Attributes:
-        box: where, in pixels of the upright picture.
-        classes: names in the order of `shares`.
-        shares: the probabilities (K,).
-        pixels: the face as the network saw it, (S, S) grey or (S, S, 3) RGB.
+        box: Its square in pixels of the upright image.
+        classes: Class names in the order of `probs`.
+        probs: Probabilities (K,).
+        pixels: The face as the network saw it, (S, S) grey or (S, S, 3) RGB.
     """
 
     box: Box
     classes: tuple[str, ...]
-    shares: NDArray[np.float32]
+    probs: NDArray[np.float32]
     pixels: NDArray[np.uint8]
 
     @property
     def label(self) -> str:
-        """The likeliest class."""
-        return self.classes[int(self.shares.argmax())]
+        """The most likely class."""
+        return self.classes[int(self.probs.argmax())]
 
     @property
     def probability(self) -> float:
-        """Of the likeliest class."""
-        return float(self.shares.max())
+        """Probability of the most likely class."""
+        return float(self.probs.max())
 
     @property
     def probabilities(self) -> dict[str, float]:
-        """Of every class, by name."""
-        return dict(zip(self.classes, map(float, self.shares), strict=True))
+        """Probability of every class by name."""
+        return dict(zip(self.classes, map(float, self.probs), strict=True))
+
+    def __repr__(self) -> str:
+        left, top, side, _ = map(round, self.box)
+        return f"Face({self.label} {self.probability:.0%}, left={left}, top={top}, side={side})"
 
 
 class Predictor:
-    """Finds the faces of pictures and has them judged, many at a time.
+    """A face detector and a classifier.
 
     Args:
-        judge: what takes faces for emotions.
-        detector: what finds them.
-        batch_size: faces that are judged together, at most.
+        backend: Classifies faces.
+        detector: Finds faces.
+        batch_size: Maximum number of faces classified together.
     """
 
-    def __init__(self, judge: Judge, detector: Detector, batch_size: int = 64) -> None:
-        self.judge, self.detector, self.batch_size = judge, detector, batch_size
+    def __init__(self, backend: Backend, detector: Detector, batch_size: int = 64) -> None:
+        self.backend, self.detector, self.batch_size = backend, detector, batch_size
+
+    def __repr__(self) -> str:
+        detector = type(self.detector).__name__
+        return f"Predictor({self.backend.name}, detector={detector}, classes={', '.join(self.classes)})"
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """In the order of the probabilities."""
-        return self.judge.classes
+        """Class names in the order of the probabilities."""
+        return self.backend.classes
 
     def predict(self, images: object) -> list[Face] | list[list[Face]]:
-        """The faces of a picture, the largest first; of a list of pictures a list of such.
+        """Return the faces of an image, the largest first, or of each image of a list.
 
-        A picture is a path, the bytes of a file, a Pillow image, or an array of uint8, (H, W) or RGB (H, W, 3). Grey
-        arrays that are to be one picture come alone, not in an array (N, H, W).
+        Args:
+            images: A path, the bytes of a file, a Pillow image, or a uint8 array, (H, W) or RGB (H, W, 3); or a list of
+                these. An array (N, H, W) is not accepted as a list.
 
         Raises:
-            UserError: one of them is none.
+            UserError: An image cannot be read.
         """
-        if not isinstance(images, list | tuple):
-            return self._placed([as_picture(images)])[0]
-        return self._placed([as_picture(image) for image in images])
+        many = isinstance(images, list | tuple)
+        loaded = [load_image(image) for image in (images if many else [images])]  # type: ignore[attr-defined]
+        faces = [
+            [replace(face, box=face.box.scaled(image.scale)) for face in faces]
+            for faces, image in zip(self.find_faces([image.pixels for image in loaded]), loaded, strict=True)
+        ]
+        return faces if many else faces[0]
 
-    def _placed(self, pictures: Sequence[Upright]) -> list[list[Face]]:
-        """The faces of each picture, in pixels of what was given."""
-        found = self.faces_of([picture.pixels for picture in pictures])
-        return [
-            [replace(face, box=face.box.enlarged(picture.factor)) for face in faces]
-            for faces, picture in zip(found, pictures, strict=True)
-        ]
-
-    def faces_of(self, pictures: Sequence[Picture]) -> list[list[Face]]:
-        """The faces of each picture (H, W, 3), the largest first."""
-        boxes = [self.detector(picture) for picture in pictures]
-        side, channels = self.judge.side, self.judge.channels
-        pixels = [
-            crop(picture, box, side, channels) for picture, found in zip(pictures, boxes, strict=True) for box in found
-        ]
-        batches = range(0, len(pixels), self.batch_size)
-        shares = [self.judge.probabilities(np.stack(pixels[i : i + self.batch_size])) for i in batches]
-        judged = iter(zip(pixels, np.concatenate(shares), strict=True)) if shares else iter(())
-        return [
-            [Face(box, self.classes, shares, face) for box, (face, shares) in zip(found, judged, strict=False)]
-            for found in boxes
-        ]
+    def find_faces(self, images: Sequence[RGBImage]) -> list[list[Face]]:
+        """Return the faces of each image (H, W, 3), the largest first."""
+        boxes = [self.detector(image) for image in images]
+        side, channels = self.backend.side, self.backend.channels
+        crops = [crop(image, box, side, channels) for image, found in zip(images, boxes, strict=True) for box in found]
+        starts = range(0, len(crops), self.batch_size)
+        probs = [self.backend.probabilities(np.stack(crops[i : i + self.batch_size])) for i in starts]
+        results = zip(np.concatenate(probs) if probs else (), crops, strict=True)
+        return [[Face(box, self.classes, *next(results)) for box in found] for found in boxes]

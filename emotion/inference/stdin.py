@@ -1,4 +1,4 @@
-"""A picture, or JPEGs one after another, from a stream of bytes such as standard input."""
+"""Read an image, or a sequence of JPEGs, from a stream of bytes such as standard input."""
 
 import re
 from collections.abc import Iterator
@@ -7,123 +7,118 @@ from pathlib import Path
 from typing import Protocol
 
 from emotion.errors import UserError
-from emotion.inference.frames import Frame, Reel
-from emotion.inference.images import read_picture
+from emotion.inference.frames import Frame, VideoStream
+from emotion.inference.images import read_image
 
-NAME, KEPT = "standard input", Path("standard_input")
-AT_ONCE, MOST_BYTES = 1 << 16, 64 << 20  # that are asked for, and that one picture may have
-START, IN_A_SCAN = b"\xff\xd8\xff", re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-SEVERAL_IN_ONE = b"MPF\x00"  # a telephone's photograph, with further pictures of the same scene behind it
+NAME, OUTPUT_NAME = "standard input", Path("standard_input")
+READ_SIZE, MAX_BYTES = 1 << 16, 64 << 20  # of one read, and of one image
+START_OF_IMAGE, END_OF_IMAGE, START_OF_SCAN = b"\xff\xd8\xff", 0xD9, 0xDA
+MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+MULTI_PICTURE = b"MPF\x00"  # a phone's photo, followed by other images of the same scene
 
 
-class Bytes(Protocol):
-    """What can be read from, such as sys.stdin.buffer."""
+class ByteStream(Protocol):
+    """A readable stream such as sys.stdin.buffer."""
 
     def read1(self, size: int, /) -> bytes:
-        """What there is, `size` at most; waits for the first byte; empty at the end."""
+        """Return at most `size` available bytes, waiting for the first; empty at the end."""
 
 
-def piped(file: Bytes, rate: float, every: int = 1) -> Frame | Reel:
-    """One picture of any format, or what `ffmpeg ... -f mjpeg -` and cameras give, read as it is needed.
+def read_stdin(stream: ByteStream, fps: float, frame_stride: int = 1) -> Frame | VideoStream:
+    """Read one image of any format, or a JPEG stream as `ffmpeg ... -f mjpeg -` and cameras write it.
 
     Args:
-        file: to be read to its end.
-        rate: pictures a second, which such a stream does not say.
-        every: hand out the first of so many.
+        stream: Read to its end, as frames are needed.
+        fps: Frames per second, which JPEG streams do not contain.
+        frame_stride: Yield every Nth frame.
 
     Raises:
-        UserError: it is empty, too large for a picture, or none.
+        UserError: The stream is empty, not an image, or contains an image that is too large.
     """
-    stream = _Stream(file)
-    if not stream.has(len(START)):
-        raise UserError(f"{NAME} is empty; expected a picture, or JPEGs one after another (ffmpeg -i FILE -f mjpeg -).")
-    if not stream.begins(START):
-        return _frame(stream.rest())
-    each = stream.jpegs()
-    first = next(each)
-    second = None if SEVERAL_IN_ONE in first[:AT_ONCE] else next(each, None)
+    buffer = _Buffer(stream)
+    if not buffer.fill(len(START_OF_IMAGE)):
+        raise UserError(f"{NAME} is empty; expected an image or a sequence of JPEGs (ffmpeg -i FILE -f mjpeg -).")
+    if not buffer.content.startswith(START_OF_IMAGE):
+        buffer.fill(MAX_BYTES + 2 * READ_SIZE)  # to the end
+        return _decode(bytes(buffer.content))
+    jpegs = buffer.jpegs()
+    first = next(jpegs)
+    second = None if MULTI_PICTURE in first[:READ_SIZE] else next(jpegs, None)
     if second is None:
-        return _frame(first)
-    reel = Reel(NAME, KEPT, iter(()), rate / every, live=True)
-    reel.frames = _read(chain((first, second), each), reel, rate, every)
-    return reel
+        return _decode(first)
+    video = VideoStream(NAME, OUTPUT_NAME, iter(()), fps / frame_stride, live=True)
+    video.frames = _decode_frames(chain((first, second), jpegs), video, fps, frame_stride)
+    return video
 
 
-def _read(jpegs: Iterator[bytes], reel: Reel, rate: float, every: int) -> Iterator[Frame]:
-    for number, content in enumerate(jpegs):
-        reel.read += 1
-        if number % every == 0:
+def _decode_frames(jpegs: Iterator[bytes], video: VideoStream, fps: float, frame_stride: int) -> Iterator[Frame]:
+    for index, content in enumerate(jpegs):
+        video.num_read += 1
+        if index % frame_stride == 0:
             try:
-                frame = _frame(content)
-            except UserError:  # of thousands, one; how many is said in the end
-                reel.damaged += 1
+                frame = _decode(content)
+            except UserError:
+                video.num_damaged += 1
                 continue
-            yield frame._replace(number=number, time=number / rate)
+            yield frame._replace(number=index, time=index / fps)
 
 
-def _frame(content: bytes) -> Frame:
-    picture = read_picture(content, NAME)
-    return Frame(NAME, KEPT, picture.pixels, factor=picture.factor)
+def _decode(content: bytes) -> Frame:
+    image = read_image(content, NAME)
+    return Frame(NAME, OUTPUT_NAME, image.pixels, scale=image.scale)
 
 
-class _Stream:
-    """Bytes that were read and not yet handed out, no more than one picture's."""
+class _Buffer:
+    """Bytes that were read but not returned yet, at most those of one image."""
 
-    def __init__(self, file: Bytes) -> None:
-        self.file, self.held = file, bytearray()
+    def __init__(self, stream: ByteStream) -> None:
+        self.stream, self.content = stream, bytearray()
 
-    def has(self, size: int) -> bool:
-        """Whether there are so many bytes, having waited for them."""
-        while len(self.held) < size:
-            more = self.file.read1(AT_ONCE)
-            if not more:
+    def fill(self, size: int) -> bool:
+        """Wait until `size` bytes are available; returns False if the stream ends before."""
+        while len(self.content) < size:
+            chunk = self.stream.read1(READ_SIZE)
+            if not chunk:
                 return False
-            self.held += more
-            if len(self.held) > MOST_BYTES + AT_ONCE:
-                raise UserError(f"{NAME}: expected pictures of at most {MOST_BYTES >> 20} MiB; found a larger one.")
+            self.content += chunk
+            if len(self.content) > MAX_BYTES + READ_SIZE:
+                raise UserError(f"{NAME} contains an image above {MAX_BYTES >> 20} MiB; expected smaller images.")
         return True
-
-    def begins(self, start: bytes) -> bool:
-        return self.held.startswith(start)
-
-    def rest(self) -> bytes:
-        self.has(MOST_BYTES + 2 * AT_ONCE)  # that is, to the end
-        return bytes(self.held)
 
     def jpegs(self) -> Iterator[bytes]:
-        """Each from its start to its end; what lies between them is left out, one without an end is the last."""
-        while self._seek_start():
-            end = self._end()
-            yield bytes(self.held[:end])
-            del self.held[:end]
+        """Yield each JPEG from start to end and skip bytes between them; the last may be incomplete."""
+        while self._skip_to_start():
+            end = self._find_end()
+            yield bytes(self.content[:end])
+            del self.content[:end]
 
-    def _seek_start(self) -> bool:
-        while (place := self.held.find(START)) < 0:
-            del self.held[: max(0, len(self.held) - len(START) + 1)]
-            if not self.has(len(self.held) + 1):
+    def _skip_to_start(self) -> bool:
+        while (start := self.content.find(START_OF_IMAGE)) < 0:
+            del self.content[: max(0, len(self.content) - len(START_OF_IMAGE) + 1)]
+            if not self.fill(len(self.content) + 1):
                 return False
-        del self.held[:place]
+        del self.content[:start]
         return True
 
-    def _end(self) -> int:
-        """Where the JPEG at the beginning ends: its segments are stepped over, for they may hold JPEGs themselves."""
-        place = 2
-        while self.has(place + 2):
-            marker = self.held[place + 1]
-            if self.held[place] != 0xFF:
-                return place  # damaged; the next start is looked for from here
-            if marker == 0xD9:
-                return place + 2
-            if marker == 0xFF:  # filling
-                place += 1
+    def _find_end(self) -> int:
+        """Return the end of the first JPEG; skips its segments, which may contain thumbnails in JPEG."""
+        position = 2
+        while self.fill(position + 2):
+            marker = self.content[position + 1]
+            if self.content[position] != 0xFF:
+                return position  # damaged: search the next start from here
+            if marker == END_OF_IMAGE:
+                return position + 2
+            if marker == 0xFF:  # padding
+                position += 1
                 continue
-            if not self.has(place + 4):
+            if not self.fill(position + 4):
                 break
-            place += 2 + int.from_bytes(self.held[place + 2 : place + 4])
-            if marker == 0xDA:  # compressed pixels follow, up to the next marker
-                while not (found := IN_A_SCAN.search(self.held, place)):
-                    place = max(place, len(self.held) - 1)
-                    if not self.has(len(self.held) + 1):
-                        return len(self.held)
-                place = found.start()
-        return len(self.held)
+            position += 2 + int.from_bytes(self.content[position + 2 : position + 4])
+            if marker == START_OF_SCAN:  # entropy-coded data without length
+                while not (match := MARKER_IN_SCAN.search(self.content, position)):
+                    position = max(position, len(self.content) - 1)
+                    if not self.fill(len(self.content) + 1):
+                        return len(self.content)
+                position = match.start()
+        return len(self.content)

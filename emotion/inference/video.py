@@ -1,4 +1,4 @@
-"""Frames of video files and cameras, read as they are needed."""
+"""Read frames from video files and cameras, and write videos."""
 
 import math
 import os
@@ -11,202 +11,201 @@ import cv2
 from cv2.typing import MatLike
 
 from emotion.errors import UserError
-from emotion.inference.frames import Frame, Reel
-from emotion.inference.images import Picture
-from emotion.inference.inputs import VIDEOS
+from emotion.inference.frames import Frame, VideoStream
+from emotion.inference.images import RGBImage
+from emotion.inference.inputs import VIDEO_SUFFIXES
 
-RATE = 25.0  # frames a second of a video that does not say
-RATES = 1.0, 240.0  # of one that may be believed
-LARGEST, LARGEST_GIF = 36_000_000, 8_500_000  # pixels of a frame: 8K; of a GIF 4K, for a few bytes can be many
-GIF = b"GIF8"
-FORMATS = "mov,avi,flv,gif,mpegts,matroska,mpeg,mpegvideo,ogg,asf"  # of `VIDEOS`, as FFmpeg calls them
-OPTIONS = f"protocol_whitelist;file|format_whitelist;{FORMATS}"  # a playlist's files and addresses are not opened
+DEFAULT_FPS = 25.0  # of a video without a plausible frame rate
+PLAUSIBLE_FPS = 1.0, 240.0
+OUTPUT_FPS = 1.0, 60.0
+MAX_PIXELS, MAX_GIF_PIXELS = 36_000_000, 8_500_000  # of a frame: 8K; 4K in GIFs, which compress many into few bytes
+GIF_HEADER = b"GIF8"
+DEMUXERS = "mov,avi,flv,gif,mpegts,matroska,mpeg,mpegvideo,ogg,asf"  # FFmpeg's names for `VIDEO_SUFFIXES`
+FFMPEG_OPTIONS = f"protocol_whitelist;file|format_whitelist;{DEMUXERS}"  # no playlists, no network
 
 
-def video(path: Path, kept: Path, every: int = 1) -> Reel:
-    """A video file's frames, turned as it says, as far as they can be read; times are its own.
+def open_video(path: Path, output_name: Path, frame_stride: int = 1) -> VideoStream:
+    """Open a video file; frames are upright and keep the file's times.
 
     Args:
-        path: of the file.
-        kept: see `Frame`.
-        every: hand out the first of so many.
+        path: The file.
+        output_name: See `Frame`.
+        frame_stride: Yield every Nth frame.
 
     Raises:
-        UserError: not even the first one can be read, or its frames are too large, which is seen before.
+        UserError: The first frame cannot be read or is too large.
     """
-    capture = _quiet(str(path))
+    capture = _open(str(path))
     if capture.isOpened():
         _check_size(capture, path)
     if not capture.isOpened() or not capture.grab():
-        raise UserError(f"{path} cannot be read as a video ({', '.join(sorted(VIDEOS))}). Is it whole?")
-    rate = _rate(capture)
-    length = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    reel = Reel(str(path), kept, iter(()), rate / every, round(length) if 0 < length < 1e9 else None)
-    reel.frames = _frames(capture, reel, every, _of_the_file(capture, 1 / rate))
-    return reel
+        raise UserError(f"{path} cannot be read as a video ({', '.join(sorted(VIDEO_SUFFIXES))}). Is it complete?")
+    fps = _fps(capture)
+    count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    num_frames = round(count) if 0 < count < 1e9 else None
+    stream = VideoStream(str(path), output_name, iter(()), fps / frame_stride, num_frames)
+    stream.frames = _read_frames(capture, stream, frame_stride, _file_times(capture, 1 / fps))
+    return stream
 
 
-def camera(index: int, every: int = 1) -> Reel:
-    """What a camera sees, in seconds since its first picture.
+def open_camera(index: int, frame_stride: int = 1) -> VideoStream:
+    """Open a camera; times count from its first frame.
 
     Raises:
-        UserError: there is no such camera, or it gives no picture.
+        UserError: The camera does not exist or provides no image.
     """
-    capture = _quiet(index)
+    capture = _open(index)
     if not capture.isOpened() or not capture.grab():
+        devices = sorted(map(str, Path("/dev").glob("video*"))) if os.name == "posix" else []
         raise UserError(
-            f"camera {index} gives no picture; expected the number of a camera that is connected, that you may read "
-            f"and that no other program uses: source=0 is the first. {_cameras()}"
+            f"camera {index} provides no image; expected the number of a connected camera that you may read and that "
+            f"no other program uses: source=0 is the first. Found: {', '.join(devices) or 'none'}."
         )
-    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # where we are slower than it, see what is, not what was
-    reel = Reel(f"camera {index}", Path(f"camera_{index}"), iter(()), _rate(capture) / every, live=True)
-    reel.frames = _frames(capture, reel, every, _of_the_clock())
-    return reel
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # always the latest frame, even if processing is slower than the camera
+    source, output_name = f"camera {index}", Path(f"camera_{index}")
+    stream = VideoStream(source, output_name, iter(()), _fps(capture) / frame_stride, live=True)
+    stream.frames = _read_frames(capture, stream, frame_stride, _clock_times())
+    return stream
 
 
-def _frames(capture: cv2.VideoCapture, reel: Reel, every: int, times: Iterator[float]) -> Iterator[Frame]:
-    """From the one on that is grabbed already."""
-    try:
-        more = True
-        while more:
-            moment = next(times)
-            number, reel.read = reel.read, reel.read + 1
-            if number % every == 0:
-                whole, pixels = capture.retrieve()
-                if whole:
-                    picture = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-                    yield Frame(reel.source, reel.kept, picture, number, moment)  # type: ignore[arg-type]
-                else:
-                    reel.damaged += 1
-            more = capture.grab()
-    finally:
-        capture.release()
+class VideoWriter:
+    """Write an MPEG-4 file of constant frame rate, in which each image is shown until the next one's time.
 
-
-def _of_the_file(capture: cv2.VideoCapture, step: float) -> Iterator[float]:
-    """The time of the frame just grabbed; where that is no later than the one before, `step` after it."""
-    last = -step
-    while True:
-        moment = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-        last = moment if moment > last else last + step
-        yield last
-
-
-def _of_the_clock() -> Iterator[float]:
-    began = time.monotonic()
-    while True:
-        yield time.monotonic() - began
-
-
-def _check_size(capture: cv2.VideoCapture, path: Path) -> None:
-    width, height = (round(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-    with path.open("rb") as file:
-        most = LARGEST_GIF if file.read(len(GIF)) == GIF else LARGEST
-    if width * height > most:
-        found, expected = f"{width} x {height} pixels", f"at most {most / 1e6:g} million"
-        raise UserError(f"{path} is too large ({found}); expected {expected}. Make it smaller first.")
-
-
-def _quiet(source: str | int) -> cv2.VideoCapture:
-    """Opened, or not; what OpenCV and FFmpeg have to say of it is said by us."""
-    silence()
-    os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = OPTIONS
-    return cv2.VideoCapture(source) if isinstance(source, int) else cv2.VideoCapture(source, cv2.CAP_FFMPEG)
-
-
-def silence() -> None:
-    """Keep OpenCV and FFmpeg from writing to standard error."""
-    os.environ["OPENCV_FFMPEG_LOGLEVEL"] = "-8"  # AV_LOG_QUIET; FFmpeg is told when the first file is opened
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-
-
-def _rate(capture: cv2.VideoCapture) -> float:
-    rate = capture.get(cv2.CAP_PROP_FPS)
-    return rate if math.isfinite(rate) and RATES[0] <= rate <= RATES[1] else RATE
-
-
-def _cameras() -> str:
-    """What there is, where the system lists them as files."""
-    found = sorted(str(path) for path in Path("/dev").glob("video*")) if os.name == "posix" else []
-    return f"Found: {', '.join(found)}." if found else "None was found."
-
-
-SLOWEST, FASTEST = 1.0, 60.0  # frames a second
-
-
-class Film:
-    """MPEG-4 at an even rate: a picture stands until the next one's time; whole when it is left, for whatever reason.
+    The file appears when the context is left, also after an exception; without images there is none.
 
     Args:
-        path: of the .mp4; nothing is there before the end, and nothing at all where no picture was added.
-        rate: pictures a second, about.
+        path: The .mp4 file.
+        fps: Frames per second, limited to `OUTPUT_FPS`.
 
     Attributes:
-        done: whether the file is there.
+        done: Whether the file was written.
     """
 
-    def __init__(self, path: Path, rate: float) -> None:
-        self.path, self.rate = path, min(max(rate, SLOWEST), FASTEST)
+    def __init__(self, path: Path, fps: float) -> None:
+        self.path, self.fps = path, min(max(fps, OUTPUT_FPS[0]), OUTPUT_FPS[1])
         self.partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
         self.writer: cv2.VideoWriter | None = None
         self.size = 0, 0
-        self.began = 0.0
-        self.written = 0
-        self.standing: MatLike | None = None
+        self.start = 0.0
+        self.num_written = 0
+        self.current: MatLike | None = None
         self.done = False
 
-    def __enter__(self) -> "Film":
+    def __enter__(self) -> "VideoWriter":
         return self
 
-    def add(self, picture: Picture, time: float) -> None:
-        """A picture (H, W, 3) to be seen from `time` on, in seconds; one of another size than the first is fitted.
+    def add(self, image: RGBImage, time: float) -> None:
+        """Show an image (H, W, 3) from `time` on, in seconds; it is resized to the first image's size.
 
         Raises:
-            UserError: OpenCV cannot write it there.
+            UserError: OpenCV cannot write the file.
         """
         if self.writer is None:
-            self._open(picture, time)
-        while self.written < round((time - self.began) * self.rate):
+            self.size, self.start = (image.shape[1], image.shape[0]), time
+            self._open()
+        while self.num_written < round((time - self.start) * self.fps):
             self._write()
-        frame = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+        frame = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         if frame.shape[1::-1] != self.size:
             frame = cv2.resize(frame, self.size, interpolation=cv2.INTER_AREA)
-        self.standing = frame
+        self.current = frame
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends the file and puts it in its place.
+        """Finish the file.
 
         Raises:
-            UserError: it cannot be read again, and nothing else was wrong.
+            UserError: It cannot be read back, and no other exception is being raised.
         """
         if self.writer is None:
             return
         self._write()
         self.writer.release()
         check = cv2.VideoCapture(str(self.partial), cv2.CAP_FFMPEG)
-        whole = check.grab()
+        readable = check.grab()
         check.release()
-        if whole:
+        if readable:
             os.replace(self.partial, self.path)
             self.done = True
         else:
             self.partial.unlink(missing_ok=True)
             if error is None:
-                raise UserError(f"{self.path} cannot be read after it was written; is there room on the disk?")
+                raise UserError(f"{self.path} cannot be read back after writing; is the disk full?")
 
-    def _open(self, picture: Picture, time: float) -> None:
-        self.size, self.began = (picture.shape[1], picture.shape[0]), time
-        silence()
-        writer = cv2.VideoWriter(
-            str(self.partial), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), self.rate, self.size
-        )
+    def _open(self) -> None:
+        silence_opencv()
+        codec = cv2.VideoWriter.fourcc(*"mp4v")
+        writer = cv2.VideoWriter(str(self.partial), cv2.CAP_FFMPEG, codec, self.fps, self.size)
         if not writer.isOpened():
-            raise UserError(f"{self.path} cannot be written by OpenCV; annotate=false leaves it out.")
+            raise UserError(f"{self.path} cannot be written by OpenCV; annotate=false skips it.")
         self.writer = writer
 
     def _write(self) -> None:
-        if self.writer is not None and self.standing is not None:
-            self.writer.write(self.standing)
-            self.written += 1
+        if self.writer is not None and self.current is not None:
+            self.writer.write(self.current)
+            self.num_written += 1
+
+
+def silence_opencv() -> None:
+    """Keep OpenCV and FFmpeg from writing to standard error; FFmpeg reads its level when the first file is opened."""
+    os.environ["OPENCV_FFMPEG_LOGLEVEL"] = "-8"  # AV_LOG_QUIET
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def _open(source: str | int) -> cv2.VideoCapture:
+    silence_opencv()
+    os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = FFMPEG_OPTIONS
+    return cv2.VideoCapture(source) if isinstance(source, int) else cv2.VideoCapture(source, cv2.CAP_FFMPEG)
+
+
+def _read_frames(
+    capture: cv2.VideoCapture, stream: VideoStream, frame_stride: int, times: Iterator[float]
+) -> Iterator[Frame]:
+    """Yield frames, beginning with the one already grabbed."""
+    try:
+        grabbed = True
+        while grabbed:
+            seconds = next(times)
+            index, stream.num_read = stream.num_read, stream.num_read + 1
+            if index % frame_stride == 0:
+                decoded, pixels = capture.retrieve()
+                if decoded:
+                    image = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+                    yield Frame(stream.source, stream.output_name, image, index, seconds)  # type: ignore[arg-type]
+                else:
+                    stream.num_damaged += 1
+            grabbed = capture.grab()
+    finally:
+        capture.release()
+
+
+def _file_times(capture: cv2.VideoCapture, step: float) -> Iterator[float]:
+    """Yield the time of the grabbed frame, or `step` after the previous one if the file's time does not increase."""
+    last = -step
+    while True:
+        seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        last = seconds if seconds > last else last + step
+        yield last
+
+
+def _clock_times() -> Iterator[float]:
+    start = time.monotonic()
+    while True:
+        yield time.monotonic() - start
+
+
+def _check_size(capture: cv2.VideoCapture, path: Path) -> None:
+    width, height = (round(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    with path.open("rb") as file:
+        limit = MAX_GIF_PIXELS if file.read(len(GIF_HEADER)) == GIF_HEADER else MAX_PIXELS
+    if width * height > limit:
+        raise UserError(
+            f"{path} is too large ({width} x {height} pixels); expected at most {limit / 1e6:g} million. Make it "
+            f"smaller first."
+        )
+
+
+def _fps(capture: cv2.VideoCapture) -> float:
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    return fps if math.isfinite(fps) and PLAUSIBLE_FPS[0] <= fps <= PLAUSIBLE_FPS[1] else DEFAULT_FPS

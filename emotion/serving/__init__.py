@@ -1,1 +1,1 @@
-"""The demo: its server and what it asks."""
+"""The demo's web server."""

@@ -1,209 +1,145 @@
-"""The demo's server: the page, what it says of the network, and what is seen in a picture."""
+"""The demo's server: the page, and predictions for images that are posted to it."""
 
 import asyncio
 import sys
 import traceback
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.resources import files
-from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from emotion.errors import UserError
-from emotion.serving.guard import Allowance, Guard, Punctual
-from emotion.serving.session import Looker, NoPicture
+from emotion.serving.guard import BodyReader, Guard, TimedProtocol
+from emotion.serving.limits import Limits, RateLimiter
+from emotion.serving.session import Session, UnsupportedImage
 
-AT_ONCE = 4  # times the largest picture is what all of them may hold
-
-
-class Refused(Exception):
-    """A request that gets no answer but a status, a sentence and perhaps headers."""
-
-    def __init__(self, status: int, why: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(why)
-        self.status, self.headers = status, headers
-
-
-class Arrivals:
-    """Takes in the bodies of requests.
-
-    Args:
-        most: bytes of one.
-        seconds: in which it is to be here.
-    """
-
-    def __init__(self, most: int, seconds: float) -> None:
-        self.most, self.seconds = most, seconds
-        self.held = 0
-        self.arriving: dict[asyncio.Timeout, None] = {}  # the first to begin first
-
-    @asynccontextmanager
-    async def body(self, request: Request) -> AsyncIterator[bytearray]:
-        """What a request holds, for as long as it is needed.
-
-        Raises:
-            Refused: it is a form or too long, which is said before any of it is read; it takes too long to come, or
-                longest of all when there is no room for more.
-        """
-        if request.headers.get("content-type", "").lower().startswith("multipart/"):
-            raise Refused(400, "This is a form; expected the bytes of a picture and nothing else.")
-        told = request.headers.get("content-length", "")
-        if told.isdecimal() and int(told) > self.most:
-            raise self._too_long()
-        content = bytearray()
-        try:
-            async with asyncio.timeout(self.seconds) as limit:
-                await self._fill(content, request, limit)
-            yield content
-        except TimeoutError as error:
-            raise Refused(408, "The picture took too long to arrive.") from error
-        finally:
-            self.held -= len(content)
-
-    async def _fill(self, content: bytearray, request: Request, limit: asyncio.Timeout) -> None:
-        self.arriving[limit] = None
-        try:
-            async for part in request.stream():
-                content += part
-                self.held += len(part)
-                if len(content) > self.most:
-                    raise self._too_long()
-                if self.held > AT_ONCE * self.most and self.arriving:
-                    longest = next(iter(self.arriving))
-                    del self.arriving[longest]
-                    longest.reschedule(asyncio.get_running_loop().time())
-        finally:
-            self.arriving.pop(limit, None)
-
-    def _too_long(self) -> Refused:
-        return Refused(413, f"The file is too large; expected at most {self.most / 1e6:g} MB.")
-
-
-PAGE = {  # where, the file in web/, its type
+PAGE = {  # path, file in emotion/web, media type
     "/": ("index.html", "text/html"),
     "/style.css": ("style.css", "text/css"),
     "/app.js": ("app.js", "text/javascript"),
     "/engine.js": ("engine_server.js", "text/javascript"),
 }
-STOPPING = 5  # seconds that answers under way have when a signal comes
-STAYS = (
-    "No picture leaves this machine: pictures go to the program that serves this page, which looks at them and stores "
-    "nothing."
-)
-TRAVELS = (
-    "Pictures go over the network to the machine that serves this page and nowhere else; it looks at them and stores "
-    "nothing."
+SHUTDOWN_SECONDS = 5  # for requests in progress
+LOCAL_PRIVACY = "Images stay on this machine. The server processes them in memory and stores nothing."
+NETWORK_PRIVACY = (
+    "Images are sent over the network to the machine that serves this page, and nowhere else. It processes them in "
+    "memory and stores nothing."
 )
 
 
-def server(
-    looker: Looker, host: str, hosts: Sequence[str], limits: Mapping[str, Any], local: bool = True
+def create_server(
+    session: Session, host: str, allowed_hosts: Sequence[str], limits: Limits, local: bool = True
 ) -> uvicorn.Server:
-    """The page and its two questions, for `run([listener])`; a signal stops it.
+    """Create the server, to be started by `run([listener])` and stopped by a signal.
 
     Args:
-        looker: what looks, a picture at a time, in a thread of its own.
-        host: at which the listener listens.
-        hosts: further names that the server goes by.
-        limits: as conf/demo.yaml has them.
-        local: only this machine can reach it.
+        session: Processes one image at a time, in its own thread.
+        host: The address at which the listener listens.
+        allowed_hosts: Further host names of the server.
+        limits: See conf/demo.yaml.
+        local: Whether only this machine can reach the server.
     """
-    app = application(
-        looker, Middleware(Guard, host=host, hosts=hosts, local=local), limits, STAYS if local else TRAVELS
+    routes = Routes(session, limits, LOCAL_PRIVACY if local else NETWORK_PRIVACY)
+    app = Starlette(
+        routes=[
+            *(Route(path, _static_file(name, media_type)) for path, (name, media_type) in PAGE.items()),
+            Route("/api/about", routes.about),
+            Route("/api/predict", routes.predict, methods=["POST"]),
+        ],
+        middleware=[Middleware(Guard, host=host, allowed_hosts=allowed_hosts, local=local)],
+        lifespan=routes.lifespan,
     )
     config = uvicorn.Config(
         app,
-        http=Punctual.within(limits["seconds"], limits["connections"]),
+        http=TimedProtocol,
         ws="none",
-        proxy_headers=False,  # whoever writes them could be as many addresses as they like
+        proxy_headers=False,  # clients could choose their address
         server_header=False,
         log_config=None,
-        log_level="error",  # what is wrong with a request is said to whoever sent it
+        log_level="error",  # invalid requests are answered, not logged
         access_log=False,
-        timeout_graceful_shutdown=STOPPING,
+        limit_concurrency=limits.connections,
+        timeout_keep_alive=limits.timeout,  # type: ignore[arg-type]  # uvicorn accepts fractions
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
     return uvicorn.Server(config)
 
 
-def application(looker: Looker, guard: Middleware, limits: Mapping[str, Any], private: str) -> Starlette:
-    """The page; GET /api/about; POST /api/look[?map=1] with the bytes of a picture."""
-    pool = ThreadPoolExecutor(1, "looker")
-    desk = Desk(looker, pool, limits)
-    about = looker.about() | {"private": private}
+class Routes:
+    """The API: GET /api/about, and POST /api/predict[?map=1] with the bytes of an image.
+
+    Args:
+        session: Processes images.
+        limits: See conf/demo.yaml.
+        privacy: Where images go, for the page.
+    """
+
+    def __init__(self, session: Session, limits: Limits, privacy: str) -> None:
+        self.session, self.privacy = session, privacy
+        self.worker = ThreadPoolExecutor(1, "predict")
+        self.bodies = BodyReader(round(limits.megabytes * 1e6), limits.timeout)
+        self.rate_limiter = RateLimiter(limits.rate_limit)
+        self.queue_length, self.max_queue = 0, limits.max_queue
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        """Stop the worker when the server stops."""
         yield
-        pool.shutdown(wait=False, cancel_futures=True)
+        self.worker.shutdown(wait=False, cancel_futures=True)
 
-    async def say(request: Request) -> Response:
-        return JSONResponse(about)
+    async def about(self, request: Request) -> Response:
+        """Describe the network."""
+        return JSONResponse(self.session.about() | {"privacy": self.privacy})
 
-    pages = [Route(path, _static(name, kind)) for path, (name, kind) in PAGE.items()]
-    questions = [Route("/api/about", say), Route("/api/look", desk.look, methods=["POST"])]
-    return Starlette(routes=[*pages, *questions], middleware=[guard], lifespan=lifespan)
-
-
-class Desk:
-    """Takes pictures in, has them looked at one after another, and says no to what is too much."""
-
-    def __init__(self, looker: Looker, pool: ThreadPoolExecutor, limits: Mapping[str, Any]) -> None:
-        self.looker, self.pool = looker, pool
-        self.arrivals = Arrivals(round(limits["megabytes"] * 1e6), limits["seconds"])
-        self.waiting, self.waiting_at_most = 0, limits["waiting"]
-        self.allowance = Allowance(limits["per_second"])
-
-    async def look(self, request: Request) -> Response:
-        """What is seen in the picture that the request holds."""
+    async def predict(self, request: Request) -> Response:
+        """Return the faces of the posted image."""
         try:
-            async with self.arrivals.body(request) as content:
-                self._take_turn(request)
-                return JSONResponse(await self._seen(content, request.query_params.get("map") == "1"))
-        except Refused as error:
-            return JSONResponse({"error": str(error)}, error.status, error.headers)
-        except NoPicture as error:
-            return JSONResponse({"error": str(error)}, 415)
+            async with self.bodies.read(request) as body:
+                self._count(request)
+                self.queue_length += 1
+                try:
+                    with_maps = request.query_params.get("map") == "1"
+                    loop = asyncio.get_running_loop()
+                    result = await loop.run_in_executor(self.worker, self.session.predict, body, with_maps)
+                finally:
+                    self.queue_length -= 1
+            return JSONResponse(result)
+        except HTTPException as error:
+            return JSONResponse({"error": error.detail}, error.status_code, error.headers)
         except UserError as error:
-            return JSONResponse({"error": str(error)}, 422)
+            return JSONResponse({"error": str(error)}, 415 if isinstance(error, UnsupportedImage) else 422)
         except ClientDisconnect:
-            return Response(status_code=400)  # nobody reads it
+            return Response(status_code=400)  # never read
         except Exception as error:
             _log(error)
-            return JSONResponse({"error": "The picture could not be looked at; the server says more."}, 500)
+            return JSONResponse({"error": "The image could not be processed; see the server's log."}, 500)
 
-    def _take_turn(self, request: Request) -> None:
-        """Only whole pictures take one: who sends others keeps nobody at the same address from asking."""
-        if wait := self.allowance.wait(request.client.host if request.client else ""):
-            raise Refused(429, "Too many pictures at once from you; wait a little.", {"Retry-After": str(wait)})
-
-    async def _seen(self, content: bytearray, with_maps: bool) -> dict[str, Any]:
-        if self.waiting > self.waiting_at_most:  # one of them is being looked at
-            raise Refused(503, "Too many pictures are waiting; try again in a moment.", {"Retry-After": "1"})
-        self.waiting += 1
-        try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self.pool, self.looker.look, content, with_maps)
-        finally:
-            self.waiting -= 1
+    def _count(self, request: Request) -> None:
+        """Apply rate and queue limits; only complete bodies count."""
+        if wait := self.rate_limiter.wait(request.client.host if request.client else ""):
+            raise HTTPException(429, "Too many images from your address; wait a moment.", {"Retry-After": str(wait)})
+        if self.queue_length > self.max_queue:  # including the image in progress
+            raise HTTPException(503, "The server is busy; try again in a moment.", {"Retry-After": "1"})
 
 
-def _static(name: str, kind: str) -> Any:  # noqa: ANN401
+def _static_file(name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:
     content = files("emotion").joinpath("web", name).read_bytes()
 
     async def answer(request: Request) -> Response:
-        return Response(content, media_type=kind)
+        return Response(content, media_type=media_type)
 
     return answer
 
 
 def _log(error: Exception) -> None:
-    """Where it happened and what it was, without its words: they may hold pixels."""
+    """Print the type and traceback, but not the message, which may contain pixels."""
     frames = "".join(traceback.format_tb(error.__traceback__))
-    print(f"a picture could not be looked at: {type(error).__name__}\n{frames}", end="", file=sys.stderr, flush=True)
+    print(f"an image could not be processed: {type(error).__name__}\n{frames}", end="", file=sys.stderr, flush=True)
