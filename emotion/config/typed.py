@@ -1,6 +1,7 @@
-"""A verb's config as a dataclass, its types checked before any work starts."""
+"""Convert a verb's config to a dataclass, checking its types before any work starts."""
 
-from typing import TypeVar
+from dataclasses import fields
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, ValidationError
@@ -17,14 +18,19 @@ def typed(cfg: DictConfig, kind: type[Config]) -> Config:
     several types.
 
     Raises:
-        UserError: a setting has the wrong type or is not a field.
-        MissingMandatoryValue: a setting without a default was not given.
+        UserError: A setting has the wrong type or is not a field.
+        MissingMandatoryValue: A setting without a default is missing.
     """
+    settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    for field in fields(kind):  # type: ignore[arg-type]
+        value = settings.get(field.name, False)
+        if field.type is bool and not isinstance(value, bool):  # OmegaConf takes 5 for true
+            raise UserError(f"{field.name}={value}: expected true or false.")
     try:
-        merged = OmegaConf.merge(
-            OmegaConf.structured(kind), OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
-        )
-    except (ConfigKeyError, ValidationError) as error:
+        merged = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.create(settings))
+    except ConfigKeyError as error:
+        raise UserError(f"{error.full_key}= is not a setting; --cfg job lists every setting.") from error
+    except ValidationError as error:
         raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}. --cfg job lists every setting.") from error
     result: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
     return result

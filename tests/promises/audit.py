@@ -1,5 +1,6 @@
-"""A module run as `python -m MODULE ARGUMENT ...` is, what it starts, opens and writes being noted:
-python watched.py NOTES MODULE ARGUMENT ...; "import MODULE" imports it and no more.
+"""Run `python -m MODULE ARGUMENT ...` and log the processes, sockets and files that it opens.
+
+Usage: python audit.py LOG MODULE ARGUMENT ...; with "import MODULE" the module is only imported.
 """
 
 import json
@@ -13,33 +14,33 @@ FILES = ("open", "os.mkdir", "os.rename", "os.link", "os.symlink", "os.remove", 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
-def watch(notes: int) -> None:
-    """Have every such event of this process written to a file, as a line of JSON: its kind and what it is about."""
+def audit(log: int) -> None:
+    """Write each such event of this process to a file as a line of JSON: its kind and its subject."""
 
-    def note(event: str, about: tuple[object, ...]) -> None:
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
         if event in PROCESSES:
-            line = ["process", str(about[1] if event == "subprocess.Popen" else about)]
+            line = ["process", str(arguments[1] if event == "subprocess.Popen" else arguments)]
         elif event in SOCKETS:
-            line = ["socket", f"{event} {about[1] if 'socket.get' not in event else about[0]}"]
-        elif event in FILES and not isinstance(about[0], int):
-            if event == "open" and not (isinstance(about[2], int) and about[2] & WRITING):
+            line = ["socket", f"{event} {arguments[1] if 'socket.get' not in event else arguments[0]}"]
+        elif event in FILES and not isinstance(arguments[0], int):
+            if event == "open" and not (isinstance(arguments[2], int) and arguments[2] & WRITING):
                 return
-            if event == "os.mkdir" and os.path.isdir(str(about[0])):
-                return  # it is there
-            places = about[:2] if event in ("os.rename", "os.link", "os.symlink") else about[:1]
+            if event == "os.mkdir" and os.path.isdir(str(arguments[0])):
+                return  # exists
+            places = arguments[:2] if event in ("os.rename", "os.link", "os.symlink") else arguments[:1]
             line = ["file", *(os.path.abspath(os.fsdecode(place)) for place in places)]  # type: ignore[arg-type]
         else:
             return
-        os.write(notes, (json.dumps(line) + "\n").encode())
+        os.write(log, (json.dumps(line) + "\n").encode())
 
-    sys.addaudithook(note)
+    sys.addaudithook(hook)
 
 
 if __name__ == "__main__":
-    watch(os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND))
+    audit(os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND))
     module, *arguments = sys.argv[2:]
     sys.argv = [module, *arguments]
-    sys.path[0] = ""  # as -m has it
+    sys.path[0] = ""  # like python -m
     if module.startswith("import "):
         __import__(module.removeprefix("import "))
     else:

@@ -1,4 +1,4 @@
-"""Ways in which files go wrong, each drawn from a generator of random numbers."""
+"""Ways to damage files, each with a random generator."""
 
 import io
 import os
@@ -55,7 +55,7 @@ def _truncate(rng: Random, content: bytes) -> bytes:
 
 
 def _blank_block(rng: Random, content: bytes) -> bytes:
-    """As a disk leaves it that was cut off while it wrote."""
+    """Like an interrupted write of a disk."""
     start = _at(rng, content)
     return content[:start] + bytes(min(512, len(content) - start)) + content[start + 512 :]
 
@@ -68,7 +68,7 @@ ANY: dict[str, Content] = {
     "a bit flipped": _flip, "bytes gone": _delete, "bytes more": _insert, "bytes twice": _repeat,
     "bytes exchanged": _exchange, "cut short": _truncate, "a block of zeros": _blank_block, "emptied": _empty,
 }  # fmt: skip
-"""Of any file's content."""
+"""Damage to any file."""
 
 
 def _of_lines(change: Callable[[Random, list[bytes]], None]) -> Content:
@@ -148,7 +148,7 @@ TEXT: dict[str, Content] = {
     "a tail": lambda rng, content: content + rng.bytes(50),
     "something else": lambda rng, content: rng.bytes(len(content)),
 } | ANY  # fmt: skip
-"""Of a text's content."""
+"""Damage to a text file."""
 
 
 def _picture(rng: Random, size: tuple[int, int], mode: str, kind: str, **settings: object) -> bytes:
@@ -157,8 +157,8 @@ def _picture(rng: Random, size: tuple[int, int], mode: str, kind: str, **setting
     return file.getvalue()
 
 
-def _claiming(rng: Random, content: bytes) -> bytes:
-    """A PNG's header with other figures: width, height, depth or colours, its checksum right or not."""
+def _change_png_header(rng: Random, content: bytes) -> bytes:
+    """Change width, height, depth or colour type in a PNG's header, with a valid checksum or not."""
     from zlib import crc32
 
     header = bytearray(content[12:29])
@@ -177,11 +177,11 @@ PICTURE: dict[str, Content] = {
     "a TIFF instead": lambda rng, content: _picture(rng, (48, 48), "L", "TIFF"),
     "a JPEG with a bit flipped": lambda rng, content: _flip(rng, _picture(rng, (48, 48), "RGB", "JPEG")),
     "a BMP cut short": lambda rng, content: _truncate(rng, _picture(rng, (48, 48), "RGB", "BMP")),
-    "a header that lies": _claiming,
+    "a false header": _change_png_header,
     "bits flipped": lambda rng, content: _flip(rng, _flip(rng, _flip(rng, content))),
     "text instead": lambda rng, content: b"no picture",
 } | ANY  # fmt: skip
-"""Of a picture's content."""
+"""Damage to an image file."""
 
 
 def _some(rng: Random, files: Sequence[Path]) -> Path:
@@ -259,18 +259,18 @@ PLACES: dict[str, Place] = {
     "a file for a folder": _folder_replaced,
     "a file that may not be read": _locked,
 }  # fmt: skip
-"""Of the files of a folder."""
+"""Changes to the files of a folder."""
 
 
-def in_content(kinds: dict[str, Content], number: int, rng: Random, files: list[Path]) -> str:
-    """Damage one of the files; how it was done."""
+def damage_content(kinds: dict[str, Content], number: int, rng: Random, files: list[Path]) -> str:
+    """Damage one of the files and return the kind of damage."""
     kind, file = list(kinds)[number % len(kinds)], _some(rng, files)
     file.write_bytes(kinds[kind](rng, file.read_bytes()))
     return f"{kind} in {file.name}"
 
 
-def in_places(number: int, rng: Random, files: list[Path]) -> str:
-    """Damage what lies where; how it was done."""
+def damage_folder(number: int, rng: Random, files: list[Path]) -> str:
+    """Remove, rename or replace one of the files and return the kind of change."""
     kind = list(PLACES)[number % len(PLACES)]
     PLACES[kind](rng, files)
     return kind

@@ -1,4 +1,4 @@
-"""Pictures that mean harm, forty of them, and a JPEG with bytes changed at random."""
+"""Malicious images, and JPEGs with random changes."""
 
 import struct
 import zlib
@@ -11,35 +11,35 @@ from tests.images import encode_image, scene
 
 FACE = scene((50, 100, 240), (400, 200, 160))
 JPEG = encode_image(FACE, "JPEG", quality=90)
-TABLES = 700  # bytes at its beginning
+TABLES = 700  # bytes at its start
 WAYS = ("changed", "cut", "left out", "doubled", "moved")
 
 
 def png(width: int, height: int, depth: int, colour: int, rows: bytes, interlaced: int = 0, *more: bytes) -> bytes:
-    """A PNG whose chunks are as given; `rows` is compressed already, `more` stand before it."""
+    """Return a PNG of these chunks; `rows` is compressed, `more` precede it."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(more) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
 def chunk(name: bytes, data: bytes) -> bytes:
-    """Of a PNG."""
+    """Return a chunk of a PNG."""
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
 def zeros(size: int) -> bytes:
-    """So many, compressed, without ever being in memory."""
+    """Compress this many zeros without holding them in memory."""
     packer, block = zlib.compressobj(1), bytes(1 << 20)
     whole = b"".join(packer.compress(block) for _ in range(size >> 20))
     return whole + packer.compress(bytes(size & (1 << 20) - 1)) + packer.flush()
 
 
-def much() -> bytes:
-    """64 MB, as the text of a PNG's chunk."""
+def large_text() -> bytes:
+    """Return a text chunk of 64 MB."""
     return b"Comment\0\0" + zeros(64 << 20)
 
 
 def webp(width: int, height: int) -> bytes:
-    """Lossless and of one colour, for which its pixels need no bit at all."""
+    """Return a lossless WebP of one colour, whose pixels take no bits."""
     bits = [(width - 1, 14), (height - 1, 14), (1, 1), (0, 3), (0, 1), (0, 1), (0, 1)]
     for symbol in (10, 20, 30, 255, 0):  # green, red, blue, alpha, distance: each a code of one symbol of eight bits
         bits += [(1, 1), (0, 1), (1, 1), (symbol, 8)]
@@ -54,13 +54,13 @@ def webp(width: int, height: int) -> bytes:
 
 
 def gif(width: int, height: int) -> bytes:
-    """Its header says so; the pixels of one frame of that size end after a few."""
+    """Return a GIF of that size whose data ends after a few pixels."""
     frame = struct.pack("<BHHHHB", 0x2C, 0, 0, width, height, 0)
     return b"GIF89a" + struct.pack("<HHBBB", width, height, 0x80, 0, 0) + bytes(6) + frame + b"\x02\x02\x4c\x01\x00;"
 
 
 def bmp(width: int, height: int, depth: int, data: bytes, compression: int = 0) -> bytes:
-    """With a header as Windows has it."""
+    """Return a BMP with this data."""
     palette = bytes(4 << depth) if depth <= 8 else b""
     start = 54 + len(palette)
     header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, depth, compression, len(data), 0, 0, 0, 0)
@@ -68,25 +68,25 @@ def bmp(width: int, height: int, depth: int, data: bytes, compression: int = 0) 
 
 
 def sized(jpeg: bytes, width: int, height: int) -> bytes:
-    """The same JPEG, saying that it is of another size."""
+    """Change the size in the header of a JPEG."""
     place = next(jpeg.find(marker) for marker in (b"\xff\xc0", b"\xff\xc2") if marker in jpeg)
     return jpeg[: place + 5] + struct.pack(">HH", height, width) + jpeg[place + 9 :]
 
 
 def with_segments(*segments: tuple[int, bytes]) -> bytes:
-    """A JPEG of two faces with further segments at its beginning."""
-    made = (bytes((0xFF, marker)) + struct.pack(">H", len(data) + 2) + data for marker, data in segments)
-    return JPEG[:2] + b"".join(made) + JPEG[2:]
+    """Return a JPEG of two faces with more segments at its start."""
+    encoded = (bytes((0xFF, marker)) + struct.pack(">H", len(data) + 2) + data for marker, data in segments)
+    return JPEG[:2] + b"".join(encoded) + JPEG[2:]
 
 
 def exif(*entries: tuple[int, int, int, int], after: int = 0) -> bytes:
-    """EXIF data of one directory: (tag, type, count, value or offset); `after` is where the next one begins."""
+    """Return EXIF data of one directory: (tag, type, count, value or offset); `after` is the next one's offset."""
     fields = b"".join(struct.pack("<HHII", *entry) for entry in entries)
     return b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries)) + fields + struct.pack("<I", after)
 
 
 def animated(kind: str, frames: int = 4) -> bytes:
-    """The wall with two faces, grey and then ever brighter."""
+    """Return an animation of the scene with two faces, brighter in each frame."""
     more = [Image.fromarray(np.clip(FACE.astype(int) + 5 * step, 0, 255).astype(np.uint8)) for step in range(frames)]
     return encode_image(Image.fromarray(FACE), kind, save_all=True, append_images=more, duration=40)
 
@@ -100,8 +100,8 @@ MADE: dict[str, Callable[[], bytes]] = {
     "bomb of colour.png": lambda: png(5_900, 5_900, 8, 6, zeros(5_900 * 23_601)),
     "bomb interlaced.png": lambda: png(5_800, 5_800, 16, 6, zeros(5_800 * 46_401 + 100_000), 1),
     "bomb behind few pixels.png": lambda: png(100, 100, 8, 0, zeros(1 << 29)),
-    "bomb of text.png": lambda: png(100, 100, 8, 0, zeros(10_100), 0, *[chunk(b"zTXt", much())] * 9),
-    "bomb of a profile.png": lambda: png(100, 100, 8, 0, zeros(10_100), 0, chunk(b"iCCP", much())),
+    "bomb of text.png": lambda: png(100, 100, 8, 0, zeros(10_100), 0, *[chunk(b"zTXt", large_text())] * 9),
+    "bomb of a profile.png": lambda: png(100, 100, 8, 0, zeros(10_100), 0, chunk(b"iCCP", large_text())),
     "bomb of parts.png": lambda: png(100, 100, 8, 0, zeros(10_100), 0, chunk(b"prVt", b"") * 700_000),
     "bomb header.gif": lambda: gif(65_535, 65_535),
     "bomb.gif": lambda: encode_image(Image.new("P", (6_000, 6_000)), "GIF"),
@@ -114,7 +114,7 @@ MADE: dict[str, Callable[[], bytes]] = {
         Image.new("RGB", (5_000, 5_000)), "JPEG", progressive=True, subsampling=0
     ),
     "bomb of segments.jpg": lambda: with_segments(*[(0xFE, b"")] * 2_000_000),
-    "bomb of nothing.jpg": lambda: JPEG[:2] + bytes(8_000_000) + JPEG[2:],
+    "bomb of zeros.jpg": lambda: JPEG[:2] + bytes(8_000_000) + JPEG[2:],
     "bomb header.bmp": lambda: bmp(30_000, 30_000, 24, b""),
     "bomb of runs.bmp": lambda: bmp(6_000, 6_000, 8, b"\1\0" * 4_000_000, 1),
     "60,000 x 1.png": lambda: png(60_000, 1, 8, 2, zeros(180_001)),
@@ -122,7 +122,9 @@ MADE: dict[str, Callable[[], bytes]] = {
     "60,000 x 1.jpg": lambda: encode_image(Image.new("RGB", (60_000, 1)), "JPEG"),
     "exif loop.jpg": lambda: with_segments((0xE1, LOOP)),
     "exif loop.png": lambda: png(640, 480, 8, 0, zeros(480 * 641), 0, chunk(b"eXIf", LOOP[6:])),
-    "exif of lies.jpg": lambda: with_segments((0xE1, exif((0x0112, 2, 2**32 - 1, 8), *[(7, 12, 2**31, 8)] * 5_000))),
+    "exif of false sizes.jpg": lambda: with_segments(
+        (0xE1, exif((0x0112, 2, 2**32 - 1, 8), *[(7, 12, 2**31, 8)] * 5_000))
+    ),
     "cmyk.jpg": lambda: encode_image(Image.fromarray(FACE).convert("CMYK"), "JPEG"),
     "16 bit.png": lambda: encode_image(Image.fromarray(RAMP)),
     "16 bit colour.png": lambda: png(4_000, 3_000, 16, 2, zeros(3_000 * 24_001)),
@@ -138,11 +140,11 @@ MADE: dict[str, Callable[[], bytes]] = {
     "a playlist as.mp4": lambda: b"#EXTM3U\n#EXTINF:10,\nhttp://127.0.0.1:9/a.ts\nfile:///etc/passwd\n#EXT-X-ENDLIST\n",
     "an archive as.png": lambda: b"PK\3\4" + bytes(1_000),
 }
-"""Forty: the name of the file, and what makes it."""
+"""File names and the functions that make the files."""
 
 
 def mutations(first: int, last: int) -> Iterator[tuple[str, bytes]]:
-    """Those of these numbers: each has up to twenty things done to it, at places chosen by its number."""
+    """Yield JPEGs with up to twenty random changes each, seeded by their numbers."""
     for number in range(first, last):
         random = np.random.default_rng(number)
         content = bytearray(JPEG)

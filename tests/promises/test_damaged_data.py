@@ -1,7 +1,4 @@
-"""A source that was damaged since it was prepared gives the same faces, or one clear message.
-
-200 seeded damages of each format; what differs is said in one line, what cannot be read is refused.
-"""
+"""A source that is damaged after preparation gives the same faces or one message, for 200 damages of each format."""
 
 import shutil
 from collections.abc import Callable
@@ -17,14 +14,14 @@ from emotion.data.faces import EMOTIONS, FaceChunk, Faces
 from emotion.errors import UserError
 from tests.conftest import csv_lines, made_votes, write_votes
 from tests.counted import Tally
-from tests.promises.damage import PICTURE, TEXT, Random, in_content, in_places
+from tests.promises.damage import PICTURE, TEXT, Random, damage_content, damage_folder
 
 ROOT = Path("data/source")
-TOLD = "is not what was prepared from there before: "
+CHANGED = "is not what was prepared from there before: "
 
 
 class Format(NamedTuple):
-    """A source's format: how to make one of some faces, how it is read, and one damage by number."""
+    """A source's format: how to write it, how to read it, and how to damage it by number."""
 
     make: Callable[[FaceChunk], object]
     reader: dict[str, Any]
@@ -64,26 +61,26 @@ def _lists(faces: FaceChunk) -> None:
 
 
 def _in_csv(name: str) -> Callable[[int, Random], str]:
-    return lambda number, rng: in_content(TEXT, number, rng, [ROOT / name])
+    return lambda number, rng: damage_content(TEXT, number, rng, [ROOT / name])
 
 
 def _in_folder(number: int, rng: Random) -> str:
     if number % 2:
-        return in_places(number // 2, rng, _pictures())
-    return in_content(PICTURE, number // 2, rng, _pictures())
+        return damage_folder(number // 2, rng, _pictures())
+    return damage_content(PICTURE, number // 2, rng, _pictures())
 
 
 def _in_votes(number: int, rng: Random) -> str:
-    return in_content(TEXT, number // 2, rng, [ROOT / ("votes.csv" if number % 4 else "fer2013.csv")])
+    return damage_content(TEXT, number // 2, rng, [ROOT / ("votes.csv" if number % 4 else "fer2013.csv")])
 
 
 def _in_lists(number: int, rng: Random) -> str:
     texts = [ROOT / name for name in ("train.csv", "val.csv", "test.csv", "label_map.json")]
     if number % 4 < 2:
-        return in_content(TEXT, number // 4 + number, rng, texts)
+        return damage_content(TEXT, number // 4 + number, rng, texts)
     if number % 4 == 2:
-        return in_places(number // 4, rng, [*texts, *_pictures()])
-    return in_content(PICTURE, number // 4, rng, _pictures())
+        return damage_folder(number // 4, rng, [*texts, *_pictures()])
+    return damage_content(PICTURE, number // 4, rng, _pictures())
 
 
 CSV = {"_target_": "emotion.data.readers.fer2013.read_csv", "path": "data/source/fer2013.csv"}
@@ -113,51 +110,51 @@ FORMATS = {
 
 @pytest.fixture
 def faces(few_faces: FaceChunk) -> FaceChunk:
-    """Every third: one of each class in each usage."""
+    """Return every third face: one of each class and usage."""
     return FaceChunk(*(part[::3] for part in few_faces[:3]), few_faces.origin[::3])
 
 
-def alike(one: Faces, other: Faces) -> bool:
+def equal(one: Faces, other: Faces) -> bool:
     columns = ("images", "labels", "usage", "origin", "votes")
     return one.classes == other.classes and all(
         np.array_equal(getattr(one, name), getattr(other, name)) for name in columns
     )
 
 
-def asked(reader: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> tuple[Faces | None, str]:
-    """The faces and what is said of them; none where they are refused, and why."""
+def prepare_again(reader: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> tuple[Faces | None, str]:
+    """Return the faces and the output, or None and the error message."""
     try:
-        found = prepare(reader, "cache")
+        faces = prepare(reader, "cache")
     except UserError as error:
         return None, str(error)
-    return found, capsys.readouterr().out
+    return faces, capsys.readouterr().out
 
 
 @pytest.mark.hard
 @pytest.mark.promise("data")
 @pytest.mark.parametrize("part", range(4))
 @pytest.mark.parametrize("name", FORMATS)
-def test_damaged_data_is_the_same_faces_or_one_message(
+def test_damaged_data_gives_the_same_faces_or_one_message(
     name: str, part: int, faces: FaceChunk, tally: Tally, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    of = FORMATS[name]
+    source = FORMATS[name]
     ROOT.mkdir(parents=True)
-    of.make(faces)
+    source.make(faces)
     shutil.copytree(ROOT, "whole")
-    whole = prepare(of.reader, "cache")
+    whole = prepare(source.reader, "cache")
     for number in range(50 * part, 50 * (part + 1)):
         shutil.rmtree("data")
         shutil.copytree("whole", ROOT)
-        prepare(of.reader, "cache")
+        prepare(source.reader, "cache")
         capsys.readouterr()
-        kind = of.damage(number, np.random.default_rng([list(FORMATS).index(name), number]))
+        kind = source.damage(number, np.random.default_rng([list(FORMATS).index(name), number]))
         with tally(f"{name} {number}, {kind}"):
-            found, said = asked(of.reader, capsys)
-            if found is None:
-                assert str(ROOT) in said
-                assert "emotion.data" not in said, f"a program's message: {said}"
-            elif alike(found, whole):
-                assert not said
+            result, message = prepare_again(source.reader, capsys)
+            if result is None:
+                assert str(ROOT) in message
+                assert "emotion.data" not in message, f"a message for programmers: {message}"
+            elif equal(result, whole):
+                assert not message
             else:
-                assert TOLD in said
-                assert said.count("\n") == 1
+                assert CHANGED in message
+                assert message.count("\n") == 1

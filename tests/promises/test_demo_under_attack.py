@@ -1,6 +1,6 @@
-"""The demo, in a process of its own with its own limits, attacked for a minute while eight people use it.
+"""The demo with its default limits is attacked for a minute while eight clients use it from the same address.
 
-The attackers come from the same address as everybody else; see `tests.promises.attackers`.
+See `tests.promises.attackers`.
 """
 
 import json
@@ -22,10 +22,10 @@ from tests.promises.memory import peak, reset_peak, resident
 from tests.serving.demo_serving import Started, ask, started
 
 SECONDS, P99 = 60, 0.5
-PEOPLE, LOOKS = 8, 4  # and the most seconds for which one looks at what was found before asking again
-LIMIT = 10_000_000  # bytes of a picture
-ON_ITS_WAY = 10_000_000  # bytes that a system may hold for a connection
-PEAK, GROWTH = 100, 25  # megabytes: the bodies on their way in may hold forty; nothing is to stay
+CLIENTS, MAX_PAUSE = 8, 4  # seconds between two requests of a client
+MAX_BYTES = 10_000_000  # of an image
+BUFFERED = 10_000_000  # bytes that the system may buffer for a connection
+PEAK, GROWTH = 100, 25  # megabytes; request bodies may take forty
 FOREIGN = {
     "a foreign host": ({"Host": "evil.example"}, 421),
     "a foreign origin": ({"Origin": "https://evil.example"}, 403),
@@ -33,25 +33,25 @@ FOREIGN = {
 
 
 class Answer(NamedTuple):
-    """What somebody was told, and after how many seconds."""
+    """The response to a valid request, and its seconds."""
 
     status: int
     faces: int
     seconds: float
 
 
-def person(port: int, number: int, until: float) -> Iterator[Answer]:
-    """Asks, looks at what was found, and asks again; people do not all begin in the same moment."""
-    looks = random.Random(number)
-    while (pause := looks.uniform(0, LOOKS)) < until - time.monotonic():
+def client(port: int, number: int, until: float) -> Iterator[Answer]:
+    """Send requests with random pauses."""
+    rng = random.Random(number)
+    while (pause := rng.uniform(0, MAX_PAUSE)) < until - time.monotonic():
         time.sleep(pause)
-        began = time.monotonic()
-        status, told, _ = ask(port)
-        yield Answer(status, len(told.get("faces", ())), time.monotonic() - began)
+        start = time.monotonic()
+        status, content, _ = ask(port)
+        yield Answer(status, len(content.get("faces", ())), time.monotonic() - start)
 
 
-def attacked(demo: Started) -> tuple[list[Answer], list[float], dict[str, Any]]:
-    """What people were told, the megabytes of the demo before, halfway, at most and after, and what attackers were."""
+def attack_demo(demo: Started) -> tuple[list[Answer], list[float], dict[str, Any]]:
+    """Return the clients' answers, the demo's megabytes (before, halfway, peak, after) and the attackers' responses."""
     for _ in range(3):
         ask(demo.port)
     memory = [resident(demo.pid)]
@@ -60,43 +60,43 @@ def attacked(demo: Started) -> tuple[list[Answer], list[float], dict[str, Any]]:
     command = [sys.executable, "-m", "tests.promises.attackers", str(demo.port), str(SECONDS)]
     with (
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as attackers,
-        ThreadPoolExecutor(PEOPLE) as pool,
+        ThreadPoolExecutor(CLIENTS) as pool,
     ):
-        answers = [pool.submit(lambda number: list(person(demo.port, number, until)), n) for n in range(PEOPLE)]
+        answers = [pool.submit(lambda number: list(client(demo.port, number, until)), n) for n in range(CLIENTS)]
         time.sleep(SECONDS / 2)
         memory.append(resident(demo.pid))
         foreign = {name: ask(demo.port, None, "/", headers)[0] for name, (headers, _) in FOREIGN.items()}
-        told = json.loads(attackers.communicate()[0])
+        responses = json.loads(attackers.communicate()[0])
     memory += [peak(demo.pid), resident(demo.pid)]
-    return [answer for one in answers for answer in one.result()], memory, told | foreign
+    return [answer for one in answers for answer in one.result()], memory, responses | foreign
 
 
 @pytest.mark.alone
 @pytest.mark.hard
 @pytest.mark.promise("demo")
-def test_it_answers_honest_people_while_it_is_attacked(tally: Tally, tmp_path: Path) -> None:
+def test_the_demo_serves_clients_during_attacks(tally: Tally, tmp_path: Path) -> None:
     with started(tmp_path) as demo:
-        answers, (before, halfway, most, after), told = attacked(demo)
+        answers, (before, halfway, highest, after), responses = attack_demo(demo)
     with tally("a body of 1 GB"):
-        assert {status for status, _ in told["gigabyte"]} == {413}
-        assert max(sent for _, sent in told["gigabyte"]) < ON_ITS_WAY < GIGABYTE
-    with tally("a body of no known length"):
-        assert {status for status, _ in told["chunked"]} == {413}
-        assert max(sent for _, sent in told["chunked"]) < LIMIT + ON_ITS_WAY
+        assert {status for status, _ in responses["gigabyte"]} == {413}
+        assert max(sent for _, sent in responses["gigabyte"]) < BUFFERED < GIGABYTE
+    with tally("a body of unknown length"):
+        assert {status for status, _ in responses["chunked"]} == {413}
+        assert max(sent for _, sent in responses["chunked"]) < MAX_BYTES + BUFFERED
     with tally("a form of 10,000 parts"):
-        assert {status for status, _ in told["parts"]} == {400}
+        assert {status for status, _ in responses["parts"]} == {400}
     with tally("50 slow connections"):
-        assert {status for status, _ in told["slow"]} <= {0, 408}
-        assert max(sent for _, sent in told["slow"]) < 20  # bytes, one a second
-    with tally("soon"):
+        assert {status for status, _ in responses["slow"]} <= {0, 408}
+        assert max(sent for _, sent in responses["slow"]) < 20  # bytes, one a second
+    with tally("response time"):
         seconds = sorted(answer.seconds for answer in answers)
-        assert len(seconds) > PEOPLE * SECONDS / LOOKS  # at half that many seconds from one to the next
+        assert len(seconds) > CLIENTS * SECONDS / MAX_PAUSE  # the mean pause is half of MAX_PAUSE
         assert seconds[int(0.99 * len(seconds))] < P99, seconds[-5:]
-    with tally("no error"):
+    with tally("no errors"):
         assert {(answer.status, answer.faces) for answer in answers} == {(200, 2)}
-    with tally("memory flat"):
-        assert most - before < PEAK, f"{before:.0f}, at most {most:.0f} MB"
+    with tally("constant memory"):
+        assert highest - before < PEAK, f"{before:.0f}, peak {highest:.0f} MB"
         assert after - halfway < GROWTH, f"{halfway:.0f}, then {after:.0f} MB"
     for name, (_, status) in FOREIGN.items():
         with tally(name):
-            assert told[name] == status
+            assert responses[name] == status

@@ -1,4 +1,4 @@
-"""A disk that is full, read-only or out of inodes: one line, a status, and the former file is whole."""
+"""A disk that is full, read-only or out of inodes gives one message and leaves the previous file unchanged."""
 
 import subprocess
 from collections.abc import Iterator
@@ -21,20 +21,20 @@ from tests.processes import Moment, start_verb
 from tests.test_cli import SMALL
 
 FULL, READ_ONLY, NO_INODES = "full", "read-only", "no inodes"
-SAYS = {FULL: "no space left on device", READ_ONLY: "read-only file system", NO_INODES: "no space left on device"}
+MESSAGES = {FULL: "no space left on device", READ_ONLY: "read-only file system", NO_INODES: "no space left on device"}
 LONG = [*[one for one in SMALL if "max_epochs" not in one], "trainer.max_epochs=3", "~callbacks.early_stopping",
         "cache_dir=cache", "trainer.precision=32-true", "hydra.run.dir=disk/run"]  # fmt: skip
 MOMENTS = {
     "cache": Moment("open", "images.u8", waits=True),
-    "checkpoint": Moment("open", "checkpoints/.last.", 4, waits=True),  # a file is opened to write, to seal and to sync
+    "checkpoint": Moment("open", "checkpoints/.last.", 3, waits=True),  # a file is opened to write and to sync
     "log": Moment("open", "run/.metrics.", 3, waits=True),
     "export": Moment("open", "export/.v4_attention.", waits=True),
 }
 
 
 @contextmanager
-def ailing(kind: str, folder: Path, root: Path) -> Iterator[None]:
-    """The disk at `root` in this state, as far as `folder` is concerned."""
+def unwritable(kind: str, folder: Path, root: Path) -> Iterator[None]:
+    """Put the disk at `root`, or for read-only its `folder`, into this state."""
     with ExitStack() as stack:
         if kind == READ_ONLY:
             for options in (["--bind", str(folder), str(folder)], ["-o", "remount,bind,ro", str(folder)]):
@@ -58,40 +58,40 @@ def ailing(kind: str, folder: Path, root: Path) -> Iterator[None]:
 
 @pytest.mark.hard
 @pytest.mark.promise("disk")
-@pytest.mark.parametrize("kind", SAYS)
+@pytest.mark.parametrize("kind", MESSAGES)
 @pytest.mark.parametrize("what", MOMENTS)
-def test_a_file_that_cannot_be_written_is_one_line(
+def test_an_unwritable_file_gives_one_message(
     kind: str, what: str, fer_csv: Path, few_faces: FaceChunk, tally: Tally, tmp_path: Path
 ) -> None:
     reader = {"_target_": "emotion.data.readers.fer2013.read_csv", "path": str(fer_csv)}
     with tally(f"{kind} {what}"), disk(tmp_path / "disk", "20m,nr_inodes=300") as small:
         run = small / "run"
         if what == "cache":
-            former = prepare(reader, small / "cache").images.copy()
+            previous = prepare(reader, small / "cache").images.copy()
             fer_csv.with_name("fer2013.csv").write_text("\n".join(csv_lines(few_faces)[:40]) + "\n")
-            asked = ["prepare", "data=fer2013_csv", f"cache_dir={small / 'cache'}"]
+            arguments = ["prepare", "data=fer2013_csv", f"cache_dir={small / 'cache'}"]
         elif what == "export":
             assert start_verb("train", LONG, Path("before")).wait() == 0
-            asked = ["export", f"checkpoint={run}"]
-            assert start_verb(*split(asked), Path("before")).wait() == 0
+            arguments = ["export", f"checkpoint={run}"]
+            assert start_verb(*split(arguments), Path("before")).wait() == 0
         else:
-            asked = ["train", *LONG]
-        verb = start_verb(*split(asked), Path("log"), MOMENTS[what])
+            arguments = ["train", *LONG]
+        verb = start_verb(*split(arguments), Path("log"), MOMENTS[what])
         assert verb.pipe.poll(60), verb.log.read_text()
         folder = {"cache": small / "cache", "checkpoint": run / "checkpoints", "log": run, "export": run / "export"}
-        with ailing(kind, folder[what], small):
-            verb.pipe.send("go on")
+        with unwritable(kind, folder[what], small):
+            verb.pipe.send("continue")
             status = verb.wait()
-        said = [line for line in verb.log.read_text().splitlines() if line.startswith("error: ")]
+        errors = [line for line in verb.log.read_text().splitlines() if line.startswith("error: ")]
         assert status == 2, verb.log.read_text()[-1500:]
-        assert len(said) == 1
-        assert SAYS[kind] in said[0].lower()
+        assert len(errors) == 1
+        assert MESSAGES[kind] in errors[0].lower()
         assert "Traceback" not in verb.log.read_text()
-        if kind != READ_ONLY:  # where nothing can be taken away, either
+        if kind != READ_ONLY:
             assert [str(path) for path in small.rglob("*partial*")] == []
         if what == "cache":
             fer_csv.write_text("\n".join(csv_lines(few_faces)) + "\n")
-            assert np.array_equal(prepare(reader, small / "cache").images, former)
+            assert np.array_equal(prepare(reader, small / "cache").images, previous)
         elif what == "export":
             assert OnnxBackend(run / "export/v4_attention.onnx").classes
         else:
@@ -99,6 +99,6 @@ def test_a_file_that_cannot_be_written_is_one_line(
             assert read_metrics(run / "metrics.csv")
 
 
-def split(asked: list[str]) -> tuple[str, list[str]]:
-    """Verb and arguments."""
-    return asked[0], asked[1:]
+def split(command: list[str]) -> tuple[str, list[str]]:
+    """Split a command into verb and arguments."""
+    return command[0], command[1:]

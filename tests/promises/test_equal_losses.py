@@ -1,4 +1,4 @@
-"""Two runs of one seed have equal losses, bit by bit, whatever was drawn before them or beside them."""
+"""Two runs with one seed have bit-equal losses, whatever random numbers are drawn before or between their steps."""
 
 import random
 from concurrent.futures import ProcessPoolExecutor
@@ -24,16 +24,16 @@ FEW = (
     *("input.size=32", "model.weights=random", "compile.cpu=false", "freeze_epochs=2", "trainer.accelerator=cpu"),
     *("trainer.max_epochs=4", f"trainer.limit_train_batches={STEPS // 4}", "trainer.limit_val_batches=1"),
 )
-"""The recipe of a model as it is, with less of everything: in 4 epochs a schedule moves, and a backbone thaws."""
+"""Shrink a model's recipe to 4 epochs, in which schedules change and backbones unfreeze."""
 SMALLER = {"timm_backbone": ["model.backbone=mobilenetv3_small_050"]}
 
 
 class Losses(L.Callback):
-    """Keeps the loss of every step; with `draws` also draws whatever is to be drawn between them."""
+    """Record the loss of every step; with `disturbs` also draw random numbers between steps."""
 
-    def __init__(self, draws: bool) -> None:
-        self.kept: list[Tensor] = []
-        self.draws = draws
+    def __init__(self, disturbs: bool) -> None:
+        self.values: list[Tensor] = []
+        self.disturbs = disturbs
 
     def on_train_batch_end(
         self,
@@ -43,8 +43,8 @@ class Losses(L.Callback):
         batch: object,
         batch_idx: int,
     ) -> None:
-        self.kept.append(outputs["loss"].detach().clone())
-        if self.draws:
+        self.values.append(outputs["loss"].detach().clone())
+        if self.disturbs:
             disturb()
 
 
@@ -54,8 +54,8 @@ def disturb() -> None:
     random.random()
 
 
-def losses(model: str, folder: Path, *, draws: bool = False) -> list[float]:
-    """Of the first `STEPS` of a run."""
+def losses(model: str, folder: Path, *, disturbs: bool = False) -> list[float]:
+    """Return the losses of the first `STEPS` steps of a run."""
     cfg = compose("train", f"model={model}", *FEW, *SMALLER.get(model, []))
     config = setup.resolve(cfg, folder)
     callbacks = {name: part for name, part in config.callbacks.items() if name in CALLBACKS}
@@ -66,10 +66,10 @@ def losses(model: str, folder: Path, *, draws: bool = False) -> list[float]:
     config = setup.resolve_precision(config, classifier)
     setup.optimize_for_device(classifier, config, may_compile=True)
     trainer = setup.make_trainer(config)
-    watch = Losses(draws)
-    trainer.callbacks.append(watch)  # type: ignore[attr-defined]
+    recorder = Losses(disturbs)
+    trainer.callbacks.append(recorder)  # type: ignore[attr-defined]
     trainer.fit(classifier, datamodule=data)
-    return torch.stack(watch.kept).tolist()
+    return torch.stack(recorder.values).tolist()
 
 
 @pytest.mark.hard
@@ -78,13 +78,13 @@ def losses(model: str, folder: Path, *, draws: bool = False) -> list[float]:
 def test_two_runs_have_equal_losses(model: str, tally: Tally, tmp_path: Path) -> None:
     first = losses(model, tmp_path / "first")
     disturb()
-    second = losses(model, tmp_path / "second", draws=True)
+    second = losses(model, tmp_path / "second", disturbs=True)
     compare(first, second, model, tally)
 
 
 def compare(first: list[float], second: list[float], case: str, tally: Tally) -> None:
     assert len(first) == len(second) == STEPS
-    assert len(set(first)) > STEPS / 2  # it learns
+    assert len(set(first)) > STEPS / 2  # the network learns
     for step, (one, other) in enumerate(zip(first, second, strict=True)):
         with tally(f"{case}, step {step}"):
             assert one == other

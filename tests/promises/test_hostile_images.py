@@ -1,8 +1,6 @@
-"""Pictures that mean harm are answered or refused, by predict and by the demo: soon, in little memory, and the next
-one is answered again.
+"""predict and the demo process or refuse malicious images quickly and in little memory, and continue with the next.
 
-Seconds are those of one picture. Memory is the most that the process holds while it has the picture, less what it held
-after its first honest one; so whatever earlier pictures left behind counts as well.
+Memory is the peak during an image minus the resident memory after the first valid one, so leaks count as well.
 """
 
 import os
@@ -32,32 +30,32 @@ from tests.serving.demo_serving import Started, ask, started
 
 SECONDS, MEGABYTES = 2, 200
 REFUSED = (413, 415, 422)
-FOURTHS = [list(MADE)[first::4] for first in range(4)]
+QUARTERS = [list(MADE)[first::4] for first in range(4)]
 
 
-class Watched:
-    """A process and what an honest picture leaves it with."""
+class Monitored:
+    """A process with its memory after valid images."""
 
-    def __init__(self, pid: int, look: Callable[[str, bytes], int | None]) -> None:
-        self.pid, self.look = pid, look
-        for name, content in (("honest.jpg", JPEG), ("honest.gif", animated("GIF"))):
-            look(name, content)
+    def __init__(self, pid: int, process_image: Callable[[str, bytes], int | None]) -> None:
+        self.pid, self.process_image = pid, process_image
+        for name, content in (("valid.jpg", JPEG), ("valid.gif", animated("GIF"))):
+            process_image(name, content)
         self.before = resident(pid)
 
     def faces(self, name: str, content: bytes) -> int | None:
-        """That are found; None where the picture is refused."""
+        """Return the number of faces; None if the image is refused."""
         reset_peak(self.pid)
-        began = time.perf_counter()
-        found = self.look(name, content)
-        seconds, megabytes = time.perf_counter() - began, peak(self.pid) - self.before
+        start = time.perf_counter()
+        faces = self.process_image(name, content)
+        seconds, megabytes = time.perf_counter() - start, peak(self.pid) - self.before
         assert seconds < SECONDS, f"{seconds:.1f} s"
         assert megabytes < MEGABYTES, f"{megabytes:.0f} MB"
-        return found
+        return faces
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
-    with started(tmp_path_factory.mktemp("demo"), "limits.per_second=null", "limits.megapixels=179") as running:
+    with started(tmp_path_factory.mktemp("demo"), "limits.rate_limit=null", "limits.megapixels=179") as running:
         yield running
 
 
@@ -67,76 +65,77 @@ def predictor() -> Predictor:
 
 
 @contextmanager
-def judging(predictor: Predictor, folder: Path) -> Iterator[Callable[[str, bytes], int | None]]:
-    """What `python -m emotion.predict source=FILE` does with each file, the weights being loaded once."""
+def predicting(predictor: Predictor, folder: Path) -> Iterator[Callable[[str, bytes], int | None]]:
+    """Yield a function that does what `python -m emotion.predict source=FILE` does, with the weights loaded once."""
     silent = Console(quiet=True)
     with Outputs(folder / "seen", "jsonl", True, predictor.classes) as outputs:
 
-        def look(name: str, content: bytes) -> int | None:
+        def process_image(name: str, content: bytes) -> int | None:
             path = folder / name
             path.write_bytes(content)
-            judged = Pipeline(predictor, outputs, silent, silent)
+            pipeline = Pipeline(predictor, outputs, silent, silent)
             try:
-                judged.files([SourceFile(path, Path(name))], every=1, smoothing=0.5, seconds=None)
+                pipeline.files([SourceFile(path, Path(name))], every=1, smoothing=0.5, seconds=None)
             except UserError:
                 return None
-            return judged.faces
+            return pipeline.faces
 
-        yield look
+        yield process_image
 
 
-def asked(port: int, name: str, content: bytes) -> int | None:
-    status, told, _ = ask(port, content)
+def send(port: int, name: str, content: bytes) -> int | None:
+    status, answer, _ = ask(port, content)
     if status == 200:
-        return len(told["faces"])
+        return len(answer["faces"])
     assert status in REFUSED, status
-    assert list(told) == ["error"]
+    assert list(answer) == ["error"]
     return None
 
 
 def try_all(
     cases: Iterable[tuple[str, bytes]], predictor: Predictor, demo: Started, tally: Tally, folder: Path
 ) -> None:
-    with judging(predictor, folder) as look:
-        predicting, serving = Watched(os.getpid(), look), Watched(demo.pid, partial(asked, demo.port))
+    with predicting(predictor, folder) as process_image:
+        predict_process, demo_process = (
+            Monitored(os.getpid(), process_image),
+            Monitored(demo.pid, partial(send, demo.port)),
+        )
         for name, content in cases:
             with tally(name):
-                found, seen = predicting.faces(name, content), serving.faces(name, content)
-                moving = name.endswith((".gif", ".mp4"))  # which the demo takes for no picture
-                assert found == seen or moving, f"predict: {found}, demo: {seen}"
+                found, served = predict_process.faces(name, content), demo_process.faces(name, content)
+                moving = name.endswith((".gif", ".mp4"))  # refused by the demo
+                assert found == served or moving, f"predict: {found}, demo: {served}"
                 assert ask(demo.port, None, "/api/about")[0] == 200
-        assert (look("honest.jpg", JPEG), asked(demo.port, "honest.jpg", JPEG)) == (2, 2)
+        assert (process_image("valid.jpg", JPEG), send(demo.port, "valid.jpg", JPEG)) == (2, 2)
 
 
 @pytest.mark.hard
 @pytest.mark.promise("images")
-@pytest.mark.parametrize("names", FOURTHS, ids=["1", "2", "3", "4"])
-def test_pictures_made_to_harm(
-    names: list[str], predictor: Predictor, demo: Started, tally: Tally, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("names", QUARTERS, ids=["1", "2", "3", "4"])
+def test_malicious_images(names: list[str], predictor: Predictor, demo: Started, tally: Tally, tmp_path: Path) -> None:
     try_all(((name, MADE[name]()) for name in names), predictor, demo, tally, tmp_path)
 
 
 @pytest.mark.hard
 @pytest.mark.promise("images")
 @pytest.mark.parametrize("first", range(0, 500, 125))
-def test_a_jpeg_with_its_bytes_changed(
+def test_a_jpeg_with_random_changes(
     first: int, predictor: Predictor, demo: Started, tally: Tally, tmp_path: Path
 ) -> None:
     try_all(mutations(first, first + 125), predictor, demo, tally, tmp_path)
 
 
 @pytest.mark.hard
-def test_a_folder_of_them_and_one_honest_picture(tmp_path: Path) -> None:
+def test_a_folder_of_malicious_images_and_a_valid_one(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
-    for name, content in [(name, made()) for name, made in MADE.items()] + [("honest.png", encode_image(FACE))]:
+    for name, content in [(name, made()) for name, made in MADE.items()] + [("valid.png", encode_image(FACE))]:
         (tmp_path / "pictures" / name).write_bytes(content)
     command = [sys.executable, "-m", "emotion.predict", "pictures", "output=seen"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].endswith(f" of {len(MADE) + 1} files cannot be read; the others are judged.")
-    assert "honest.png: 2 faces" in done.stdout
+    assert "valid.png: 2 faces" in done.stdout
 
 
 CHEAP = {
@@ -148,6 +147,6 @@ CHEAP = {
 
 
 @pytest.mark.parametrize("name", CHEAP)
-def test_what_costs_too_much_is_said(name: str) -> None:
+def test_an_expensive_image_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=f"^{name} {CHEAP[name]}"):
         read_image(MADE[name](), name)

@@ -1,4 +1,4 @@
-"""kill -9 at any moment: what is there can be read, the next start goes on, and arrives where it would have arrived."""
+"""After kill -9 at any moment all files are readable, and the resumed run equals an uninterrupted one."""
 
 import json
 import os
@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
 from emotion.checkpoints.load import read_checkpoint
 from emotion.checkpoints.locate import LAST_CHECKPOINT
 from emotion.data.cache import prepare
 from emotion.data.faces import FaceChunk, Faces
-from emotion.io import digests
 from emotion.loggers.csv_logger import read_metrics
 from emotion.records.run_record import RunRecord
 from tests.conftest import csv_lines, record_of
@@ -28,35 +28,35 @@ LONG = [*[one for one in SMALL if "max_epochs" not in one and "training" not in 
         "data.training=24", "trainer.max_epochs=4", "~callbacks.early_stopping", "cache_dir=cache",
         "trainer.precision=32-true", f"hydra.run.dir={RUN}", "resume=auto"]  # fmt: skip
 GROUPS = range(10)
-"""Of five kills each, which xdist may share out."""
+"""Groups of five kills, which xdist distributes."""
 
 pytestmark = [pytest.mark.hard, pytest.mark.promise("killed")]
 
 
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
-    """A run that nobody kills, and its seconds."""
-    folder, before = tmp_path_factory.mktemp("straight"), Path.cwd()
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """Return an uninterrupted run and its seconds."""
+    folder, before = tmp_path_factory.mktemp("uninterrupted"), Path.cwd()
     os.chdir(folder)
-    start_verb("train", LONG, Path("warm")).wait()  # the server has imported everything
-    began = time.monotonic()
+    start_verb("train", LONG, Path("warm")).wait()  # starts the server
+    start = time.monotonic()
     for name in ("run", "cache"):
         Path(name).rename(f"first {name}")
     verb = start_verb("train", LONG, Path("log"))
     assert verb.wait() == 0, verb.log.read_text()
     os.chdir(before)
-    return folder / RUN, time.monotonic() - began
+    return folder / RUN, time.monotonic() - start
 
 
 def kill(verb: RunningVerb, after: float) -> None:
-    """With kill -9, unless it is done by then."""
+    """Kill the process after some seconds unless it has ended."""
     time.sleep(after)
     verb.process.kill()
     assert verb.wait() in (0, 128 + 9), verb.log.read_text()
 
 
 def check_readable(run: Path) -> None:
-    """Read whatever stands under a final name."""
+    """Read all complete files."""
     for path in (one for one in run.rglob("*") if one.is_file() and ".partial" not in one.name):
         if path.suffix == ".ckpt":
             read_checkpoint(path)
@@ -70,38 +70,38 @@ def check_readable(run: Path) -> None:
         elif path.suffix == ".png":
             Image.open(path).load()
         elif path.suffix == ".yaml":
-            digests.check_yaml(path)
+            OmegaConf.load(path)
     RunRecord.read(run)
 
 
 def trained_epochs(run: Path) -> int:
-    """Epochs whose training's figures were written."""
+    """Return the number of epochs in metrics.csv."""
     path = run / "metrics.csv"
     return sum("train/loss" in row for row in read_metrics(path).values()) if path.is_file() else 0
 
 
-def check_goes_on(straight: Path) -> None:
-    """Start the same again and see that it arrives at what the run that nobody killed has."""
+def check_resumes(uninterrupted: Path) -> None:
+    """Run the same command again and compare the result with the uninterrupted run."""
     done = trained_epochs(RUN)
     saved = read_checkpoint(RUN / LAST_CHECKPOINT).epoch + 1 if (RUN / LAST_CHECKPOINT).is_file() else 0
     assert saved >= done - 1, f"{done} epochs were trained and {saved} saved"
     again = start_verb("train", LONG, Path("again.log"))
     assert again.wait() == 0, again.log.read_text()[-1000:]
     for name in ("last", "best"):
-        assert differences(content(straight, name), content(RUN, name)) == []
-    assert (RUN / "metrics.csv").read_bytes() == (straight / "metrics.csv").read_bytes()
-    scores = [record_of(run).scores for run in (straight, RUN)]
+        assert differences(content(uninterrupted, name), content(RUN, name)) == []
+    assert (RUN / "metrics.csv").read_bytes() == (uninterrupted / "metrics.csv").read_bytes()
+    scores = [record_of(run).scores for run in (uninterrupted, RUN)]
     assert scores[0] == scores[1]
     left = [str(path) for path in Path().rglob("*partial*")]
     assert left == []
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_training_goes_on(
-    group: int, straight: tuple[Path, float], tally: Tally, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_training_resumes(
+    group: int, uninterrupted: tuple[Path, float], tally: Tally, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three at any moment, two while a checkpoint is being written."""
-    whole, seconds = straight
+    whole, seconds = uninterrupted
     draw = random.Random(group)
     for number in range(5):
         folder = tmp_path / str(number)
@@ -117,12 +117,12 @@ def test_training_goes_on(
                 kill(verb, draw.uniform(0, 0.006))
                 assert verb.wait() == 128 + 9
             check_readable(RUN)
-            check_goes_on(whole)
+            check_resumes(whole)
 
 
 @pytest.fixture
 def many_faces(tmp_path: Path, few_faces: FaceChunk) -> Path:
-    """A fer2013.csv that takes a while to read."""
+    """Write a fer2013.csv that takes a while to read."""
     path = tmp_path / "data/fer2013.csv"
     path.parent.mkdir()
     header, *lines = csv_lines(few_faces)
@@ -136,13 +136,13 @@ def equal(one: Faces, other: Faces) -> bool:
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_preparing_goes_on(group: int, many_faces: Path, tally: Tally) -> None:
+def test_preparation_resumes(group: int, many_faces: Path, tally: Tally) -> None:
     reader = {"_target_": "emotion.data.readers.fer2013.read_csv", "path": str(many_faces)}
     asked = [f"data_dir={many_faces.parent}", "data=fer2013_csv"]
     for cache in ("warm", "whole"):  # for the first the server starts
-        began = time.monotonic()
+        start = time.monotonic()
         assert start_verb("prepare", [*asked, f"cache_dir={cache}"], Path("log")).wait() == 0
-    seconds, draw = time.monotonic() - began, random.Random(group)
+    seconds, draw = time.monotonic() - start, random.Random(group)
     whole = prepare(reader, "whole")
     for number in range(5):
         with tally(f"{group}.{number}"):

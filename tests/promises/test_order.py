@@ -1,4 +1,4 @@
-"""Which face comes when is a matter of seed, epoch and batch, whatever happened before and whoever counts."""
+"""The order of faces depends only on seed, epoch and batch, not on resuming or the number of processes."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from emotion.data.dataloader import RowLoader
 from tests.counted import Tally
 
 ROWS, SIZE = torch.arange(1000, 1260), 16
-STEPS = (0, 1, 10, 15)  # the last one: sixteen whole batches
+STEPS = (0, 1, 10, 15)  # the last: sixteen full batches
 EPOCHS = (0, 1, 3)
 SAMPLERS = {"shuffled": {"_target_": "emotion.data.dataloader.shuffled"},
             "weighted": {"_target_": "emotion.data.dataloader.weighted"}}  # fmt: skip
@@ -18,15 +18,15 @@ SAMPLERS = {"shuffled": {"_target_": "emotion.data.dataloader.shuffled"},
 def loader(sampler: str, rank: int = 0, world: int = 1) -> RowLoader:
     labels = torch.arange(len(ROWS)) % 7
 
-    def draw(generator: torch.Generator) -> Tensor:
-        drawn: Tensor = instantiate(SAMPLERS[sampler], labels, generator)
-        return drawn
+    def sample(generator: torch.Generator) -> Tensor:
+        order: Tensor = instantiate(SAMPLERS[sampler], labels, generator)
+        return order
 
-    return RowLoader(ROWS, SIZE, seed=5, sampler=draw, rank=rank, world_size=world)
+    return RowLoader(ROWS, SIZE, seed=5, sampler=sample, rank=rank, world_size=world)
 
 
-def straight(sampler: str, epochs: int) -> list[list[tuple[list[int], int]]]:
-    """Rows and seed of each batch of each epoch, of a run that is not stopped."""
+def uninterrupted(sampler: str, epochs: int) -> list[list[tuple[list[int], int]]]:
+    """Return rows and seed of each batch of each epoch of an uninterrupted run."""
     one, found = loader(sampler), []
     for epoch in range(epochs):
         one.set_epoch(epoch)
@@ -36,8 +36,8 @@ def straight(sampler: str, epochs: int) -> list[list[tuple[list[int], int]]]:
 
 @pytest.mark.promise("order")
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_run_that_goes_on_takes_the_faces_that_it_would_have_taken(sampler: str, tally: Tally) -> None:
-    whole = straight(sampler, max(EPOCHS) + 2)
+def test_a_resumed_run_continues_with_the_same_batches(sampler: str, tally: Tally) -> None:
+    whole = uninterrupted(sampler, max(EPOCHS) + 2)
     assert len({tuple(rows) for epoch in whole for rows, _ in epoch}) == len(whole) * len(whole[0])
     for epoch in EPOCHS:
         for step in STEPS:
@@ -52,7 +52,7 @@ def test_a_run_that_goes_on_takes_the_faces_that_it_would_have_taken(sampler: st
                 resumed = loader(sampler)
                 resumed.load_state_dict(state)
                 rest = []
-                for later in (epoch, epoch + 1)[step == STEPS[-1] :]:  # after the last batch comes the next epoch
+                for later in (epoch, epoch + 1)[step == STEPS[-1] :]:  # after the last batch follows the next epoch
                     resumed.set_epoch(later)
                     rest += [(batch.rows.tolist(), batch.seed) for batch in resumed]
                 assert rest == [*whole[epoch][step + 1 :], *whole[epoch + 1]]
@@ -60,8 +60,8 @@ def test_a_run_that_goes_on_takes_the_faces_that_it_would_have_taken(sampler: st
 
 @pytest.mark.promise("order")
 @pytest.mark.parametrize("world", [2, 4])
-def test_several_processes_share_the_order_of_one(world: int, tally: Tally) -> None:
-    whole = straight("shuffled", max(EPOCHS) + 1)
+def test_several_processes_share_the_order_of_one_process(world: int, tally: Tally) -> None:
+    whole = uninterrupted("shuffled", max(EPOCHS) + 1)
     for epoch in EPOCHS:
         with tally(f"{world} processes, epoch {epoch}"):
             shares = []

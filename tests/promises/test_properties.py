@@ -1,4 +1,4 @@
-"""What holds of readers, label schemes and splits whatever they are given, tried on drawn examples."""
+"""Properties of readers, label schemes and splits for generated inputs."""
 
 import tempfile
 from collections.abc import Callable
@@ -20,12 +20,12 @@ from emotion.data.splits import read_exclusions
 from emotion.errors import UserError
 from tests.conftest import csv_lines
 
-quickly = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+fast = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 seeds = st.integers(0, 2**32 - 1)
 
 
 def refusal(read: Callable[[], object], otherwise: str) -> str:
-    """What is said where the file is refused."""
+    """Return the error message, or `otherwise` if the file is read."""
     try:
         read()
     except UserError as error:
@@ -34,35 +34,35 @@ def refusal(read: Callable[[], object], otherwise: str) -> str:
 
 
 def table(seed: int, rows: int, usages: tuple[int, ...]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Usages and labels of so many rows, some of them left out."""
+    """Return random usages and labels; some rows have no class."""
     rng = np.random.default_rng(seed)
     usage = rng.choice(np.array(usages, np.uint8), rows)
     return usage, rng.integers(NO_CLASS, len(EMOTIONS), rows)
 
 
-@quickly
+@fast
 @given(seeds, st.integers(0, 300), st.floats(0, 1), seeds, st.sampled_from(["stratified", "random"]))
-def test_a_drawn_split_takes_every_row_once(seed: int, rows: int, fraction: float, drawn: int, name: str) -> None:
+def test_a_random_split_uses_every_row_once(seed: int, rows: int, fraction: float, drawn: int, name: str) -> None:
     usage, labels = table(seed, rows, (TRAINING, PUBLIC_TEST, PRIVATE_TEST, TEST))
-    found = getattr(splits, name)(usage, labels, fraction, drawn)
+    split = getattr(splits, name)(usage, labels, fraction, drawn)
     again = getattr(splits, name)(usage, labels, fraction, drawn)
-    everything = np.concatenate(found)
+    everything = np.concatenate(split)
     np.testing.assert_array_equal(np.sort(everything), np.flatnonzero(labels != NO_CLASS))
-    assert (usage[found.train] == TRAINING).all()
-    assert (usage[found.val] == TRAINING).all()
-    assert (usage[found.test] != TRAINING).all()
-    for part, same in zip(found, again, strict=True):
+    assert (usage[split.train] == TRAINING).all()
+    assert (usage[split.val] == TRAINING).all()
+    assert (usage[split.test] != TRAINING).all()
+    for part, same in zip(split, again, strict=True):
         np.testing.assert_array_equal(part, same)
         np.testing.assert_array_equal(part, np.sort(part))
     if name == "stratified":
         for label in range(len(EMOTIONS)):
-            of_class = np.count_nonzero(labels[np.concatenate([found.train, found.val])] == label)
-            assert np.count_nonzero(labels[found.val] == label) == int(fraction * of_class)
+            of_class = np.count_nonzero(labels[np.concatenate([split.train, split.val])] == label)
+            assert np.count_nonzero(labels[split.val] == label) == int(fraction * of_class)
 
 
-@quickly
+@fast
 @given(seeds, st.integers(0, 300))
-def test_the_contests_split_follows_the_usages(seed: int, rows: int) -> None:
+def test_the_official_split_follows_the_usages(seed: int, rows: int) -> None:
     usage, labels = table(seed, rows, (TRAINING, PUBLIC_TEST, PRIVATE_TEST))
     official, swapped = splits.official(usage, labels), splits.swapped_test(usage, labels)
     for part, kept in zip(official, (TRAINING, PUBLIC_TEST, PRIVATE_TEST), strict=True):
@@ -70,9 +70,9 @@ def test_the_contests_split_follows_the_usages(seed: int, rows: int) -> None:
     assert [part.tolist() for part in swapped] == [official[place].tolist() for place in (0, 2, 1)]
 
 
-@quickly
+@fast
 @given(st.lists(st.integers(0, 6), max_size=60), st.lists(st.sampled_from([*range(4), None]), min_size=7, max_size=7))
-def test_a_label_scheme_sends_each_class_where_it_says(labels: list[int], places: list[int | None]) -> None:
+def test_a_label_scheme_maps_each_class(labels: list[int], places: list[int | None]) -> None:
     scheme = {
         f"class {place}": [e for e, to in zip(EMOTIONS, places, strict=True) if to == place] for place in range(4)
     }
@@ -80,9 +80,9 @@ def test_a_label_scheme_sends_each_class_where_it_says(labels: list[int], places
     assert found.tolist() == [NO_CLASS if places[label] is None else places[label] for label in labels]
 
 
-@quickly
+@fast
 @given(st.lists(st.text(min_size=1), min_size=1, max_size=6), st.data())
-def test_a_scheme_of_other_classes_is_refused(names: list[str], data: st.DataObject) -> None:
+def test_a_scheme_with_unknown_or_repeated_classes_is_refused(names: list[str], data: st.DataObject) -> None:
     taken = data.draw(st.lists(st.sampled_from([*names, "no such class"]), min_size=1, max_size=8))
     scheme = {"one": taken}
     if "no such class" in taken or len(set(taken)) < len(taken):
@@ -94,7 +94,7 @@ def test_a_scheme_of_other_classes_is_refused(names: list[str], data: st.DataObj
 
 @settings(max_examples=15, deadline=None, derandomize=True, database=None)
 @given(seeds, st.integers(1, 4), st.sampled_from(["\n", "\r\n"]), st.booleans())
-def test_what_is_written_is_read_in_either_layout(seed: int, rows: int, ends: str, ended: bool) -> None:
+def test_both_csv_layouts_are_read_correctly(seed: int, rows: int, ends: str, ended: bool) -> None:
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (rows, 48, 48), np.uint8)
     labels, usage = rng.integers(0, 7, rows).astype(np.uint8), rng.integers(0, 3, rows).astype(np.uint8)
@@ -111,9 +111,9 @@ def test_what_is_written_is_read_in_either_layout(seed: int, rows: int, ends: st
                 np.testing.assert_array_equal(column, same)
 
 
-@quickly
+@fast
 @given(st.binary(max_size=200), st.sampled_from(["csv", "list", "map", "rows"]))
-def test_any_bytes_are_read_or_refused_in_words(content: bytes, kind: str) -> None:
+def test_any_bytes_are_read_or_refused_with_a_message(content: bytes, kind: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         heads = {"csv": b"emotion,pixels,Usage\n0,", "list": b"path,label\n", "map": b'{"a": ', "rows": b"row,usage\n"}
@@ -127,9 +127,9 @@ def test_any_bytes_are_read_or_refused_in_words(content: bytes, kind: str) -> No
         assert folder in refusal(reads.get(kind, lambda: read_list(str(place / "train.csv"))), folder)
 
 
-@quickly
+@fast
 @given(st.lists(st.integers(0, 10), min_size=10, max_size=10), st.floats(0, 0.99))
-def test_the_label_of_votes_is_what_more_than_the_share_are_for(votes: list[int], agreement: float) -> None:
+def test_the_majority_label_needs_more_than_the_required_share(votes: list[int], agreement: float) -> None:
     kept = drop_single_votes(np.array([votes], np.uint8))
     chosen = int(majority_labels(kept, agreement)[0])
     most = [place for place, count in enumerate(kept[0]) if count > agreement * kept.sum()]

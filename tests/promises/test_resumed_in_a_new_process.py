@@ -1,4 +1,4 @@
-"""A run that is stopped at any moment and resumed in a new process is the run that was never stopped."""
+"""A run that is stopped at any moment and resumed in a new process equals an uninterrupted run."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ FEW = [
     *("trainer.max_epochs=5", "~callbacks.tensorboard_pictures", "monitor.metric=val/acc", "monitor.mode=max"),
 ]
 COUNTING = ["callbacks.early_stopping.patience=2", "+callbacks.early_stopping.min_delta=1"]
-"""No epoch is better than the first by as much, so that the third is the last one."""
+"""No epoch improves by that much, so the third is the last."""
 MODELS = {
     "baseline_cnn": ["model=baseline_cnn", "callbacks=default", *COUNTING],
     "v4_attention": ["model=v4_attention", *SMALL[:5], *COUNTING],
@@ -34,11 +34,11 @@ MOMENTS = ("an epoch's end", "the first batch", "mid-epoch", "the last batch", "
 
 
 class Crash(BaseException):
-    """The process is gone; nothing is written any more."""
+    """Simulate a crash, after which nothing is written."""
 
 
 def crash_at(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
-    """End before the `batch`-th training batch, with whatever checkpoint there is."""
+    """Crash before the `batch`-th training batch."""
     step, calls = EmotionClassifier.training_step, [0]
 
     def counted(*args: object) -> object:
@@ -51,7 +51,7 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
 
 
 def stop(moment: str, batches: int, validations: int, monkeypatch: pytest.MonkeyPatch) -> type[BaseException]:
-    """Have a run of so many batches an epoch stop at the moment; how it will."""
+    """Make a run stop at a moment and return the exception that ends it."""
     if moment == "an epoch's end":
         crash_at(monkeypatch, 2 * batches + 1)
         return Crash
@@ -60,28 +60,28 @@ def stop(moment: str, batches: int, validations: int, monkeypatch: pytest.Monkey
         "mid-epoch": ("training_step", batches + batches // 2),
         "the last batch": ("training_step", batches),
         "validation": ("validation_step", validations + 1),
-        "early stopping's count": ("training_step", 2 * batches + 3),  # after an epoch that was not better
+        "early stopping's count": ("training_step", 2 * batches + 3),  # after an epoch without improvement
     }
     signal_at(monkeypatch, *place[moment])
     return Stopped
 
 
 @pytest.fixture(scope="module")
-def kept_straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the uninterrupted runs lie."""
-    return tmp_path_factory.mktemp("straight")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder for the uninterrupted runs."""
+    return tmp_path_factory.mktemp("runs")
 
 
 @pytest.mark.hard
 @pytest.mark.promise("resume")
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("model", MODELS)
-def test_every_tensor_and_the_metrics_are_equal(
-    model: str, precision: str, kept_straight: Path, tally: Tally, monkeypatch: pytest.MonkeyPatch
+def test_all_tensors_and_metrics_are_equal(
+    model: str, precision: str, runs: Path, tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg: DictConfig = compose("train", *FEW, *MODELS[model], f"trainer.precision={precision}")
-    straight = uninterrupted(cfg, kept_straight / f"{model} {precision}")
-    record = json.loads((straight / "record.json").read_text())
+    expected = uninterrupted(cfg, runs / f"{model} {precision}")
+    record = json.loads((expected / "record.json").read_text())
     assert record["epochs"] == 3
     batches, validations = record["split"]["train"] // 4, -(-record["split"]["val"] // 16)
     for moment in MOMENTS:
@@ -94,12 +94,12 @@ def test_every_tensor_and_the_metrics_are_equal(
             log = Path("log")
             assert start_verb("train", [f"resume={run}"], log).wait() == 0, log.read_text()[-1000:]
             for name in ("last", "best"):
-                assert differences(content(straight, name), content(run, name)) == []
-            assert (run / "metrics.csv").read_bytes() == (straight / "metrics.csv").read_bytes()
+                assert differences(content(expected, name), content(run, name)) == []
+            assert (run / "metrics.csv").read_bytes() == (expected / "metrics.csv").read_bytes()
             assert json.loads((run / "record.json").read_text())["scores"] == record["scores"]
 
 
 def waited(run: Path) -> int:
-    """Epochs that early stopping has counted."""
+    """Return the epochs without improvement that early stopping has counted."""
     states: dict[str, dict[str, int]] = content(run)["callbacks"]  # type: ignore[assignment]
     return next(state["wait_count"] for name, state in states.items() if name.startswith("EarlyStopping"))

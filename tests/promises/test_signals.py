@@ -1,4 +1,4 @@
-"""A signal at any time of a run: its exit status, within 10 s, and a checkpoint that is whole."""
+"""A signal at any time ends a run within 10 s with its exit status and a complete checkpoint."""
 
 import os
 import random
@@ -18,13 +18,13 @@ RUN = Path("run")
 LONG = [*[one for one in SMALL if "max_epochs" not in one], "trainer.max_epochs=100", "~callbacks.early_stopping",
         "cache_dir=cache", "trainer.precision=32-true", f"hydra.run.dir={RUN}"]  # fmt: skip
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 138}
-SCONTROL = "#!/bin/sh\necho $@ >> asked\n"
-"""Slurm's command, to see what it is asked; tests/slurm asks the real one."""
+SCONTROL = "#!/bin/sh\necho $@ >> requests\n"
+"""A substitute for Slurm's command that notes its arguments; tests/slurm uses the real one."""
 
 
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stand in for what a run finds in a job of Slurm's."""
+    """Simulate the environment of a Slurm job."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/scontrol").write_text(SCONTROL)
     (tmp_path / "bin/scontrol").chmod(0o755)
@@ -37,10 +37,10 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("job")
 @pytest.mark.parametrize("signum", STATUS)
 @pytest.mark.parametrize("half", [0, 1])
-def test_a_run_ends_as_it_was_asked_to(
+def test_a_signal_ends_a_run(
     signum: signal.Signals, half: int, tally: Tally, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draw = random.Random(f"{signum} {half}")
+    rng = random.Random(f"{signum} {half}")
     for number in range(5):
         folder = tmp_path / str(number)
         folder.mkdir()
@@ -48,12 +48,12 @@ def test_a_run_ends_as_it_was_asked_to(
         with tally(f"{signum.name} {half}.{number}"):
             verb = start_verb("train", LONG, Path("log"), Moment("open", "run/.lock"))
             assert verb.pipe.poll(60)
-            time.sleep(draw.uniform(0, 4))
+            time.sleep(rng.uniform(0, 4))
             os.kill(verb.process.pid or 0, signum)
             assert verb.wait(10) == STATUS[signum], verb.log.read_text()[-500:]
-            trained = "faces/s" in verb.log.read_text()  # which it says after some batches
+            trained = "faces/s" in verb.log.read_text()  # printed after some batches
             if trained or (RUN / LAST_CHECKPOINT).exists():
                 read_checkpoint(RUN / LAST_CHECKPOINT)
             assert "Traceback" not in verb.log.read_text()
             if signum is signal.SIGUSR1:
-                assert Path("asked").read_text() == "requeue 7\n"
+                assert Path("requests").read_text() == "requeue 7\n"

@@ -1,4 +1,4 @@
-"""Processes side by side: one cache is prepared once, one folder has one run, a sweep loses nothing with a worker."""
+"""Concurrent processes: a cache is prepared once, a folder has one run, a sweep survives the loss of a worker."""
 
 import json
 import os
@@ -25,33 +25,33 @@ pytestmark = [pytest.mark.hard, pytest.mark.promise("together")]
 
 
 def test_four_processes_prepare_one_cache(fer_csv: Path, tally: Tally) -> None:
-    asked = [f"data_dir={fer_csv.parent}", "data=fer2013_csv", "cache_dir=cache"]
+    arguments = [f"data_dir={fer_csv.parent}", "data=fer2013_csv", "cache_dir=cache"]
     with tally("cache"):
-        first = start_verb("prepare", asked, Path("0.log"), Moment("open", "images.u8", waits=True))
+        first = start_verb("prepare", arguments, Path("0.log"), Moment("open", "images.u8", waits=True))
         assert first.pipe.poll(60)
-        rest = [start_verb("prepare", asked, Path(f"{number}.log")) for number in (1, 2, 3)]
+        rest = [start_verb("prepare", arguments, Path(f"{number}.log")) for number in (1, 2, 3)]
         assert wait(lambda: all(one.log.exists() for one in rest), 60)
-        first.pipe.send("go on")
+        first.pipe.send("continue")
         assert [one.wait() for one in (first, *rest)] == [0] * 4
         assert len([path for path in Path("cache").iterdir() if path.is_dir() and path.name != "stamps"]) == 1
         reader = {"_target_": "emotion.data.readers.fer2013.read_csv", "path": str(fer_csv)}
         assert np.array_equal(prepare(reader, "cache").images, prepare(reader, "another").images)
 
 
-def test_of_two_trainings_into_one_folder_one_is_refused(tally: Tally) -> None:
-    asked = [*LONG, "trainer.max_epochs=3", "hydra.run.dir=run"]
+def test_a_second_training_in_the_same_folder_is_refused(tally: Tally) -> None:
+    arguments = [*LONG, "trainer.max_epochs=3", "hydra.run.dir=run"]
     with tally("run"):
-        first = start_verb("train", asked, Path("first.log"), Moment("open", ".last.", waits=True))
+        first = start_verb("train", arguments, Path("first.log"), Moment("open", ".last.", waits=True))
         assert first.pipe.poll(60)
-        second = start_verb("train", asked, Path("second.log"))
+        second = start_verb("train", arguments, Path("second.log"))
         assert second.wait() == 2
         assert re.search(r"run is in use by process \d+ on .*; wait, or stop it", second.log.read_text())
-        first.pipe.send("go on")
+        first.pipe.send("continue")
         assert first.wait() == 0, first.log.read_text()[-1000:]
         assert json.loads(Path("run/record.json").read_text())["epochs"] == 3
 
 
-def test_a_sweep_loses_nothing_with_a_worker(tally: Tally) -> None:
+def test_a_sweep_survives_the_loss_of_a_worker(tally: Tally) -> None:
     command = [
         *(sys.executable, "-m", "emotion.train", "-m", *LONG, "trainer.max_epochs=30", "seed=0,1,2,3"),
         *("hydra/launcher=joblib", "hydra.launcher.n_jobs=4", "hydra.sweep.dir=sweep"),
@@ -65,12 +65,12 @@ def test_a_sweep_loses_nothing_with_a_worker(tally: Tally) -> None:
             assert first.wait(300) == 1
         saved = read_checkpoint(runs[1] / LAST_CHECKPOINT).epoch + 1
         finished = {run: (run / "record.json").read_bytes() for run in runs if has_scores(run)}
-        again = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        assert again.returncode == 0, again.stderr
-        assert "4 finished" in again.stdout
+        second = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert second.returncode == 0, second.stderr
+        assert "4 finished" in second.stdout
         assert sorted(Path("sweep").glob("seed=*")) == runs
         assert all(has_scores(run) for run in runs)
-        assert {run: (run / "record.json").read_bytes() for run in finished} == finished  # which nobody trained twice
+        assert {run: (run / "record.json").read_bytes() for run in finished} == finished  # not trained again
         resumed = json.loads((runs[1] / "record.json").read_text())
         assert resumed["epochs"] == 30 > saved > 0
         assert len(resumed["resumed"]) == 1

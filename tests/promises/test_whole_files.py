@@ -1,4 +1,4 @@
-"""Every file is written beside its place, synced, moved there in one step, and the folder synced."""
+"""Every file is written under a temporary name, synced and renamed, and then its folder is synced."""
 
 import os
 import tempfile
@@ -21,8 +21,8 @@ FILES = (
 
 
 @pytest.fixture
-def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder for temporary files on another file system, from which nothing can be moved here."""
+def other_file_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put temporary files on another file system, from which no file can be renamed to this one."""
     other = Path("/dev/shm")
     if not other.is_dir() or other.stat().st_dev == Path().stat().st_dev:
         pytest.skip("needs a second file system at /dev/shm")
@@ -31,31 +31,31 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.promise("atomic")
-@pytest.mark.usefixtures("elsewhere")
-def test_a_file_is_synced_then_moved_then_its_folder_synced(
+@pytest.mark.usefixtures("other_file_system")
+def test_a_file_is_synced_then_renamed_then_its_folder_synced(
     small_config: Callable[..., DictConfig], tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[tuple[str, int]] = []
+    calls: list[tuple[str, int]] = []
     sync, replace = os.fsync, os.replace
 
-    def noting_sync(handle: int) -> None:
-        seen.append(("synced", os.fstat(handle).st_ino))
+    def recorded_sync(handle: int) -> None:
+        calls.append(("synced", os.fstat(handle).st_ino))
         sync(handle)
 
-    def noting_replace(source: Path, target: Path) -> None:
+    def recorded_replace(source: Path, target: Path) -> None:
         assert Path(source).parent == Path(target).parent
-        seen.append((f"moved to {Path(target).absolute()}", os.stat(source).st_ino))
+        calls.append((f"renamed to {Path(target).absolute()}", os.stat(source).st_ino))
         replace(source, target)
 
-    monkeypatch.setattr(os, "fsync", noting_sync)
-    monkeypatch.setattr(os, "replace", noting_replace)
+    monkeypatch.setattr(os, "fsync", recorded_sync)
+    monkeypatch.setattr(os, "replace", recorded_replace)
     train(small_config("trainer.max_epochs=1"), Path("run"))
     for target in ("onnx", "weights"):
         export(compose("export", "checkpoint=run", f"target={target}", "name=run", "output=out"), Path("out"))
     for name in FILES:
         with tally(name):
             file = Path(name).absolute()
-            moved = max(index for index, (what, _) in enumerate(seen) if what == f"moved to {file}")
-            assert ("synced", seen[moved][1]) in seen[:moved]
-            assert seen[moved + 1] == ("synced", file.parent.stat().st_ino)
-            assert file.stat().st_ino == seen[moved][1]
+            moved = max(index for index, (what, _) in enumerate(calls) if what == f"renamed to {file}")
+            assert ("synced", calls[moved][1]) in calls[:moved]
+            assert calls[moved + 1] == ("synced", file.parent.stat().st_ino)
+            assert file.stat().st_ino == calls[moved][1]
