@@ -1,16 +1,18 @@
-"""Score a checkpoint, or several as one: python -m emotion.evaluate checkpoint=RUN [tta=flip] [robustness=true]."""
+"""Evaluate a checkpoint or an ensemble: python -m emotion.evaluate checkpoint=RUN [tta=flip] [robustness=true]."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from emotion.checkpoints.locate import BEST_CHECKPOINT, SHIPPED, locate_all
+from emotion.checkpoints.locate import BEST_CHECKPOINT, PORTABLE_SUFFIX, locate_all
 from emotion.cli import verb
+from emotion.config.typed import typed
 from emotion.errors import UserError
-from emotion.reporting.text import console, near
+from emotion.reporting.text import console, relative_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,156 +22,190 @@ if TYPE_CHECKING:
     from emotion.data.datamodule import EmotionDataModule
     from emotion.data.faces import Faces
     from emotion.data.splits import RowNumbers
-    from emotion.evaluation.score import Judged
-
-Settings = dict[str, Any]
+    from emotion.evaluation.score import EvaluationResult
 
 
-def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> Settings:
-    """Scores of one part of a split, on all rows and on those whose pixels no checkpoint was trained on.
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """The settings of conf/evaluate.yaml; without data, labels and split, those of the (first) checkpoint are used."""
 
-    Without `data`, `labels` and `split` it is the data and the split that the (first) checkpoint was trained with.
-    `folder` takes what is written of several checkpoints, which have no one run to lie in.
+    data_dir: str
+    cache_dir: str
+    checkpoint: Any
+    subset: str
+    tta: str
+    votes: str | None
+    robustness: bool
+    precision: str
+    accelerator: str
+    output: str | None
+    data: dict[str, Any] | None = None
+    labels: dict[str, Any] | None = None
+    split: dict[str, Any] | None = None
+
+
+def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[str, Any]:
+    """Score a subset of a split, all its rows and those whose pixels no checkpoint was trained on.
+
+    Writes JSON and figures: for one checkpoint to `evaluation` in its run, for an ensemble to `folder`.
 
     Raises:
-        UserError: something given is missing or wrong, or the data has other classes than the checkpoint.
+        UserError: A setting is invalid, a checkpoint or the data is missing, or the data has other classes.
     """
-    settings: Settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    locate_all(settings["checkpoint"])
-    _check(settings)
-    from emotion.checkpoints import ensemble
-    from emotion.checkpoints.training_data import data_of
-    from emotion.evaluation.score import BATCH, score_rows
+    config = typed(cfg, EvaluateConfig)
+    locate_all(config.checkpoint)
+    _check(config)
+    from emotion.checkpoints.ensemble import load_ensemble
+    from emotion.checkpoints.training_data import load_data
+    from emotion.evaluation.score import BATCH_SIZE, score_rows
     from emotion.reporting import artifacts, tables
-    from emotion.runtime.hardware import device
-    from emotion.runtime.precision import precision_of
+    from emotion.runtime.hardware import torch_device
+    from emotion.runtime.precision import evaluation_precision
 
-    subset, tta, accelerator = settings["subset"], settings["tta"], settings["accelerator"]
-    judge = ensemble.load(settings["checkpoint"]).to(device(accelerator))
-    data = data_of(judge.loaded[0], settings)
-    votes = _votes(settings, data.faces)
-    rows = getattr(data.split, subset)
-    computed = settings["precision"], BATCH, accelerator, settings["cache_dir"]
-    precision = precision_of(judge.members, *computed)
-    folder, name = _place(settings, judge, data, folder)
-    _refuse_others(folder / f"{name}.json", judge)
-    trained_on = _trained_on(settings, judge, data, rows)
-    judged = score_rows(judge, data.faces.images, data.labels, rows, trained_on, (tta,), precision, data.votes)[tta]
-    scores = judged.scores | {"slices": _slices(judged, data, votes)}
-    each = [f"{path} at temperature {t:.3g}" for path, t in zip(judge.paths, judge.temperatures, strict=True)]
-    several = f"the mean of {len(each)} checkpoints"
-    title = f"{subset} of {data.faces.source}\n{each[0] if len(each) == 1 else several}"
-    if len(each) > 1:
-        print("\n".join([f"{several}:", *each]))
-    tables.print_scores(title, {tta: scores})
+    ensemble = load_ensemble(config.checkpoint).to(torch_device(config.accelerator))
+    replaced = {name: value for name in ("data", "labels", "split") if (value := getattr(config, name)) is not None}
+    data = load_data(ensemble.loaded[0], {"data_dir": config.data_dir, "cache_dir": config.cache_dir} | replaced)
+    votes = _load_votes(config, data.faces)
+    rows = getattr(data.split, config.subset)
+    precision = evaluation_precision(
+        ensemble.members, config.precision, BATCH_SIZE, config.accelerator, config.cache_dir
+    )
+    folder, name = _output_path(config, ensemble, data, folder)
+    summary = ensemble.summary()
+    _check_output(folder / f"{name}.json", summary["checkpoint"])
+    training_rows = _training_rows(config, ensemble, data, rows)
+    images = data.faces.images
+    result = score_rows(ensemble, images, data.labels, rows, training_rows, (config.tta,), precision, data.votes)[
+        config.tta
+    ]
+    scores = result.scores | {"slices": _slices(result, data, votes)}
+    members = [
+        f"{path} at temperature {temperature:.3g}"
+        for path, temperature in zip(ensemble.paths, ensemble.temperatures, strict=True)
+    ]
+    title = f"{config.subset} of {data.faces.source}\n"
+    title += members[0] if len(members) == 1 else f"ensemble of {len(members)} checkpoints"
+    if len(members) > 1:
+        print("\n".join(["ensemble of", *members]))
+    tables.print_scores(title, {config.tta: scores})
     tables.print_slices(scores["slices"])
-    if settings["robustness"]:
-        scores["robustness"] = _robustness(judge, data, judged, precision)
+    if config.robustness:
+        scores["robustness"] = _robustness(ensemble, images, result, precision)
         tables.print_robustness(scores["robustness"])
-    described = judge.described() | {"source": data.faces.source, "digest": data.faces.digest}
-    asked = {"split": data.hparams["split"], "subset": subset, "votes": settings["votes"]}
-    written = artifacts.save_scores(folder, name, described | asked | scores, data.classes, title)
-    written += artifacts.save_pictures(folder, name, judged, data.faces.images, data.classes, title)
-    if settings["robustness"]:
-        written += [artifacts.save_robustness(folder, name, scores["robustness"], title)]
+    summary |= {
+        "source": data.faces.source,
+        "digest": data.faces.digest,
+        "split": data.hparams["split"],
+        "subset": config.subset,
+        "votes": config.votes,
+    }
+    written = artifacts.save_scores(folder, name, summary | scores, data.classes, title)
+    written += artifacts.save_figures(folder, name, result, images, data.classes, title)
+    if config.robustness:
+        written.append(artifacts.save_robustness(folder, name, scores["robustness"], title))
     for path in written:
-        print(f"wrote {near(path.absolute())}")
+        print(f"wrote {relative_path(path.absolute())}")
     return scores
 
 
-def _check(settings: Settings) -> None:
+def _check(config: EvaluateConfig) -> None:
     import torch
 
     from emotion.data.transforms.tta import TTA
 
-    expected = {
-        "subset": ("train", "val", "test"),
-        "tta": tuple(TTA),
-        "precision": ("auto", "32-true", "bf16-mixed"),
-        "accelerator": ("auto", "cpu", "gpu") if torch.cuda.is_available() else ("auto", "cpu"),
-    }
-    for name, choices in expected.items():
-        if settings[name] not in choices:
-            raise UserError(f"{name}={settings[name]}: expected {', '.join(choices)}.")
-    if not isinstance(settings["robustness"], bool):
-        raise UserError(f"robustness={settings['robustness']}: expected true or false.")
+    for name, choices in (
+        ("subset", ("train", "val", "test")),
+        ("tta", tuple(TTA)),
+        ("precision", ("auto", "32-true", "bf16-mixed")),
+        ("accelerator", ("auto", "cpu", "gpu") if torch.cuda.is_available() else ("auto", "cpu")),
+    ):
+        if getattr(config, name) not in choices:
+            raise UserError(f"{name}={getattr(config, name)}: expected {', '.join(choices)}.")
 
 
-def _trained_on(settings: Settings, judge: "Ensemble", data: "EmotionDataModule", rows: "RowNumbers") -> "RowNumbers":
-    """The rows of the data that a checkpoint was trained on; says what is unknown or overlaps."""
+def _training_rows(
+    config: EvaluateConfig, ensemble: "Ensemble", data: "EmotionDataModule", rows: "RowNumbers"
+) -> "RowNumbers":
+    """Return the rows that any member was trained on; print what is unknown, or shared with the rows to evaluate."""
     import numpy as np
 
     from emotion.checkpoints.training_data import training_rows
 
     known = [rows[:0]]
-    for one in judge.loaded:
-        own = training_rows(one, data.hparams["source"], data.faces, settings["cache_dir"])
+    for member in ensemble.loaded:
+        own = training_rows(member, data.hparams["source"], data.faces, config.cache_dir)
         if own is None:
-            print(f"{data.faces.source} is not what {one.path} was trained on: which of its rows it knows is unknown.")
-        elif len(judge.loaded) > 1 and (both := int(np.isin(rows, own).sum())):
+            print(f"{member.path} was trained on other data than {data.faces.source}; its training rows are unknown.")
+            continue
+        shared = int(np.isin(rows, own).sum())
+        if len(ensemble.loaded) > 1 and shared:
             print(
-                f"{one.path} was trained on {both:,} of these {len(rows):,} {settings['subset']} rows, which are not "
-                f"among those not in training."
+                f"{member.path} was trained on {shared:,} of these {len(rows):,} {config.subset} rows; "
+                f"the deduplicated scores leave them out."
             )
-        known += [] if own is None else [own]
+        known.append(own)
     return np.unique(np.concatenate(known))
 
 
-def _votes(settings: Settings, faces: "Faces") -> "NDArray[np.uint8] | None":
-    """Taggers' votes (N, V) on the faces without those that one tagger alone gave: of votes=FILE, or the data's own."""
-    from emotion.data.readers.ferplus import check_rows, read_votes, without_single
+def _load_votes(config: EvaluateConfig, faces: "Faces") -> "NDArray[np.uint8] | None":
+    """Return the votes (N, V) of votes=FILE without single ones, or those of the data."""
+    from emotion.data.readers.ferplus import check_votes, drop_single_votes, read_votes
 
-    if not settings["votes"]:
+    if not config.votes:
         return faces.votes
-    path = Path(settings["votes"])
+    path = Path(config.votes)
     table = read_votes(path, "votes")
-    check_rows(path, table, faces.source, faces.usage)
-    return without_single(table.votes)
+    check_votes(path, table, faces.source, faces.usage)
+    return drop_single_votes(table.votes)
 
 
-def _slices(judged: "Judged", data: "EmotionDataModule", votes: "NDArray[np.uint8] | None") -> Settings:
+def _slices(result: "EvaluationResult", data: "EmotionDataModule", votes: "NDArray[np.uint8] | None") -> dict[str, Any]:
     from emotion.evaluation import slices
 
-    values = {"brightness": slices.brightness(data.faces.images, judged.rows)}
+    values = {"brightness": slices.brightness(data.faces.images, result.rows)}
     if votes is not None:
-        values["agreement"] = slices.agreement(votes, judged.rows)
-    return {name: slices.by_quartile(each, judged, len(data.classes)) for name, each in values.items()}
+        values["agreement"] = slices.agreement(votes, result.rows)
+    return {name: slices.by_quartile(of_rows, result, len(data.classes)) for name, of_rows in values.items()}
 
 
-def _robustness(judge: "Ensemble", data: "EmotionDataModule", judged: "Judged", precision: str | int) -> Settings:
-    """With a progress bar: it takes as long as scoring for each corruption and severity."""
+def _robustness(
+    ensemble: "Ensemble", images: "NDArray[np.uint8]", result: "EvaluationResult", precision: str | int
+) -> dict[str, Any]:
+    """Evaluate on corrupted faces with a progress bar."""
     from rich.progress import Progress
 
     from emotion.data.transforms.corruptions import CORRUPTIONS, SEVERITIES
     from emotion.evaluation.robustness import robustness
 
-    out = console()
-    with Progress(console=out, transient=True, disable=not out.is_terminal) as bar:
-        task = bar.add_task("corrupted faces", total=len(CORRUPTIONS) * len(SEVERITIES))
-        return robustness(judge, data.faces.images, judged, precision, lambda: bar.advance(task))
+    screen = console()
+    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
+        task = progress.add_task("corrupted faces", total=len(CORRUPTIONS) * len(SEVERITIES))
+        return robustness(ensemble, images, result, precision, lambda: progress.advance(task))
 
 
-def _place(settings: Settings, judge: "Ensemble", data: "EmotionDataModule", folder: Path) -> tuple[Path, str]:
-    """The folder, in a single checkpoint's run unless `output` says otherwise, and the name that files begin with."""
+def _output_path(
+    config: EvaluateConfig, ensemble: "Ensemble", data: "EmotionDataModule", folder: Path
+) -> tuple[Path, str]:
+    """Return the output folder and the prefix of the files in it."""
     stem = "ensemble"
-    if len(judge.loaded) == 1:
-        path = judge.loaded[0].path
+    if len(ensemble.loaded) == 1:
+        path = ensemble.loaded[0].path
         run = path.parent.parent if path.parent.name == BEST_CHECKPOINT.parent.name else path.parent
-        folder, stem = folder if path.suffix == SHIPPED else run / "evaluation", path.stem
+        folder, stem = folder if path.suffix == PORTABLE_SUFFIX else run / "evaluation", path.stem
     split = data.hparams["split"]["_target_"].rsplit(".", 1)[-1]
-    return Path(settings["output"] or folder), f"{stem}_{split}_{settings['subset']}_{settings['tta']}"
+    return Path(config.output or folder), f"{stem}_{split}_{config.subset}_{config.tta}"
 
 
-def _refuse_others(path: Path, judge: "Ensemble") -> None:
-    """Raises UserError where the scores of another checkpoint lie in our place, which are not to be lost."""
-    if path.is_file() and (other := json.loads(path.read_text())["checkpoint"]) != judge.described()["checkpoint"]:
+def _check_output(path: Path, checkpoint: str | list[str]) -> None:
+    """Raise UserError if the file has the scores of another checkpoint."""
+    if path.is_file() and (other := json.loads(path.read_text())["checkpoint"]) != checkpoint:
         raise UserError(f"{path} holds the scores of {other}; give another folder: output=FOLDER.")
 
 
 @verb("evaluate")
 def main(cfg: DictConfig) -> None:
-    """Score and report."""
-    evaluate(cfg, near(Path(HydraConfig.get().runtime.output_dir)))
+    """Evaluate a checkpoint."""
+    evaluate(cfg, relative_path(Path(HydraConfig.get().runtime.output_dir)))
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def test_a_locked_run_is_not_removed() -> None:
         "state=good": "state=good: expected finished, pruned",
         "sort=beauty": "sort=beauty: expected run, val",
         "remove=everything": "remove=everything: expected runs, checkpoints",
-        "confirm=perhaps": "confirm",
+        "confirm=perhaps": "confirm=perhaps: expected true or false",
     }.items(),
 )
 def test_invalid_settings_are_refused(override: str, message: str) -> None:
