@@ -145,7 +145,7 @@ class EmotionClassifier(L.LightningModule):
         logits = self(faces)
         loss: Tensor = self.criterion(logits, targets)
         if self.teacher and self.training:
-            loss = self.teacher.loss(loss, logits, self.preprocess.undo(faces))
+            loss = self.teacher.loss(loss, logits, self.preprocess.denormalize(faces))
         scores.update(loss, logits.detach(), targets)
         return loss
 

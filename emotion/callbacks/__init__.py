@@ -1,1 +1,1 @@
-"""Parts of a training run beside the network: each is a choice of conf/callbacks, by name."""
+"""Lightning callbacks; each is a choice of conf/callbacks of the same name."""

@@ -1,4 +1,4 @@
-"""What the network looks at, epoch by epoch in TensorBoard: the same validation faces under one method's maps."""
+"""Explanations of the same validation faces in TensorBoard, epoch by epoch."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,60 +10,66 @@ from matplotlib.figure import Figure
 
 from emotion.classifier import EmotionClassifier
 from emotion.data.datamodule import EmotionDataModule
-from emotion.explainers import figures
-from emotion.explainers.explainer import Method
-from emotion.explainers.explanation import Explained, Subjects, balanced, of_rows
+from emotion.explainers import sheets
+from emotion.explainers.explainer import Explainer
+from emotion.explainers.explanation import Explanation
+from emotion.explainers.image_set import ImageSet, image_set_of_rows, sample_balanced
 
 
 class ExplanationPictures(L.Callback):
-    """Adds them after every `every`-th validation; does nothing in a run without TensorBoard, and nothing to training.
+    """Add explanation maps to TensorBoard after validation, without any effect on training.
 
     Args:
-        method: what explains the predicted class.
-        faces: of validation, as many of each class, the same ones each time.
-        every: epochs.
+        explainer: explains the predicted class.
+        faces: number of validation faces, balanced over classes; the same ones each time.
+        every_n_epochs: epochs between two figures.
     """
 
-    def __init__(self, method: Method, faces: int = 14, every: int = 1) -> None:
-        self.method, self.faces, self.every = method, faces, every
-        self.subjects: Subjects | None = None
+    def __init__(self, explainer: Explainer, faces: int = 14, every_n_epochs: int = 1) -> None:
+        self.explainer, self.faces, self.every_n_epochs = explainer, faces, every_n_epochs
+        self.images: ImageSet | None = None
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Explain the network as it was validated."""
+        """Explain the predictions of the network that was validated."""
         boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        if trainer.sanity_checking or not trainer.is_global_zero or not boards or trainer.current_epoch % self.every:
+        is_due = trainer.current_epoch % self.every_n_epochs == 0
+        if trainer.sanity_checking or not trainer.is_global_zero or not boards or not is_due:
             return
         assert isinstance(pl_module, EmotionClassifier)
-        if self.subjects is None:
+        if self.images is None:
             data: EmotionDataModule = trainer.datamodule  # type: ignore[attr-defined]
-            self.subjects = of_rows(data, balanced(data.split.val, data.labels, self.faces, seed=0))
-        with torch.inference_mode(False), torch.autocast(pl_module.device.type, enabled=False), _untouched(pl_module):
-            figure = self._sheet(pl_module, self.subjects)
+            self.images = image_set_of_rows(data, sample_balanced(data.split.val, data.labels, self.faces, seed=0))
+        with (
+            torch.inference_mode(False),
+            torch.autocast(pl_module.device.type, enabled=False),
+            _no_gradients(pl_module),
+        ):
+            figure = self._plot(pl_module, self.images)
         for board in boards:
             board.add_figure("val/explanations", figure, trainer.global_step)
 
-    def _sheet(self, classifier: EmotionClassifier, subjects: Subjects) -> Figure:
-        takes = classifier.preprocess
-        faces = takes.take(subjects.faces.to(classifier.device))
+    def _plot(self, classifier: EmotionClassifier, images: ImageSet) -> Figure:
+        preprocess = classifier.preprocess
+        faces = preprocess.transform(images.faces.to(classifier.device))
         with torch.no_grad():
-            probabilities = classifier.calibrated(faces)
+            probabilities = classifier.calibrated_probabilities(faces)
         targets = probabilities.argmax(1)
-        maps = takes.lay_back(self.method(classifier, faces, targets), *subjects.faces.shape[-2:])
-        name, signed = type(self.method).__name__, self.method.signed
-        one = Explained("", name, signed, maps.cpu(), targets.cpu(), probabilities.cpu(), 0.0, None, {})
-        return figures.sheet(subjects, [one], len(targets))
+        maps = preprocess.maps_to_faces(self.explainer(classifier, faces, targets), *images.faces.shape[-2:])
+        name, signed = type(self.explainer).__name__, self.explainer.signed
+        explanation = Explanation("", name, signed, maps.cpu(), targets.cpu(), probabilities.cpu())
+        return sheets.plot_sheet(images, [explanation], len(targets))
 
 
 @contextmanager
-def _untouched(classifier: EmotionClassifier) -> Iterator[None]:
-    """Takes parameters' gradients away, which a method would add to or clear, and brings them back."""
-    former = [(parameter, parameter.requires_grad, parameter.grad) for parameter in classifier.parameters()]
-    for parameter, _, _ in former:
+def _no_gradients(classifier: EmotionClassifier) -> Iterator[None]:
+    """Hide the gradients of the parameters, which an explainer would add to or clear, and restore them afterwards."""
+    states = [(parameter, parameter.requires_grad, parameter.grad) for parameter in classifier.parameters()]
+    for parameter, _, _ in states:
         parameter.requires_grad_(False)
         parameter.grad = None
     try:
         yield
     finally:
-        for parameter, learns, grad in former:
-            parameter.requires_grad_(learns)
+        for parameter, requires_grad, grad in states:
+            parameter.requires_grad_(requires_grad)
             parameter.grad = grad

@@ -1,4 +1,4 @@
-"""A signal ends a run cleanly: the batch is finished, a checkpoint written to resume from; a cluster runs it again."""
+"""Stop training cleanly at a signal: finish the batch, save a checkpoint to resume from; Slurm requeues the job."""
 
 import os
 import signal
@@ -13,95 +13,96 @@ import torch
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from emotion.errors import Stopped
-from emotion.runtime.distributed import is_first
-from emotion.runtime.signals import Ending
+from emotion.runtime.distributed import is_rank_zero
+from emotion.runtime.signals import SignalHandler
 
-LISTENED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-OF_A_CLUSTER = (signal.SIGUSR1, signal.SIGUSR2)
-"""Sent some time before a job is ended: to save what there is, and be put in the queue again."""
+CLUSTER_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
+"""Sent some time before a job ends, so that it saves its state and is requeued."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *CLUSTER_SIGNALS)
 
 
 class GracefulStop(L.Callback):
-    """Raises `Stopped` after the batch during which the signal came; a second signal does what it always did.
+    """Raise `Stopped` after the batch during which a signal arrived; a second signal has its usual effect.
 
-    The checkpoint resumes exactly there; in validation, where nothing is learnt, at validation's first batch. SIGUSR1
-    and SIGUSR2 go on to whoever listened for them before: submitit, or `requeue_on` of a job of Slurm's.
+    The checkpoint resumes after that batch; if the signal arrived in validation, at the first validation batch.
+    SIGUSR1 and SIGUSR2 are passed on to their previous handler: submitit's, or that of `requeue_on`.
     """
 
     def __init__(self, checkpoint: str) -> None:
         self.checkpoint = Path(checkpoint)
         self.received: int | None = None
-        self.former: dict[int, Any] = {}
+        self.previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Listen from here on; Lightning has set its own handlers by now, and on SIGTERM would exit with status 0."""
-        for signum in LISTENED:
-            self.former[signum] = signal.signal(signum, self._receive)
-        came = [former.came for former in self.former.values() if isinstance(former, Ending) and former.came]
-        if came:  # and was lost
-            self._receive(came[0], None)
+        """Install the handlers, after Lightning's, which would exit with status 0 on SIGTERM."""
+        for signum in SIGNALS:
+            self.previous[signum] = signal.signal(signum, self._receive)
+        for handler in self.previous.values():
+            if isinstance(handler, SignalHandler) and handler.signum:  # swallowed by a library before training
+                self._receive(handler.signum, None)
+                break
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
         self.received = signum
-        self._restore()
+        self._restore_handlers()
 
-    def _restore(self) -> None:
-        for signum, handler in self.former.items():
+    def _restore_handlers(self) -> None:
+        for signum, handler in self.previous.items():
             signal.signal(signum, handler)
-        self.former = {}
+        self.previous = {}
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
     ) -> None:
-        """Stop here, unless gradients are still adding up or it was the epoch's last batch: one to come will do it."""
+        """Stop, but not between accumulated gradients, nor after the epoch's last batch, which validation follows."""
         if batch_idx + 1 < trainer.num_training_batches and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
-            self._stop_if_asked(trainer)
+            self._stop_if_signalled(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """In a validation that is done again: have Lightning count its batches from nothing."""
+        """Reset Lightning's batch counter when a validation is repeated after resuming."""
         loop = trainer.fit_loop.epoch_loop.val_loop
         if loop.restarted_mid_evaluation:
             loop.batch_progress.total.reset()
 
     def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object) -> None:
-        """Stop here; what was validated so far is done again."""
+        """Stop; the resumed run repeats this validation."""
         if not trainer.sanity_checking:
-            self._stop_if_asked(trainer)
+            self._stop_if_signalled(trainer)
 
-    def _stop_if_asked(self, trainer: L.Trainer) -> None:
+    def _stop_if_signalled(self, trainer: L.Trainer) -> None:
         received = self.received or 0
-        if trainer.world_size > 1:  # a signal may reach one process alone
+        if trainer.world_size > 1:  # a signal may reach only one process
             shared = torch.tensor(received, device=trainer.strategy.root_device)
             received = int(trainer.strategy.reduce(shared, reduce_op="max"))
         if received:
-            self._restore()
+            self._restore_handlers()
             trainer.save_checkpoint(self.checkpoint)
-            if received in OF_A_CLUSTER and callable(signal.getsignal(received)):
+            if received in CLUSTER_SIGNALS and callable(signal.getsignal(received)):
                 os.kill(os.getpid(), received)
             raise Stopped(received, self.checkpoint)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """In validation: have Lightning's counters say that its first batch is about to be taken."""
+        """In validation, set Lightning's counters to just before its first batch."""
         if trainer.validating:
             first = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
             progress = {"total": dict(first), "current": dict(first), "is_last_batch": False}
             checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"] = progress
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Give the signals back, and one that came too late for this callback to whoever takes it now."""
-        self._restore()
+        """Restore the handlers, and pass on a signal that arrived too late to stop training."""
+        self._restore_handlers()
         if self.received is not None:
             os.kill(os.getpid(), self.received)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Give the signals back."""
-        self._restore()
+        """Restore the handlers."""
+        self._restore_handlers()
 
 
 def requeue_on(signum: int) -> None:
-    """In a job of Slurm's to which nobody else listens: at this signal have it run again from the start, and end.
+    """In a Slurm job, requeue the job and exit at this signal, unless the signal already has a handler.
 
-    That is where `resume=auto` looks for the checkpoint. One process asks for it.
+    The requeued job runs the same command, and `resume=auto` finds the checkpoint.
     """
     if "SLURM_JOB_ID" in os.environ and signal.getsignal(signum) is signal.SIG_DFL:
         signal.signal(signum, _requeue)
@@ -111,12 +112,12 @@ def _requeue(signum: int, frame: FrameType | None) -> None:
     job, array = os.environ["SLURM_JOB_ID"], os.environ.get("SLURM_ARRAY_JOB_ID")
     if array:
         job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    if not is_first():
-        sys.exit(0)  # another status might end the first before it has asked
+    if not is_rank_zero():
+        sys.exit(0)  # any other status could end rank 0 before it requeues
     try:
-        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
-        said = done.stderr.strip() or "put in the queue again"
+        scontrol = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
+        message = scontrol.stderr.strip() or "requeued"
     except FileNotFoundError:
-        said = "scontrol is not there to put it in the queue again"
-    print(f"Slurm job {job}: {said}", flush=True)
+        message = "not requeued: scontrol was not found"
+    print(f"Slurm job {job}: {message}", flush=True)
     sys.exit(128 + signum)

@@ -1,4 +1,4 @@
-"""Stops a run of a search that falls behind the others."""
+"""Stop a run of a search that performs worse than the others."""
 
 from typing import TYPE_CHECKING
 
@@ -12,25 +12,25 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 
-def storage_at(address: str) -> "RDBStorage":
-    """A study's database; a file is waited for while other processes write."""
+def open_storage(url: str) -> "RDBStorage":
+    """Open the database of a study; for an SQLite file, wait up to 60 s while other processes write."""
     import optuna
 
-    waiting = {"connect_args": {"timeout": 60}} if address.startswith("sqlite:") else None
-    return optuna.storages.RDBStorage(address, engine_kwargs=waiting)
+    engine = {"connect_args": {"timeout": 60}} if url.startswith("sqlite:") else None
+    return optuna.storages.RDBStorage(url, engine_kwargs=engine)
 
 
 class Pruning(L.Callback):
-    """Tells the study each epoch's score and raises `Pruned`, in every process of the run, where its pruner says so.
+    """Report each epoch's score to the study, and raise `Pruned` in all processes if its pruner decides so.
 
-    An epoch is told when the next one begins: by then all that it logged is known, and its checkpoint is written.
+    An epoch is reported when the next one starts: by then all its metrics are logged and its checkpoint is saved.
 
     Args:
-        storage: address of the study's database.
-        study: its name there.
-        number: of the trial in it.
-        metric: what is told.
-        pruner: Optuna's, which judges the trial against the others.
+        storage: database URL of the study.
+        study: name of the study.
+        number: number of the trial.
+        metric: reported metric.
+        pruner: Optuna pruner.
     """
 
     def __init__(self, storage: str, study: str, number: int, metric: str, pruner: "BasePruner") -> None:
@@ -38,19 +38,19 @@ class Pruning(L.Callback):
         self.trial: Trial | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Find the trial; one process speaks to the study."""
+        """Load the trial in the first process."""
         if trainer.is_global_zero:
             import optuna
 
-            study = optuna.load_study(study_name=self.study, storage=storage_at(self.storage), pruner=self.pruner)
+            study = optuna.load_study(study_name=self.study, storage=open_storage(self.storage), pruner=self.pruner)
             self.trial = optuna.Trial(study, study.get_trials(deepcopy=False)[self.number]._trial_id)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Tell the former epoch, unless that was done before the run was stopped and resumed."""
+        """Report the previous epoch; a resumed run may report an epoch again, which Optuna ignores."""
         epoch, score = trainer.current_epoch - 1, trainer.callback_metrics.get(self.metric)
-        behind = False
+        prune = False
         if self.trial and score is not None and epoch >= 0:
             self.trial.report(float(score), epoch)
-            behind = self.trial.should_prune()
-        if trainer.strategy.broadcast(behind):
+            prune = self.trial.should_prune()
+        if trainer.strategy.broadcast(prune):
             raise Pruned(epoch, float(score) if score is not None else float("nan"))

@@ -1,4 +1,4 @@
-"""Pictures in TensorBoard: the validation confusion matrix and the same few faces with their predictions."""
+"""Figures in TensorBoard: the validation confusion matrix, and predictions for the same few faces."""
 
 import lightning as L
 import torch
@@ -11,31 +11,31 @@ from emotion.reporting import figures
 
 
 class TensorBoardPictures(L.Callback):
-    """Adds both after every `every`-th validation; does nothing in a run without TensorBoard."""
+    """Add both figures after every `every_n_epochs`-th validation of a run with a TensorBoard logger."""
 
-    def __init__(self, faces: int = 16, every: int = 1) -> None:
-        self.faces, self.every = faces, every
+    def __init__(self, faces: int = 16, every_n_epochs: int = 1) -> None:
+        self.faces, self.every_n_epochs = faces, every_n_epochs
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw the validation that has just ended."""
+        """Plot the validation that has just ended."""
         boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        if trainer.sanity_checking or not boards or (trainer.current_epoch + 1) % self.every:
+        if trainer.sanity_checking or not boards or (trainer.current_epoch + 1) % self.every_n_epochs:
             return
         assert isinstance(pl_module, EmotionClassifier)
-        with pl_module.val_scores.sync_context():  # of all processes, which all ask for it
+        with pl_module.val_scores.sync_context():  # a collective call of all processes
             confusion = pl_module.val_scores.confusion.cpu().numpy()
         if not trainer.is_global_zero:
             return
         title = f"validation, epoch {trainer.current_epoch + 1}"
-        pictures = {
+        plots = {
             "val/confusion": figures.confusion_matrix(confusion, pl_module.classes, title),
-            "val/predictions": self._predictions(trainer.datamodule, pl_module),  # type: ignore[attr-defined]
+            "val/predictions": self._plot_predictions(trainer.datamodule, pl_module),  # type: ignore[attr-defined]
         }
         for board in boards:
-            for name, figure in pictures.items():
+            for name, figure in plots.items():
                 board.add_figure(name, figure, trainer.global_step)
 
-    def _predictions(self, data: EmotionDataModule, classifier: EmotionClassifier) -> Figure:
+    def _plot_predictions(self, data: EmotionDataModule, classifier: EmotionClassifier) -> Figure:
         rows = data.split.val[:: max(1, len(data.split.val) // self.faces)][: self.faces]
         pixels = torch.from_numpy(data.faces.images[rows]).to(classifier.device)
         with torch.autocast(classifier.device.type, enabled=False):

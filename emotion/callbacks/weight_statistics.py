@@ -1,4 +1,4 @@
-"""Mean, deviation, extremes and norm of weights and gradients, epoch by epoch: what is dead, frozen or running away."""
+"""Statistics of weights and gradients by epoch, to find dead, frozen or diverging parameters."""
 
 import re
 from collections.abc import Mapping
@@ -15,142 +15,145 @@ from emotion.classifier import EmotionClassifier
 from emotion.errors import UserError
 from emotion.io.atomic import write_text
 
+STATISTICS = ("mean", "std", "min", "max", "L2")
 Statistics = dict[str, list[float]]
 """By parameter, in the order of STATISTICS."""
 
-STATISTICS = ("mean", "std", "min", "max", "L2")
 CHOICES = {"head": r"^head\.", "all": ""}
-NAMED = 5  # in a warning; where all is lost, all parameters would be
+MAX_NAMES = 5
+"""Parameters named in a warning."""
 
 
 class WeightStatistics(L.Callback):
-    """Prints and dumps them after every `every`-th epoch, and gives TensorBoard, where it is there, the histograms.
+    """Print and dump the statistics after every `every_n_epochs`-th epoch, and add histograms to TensorBoard.
 
-    Gradients are those of the epoch's last optimiser step, before clipping; a parameter without one, such as a frozen
-    one, shows a dash, and all do where a run is ended within an epoch. Weights are those that learn, also where an
-    average of them validates. Other steps than an epoch's last cost nothing.
+    Gradients are those of the epoch's last optimiser step, before clipping; "-" for a parameter without one, and for
+    all if the run ended within the epoch. Weights are the trained ones, even if their moving average is validated. The
+    other steps cost no time.
 
     Args:
-        only: head, all, or a regular expression that is searched in the parameters' names.
-        every: epochs from one look to the next.
-        table: whether to print.
-        dump: a file with a section for each look; a resumed run arrives at the same one. Null for none.
+        only: head, all, or a regular expression to search in parameter names.
+        every_n_epochs: epochs between two tables.
+        table: whether to print the table.
+        dump: file with a section per table, which a resumed run completes; None for none.
 
     Raises (when training starts):
-        UserError: no parameter is looked at.
+        UserError: `only` selects no parameter.
     """
 
-    def __init__(self, only: str = "head", every: int = 1, table: bool = True, dump: str | None = None) -> None:
-        if every < 1:
-            raise UserError(f"weight_statistics.every={every}; expected 1 or more epochs.")
+    def __init__(
+        self, only: str = "head", every_n_epochs: int = 1, table: bool = True, dump: str | None = None
+    ) -> None:
+        if every_n_epochs < 1:
+            raise UserError(f"weight_statistics.every_n_epochs={every_n_epochs}; expected 1 or more.")
         try:
             self.pattern = re.compile(CHOICES.get(only, only))
         except re.error as error:
             raise UserError(f"weight_statistics.only={only}: {error}; expected a regular expression.") from error
-        self.only, self.every, self.table = only, every, table
+        self.only, self.every_n_epochs, self.table = only, every_n_epochs, table
         self.dump = Path(dump) if dump else None
         self.gradients: Statistics = {}
 
     def state_dict(self) -> dict[str, Statistics]:
-        """The gradients of an epoch whose last step is taken, for a run that is stopped while it validates."""
+        """Return the gradients of an epoch after its last step, for a run that is stopped during validation."""
         return {"gradients": self.gradients}
 
     def load_state_dict(self, state_dict: dict[str, Statistics]) -> None:
-        """Go on with them."""
+        """Restore them."""
         self.gradients = state_dict["gradients"]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Refuse to look at nothing."""
-        if not self._looked_at(pl_module):
+        """Check that a parameter is selected."""
+        if not self._select(pl_module):
             assert isinstance(pl_module, EmotionClassifier)
             names = [name for name, _ in pl_module.net.named_parameters()]
             raise UserError(
-                f"weight_statistics.only={self.only} is in the name of no parameter; expected head, all, or a regular "
-                f"expression for some of {names[0]}, {names[1]}, ..., {names[-1]}."
+                f"weight_statistics.only={self.only} matches no parameter; expected head, all, or a regular expression "
+                f"that matches some of {names[0]}, {names[1]}, ..., {names[-1]}."
             )
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
-        """In the epoch's last step: take the gradients, which the next epoch will have cleared."""
-        last = trainer.is_last_batch or trainer.global_step + 1 == trainer.max_steps
-        if last and self._due(trainer):
-            found = self._looked_at(pl_module)
-            gradients = {name: p.grad for name, p in found.items() if p.requires_grad and p.grad is not None}
+        """In the epoch's last step, compute the statistics of the gradients before the next epoch clears them."""
+        is_last = trainer.is_last_batch or trainer.global_step + 1 == trainer.max_steps
+        if is_last and self._is_due(trainer):
+            parameters = self._select(pl_module)
+            gradients = {name: p.grad for name, p in parameters.items() if p.requires_grad and p.grad is not None}
             self.gradients = statistics(gradients)
-            _histograms(trainer, "gradients", gradients, trainer.global_step + 1)
+            _add_histograms(trainer, "gradients", gradients, trainer.global_step + 1)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Look."""
-        if not self._due(trainer):
+        """Print, dump and add histograms; warn of values that are not finite."""
+        if not self._is_due(trainer):
             return
-        values = self._learning(trainer, pl_module)
+        values = self._trained_weights(trainer, pl_module)
         weights, gradients, self.gradients = statistics(values), self.gradients, {}
-        _histograms(trainer, "weights", values, trainer.global_step)
+        _add_histograms(trainer, "weights", values, trainer.global_step)
         epoch = trainer.current_epoch + 1
         title = f"epoch {epoch}/{trainer.max_epochs}, step {trainer.global_step}"
         if self.table:
-            print(f"\nWeights after {title}\n{tabulated(weights, gradients, 3)}\n", flush=True)
+            print(f"\nWeights after {title}\n{format_table(weights, gradients, digits=3)}\n", flush=True)
         if self.dump:
-            self._write(epoch, f"{title}\n{tabulated(weights, gradients, 7)}\n")
-        if said := not_finite({"weights": weights, "gradients": gradients}):
-            print(f"*** epoch {epoch}: not finite: {said} ***", flush=True)
+            self._write(self.dump, epoch, f"{title}\n{format_table(weights, gradients, digits=7)}\n")
+        if names := describe_non_finite({"weights": weights, "gradients": gradients}):
+            print(f"*** epoch {epoch}: not finite: {names} ***", flush=True)
 
-    def _due(self, trainer: L.Trainer) -> bool:
-        return trainer.is_global_zero and (trainer.current_epoch + 1) % self.every == 0
+    def _is_due(self, trainer: L.Trainer) -> bool:
+        return trainer.is_global_zero and (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
-    def _looked_at(self, pl_module: L.LightningModule) -> dict[str, torch.nn.Parameter]:
+    def _select(self, pl_module: L.LightningModule) -> dict[str, torch.nn.Parameter]:
         assert isinstance(pl_module, EmotionClassifier)
         return {name: p for name, p in pl_module.net.named_parameters() if self.pattern.search(name)}
 
-    def _learning(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Tensor]:
-        """The weights that learn, where their average stands in the network by now."""
-        found: dict[str, Tensor] = dict(self._looked_at(pl_module))
+    def _trained_weights(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Tensor]:
+        """Return the selected weights, or the raw ones where their average has replaced them in the network."""
+        weights: dict[str, Tensor] = dict(self._select(pl_module))
         for callback in (c for c in trainer.callbacks if isinstance(c, ExponentialMovingAverage)):  # type: ignore[attr-defined]
-            found = {name: value for name, value in callback.raw(pl_module).items() if name in found}
-        return found
+            weights = {name: value for name, value in callback.raw_weights(pl_module).items() if name in weights}
+        return weights
 
-    def _write(self, epoch: int, section: str) -> None:
-        """Put the section after those of earlier epochs; later ones are of a run that was stopped and goes on here."""
-        assert self.dump is not None
-        former = self.dump.read_text(encoding="utf-8") if self.dump.is_file() else ""
-        sections = re.findall(r"^epoch (\d+)(.*?)(?=^epoch |\Z)", former, re.MULTILINE | re.DOTALL)
-        kept = [f"epoch {number}{rest}" for number, rest in sections if int(number) < epoch]
-        self.dump.parent.mkdir(parents=True, exist_ok=True)
-        write_text(self.dump, "".join([*kept, section]))
+    @staticmethod
+    def _write(path: Path, epoch: int, section: str) -> None:
+        """Write the section after those of earlier epochs; later ones are of a run that is trained again from here."""
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        sections = re.findall(r"^epoch (\d+)(.*?)(?=^epoch |\Z)", text, re.MULTILINE | re.DOTALL)
+        earlier = [f"epoch {number}{rest}" for number, rest in sections if int(number) < epoch]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, "".join([*earlier, section]))
 
 
 def statistics(values: Mapping[str, Tensor]) -> Statistics:
-    """Those of each tensor; the deviation is of all its values. However many there are, a device is waited for once."""
+    """Return the statistics of each tensor, with one device synchronisation; std is the population's."""
     if not values:
         return {}
     floats = [value.detach().float() for value in values.values()]
-    each = [torch.stack([v.mean(), v.std(correction=0), v.min(), v.max(), v.norm()]) for v in floats]
-    return dict(zip(values, torch.stack(each).tolist(), strict=True))
+    rows = [torch.stack([v.mean(), v.std(correction=0), v.min(), v.max(), v.norm()]) for v in floats]
+    return dict(zip(values, torch.stack(rows).tolist(), strict=True))
 
 
-def tabulated(weights: Statistics, gradients: Statistics, figures: int) -> str:
-    """Two lines a parameter, with so many significant figures; three fit 80 columns for a head, 120 for all."""
-    names, width = max(map(len, [*weights, "parameter"])), figures + 6
+def format_table(weights: Statistics, gradients: Statistics, digits: int) -> str:
+    """Format two lines per parameter; with 3 digits a head fits in 80 columns, a whole network in 120."""
+    name_width, width = max(map(len, [*weights, "parameter"])), digits + 6
     dashes = "".join(f"  {'-':>{width}}" for _ in STATISTICS)
-    lines = [f"{'parameter':<{names}}  {'':8}" + "".join(f"  {name:>{width}}" for name in STATISTICS)]
-    for name, found in weights.items():
-        for label, kind, row in ((name, "weight", found), ("", "gradient", gradients.get(name))):
-            cells = "".join(f"  {value:>{width}.{figures - 1}e}" for value in row) if row else dashes
-            lines.append(f"{label:<{names}}  {kind:8}{cells}")
+    lines = [f"{'parameter':<{name_width}}  {'':8}" + "".join(f"  {name:>{width}}" for name in STATISTICS)]
+    for name, values in weights.items():
+        for label, kind, row in ((name, "weight", values), ("", "gradient", gradients.get(name))):
+            cells = "".join(f"  {value:>{width}.{digits - 1}e}" for value in row) if row else dashes
+            lines.append(f"{label:<{name_width}}  {kind:8}{cells}")
     return "\n".join(lines)
 
 
-def not_finite(kinds: Mapping[str, Statistics]) -> str:
-    """The parameters whose extremes, and so some of whose values, are not finite: "weights of head.0.bias"."""
-    said = []
-    for kind, found in kinds.items():
-        lost = [name for name, (_, _, low, high, _) in found.items() if not abs(low) + abs(high) < float("inf")]
-        more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
-        said += [f"{kind} of {', '.join(lost[:NAMED])}{more}"] if lost else []
-    return "; ".join(said)
+def describe_non_finite(kinds: Mapping[str, Statistics]) -> str:
+    """Name the parameters with values that are not finite: "weights of head.0.bias"; empty if there are none."""
+    parts = []
+    for kind, rows in kinds.items():
+        names = [name for name, (_, _, low, high, _) in rows.items() if not abs(low) + abs(high) < float("inf")]
+        more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+        parts += [f"{kind} of {', '.join(names[:MAX_NAMES])}{more}"] if names else []
+    return "; ".join(parts)
 
 
-def _histograms(trainer: L.Trainer, kind: str, values: Mapping[str, Tensor], step: int) -> None:
-    """Of what is finite: TensorBoard has no place for the rest."""
+def _add_histograms(trainer: L.Trainer, kind: str, values: Mapping[str, Tensor], step: int) -> None:
+    """Add histograms of the finite values, the only ones that TensorBoard accepts."""
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             for name, value in values.items():

@@ -1,1 +1,1 @@
-"""Lightning loggers."""
+"""Lightning loggers: metrics.csv and the experiment trackers."""

@@ -1,4 +1,4 @@
-"""A run's metrics as a table: metrics.csv, one row an epoch."""
+"""The metrics of a run as a table: metrics.csv, one row per epoch."""
 
 import csv
 import io
@@ -13,10 +13,10 @@ from emotion.io.atomic import write_text
 
 
 class CsvLogger(Logger):
-    """Keeps `metrics.csv` in `save_dir`: every metric that is logged with its epoch, one row for each epoch.
+    """Write `metrics.csv` in `save_dir`: one row per epoch, with every metric logged in it.
 
-    A run that is resumed begins with the rows of its checkpoint, whatever became of the file, and arrives at the same
-    table as one that was never stopped. Lightning's own CSVLogger deletes the former file on resuming.
+    A resumed run starts from the rows in its checkpoint, so that it ends with the same table as an uninterrupted run.
+    Lightning's CSVLogger deletes the existing file instead.
     """
 
     def __init__(self, save_dir: str) -> None:
@@ -26,17 +26,17 @@ class CsvLogger(Logger):
 
     @property
     def name(self) -> str:
-        """Its kind; the folder is the run's."""
+        """The kind of logger; the folder is the run's."""
         return "csv"
 
     @property
     def version(self) -> str:
-        """None of its own: a run has one table."""
+        """Empty: a run has one table."""
         return ""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Add to the row of the metrics' epoch, and write the file anew."""
+        """Add metrics to the row of their epoch, and rewrite the file."""
         if "epoch" in metrics:
             row = self.rows.setdefault(int(metrics["epoch"]), {})
             row.update({name: value for name, value in metrics.items() if name != "epoch"})
@@ -44,23 +44,20 @@ class CsvLogger(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: object, **kwargs: object) -> None:
-        """The run record holds them."""
+        """Do nothing: the run record contains the settings."""
 
     @rank_zero_only
     def write(self) -> None:
-        """The file anew."""
-        write_text(self.path, self._text())
-
-    def _text(self) -> str:
+        """Write the file."""
         names = sorted({name for row in self.rows.values() for name in row})
         table = csv.writer(text := io.StringIO(), lineterminator="\n")
         table.writerow(["epoch", *names])
         table.writerows([epoch, *(row.get(name, "") for name in names)] for epoch, row in sorted(self.rows.items()))
-        return text.getvalue()
+        write_text(self.path, text.getvalue())
 
 
 def read_metrics(path: Path) -> dict[int, dict[str, float]]:
-    """The rows of a metrics.csv by epoch."""
+    """Return the rows of a metrics.csv by epoch, counted from 0 as in the file."""
     with path.open(newline="") as file:
         return {
             int(row.pop("epoch")): {name: float(value) for name, value in row.items() if value}

@@ -1,107 +1,104 @@
-"""Runs in Weights & Biases: in files of the run's folder, or sent as they come."""
+"""Track runs in Weights & Biases: offline in the run's folder, or online."""
 
 import os
 from argparse import Namespace
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from emotion.errors import UserError
-from emotion.loggers.run_logger import Tracker, first_line, missing
-
-if TYPE_CHECKING:  # an extra of its own
-    from wandb import Run
+from emotion.loggers.run_logger import RunLogger, first_line, missing_package
 
 
-class WandbLogger(Tracker):
-    """A run in Weights & Biases: offline, in `wandb/offline-run-*` in the run's folder, which `wandb sync` can send.
+class WandbLogger(RunLogger, LightningWandbLogger):
+    """Lightning's WandbLogger with epochs as steps and a run that resuming continues.
 
-    A run that goes on adds another such folder of the same run; `wandb sync` takes them in order. Final scores are in
-    the run's summary.
+    Offline, W&B writes `wandb/offline-run-*` in the run's folder, which `wandb sync` uploads; resuming adds another
+    such folder with the same run id. The final scores are in the run's summary.
 
     Args:
         save_dir: the run's folder.
-        seed: the run's.
-        project: W&B's name for what belongs together.
-        group: W&B's name for runs to be compared.
-        offline: false sends everything as it comes, after `wandb login`.
+        seed: the run's seed, part of its name.
+        project: W&B project.
+        group: W&B group of runs to compare.
+        offline: false uploads everything during training, after `wandb login`.
 
     Raises:
-        UserError: W&B is not installed; when training starts: it refuses to begin a run.
+        UserError: W&B is not installed; or, when training starts, cannot start the run.
     """
 
     kind = "wandb"
 
     def __init__(self, save_dir: str, seed: int, project: str, group: str | None = None, offline: bool = True) -> None:
-        super().__init__(save_dir, seed)
-        self.project, self.group, self.offline = project, group, offline
-        self.run: Run | None = None
-        self._check()
-
-    @rank_zero_only
-    def _check(self) -> None:
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # of its own faults and times, to W&B
+        self.folder, self.seed = Path(save_dir), seed
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         try:
-            import wandb.sdk  # noqa: F401
+            import wandb
         except ImportError as error:
-            raise UserError(missing("wandb", error)) from error
+            raise UserError(missing_package("wandb", error)) from error
+        super().__init__(
+            name=self.title,
+            save_dir=self.folder,
+            id=self.read_id(),
+            project=project,
+            group=group,
+            mode="offline" if offline else "online",  # Lightning's `offline` sets an environment variable
+            settings=wandb.Settings(silent=offline, console="off", disable_git=True),
+        )
+        self._wandb_init.pop("anonymous")  # which Lightning passes on and W&B 0.31 warns about
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:  # noqa: ANN401
+        """The run, started or continued at the first access."""
+        import wandb
+
+        if self._experiment is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if wandb.run is not None:
+                wandb.run.finish()  # of a former run in this process, which Lightning would continue
+        try:
+            return super().experiment
+        except wandb.Error as error:
+            raise UserError(
+                f"W&B: {first_line(error).rstrip('.')}. With logger.wandb.offline=true no connection is needed."
+            ) from error
 
     @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: object, **kwargs: object) -> None:
-        """Begin the run, or go on with it: with its record's settings, or these where it has none."""
+    def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
+        """Log the settings, command and commit."""
         record = self.record()
-        about = {name: record[name] for name in ("command", "commit") if record.get(name)}
-        self._begun(self.settings(params) | about)
+        source = {name: value for name in ("command", "commit") if (value := getattr(record, name))}
+        self.write_id(self.experiment.id)
+        super().log_hyperparams(self.settings(params) | source)
 
     @rank_zero_only
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Add to the row of the metrics' epoch, which is W&B's step."""
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log the metrics of an epoch, with the epoch as the step; Lightning plots them by `trainer/global_step`."""
         if "epoch" in metrics:
-            row = {name: value for name, value in metrics.items() if name != "epoch"}
-            self._begun().log(row, step=int(metrics["epoch"]))
+            values = {name: value for name, value in metrics.items() if name != "epoch"}
+            self.experiment.log(values | {"trainer/global_step": step}, step=int(metrics["epoch"]))
 
     @rank_zero_only
     def log_scores(self, scores: Mapping[str, float]) -> None:
-        """Keep the final scores, and let go of the run."""
-        self._begun().summary.update(dict(scores))
-        self._end(0)
+        """Log the final scores and end the run."""
+        self.experiment.summary.update(dict(scores))
+        self._finish(0)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Let go of a run that was stopped or failed; one that was trained is still to be scored."""
+        """End a run that stopped or failed; a trained one has yet to be scored."""
         if status == "failed":
-            self._end(1)
+            self._finish(1)
 
-    def _begun(self, config: dict[str, Any] | None = None) -> "Run":
-        if self.run is None:
+    def _finish(self, exit_code: int) -> None:
+        if self._experiment is not None:
             import wandb
 
-            self.folder.mkdir(parents=True, exist_ok=True)
-            try:
-                self.run = wandb.init(
-                    project=self.project,
-                    group=self.group,
-                    name=self.title,
-                    id=self.kept_id(),
-                    resume="allow",
-                    reinit="finish_previous",
-                    dir=self.folder,
-                    config=config,
-                    mode="offline" if self.offline else "online",
-                    settings=wandb.Settings(silent=self.offline, console="off", disable_git=True),
-                )
-            except wandb.Error as error:
-                raise UserError(
-                    f"W&B: {first_line(error).rstrip('.')}. With logger.wandb.offline=true it asks nobody."
-                ) from error
-            self.keep_id(self.run.id)
-        return self.run
-
-    def _end(self, status: int) -> None:
-        if self.run is not None:
-            import wandb
-
-            self.run.finish(exit_code=status)
-            wandb.teardown()  # ends W&B's own process: only then is all of the run in its file
-            self.run = None
+            self._experiment.finish(exit_code=exit_code)
+            wandb.teardown()  # writes the rest of the run to its file
+            self._experiment = None
