@@ -1,189 +1,238 @@
-"""Show and check what a network looks at: python -m emotion.explain checkpoint=RUN [method=gradcam] [beside=RUN]."""
+"""Explain a network by attribution maps: python -m emotion.explain checkpoint=RUN [explainer=gradcam]."""
 
-import json
 import time
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from emotion.checkpoints.locate import locate_all
 from emotion.cli import verb
-from emotion.config.compose import is_whole
+from emotion.config.compose import as_list, is_int_at_least
+from emotion.config.typed import typed
 from emotion.errors import UserError
-from emotion.reporting.text import duration, near
+from emotion.reporting.text import console, format_duration, relative_path
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from emotion.checkpoints.ensemble import Ensemble
-    from emotion.explainers.explanation import Explained, Subjects
+    from emotion.explainers.explanation import Explanation
+    from emotion.explainers.image_set import ImageSet
 
-Settings = dict[str, Any]
+
+@dataclass(frozen=True)
+class ExplainConfig:
+    """The settings of conf/explain.yaml."""
+
+    data_dir: str
+    cache_dir: str
+    explainer: dict[str, Any]
+    checkpoint: Any
+    compare_with: Any
+    subset: str
+    faces: int
+    rows: Any
+    images: Any
+    target: Any
+    layer: str | None
+    faithfulness: Any
+    num_shown: int
+    seed: int
+    precision: str
+    accelerator: str
+    output: str | None
+    data: dict[str, Any] | None = None
+    labels: dict[str, Any] | None = None
+    split: dict[str, Any] | None = None
 
 
-def explain(cfg: DictConfig, folder: Path) -> Settings:
-    """What explain.json says of the maps of every network and method; writes it with the maps and pictures of them.
+def explain(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Explain faces by every network and explainer; write figures, maps.npz and explain.json, and return the latter.
 
     Raises:
-        UserError: something given is missing or wrong.
+        UserError: A setting is invalid, or a checkpoint, the data or an image is missing.
     """
-    settings: Settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    for source in filter(None, (settings["checkpoint"], settings["beside"])):
+    config = typed(cfg, ExplainConfig)
+    for source in filter(None, (config.checkpoint, config.compare_with)):
         locate_all(source)
-    _check(settings)
+    _check(config)
+
     import numpy as np
     from rich.progress import Progress
 
-    from emotion.explainers import figures as sheets
-    from emotion.explainers.explainer import BATCH
-    from emotion.explainers.explanation import subjects_of
-    from emotion.io.atomic import write_atomically, write_text
+    from emotion.explainers import sheets
+    from emotion.explainers.explainer import BATCH_SIZE
+    from emotion.io.atomic import write_atomically, write_json
     from emotion.records import run_record
     from emotion.reporting import figures
     from emotion.reporting.tables import print_table
-    from emotion.reporting.text import console
-    from emotion.runtime.precision import precision_of
+    from emotion.runtime.precision import evaluation_precision
 
-    networks = _networks(settings)
-    subjects = subjects_of(list(networks.values()), settings)
-    asked = settings["precision"], BATCH, settings["accelerator"], settings["cache_dir"]
-    precisions = {name: precision_of(one.members, *asked) for name, one in networks.items()}
+    networks = _load_networks(config)
+    images = _load_images(config, list(networks.values()))
+    precisions = {
+        name: evaluation_precision(ensemble.members, config.precision, BATCH_SIZE, config.accelerator, config.cache_dir)
+        for name, ensemble in networks.items()
+    }
     screen = console()
+    explanations: list[Explanation] = []
     with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
-        explained = [
-            one
-            for name, ensemble in networks.items()
-            for one in _explained(name, ensemble, subjects, settings, precisions[name], progress)
-        ]
-    result = {
-        "command": run_record.command(),
-        "commit": run_record.commit(),
-        "versions": run_record.versions() | run_record.versions_of("grad-cam", "captum"),
-        "config": settings,
-        "networks": {name: one.described() | {"precision": precisions[name]} for name, one in networks.items()},
-        "faces": subjects.described(),
-        "explained": [one.described() for one in explained],
-    }
+        for name, ensemble in networks.items():
+            explanations += _explain_network(name, ensemble, images, config, precisions[name], progress)
+    measured = [explanation for explanation in explanations if explanation.scores]
+    for explanation in measured:
+        print_table(*explanation.table())
+
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "faithfulness.png").unlink(missing_ok=True)  # of a former run, where this one draws none
-    pictures = {
-        "sheet.png": sheets.sheet(subjects, explained, settings["shown"]),
-        "averages.png": sheets.averages(subjects, explained),
+    (folder / "faithfulness.png").unlink(missing_ok=True)  # of a previous run
+    plots = {
+        "sheet.png": sheets.plot_sheet(images, explanations, config.num_shown),
+        "averages.png": sheets.plot_class_means(images, explanations),
     }
-    if measured := [one for one in explained if one.truth]:
-        pictures["faithfulness.png"] = sheets.curves(measured)
-        for one in measured:
-            print_table(*one.table())
-    for name, figure in pictures.items():
+    if measured:
+        plots["faithfulness.png"] = sheets.plot_curves(measured)
+    for name, figure in plots.items():
         figures.save(figure, folder / name)
-    columns: dict[str, Any] = {f"{one.network}/{one.method}": one.maps.numpy() for one in explained}
-    columns |= {"rows": subjects.rows, "targets": np.stack([one.targets.numpy() for one in explained])}
-    write_atomically(folder / "maps.npz", lambda temporary: np.savez_compressed(temporary, **columns))
-    write_text(folder / "explain.json", json.dumps(result, indent=2) + "\n")
-    print("\n".join(f"wrote {near(folder / name)}" for name in (*pictures, "maps.npz", "explain.json")))
-    return result
+    arrays: dict[str, Any] = {f"{one.network}/{one.method}": one.maps.numpy() for one in explanations}
+    arrays |= {"rows": images.rows, "targets": np.stack([one.targets.numpy() for one in explanations])}
+    write_atomically(folder / "maps.npz", lambda temporary: np.savez_compressed(temporary, **arrays))
+    record = run_record.provenance("grad-cam", "captum") | {
+        "config": {key: value for key, value in asdict(config).items() if key in cfg},
+        "networks": {name: ensemble.summary() | {"precision": precisions[name]} for name, ensemble in networks.items()},
+        "faces": images.summary(),
+        "explanations": [explanation.summary() for explanation in explanations],
+    }
+    write_json(folder / "explain.json", record)
+    print("\n".join(f"wrote {relative_path(folder / name)}" for name in (*plots, "maps.npz", "explain.json")))
+    return record
 
 
-def _networks(settings: Settings) -> dict[str, "Ensemble"]:
-    """The network to explain and the one beside it, on the device, by names that tell them apart."""
+def _load_networks(config: ExplainConfig) -> dict[str, "Ensemble"]:
+    """Load the networks onto the device, by unique names."""
     from emotion.checkpoints import ensemble
     from emotion.checkpoints.load import check_classes
-    from emotion.runtime import hardware
+    from emotion.runtime.hardware import torch_device
 
-    device = hardware.device(settings["accelerator"])
-    asked = [settings["checkpoint"], *([settings["beside"]] if settings["beside"] else [])]
-    loaded = [ensemble.load(source).to(device) for source in asked]
-    for other in loaded[1:]:
-        check_classes(other.loaded[0].path, other.classes, loaded[0].classes)
-    names = [one.name for one in loaded]
-    if len(set(names)) < len(names):
-        names = [" + ".join(one.paths) for one in loaded]
-    if len(set(names)) < len(names):
-        raise UserError(f"beside={settings['beside']} is the checkpoint itself; expected another one.")
-    return dict(zip(names, loaded, strict=True))
+    sources = [config.checkpoint, *([config.compare_with] if config.compare_with else [])]
+    networks = [ensemble.load_ensemble(source).to(torch_device(config.accelerator)) for source in sources]
+    for other in networks[1:]:
+        check_classes(other.loaded[0].path, other.classes, networks[0].classes)
+    for names in ([one.name for one in networks], [" + ".join(one.paths) for one in networks]):
+        if len(set(names)) == len(names):
+            return dict(zip(names, networks, strict=True))
+    raise UserError(f"compare_with={config.compare_with} is the checkpoint itself; expected another one.")
 
 
-def _explained(
-    network: str,
+def _load_images(config: ExplainConfig, networks: list["Ensemble"]) -> "ImageSet":
+    """Load the faces to explain; print how many of them a network was trained on."""
+    import numpy as np
+
+    from emotion.checkpoints.training_data import load_data, training_rows
+    from emotion.explainers.image_set import image_set_of_files, image_set_of_rows, sample_balanced
+
+    if config.images is not None:
+        return image_set_of_files(as_list(config.images), networks)
+    replaced = {name: value for name in ("data", "labels", "split") if (value := getattr(config, name)) is not None}
+    data = load_data(networks[0].loaded[0], {"data_dir": config.data_dir, "cache_dir": config.cache_dir} | replaced)
+    if config.rows is None:
+        rows = sample_balanced(getattr(data.split, config.subset), data.labels, config.faces, config.seed)
+    else:
+        rows = np.array(config.rows)
+    images = image_set_of_rows(data, rows)
+    for loaded in (loaded for network in networks for loaded in network.loaded):
+        trained_on = training_rows(loaded, data.hparams["source"], data.faces, config.cache_dir)
+        if trained_on is not None and (common := int(np.isin(rows, trained_on).sum())):
+            print(f"{loaded.path} was trained on {common} of these {len(rows)} faces.")
+    return images
+
+
+def _explain_network(
+    name: str,
     ensemble: "Ensemble",
-    subjects: "Subjects",
-    settings: Settings,
+    images: "ImageSet",
+    config: ExplainConfig,
     precision: str,
     progress: "Progress",
-) -> list["Explained"]:
-    """Every method's maps of one network, and what they are worth."""
-    from emotion.config.instantiate import build
+) -> list["Explanation"]:
+    """Compute the maps of every explainer for one network, and their faithfulness."""
+    from emotion.config.instantiate import instantiate
     from emotion.explainers import faithfulness
-    from emotion.explainers.explainer import Explainer
-    from emotion.explainers.explanation import Explained, targets_of
+    from emotion.explainers.explainer import EnsembleExplainer
+    from emotion.explainers.explanation import Explanation
+    from emotion.explainers.image_set import select_targets
 
-    asked, some = settings["faithfulness"], slice((settings["faithfulness"] or {}).get("faces"))
-    methods = {name: build(config) for name, config in settings["method"].items()}
-    found: list[Explained] = []
-    unknowing: dict[str, faithfulness.Truth] = {}
-    for name, method in methods.items():
-        explainer = Explainer(ensemble, method, precision)
-        probabilities = explainer.probabilities(subjects.faces)
-        targets = targets_of(settings["target"], probabilities, subjects)
-        bar = progress.add_task(f"{network}: {name}", total=len(targets))
-        began = time.perf_counter()
-        maps = explainer.maps(subjects.faces, targets, partial(progress.advance, bar))
-        seconds = time.perf_counter() - began
-        progress.console.print(f"{network}: {name}, {len(maps)} faces in {duration(seconds)}", highlight=False)
-        truth = None
-        if asked:
-            told = (subjects.faces[some], targets[some])
-            bar = progress.add_task("  are they true?", total=faithfulness.PARTS + (0 if unknowing else 6))
-            got_on = partial(progress.advance, bar)
-            for whose, know_nothing in faithfulness.UNKNOWING.items():
-                if whose not in unknowing:
-                    unknowing[whose] = faithfulness.ranked(explainer, *told, know_nothing(maps[some]), got_on)
-            truth = faithfulness.measure(explainer, *told, maps[some], asked["sensitivity"], got_on)
-        signed = method.signed
-        found.append(Explained(network, name, signed, maps, targets, probabilities, seconds, truth, unknowing))
-    return found
+    explanations: list[Explanation] = []
+    baselines: dict[str, faithfulness.FaithfulnessScores] = {}
+    for method, method_config in config.explainer.items():
+        explainer = EnsembleExplainer(ensemble, instantiate(method_config), precision)
+        probabilities = explainer.probabilities(images.faces)
+        targets = select_targets(config.target, probabilities, images)
+        task = progress.add_task(f"{name}: {method}", total=len(targets))
+        start = time.perf_counter()
+        maps = explainer.maps(images.faces, targets, partial(progress.advance, task))
+        seconds = time.perf_counter() - start
+        progress.console.print(f"{name}: {method}, {len(maps)} faces in {format_duration(seconds)}", highlight=False)
+        scores = None
+        if config.faithfulness:
+            count = config.faithfulness["faces"]
+            faces, targets_, maps_ = images.faces[:count], targets[:count], maps[:count]
+            steps = faithfulness.SCORING_STEPS
+            if not baselines:
+                steps += faithfulness.RANKING_STEPS * len(faithfulness.BASELINES)
+            advance = partial(progress.advance, progress.add_task("  faithfulness", total=steps))
+            for baseline, make_maps in faithfulness.BASELINES.items():
+                if baseline not in baselines:
+                    baseline_maps = make_maps(maps_)
+                    baselines[baseline] = faithfulness.score_ranking(explainer, faces, targets_, baseline_maps, advance)
+            num_sensitivity = config.faithfulness["sensitivity"]
+            scores = faithfulness.score_maps(explainer, faces, targets_, maps_, num_sensitivity, advance)
+        signed = explainer.explainer.signed
+        explanations.append(Explanation(name, method, signed, maps, targets, probabilities, seconds, scores, baselines))
+    return explanations
 
 
-def _check(settings: Settings) -> None:
+def _check(config: ExplainConfig) -> None:
     import torch
 
-    expected = {
+    choices = {
         "subset": ("train", "val", "test"),
         "precision": ("auto", "32-true", "bf16-mixed"),
         "accelerator": ("auto", "cpu", "gpu") if torch.cuda.is_available() else ("auto", "cpu"),
     }
-    for name, choices in expected.items():
-        if settings[name] not in choices:
-            raise UserError(f"{name}={settings[name]}: expected {', '.join(choices)}.")
-    for name, least in (("faces", 1), ("shown", 1), ("seed", 0)):
-        if not is_whole(settings[name], least):
-            raise UserError(f"{name}={settings[name]}: expected a whole number of {least} or more.")
-    asked = settings["faithfulness"]
-    sizes = [asked.get(name) for name in ("faces", "sensitivity")] if isinstance(asked, dict) else [None]
-    if asked is not None and not all(is_whole(size, 2) for size in sizes):
-        raise UserError(f"faithfulness={asked}: expected faces and sensitivity, whole numbers of 2 or more, or null.")
-    rows, images = settings["rows"], settings["images"]
+    for name, expected in choices.items():
+        if getattr(config, name) not in expected:
+            raise UserError(f"{name}={getattr(config, name)}: expected {', '.join(expected)}.")
+    for name, minimum in (("faces", 1), ("num_shown", 1), ("seed", 0)):
+        if getattr(config, name) < minimum:
+            raise UserError(f"{name}={getattr(config, name)}: expected an integer of {minimum} or more.")
+    faithfulness = config.faithfulness
+    sizes = [faithfulness.get(name) for name in ("faces", "sensitivity")] if isinstance(faithfulness, dict) else [None]
+    if faithfulness is not None and not all(is_int_at_least(size, 2) for size in sizes):
+        raise UserError(f"faithfulness={faithfulness}: expected faces and sensitivity, integers of 2 or more, or null.")
+    rows, images = config.rows, config.images
     if rows is not None and images is not None:
-        raise UserError("rows= and images= both name the faces; expected one of them.")
-    if rows is not None and not (isinstance(rows, list) and rows and all(is_whole(row, 0) for row in rows)):
+        raise UserError("rows= and images= both select the faces; give one of them.")
+    if rows is not None and not (isinstance(rows, list) and rows and all(is_int_at_least(row, 0) for row in rows)):
         raise UserError(f"rows={rows}: expected row numbers of the source: rows=[28709,30011].")
     if images is not None and not (images and isinstance(images, str | list)):
-        raise UserError(f"images={images}: expected picture files or folders of them: images=[a.jpg,photos].")
-    if settings["layer"] and not {"gradcam", "gradcam++"} & set(settings["method"]):
+        raise UserError(f"images={images}: expected image files or folders of them: images=[a.jpg,photos].")
+    if config.layer and not {"gradcam", "gradcam++"} & set(config.explainer):
         raise UserError(
-            f"layer={settings['layer']} is Grad-CAM's; expected method=gradcam, or method.attention.layer=."
+            f"layer={config.layer} applies to Grad-CAM only; use explainer=gradcam, or explainer.attention.layer= for "
+            f"attention."
         )
-    if settings["output"] and Path(settings["output"]).is_file():
-        raise UserError(f"output={settings['output']} is a file; expected a folder.")
+    if config.output and Path(config.output).is_file():
+        raise UserError(f"output={config.output} is a file; expected a folder.")
 
 
 @verb("explain")
 def main(cfg: DictConfig) -> None:
-    """Explain and report."""
-    explain(cfg, Path(cfg.output or near(Path(HydraConfig.get().runtime.output_dir))))
+    """Run `explain` into the output folder."""
+    explain(cfg, Path(cfg.output or relative_path(Path(HydraConfig.get().runtime.output_dir))))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +14,12 @@ from emotion.checkpoints.locate import LAST_CHECKPOINT
 from emotion.config.compose import compose
 from emotion.errors import UserError
 from emotion.explain import explain
-from emotion.explainers.explanation import balanced
+from emotion.explainers.image_set import sample_balanced
 from emotion.train import train
 
 Config = Callable[..., DictConfig]
 RUN, OUT = Path("run"), Path("out")
-FEW = ("accelerator=cpu", "precision=32-true", "faces=7", "faithfulness.faces=3", "faithfulness.sensitivity=2")
+REGIONS = ("brows", "eyes", "nose", "mouth", "elsewhere")
 
 
 @pytest.fixture
@@ -26,114 +27,114 @@ def run(small_run: Callable[..., Path]) -> Path:
     return small_run(RUN, "trainer.max_epochs=1")
 
 
-def explained(*overrides: str) -> dict:
-    return explain(compose("explain", f"checkpoint={RUN}", *FEW, *overrides), OUT)
+def run_explain(*overrides: str, checkpoint: str = "run", measured: bool = False) -> dict[str, Any]:
+    small = ("accelerator=cpu", "precision=32-true", "faces=7")
+    faithfulness = ("faithfulness.faces=3", "faithfulness.sensitivity=2") if measured else ("faithfulness=null",)
+    return explain(compose("explain", f"checkpoint={checkpoint}", *small, *faithfulness, *overrides), OUT)
 
 
-def test_every_method_in_one_go_leaves_maps_pictures_and_measures(run: Path) -> None:
-    found = explained("method=[gradcam,gradcam++,attention,occlusion]", "shown=3")
-    assert found == json.loads((OUT / "explain.json").read_text())
-    assert [one["method"] for one in found["explained"]] == ["gradcam", "gradcam++", "attention", "occlusion"]
-    for one in found["explained"]:
-        assert [one["n"][name] for name in ("deletion", "insertion", "road")] == [3, 3, 3]
-        assert one["n"]["sensitivity"] <= 2
-        assert one["blank"] or set(one["n"].values()) == {2, 3}
-        assert sum(one["measures"][name][0] for name in PARTS) == pytest.approx(1, abs=1e-4)
-        assert set(one["truer_than_middle"]) == {"deletion", "insertion", "road"}
+def test_writes_maps_figures_and_measures_of_every_explainer(run: Path) -> None:
+    record = run_explain("explainer=[gradcam,gradcam++,attention,occlusion]", "num_shown=3", measured=True)
+    assert record == json.loads((OUT / "explain.json").read_text())
+    assert [one["method"] for one in record["explanations"]] == ["gradcam", "gradcam++", "attention", "occlusion"]
+    for explanation in record["explanations"]:
+        assert [explanation["n"][name] for name in ("deletion", "insertion", "road")] == [3, 3, 3]
+        assert explanation["n"]["sensitivity"] <= 2
+        assert explanation["blank"] or set(explanation["n"].values()) == {2, 3}
+        assert sum(explanation["measures"][name][0] for name in REGIONS) == pytest.approx(1, abs=1e-4)
+        assert set(explanation["baselines"]) == {"chance", "center"}
+        assert set(explanation["gain_over_center"]) == {"deletion", "insertion", "road"}
     with np.load(OUT / "maps.npz") as maps:
         assert maps["V4Attention/occlusion"].shape == (7, 48, 48)
         assert maps["targets"].shape == (4, 7)
     for name in ("sheet.png", "averages.png", "faithfulness.png"):
-        with Image.open(OUT / name) as picture:
-            assert picture.width > 300
+        with Image.open(OUT / name) as figure:
+            assert figure.width > 300
 
 
-PARTS = ("brows", "eyes", "nose", "mouth", "elsewhere")
-
-
-def test_rows_targets_and_layers_as_asked(run: Path) -> None:
+def test_explains_the_given_rows_target_and_layer(run: Path) -> None:
     with np.load(run / "rows.npz") as parts:
         rows = parts["test"][:2].tolist()
-    asked = ("layer=features.0.0.body.0", "target=fear", f"rows={rows}", "faithfulness=null")
-    found = explained(*asked)
-    assert found["faces"]["rows"] == rows
+    record = run_explain("layer=features.0.0.body.0", "target=fear", f"rows={rows}")
+    assert record["faces"]["rows"] == rows
     assert (OUT / "sheet.png").is_file()
-    assert not (OUT / "faithfulness.png").exists()
     with np.load(OUT / "maps.npz") as maps:
         assert maps["targets"].tolist() == [[5, 5]]
 
 
-def test_faces_that_the_network_was_trained_on_are_told_and_a_former_picture_goes(
+def test_reports_training_faces_and_removes_the_figure_of_a_previous_run(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     OUT.mkdir()
     (OUT / "faithfulness.png").touch()
-    explained("subset=train", "faithfulness=null")
+    run_explain("subset=train")
     assert "was trained on 7 of these 7 faces" in capsys.readouterr().out
     assert not (OUT / "faithfulness.png").exists()
 
 
-def test_two_networks_side_by_side_and_several_as_one(run: Path, small_run: Callable[..., Path]) -> None:
+def test_compares_two_networks_and_explains_an_ensemble(run: Path, small_run: Callable[..., Path]) -> None:
     small_run(Path("two"), "trainer.max_epochs=1", "seed=1", "model=v2_se")
-    both = explained("beside=two", "faithfulness=null")
-    assert [one["network"] for one in both["explained"]] == ["V4Attention", "V2SE"]
-    together = explain(compose("explain", f"checkpoint=[{RUN},two]", *FEW, "faithfulness=null"), OUT)
-    assert [one["network"] for one in together["explained"]] == ["V4Attention + V2SE"]
+    both = run_explain("compare_with=two")
+    assert [one["network"] for one in both["explanations"]] == ["V4Attention", "V2SE"]
+    ensemble = run_explain(checkpoint="[run,two]")
+    assert [one["network"] for one in ensemble["explanations"]] == ["V4Attention + V2SE"]
 
 
-def test_pictures_from_files(run: Path) -> None:
+def test_explains_image_files(run: Path) -> None:
     Path("photos").mkdir()
     for name, size in (("a.png", (60, 80)), ("b.jpg", (48, 48))):
         Image.new("RGB", size, (200, 150, 100)).save(f"photos/{name}")
-    found = explained("images=[photos/a.png,photos]", "faithfulness=null")
-    assert found["faces"] == {"source": "photos/a.png, photos", "digest": None, "n": 3, "rows": [0, 1, 2]}
+    record = run_explain("images=[photos/a.png,photos]")
+    assert record["faces"] == {"source": "photos/a.png, photos", "digest": None, "n": 3, "rows": [0, 1, 2]}
     with pytest.raises(UserError, match="target=true: expected predicted, happiness, surprise"):
-        explained("images=photos", "target=true")
+        run_explain("images=photos", "target=true")
 
 
 REFUSED = {
     "subset=dev": "expected train, val, test",
-    "faces=0": "faces=0: expected a whole number of 1 or more",
-    "seed=x": "seed=x: expected a whole number of 0 or more",
-    "faithfulness.faces=1": "expected faces and sensitivity, whole numbers of 2 or more",
+    "faces=0": "faces=0: expected an integer of 1 or more",
+    "seed=x": "seed: Value 'x'",
+    "faithfulness.faces=1": "expected faces and sensitivity, integers of 2 or more",
     "faithfulness=5": "faithfulness=5: expected faces and sensitivity",
     "rows=5": r"rows=5: expected row numbers of the source",
     "rows=[]": r"rows=\[\]: expected row numbers",
-    "images=5": "images=5: expected picture files",
+    "images=5": "images=5: expected image files",
     "checkpoint=null": "checkpoint=None: expected a run folder",
     "output=run/record.json": "output=run/record.json is a file; expected a folder",
-    "method=attention": "layer=features.0 is Grad-CAM's",
+    "explainer=attention": "layer=features.0 applies to Grad-CAM only",
     "target=joy": "target=joy: expected predicted, true, happiness",
-    "layer=features.7": r"layer=features\.7: V4Attention has no layer .* expected one of features\.0\.0\.body\.0",
+    "layer=features.7": r"layer=features\.7: V4Attention has no such layer .* expected one of features\.0\.0\.body\.0",
     "rows=[100000]": "expected numbers from 0 to",
-    "images=nothing.png": r"nothing\.png: not there",
-    "beside=run": "beside=run is the checkpoint itself",
+    "images=nothing.png": r"nothing\.png: not found",
+    "compare_with=run": "compare_with=run is the checkpoint itself",
 }
 
 
 @pytest.mark.parametrize(("override", "message"), REFUSED.items())
-def test_what_cannot_be_done_is_one_message(override: str, message: str, run: Path) -> None:
-    layer = ["layer=features.0"] if override == "method=attention" else []
+def test_invalid_settings_are_refused_and_nothing_is_written(override: str, message: str, run: Path) -> None:
+    layer = ["layer=features.0"] if override == "explainer=attention" else []
     with pytest.raises(UserError, match=message):
-        explained(override, *layer)
+        run_explain(override, *layer, measured="faithfulness" in override)
     assert not OUT.exists()
 
 
-def test_faces_are_chosen_evenly_over_classes() -> None:
+def test_sampled_rows_are_balanced_over_classes() -> None:
     labels = np.array([0] * 90 + [1] * 8 + [2] * 2)
-    chosen = balanced(np.arange(100), labels, 12, seed=0)
-    assert np.bincount(labels[chosen]).tolist() == [5, 5, 2]
-    assert labels[chosen[:3]].tolist() == [0, 1, 2]
-    assert chosen.tolist() == balanced(np.arange(100), labels, 12, seed=0).tolist()
+    rows = sample_balanced(np.arange(100), labels, 12, seed=0)
+    assert np.bincount(labels[rows]).tolist() == [5, 5, 2]
+    assert labels[rows[:3]].tolist() == [0, 1, 2]
+    assert rows.tolist() == sample_balanced(np.arange(100), labels, 12, seed=0).tolist()
 
 
-def test_training_shows_the_same_faces_explained_each_epoch_and_is_not_changed_by_it(small_config: Config) -> None:
+def test_callback_explains_every_epoch_and_does_not_change_training(small_config: Config) -> None:
     train(small_config(), Path("plain"))
-    shown = ("callbacks=[default,explanations]", "callbacks.explanations.faces=3")
-    train(small_config(*shown), Path("shown"))
-    events = EventAccumulator(str(next(Path("shown").rglob("events*")).parent), size_guidance={"images": 0})
+    overrides = ("callbacks=[default,explanations]", "callbacks.explanations.faces=3")
+    train(small_config(*overrides), Path("explained"))
+    events = EventAccumulator(str(next(Path("explained").rglob("events*")).parent), size_guidance={"images": 0})
     events.Reload()
     assert len(events.Images("val/explanations")) == 2
-    one, other = (torch.load(Path(run) / LAST_CHECKPOINT, weights_only=True) for run in ("plain", "shown"))
-    assert all(value.equal(other["state_dict"][name]) for name, value in one["state_dict"].items())
-    assert (Path("plain") / "metrics.csv").read_text() == (Path("shown") / "metrics.csv").read_text()
+    plain, explained = (
+        torch.load(Path(folder) / LAST_CHECKPOINT, weights_only=True)["state_dict"] for folder in ("plain", "explained")
+    )
+    assert all(value.equal(explained[name]) for name, value in plain.items())
+    assert (Path("plain") / "metrics.csv").read_text() == (Path("explained") / "metrics.csv").read_text()

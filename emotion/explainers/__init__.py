@@ -1,1 +1,1 @@
-"""Why a network says what it says: one method a file, each from faces and classes to maps of what counted."""
+"""Explainers: one attribution method per file, each from faces and target classes to maps."""

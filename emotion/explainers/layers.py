@@ -1,7 +1,6 @@
-"""The layers of a network whose maps can be explained, by name."""
+"""The layers of a network that Grad-CAM can explain."""
 
 import math
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -11,63 +10,60 @@ from emotion.errors import UserError
 from emotion.models.blocks import FaceNetwork
 
 
-def layer_of(net: FaceNetwork, face: Tensor, name: str | None = None) -> nn.Module:
-    """The layer `name`, or where nothing is said the network's own choice.
+def find_layer(net: FaceNetwork, face: Tensor, name: str | None = None) -> nn.Module:
+    """Return the layer called `name`, or the network's own choice.
+
+    Args:
+        net: The network.
+        face: A face (1, C, S, S) to find out which layers output feature maps.
+        name: Dotted name of the layer.
 
     Raises:
-        UserError: it has no such layer, or the layer makes no maps of `face` (1, C, S, S); lists those that do.
+        UserError: The layer does not exist or outputs no feature maps; the message lists the layers that do.
     """
     name = name or net.cam_layer()
-    right = choices(net, face)
-    if name not in right:
+    names = feature_map_layers(net, face)
+    if name not in names:
         raise UserError(
-            f"layer={name}: {type(net).__name__} has no layer of that name that makes maps; "
-            f"expected one of {', '.join(right)}."
+            f"layer={name}: {type(net).__name__} has no such layer with feature maps; expected one of "
+            f"{', '.join(names)}."
         )
     return net.get_submodule(name)
 
 
-def choices(net: nn.Module, face: Tensor) -> list[str]:
-    """The names of the layers whose output is square maps or tokens of a square, in the order in which they run."""
-    found: dict[str, None] = {}
+def feature_map_layers(net: nn.Module, face: Tensor) -> list[str]:
+    """Return the names of the layers that output square feature maps or square grids of tokens, in forward order."""
+    names: dict[str, None] = {}
 
-    def note(name: str, module: nn.Module, inputs: object, output: object) -> None:
-        if isinstance(output, Tensor) and as_maps(output, prefix_tokens(net)) is not None:
-            found[name] = None
+    def record(name: str, module: nn.Module, inputs: object, output: object) -> None:
+        if isinstance(output, Tensor) and to_feature_maps(output, num_prefix_tokens(net)) is not None:
+            names[name] = None
 
-    hooks = [module.register_forward_hook(partial(note, name)) for name, module in net.named_modules() if name]
+    hooks = [module.register_forward_hook(partial(record, name)) for name, module in net.named_modules() if name]
     try:
         with torch.no_grad():
             net(face)
     finally:
         for hook in hooks:
             hook.remove()
-    return list(found)
+    return list(names)
 
 
-def prefix_tokens(net: nn.Module) -> int:
-    """How many tokens a transformer puts before those of its patches: class, registers."""
+def num_prefix_tokens(net: nn.Module) -> int:
+    """Return the number of a transformer's tokens before the patches (class token, registers)."""
     return int(getattr(getattr(net, "backbone", None), "num_prefix_tokens", 0))
 
 
-def as_maps(output: Tensor, prefix: int) -> Callable[[Tensor], Tensor] | None:
-    """What makes maps (B, c, h, w) of a layer's output and of its gradient; None for one that has no places.
+def to_feature_maps(output: Tensor, prefix: int) -> Tensor | None:
+    """Reshape a layer's output or gradient to feature maps (B, c, h, h); None if it has no spatial layout.
 
-    Tokens (B, n, c) lie row by row, after `prefix` ones that have no place, or before those are added.
+    Tokens (B, n, c) are row-major, after `prefix` tokens without a position or without those.
     """
     if output.ndim == 4 and output.shape[2] == output.shape[3] > 1:
-        return _same
+        return output
     if output.ndim == 3:
         for patches in (output.shape[1] - prefix, output.shape[1]):
             side = math.isqrt(max(0, patches))
             if side > 1 and side**2 == patches:
-                return partial(_laid_out, side)
+                return output[:, -patches:].transpose(1, 2).reshape(output.shape[0], output.shape[2], side, side)
     return None
-
-
-def _same(maps: Tensor) -> Tensor:
-    return maps
-
-
-def _laid_out(side: int, tokens: Tensor) -> Tensor:
-    return tokens[:, -(side**2) :].transpose(1, 2).reshape(tokens.shape[0], tokens.shape[2], side, side)

@@ -1,7 +1,7 @@
-"""SHAP: what each pixel adds to a class's logit, against blank faces from black to white.
+"""SHAP: the contribution of each pixel to the logit of a class, relative to blank faces from black to white.
 
 Lundberg and Lee 2017, https://arxiv.org/abs/1705.07874, by expected gradients (Erion et al. 2021,
-https://arxiv.org/abs/1906.10670): captum's GradientShap.
+https://arxiv.org/abs/1906.10670). Uses captum's GradientShap.
 """
 
 import torch
@@ -11,18 +11,17 @@ from torch import Tensor
 from emotion.classifier import EmotionClassifier
 from emotion.explainers.explainer import seeded
 
-GREYS = 9  # blank faces: one of a single grey would see nothing in the pixels that are as grey
-
-AT_ONCE = 64  # points whose gradients are computed together
+GRAY_LEVELS = 9  # blank faces; with a single gray, pixels of that gray would get no contribution
+GRADIENT_BATCH = 64
 
 
 class Shap:
-    """Maps whose sum over pixels nears the face's logit less the mean over blank faces, the more samples the nearer.
+    """Maps that sum to approximately the face's logit minus the mean over blank faces; more samples are more accurate.
 
     Args:
-        samples: points, each between the face and one of the blank ones, whose gradients are averaged.
-        noise: standard deviation of normal noise on each point, in units of the normalised face.
-        seed: of the draws.
+        samples: Points between the face and a blank face whose gradients are averaged.
+        noise: Standard deviation of normal noise on each point, in units of the normalized face.
+        seed: Seed of the sampling.
     """
 
     signed = True
@@ -33,22 +32,14 @@ class Shap:
         self.samples, self.noise, self.seed = samples, noise, seed
 
     def __call__(self, classifier: EmotionClassifier, faces: Tensor, targets: Tensor) -> Tensor:
-        """Faces (B, C, S, S), classes (B,) to maps (B, S, S)."""
-        greys = torch.linspace(0, 1, GREYS, device=faces.device).view(-1, 1, 1, 1).expand(-1, 1, *faces.shape[-2:])
-        blank, at_once = classifier.preprocess.finish(greys), max(1, AT_ONCE // self.samples)
-        maps = [
-            self._few(classifier, some, blank, of_some)
-            for some, of_some in zip(torch.split(faces, at_once), torch.split(targets, at_once), strict=True)
-        ]
+        """Return maps (B, S, S) for faces (B, C, S, S) and target classes (B,)."""
+        grays = torch.linspace(0, 1, GRAY_LEVELS, device=faces.device)
+        blank = classifier.preprocess.normalize(grays.view(-1, 1, 1, 1).expand(-1, 1, *faces.shape[-2:]))
+        batch_size, maps = max(1, GRADIENT_BATCH // self.samples), []
+        for batch, batch_targets in zip(torch.split(faces, batch_size), torch.split(targets, batch_size), strict=True):
+            with torch.enable_grad(), seeded(self.seed):
+                values: Tensor = GradientShap(classifier).attribute(
+                    batch.clone(), baselines=blank, n_samples=self.samples, stdevs=self.noise, target=batch_targets
+                )
+            maps.append(values.detach().float().sum(1))
         return torch.cat(maps)
-
-    def _few(self, classifier: EmotionClassifier, faces: Tensor, blank: Tensor, targets: Tensor) -> Tensor:
-        with torch.enable_grad(), seeded(self.seed):
-            values: Tensor = GradientShap(classifier).attribute(
-                faces.clone(),
-                baselines=blank,
-                n_samples=self.samples,
-                stdevs=self.noise,
-                target=targets,
-            )
-        return values.detach().float().sum(1)

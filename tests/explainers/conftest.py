@@ -1,11 +1,13 @@
-"""A network whose answer is the brightness of one corner, so that every method has a right answer."""
+"""A network that scores the brightness of one corner, so that the correct map is known."""
+
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from emotion.checkpoints.ensemble import Ensemble
-from emotion.checkpoints.load import Loaded
+from emotion.checkpoints.load import LoadedCheckpoint
 from emotion.classifier import EmotionClassifier
 from emotion.config.compose import compose
 from emotion.models.blocks import FaceNetwork, SpatialAttention
@@ -14,17 +16,17 @@ from tests.models.test_models import recipe
 SIDE, CORNER = 48, 24
 
 
-class OneCorner(SpatialAttention):
-    """Lets the upper left corner through and nothing else."""
+class CornerAttention(SpatialAttention):
+    """Pass the upper left corner only."""
 
     def attention(self, maps: Tensor) -> Tensor:
-        where = torch.zeros_like(maps[:, :1])
-        where[..., :CORNER, :CORNER] = 1.0
-        return where
+        mask = torch.zeros_like(maps[:, :1])
+        mask[..., :CORNER, :CORNER] = 1.0
+        return mask
 
 
 class CornerNetwork(FaceNetwork):
-    """Two classes: bright, whose logit is four times the corner's mean, and dark, whose logit is 0."""
+    """Two classes: bright, whose logit is four times the mean of the corner, and dark, whose logit is 0."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,14 +34,14 @@ class CornerNetwork(FaceNetwork):
         nn.init.constant_(convolution.weight, 1 / 9)
         linear = nn.Linear(2, 2, bias=False)
         linear.weight.data = torch.tensor([[2.0, 2.0], [0.0, 0.0]]) * (SIDE / CORNER) ** 2
-        self.features = nn.Sequential(OneCorner(), convolution, nn.ReLU(inplace=True))
+        self.features = nn.Sequential(CornerAttention(), convolution, nn.ReLU(inplace=True))
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear)
 
 
 def classifier_of(net: nn.Module, classes: int, channels: int, size: int) -> EmotionClassifier:
-    """`net` in a classifier that takes faces as they are, from 0 to 1; frozen, as methods are given it."""
+    """Wrap `net` in a frozen classifier whose input needs no normalization."""
     cfg = compose("train", "run_dir=x")
-    made = EmotionClassifier(
+    classifier = EmotionClassifier(
         model=recipe("simple_cnn")[0],
         input={"size": size, "channels": channels, "mean": [0.0], "std": [1.0]},
         classes=[f"class {number}" for number in range(classes)],
@@ -48,8 +50,12 @@ def classifier_of(net: nn.Module, classes: int, channels: int, size: int) -> Emo
         optimizer=dict(cfg.optimizer),
         scheduler={},
     )
-    made.net = net
-    return made.eval().requires_grad_(False)
+    classifier.net = net
+    return classifier.eval().requires_grad_(False)
+
+
+def ensemble_of(*classifiers: EmotionClassifier) -> Ensemble:
+    return Ensemble([LoadedCheckpoint(Path("nowhere"), classifier, {}, "", 0) for classifier in classifiers])
 
 
 @pytest.fixture
@@ -59,12 +65,5 @@ def corner() -> EmotionClassifier:
 
 @pytest.fixture
 def bright_faces() -> Tensor:
-    """Four nearly white faces (4, 1, 48, 48)."""
+    """Four almost white faces (4, 1, 48, 48)."""
     return 0.9 + 0.1 * torch.rand(4, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
-
-
-def alone(classifier: EmotionClassifier) -> Ensemble:
-    """An ensemble of one that no file holds."""
-    from pathlib import Path
-
-    return Ensemble([Loaded(Path("nowhere"), classifier, {}, "", 0)])
