@@ -1,0 +1,119 @@
+"""The faces to explain and the classes to explain them by."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from emotion.checkpoints.ensemble import Ensemble
+from emotion.data.datamodule import EmotionDataModule
+from emotion.data.readers.images import SUFFIXES, read_images
+from emotion.data.transforms.preprocess import to_float
+from emotion.errors import UserError
+
+
+class ImageSet(NamedTuple):
+    """N faces with their origin and, if known, their labels.
+
+    Attributes:
+        faces: (N, 1 or 3, H, W) in [0, 1].
+        rows: (N,) row numbers of the source, or indices of the files.
+        names: Names for captions.
+        labels: (N,) class indices; None for image files.
+        classes: Class names.
+        source: Name of the data.
+        digest: MD5 of the data; None for image files.
+    """
+
+    faces: Tensor
+    rows: NDArray[np.int64]
+    names: Sequence[str]
+    labels: Tensor | None
+    classes: tuple[str, ...]
+    source: str
+    digest: str | None
+
+    def summary(self) -> dict[str, Any]:
+        """Return the origin of the faces for the record."""
+        return {"source": self.source, "digest": self.digest, "n": len(self.rows), "rows": self.rows.tolist()}
+
+    def gray(self, index: int) -> NDArray[np.float32]:
+        """Return a face (H, W) with its channels averaged, since colors would mix with those of a map."""
+        face: NDArray[np.float32] = self.faces[index].mean(0).numpy()
+        return face
+
+
+def image_set_of_rows(data: EmotionDataModule, rows: NDArray[np.int64]) -> ImageSet:
+    """Return the faces of some rows of a source.
+
+    Raises:
+        UserError: A row does not exist or belongs to no class.
+    """
+    if rows.min() < 0 or rows.max() >= len(data.faces):
+        raise UserError(f"rows={rows.tolist()}: expected numbers from 0 to {len(data.faces) - 1}.")
+    if (unlabeled := rows[data.labels[rows] >= len(data.classes)]).size:
+        raise UserError(f"rows={unlabeled.tolist()} belong to none of {', '.join(data.classes)}; choose others.")
+    faces = to_float(torch.from_numpy(data.faces.images[rows]))
+    labels = torch.from_numpy(data.labels[rows].astype(np.int64))
+    names = [f"row {row}" for row in rows]
+    return ImageSet(faces, rows, names, labels, data.classes, data.faces.source, data.faces.digest)
+
+
+def image_set_of_files(images: Sequence[str], ensembles: Sequence[Ensemble]) -> ImageSet:
+    """Return the faces in image files and in folders of them, at the largest size that a network takes.
+
+    Raises:
+        UserError: A file is missing or cannot be read, or there are none.
+    """
+    files: list[Path] = []
+    for path in map(Path, images):
+        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+        files += found if path.is_dir() else [path]
+    if missing := [str(file) for file in files if not file.is_file()]:
+        raise UserError(f"images={', '.join(missing)}: not found; expected image files or folders of them.")
+    source = ", ".join(images)
+    if not files:
+        raise UserError(f"images={source}: found no {', '.join(sorted(SUFFIXES))}; expected images of faces.")
+    inputs = [member.preprocess for ensemble in ensembles for member in ensemble.members]
+    size, channels = max(one.zoomed_size for one in inputs), max(one.channels for one in inputs)
+    chunks = read_images(files, size, channels, lambda index: str(files[index]), source)
+    pixels = np.concatenate([chunk.copy() for _, chunk in chunks])
+    names = [file.name for file in files]
+    faces = to_float(torch.from_numpy(pixels))
+    return ImageSet(faces, np.arange(len(files)), names, None, ensembles[0].classes, source, None)
+
+
+def sample_balanced(rows: NDArray[np.int64], labels: NDArray[np.integer], count: int, seed: int) -> NDArray[np.int64]:
+    """Sample `count` of the rows, as evenly over the classes as possible, the classes alternating."""
+    sampled = np.random.default_rng(seed).permutation(rows)
+    rank = np.empty(len(sampled), int)  # within the class
+    for label in np.unique(labels[sampled]):
+        mask = labels[sampled] == label
+        rank[mask] = np.arange(mask.sum())
+    return sampled[np.lexsort((labels[sampled], rank))][:count]
+
+
+def select_targets(target: str | bool, probabilities: Tensor, images: ImageSet) -> Tensor:
+    """Return the classes (N,) to explain.
+
+    Args:
+        target: predicted, true or a class name; OmegaConf parses `target=true` as a boolean.
+        probabilities: (N, K) of the network.
+        images: The faces.
+
+    Raises:
+        UserError: `target` is not a class, or the faces have no labels.
+    """
+    target = "true" if target is True else str(target)
+    if target == "predicted":
+        return probabilities.argmax(1)
+    if target == "true" and images.labels is not None:
+        return images.labels
+    if target in images.classes:
+        return torch.full((len(probabilities),), images.classes.index(target))
+    choices = ["predicted", *([] if images.labels is None else ["true"]), *images.classes]
+    raise UserError(f"target={target}: expected {', '.join(choices)}.")
