@@ -2,10 +2,9 @@
 
 import json
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +25,7 @@ from emotion.train import train
 from emotion.training.config import TrainConfig
 from emotion.training.run import TrainingRun, fit, setup
 from emotion.training.setup import make_classifier, make_data, make_trainer, resolve
-from tests.conftest import SYSTEMS, options, record_of, signal_at
+from tests.conftest import SYSTEMS, options, record_of, representative, signal_at
 
 Config = Callable[..., DictConfig]
 RUN = Path("run")
@@ -43,11 +42,6 @@ def fitted(cfg: DictConfig, run_dir: Path = RUN) -> TrainingRun:
     run = setup(resolve(cfg, run_dir), cfg)
     fit(run)
     return run
-
-
-def representative(choices: Sequence[str], *names: str) -> list[Any]:
-    """The choices, marked as exhaustive except for `names`."""
-    return [name if name in names else pytest.param(name, marks=pytest.mark.exhaustive) for name in choices]
 
 
 def test_a_run_writes_its_record_and_figures(run: Path) -> None:

@@ -1,48 +1,55 @@
-"""The records behind the README's tables: whole, of this machine's folders silent, and true to the data."""
+"""The archived records behind the README's tables are complete, unchanged experiments, without absolute paths."""
 
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 
 from emotion.config.compose import compose
-from emotion.evaluation.score import stand_in
-from emotion.records import run_record
+from emotion.config.instantiate import check_targets
+from emotion.evaluation.score import duplicated_in
 from emotion.records.archive import experiment
-from emotion.training.setup import make_data
+from emotion.records.predictions import read_predictions
+from emotion.records.recipe import recipe_differences
+from emotion.records.run_folder import Run, display_names, find_finished
+from emotion.training.config import TrainConfig
+from emotion.training.setup import make_data, resolve
 from tests.conftest import ROOT
 
-KEPT = run_record.find([str(ROOT / "outputs" / "records")])
-NAMES = run_record.names(KEPT)
+RUNS = find_finished([str(ROOT / "outputs" / "records")])
+NAMES = display_names(RUNS)
 
 
-@pytest.mark.parametrize("run", KEPT, ids=NAMES)
-def test_a_kept_run_is_its_experiment_as_it_stands(run: run_record.Run) -> None:
-    config = run.record["config"]
-    assert run_record.differing(config, experiment(config["name"])) == []
-    assert run.folder.parts[-2:] == (config["name"], f"seed={config['seed']}")
+@pytest.mark.parametrize("run", RUNS, ids=NAMES)
+def test_an_archived_run_is_its_experiment(run: Run) -> None:
+    record = run.record
+    assert recipe_differences(record.config, experiment(record.name)) == []
+    assert run.folder.parts[-2:] == (record.name, f"seed={record.seed}")
     assert not re.findall(r'"(?:/|~|[A-Z]:)[^"]*"', (run.folder / "record.json").read_text())
+    check_targets(record.config)
+    assert TrainConfig.from_dict(record.config).name == record.name
 
 
-@pytest.mark.parametrize("run", KEPT, ids=NAMES)
-def test_a_kept_runs_predictions_are_those_that_it_was_scored_by(run: run_record.Run) -> None:
-    for tta, scores in run.record["scores"]["test"].items():
-        found = run_record.read_predictions(run, tta)
-        for rows, part in (("all", found), ("clean", found.of(found.clean))):
+@pytest.mark.parametrize("run", RUNS, ids=NAMES)
+def test_an_archived_record_has_the_scores_of_its_predictions(run: Run) -> None:
+    for tta, scores in run.record.test_scores.items():
+        predictions = read_predictions(run, tta)
+        deduplicated = predictions.select(predictions.deduplicated)
+        for rows, part in (("all", predictions), ("deduplicated", deduplicated)):
             confusion = np.zeros_like(np.array(scores[rows]["confusion"]))
             np.add.at(confusion, (part.labels, part.predicted), 1)
             assert confusion.tolist() == scores[rows]["confusion"]
 
 
 @pytest.mark.fer2013
-@pytest.mark.parametrize("run", KEPT, ids=NAMES)
-def test_a_kept_run_judged_the_test_faces_of_fer2013(run: run_record.Run, fer2013: Path) -> None:
-    cfg = compose("train", f"experiment={run.record['config']['name']}", f"data_dir={fer2013.parent}", "run_dir=x")
-    data, source = make_data(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
-    found = run_record.read_predictions(run, "none")
-    assert source["digest"] == run.record["data"]["digest"]
-    assert found.rows.tolist() == data.split.test.tolist()
-    assert found.labels.tolist() == data.labels[data.split.test].tolist()
-    assert (~found.clean).tolist() == stand_in(data.faces.images, data.split.test, data.split.train).tolist()
+@pytest.mark.parametrize("run", RUNS, ids=NAMES)
+def test_archived_predictions_are_of_the_test_faces_of_fer2013(run: Run, fer2013: Path) -> None:
+    cfg = compose("train", f"experiment={run.record.name}", f"data_dir={fer2013.parent}")
+    data, source = make_data(resolve(cfg, Path("x")))
+    predictions = read_predictions(run, "none")
+    assert source["digest"] == run.record.data["digest"]
+    assert predictions.rows.tolist() == data.split.test.tolist()
+    assert predictions.labels.tolist() == data.labels[data.split.test].tolist()
+    duplicated = duplicated_in(data.faces.images, data.split.test, data.split.train)
+    assert (~predictions.deduplicated).tolist() == duplicated.tolist()

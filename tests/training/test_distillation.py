@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from emotion.checkpoints.load import Loaded, load_checkpoint, read_checkpoint
+from emotion.checkpoints.load import LoadedCheckpoint, load_checkpoint, read_checkpoint
 from emotion.checkpoints.locate import BEST_CHECKPOINT, LAST_CHECKPOINT
 from emotion.classifier import EmotionClassifier
 from emotion.config.compose import compose
@@ -48,12 +48,12 @@ def classifier(size: int = 48, channels: int = 1, seed: int = 0) -> EmotionClass
 
 
 def teacher(*classifiers: EmotionClassifier, temperature: float = 4.0, weight: float = 0.5) -> Teacher:
-    return Teacher([Loaded(Path("x"), one, {}, "", 0) for one in classifiers], temperature, weight)
+    return Teacher([LoadedCheckpoint(Path("x"), one, {}, "", 0) for one in classifiers], temperature, weight)
 
 
 def logits_of(one: EmotionClassifier) -> Tensor:
     with torch.no_grad():
-        logits: Tensor = one.eval()(one.preprocess.finish(FACES))
+        logits: Tensor = one.eval()(one.preprocess.normalize(FACES))
     return logits
 
 
@@ -109,7 +109,7 @@ def test_a_teacher_sees_the_students_faces_by_its_own_preprocessing(
 ) -> None:
     pupil, one = classifier(*student).preprocess, classifier(*knows)
     pixels = torch.randint(0, 256, (6, 48, 48), dtype=torch.uint8)
-    shown = pupil.undo(pupil(pixels))
+    shown = pupil.denormalize(pupil(pixels))
     assert shown.shape == (6, student[1], student[0], student[0])
     seen = teacher(one, temperature=1).probabilities(shown)
     if student[0] == 48:  # else it was enlarged in between
@@ -124,7 +124,7 @@ def test_a_teacher_has_no_part_in_its_student() -> None:
     assert len(list(student.parameters())) == parameters
     assert copy.deepcopy(student).teacher is student.teacher
     state = copy.deepcopy(one.state_dict())
-    student.training_step((student.preprocess.finish(FACES), TARGETS), 0).backward()
+    student.training_step((student.preprocess.normalize(FACES), TARGETS), 0).backward()
     assert not one.training
     assert all(parameter.grad is None for parameter in one.parameters())
     assert all(value.equal(state[name]) for name, value in one.state_dict().items())
@@ -133,7 +133,7 @@ def test_a_teacher_has_no_part_in_its_student() -> None:
 def test_only_training_is_taught() -> None:
     student, faces = classifier(seed=1), FACES
     student.set_teacher(teacher(classifier(seed=2)))
-    normal = student.preprocess.finish(faces)
+    normal = student.preprocess.normalize(faces)
     student.eval().validation_step((normal, TARGETS), 0)
     plain = cross_entropy(logits_of(student), TARGETS)
     assert student.val_scores.compute()["loss"].allclose(plain)
@@ -145,7 +145,7 @@ def test_only_training_is_taught() -> None:
     "wrong", [{"temperature": 0}, {"temperature": -1}, {"weight": 1.5}, {"temperature": float("nan")}, {"alpha": 1}]
 )
 def test_settings_out_of_range_are_refused(wrong: dict[str, float], elder: Path) -> None:
-    with pytest.raises(UserError, match=r"Teacher was refused its settings"):
+    with pytest.raises(UserError, match=r"Teacher refuses its arguments"):
         teacher_of({"teacher": str(elder), **wrong}, load_checkpoint(elder).classifier.classes)
 
 
@@ -199,7 +199,7 @@ def test_train_loss_is_the_whole_loss(elder: Path, small_config: Config) -> None
 def test_a_teacher_without_weight_changes_nothing(elder: Path, small_config: Config) -> None:
     train(small_config("trainer.max_epochs=1"), Path("plain"))
     train(small_config(by(elder, weight=0.0), "trainer.max_epochs=1"), TAUGHT)
-    one, other = (read_checkpoint(run / LAST_CHECKPOINT)["state_dict"] for run in (Path("plain"), TAUGHT))
+    one, other = (read_checkpoint(run / LAST_CHECKPOINT).state_dict for run in (Path("plain"), TAUGHT))
     assert all(one[name].equal(other[name]) for name in one)
     assert Path("plain/metrics.csv").read_text() == (TAUGHT / "metrics.csv").read_text()
 

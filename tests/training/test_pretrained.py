@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from emotion.checkpoints.load import load_checkpoint
-from emotion.config.instantiate import build
+from emotion.config.instantiate import instantiate
 from emotion.errors import UserError
 from emotion.models.timm_backbone import TimmBackbone
 from emotion.records.run_record import read_record
@@ -115,7 +115,7 @@ def test_a_run_of_other_classes_gives_all_but_its_last_layer(
 
 
 def test_as_many_classes_of_other_names_are_other_classes(run: Path) -> None:
-    net = build(load_checkpoint(run).classifier.hparams["model"], num_classes=6, in_channels=1, input_size=48)
+    net = instantiate(load_checkpoint(run).classifier.hparams["model"], num_classes=6, in_channels=1, input_size=48)
     assert load_into(net, str(run), 48, 1, ("a", "b", "c", "d", "e", "f")).drawn == ["head.7.weight", "head.7.bias"]
 
 
