@@ -15,6 +15,8 @@ import pytest
 from emotion.checkpoints.locate import BEST_CHECKPOINT, LAST_CHECKPOINT
 from emotion.config.compose import compose
 from emotion.errors import UserError
+from emotion.train import train
+from tests.conftest import record_of
 from tests.processes import run_verb
 
 SMALL = [
@@ -25,7 +27,10 @@ SMALL = [
 
 
 MISTAKES = {
-    "a mistyped key": (["train", "optimizer.weight_decy=1"], "train has no setting optimizer.weight_decy=; did you mean"),
+    "a mistyped key": (
+        ["train", "optimizer.weight_decy=1"],
+        "train has no setting optimizer.weight_decy=; did you mean",
+    ),
     "an added key": (["train", "+lr=1"], r"train has no setting lr=; use optimizer.lr=\."),
     "a null group": (["train", "logger=null"], "logger=null: choose one of csv"),
     "an unknown model": (["train", "model=v5"], r"(?s)Could not find 'model/v5'.*Available options.*v4_attention"),
@@ -62,7 +67,10 @@ REFUSED = {
         ["train", *SMALL, "input.size=2"],
         "V4Attention halves its input 2 times: expected at least 4x4 pixels and 1 channel, found 2x2 pixels",
     ),
-    "no teacher given": (["train", "experiment=distill", "data=synthetic"], "distillation.teacher is not given; expected a run folder"),
+    "no teacher given": (
+        ["train", "experiment=distill", "data=synthetic"],
+        "distillation.teacher is not given; expected a run folder",
+    ),
     "an unknown argument": (["train", *SMALL, "+optimizer.nesterov=true"], "refuses its arguments"),
     "a target that is not allowed": (["train", *SMALL, "loss._target_=os.system"], "is not allowed"),
 }
@@ -161,3 +169,10 @@ def test_the_wheel_contains_conf_and_runs_from_any_folder(tmp_path: Path, projec
 
 def test_help_lists_the_groups() -> None:
     assert "model: " in run_verb("train", "--help").out
+
+
+@pytest.mark.parametrize("choice", ["callbacks=none", "debug=fdr"])
+def test_settings_of_other_projects_work(choice: str) -> None:
+    small = [override for override in SMALL if choice != "debug=fdr" or override.startswith(("model", "logger"))]
+    train(compose("train", *small, choice, "trainer.accelerator=cpu"), Path("run"))
+    assert record_of(Path("run")).epochs == 1
