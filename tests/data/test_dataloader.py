@@ -26,8 +26,8 @@ def batches(loader: RowLoader, epoch: int = 0) -> list[RowBatch]:
     return list(loader)
 
 
-def rows_of(some: list[RowBatch]) -> torch.Tensor:
-    return torch.cat([batch.rows for batch in some])
+def rows_of(*parts: list[RowBatch]) -> torch.Tensor:
+    return torch.cat([batch.rows for part in parts for batch in part])
 
 
 def test_a_training_epoch_has_complete_batches_of_distinct_rows() -> None:
@@ -79,12 +79,12 @@ def test_an_epoch_left_early_does_not_shorten_the_next() -> None:
 def test_processes_share_an_epoch_without_overlap() -> None:
     parts = [batches(RowLoader(ROWS, 5, 0, shuffle, rank=rank, world_size=2)) for rank in range(2)]
     assert [len(part) for part in parts] == [5, 5]
-    assert len(rows_of(sum(parts, [])).unique()) == 50
+    assert len(rows_of(*parts).unique()) == 50
 
 
 def test_processes_evaluate_every_row_once() -> None:
     parts = [batches(RowLoader(ROWS, 8, seed=0, rank=rank, world_size=3)) for rank in range(3)]
-    assert rows_of(sum(parts, [])).sort().values.equal(ROWS)
+    assert rows_of(*parts).sort().values.equal(ROWS)
 
 
 def generator(seed: int = 0) -> torch.Generator:

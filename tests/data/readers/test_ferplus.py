@@ -1,7 +1,8 @@
-"""FER+: votes become labels, and a run may train on them and is scored against them."""
+"""FER+: votes become labels and targets, and runs are evaluated against them."""
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,22 @@ from emotion.data.dataloader import RowBatch
 from emotion.data.datamodule import EmotionDataModule
 from emotion.data.faces import EMOTIONS, MIXED, PRIVATE_TEST, TRAINING, FaceChunk, Faces
 from emotion.data.labels import relabel, sample_labels, vote_shares
-from emotion.data.readers.ferplus import CLASSES, HEADER, VOTE_COLUMNS, drop_single_votes, majority_labels, read_votes
+from emotion.data.readers.ferplus import (
+    CLASS_OF_COLUMN,
+    CLASSES,
+    COLUMN_OF_CLASS,
+    HEADER,
+    VOTE_COLUMNS,
+    check_votes,
+    drop_single_votes,
+    majority_labels,
+    read_votes,
+)
 from emotion.errors import UserError
 from emotion.evaluate import evaluate
 from emotion.train import train
 from emotion.training.setup import make_data, resolve
-from tests.conftest import REAL_DATA, SMALL, csv_lines, made_votes, write_votes
+from tests.conftest import REAL_DATA, SMALL, csv_lines, made_votes, representative, write_votes
 
 Config = Callable[..., DictConfig]
 RUN = Path("run")
@@ -46,21 +57,21 @@ def faces_of(**settings: object) -> Faces:
     ("votes", "label", "most"),
     [
         ([6, 0, 1, 1, 0, 0, 0, 0, 2, 0], "neutral", "neutral"),
-        ([4, 0, 0, 1, 3, 2, 0, 0, 0, 0], "unknown", "neutral"),  # 4 of the 9 that are left
-        ([1, 1, 1, 1, 3, 1, 1, 1, 0, 0], "anger", "anger"),  # the only ones that are left
+        ([4, 0, 0, 1, 3, 2, 0, 0, 0, 0], "unknown", "neutral"),  # 4 of the 9 remaining
+        ([1, 1, 1, 1, 3, 1, 1, 1, 0, 0], "anger", "anger"),  # the only remaining ones
         ([0, 5, 0, 0, 0, 0, 5, 0, 0, 0], "unknown", "happiness"),
         ([1, 1, 1, 1, 1, 1, 1, 1, 1, 1], "unknown", "unknown"),
         ([0, 0, 0, 0, 0, 0, 0, 0, 2, 8], "NF", "NF"),
         ([0, 3, 0, 0, 0, 0, 0, 0, 7, 0], "unknown", "unknown"),
     ],
 )
-def test_the_label_is_what_more_than_half_of_the_shared_votes_are_for(votes: list[int], label: str, most: str) -> None:
+def test_the_label_has_more_than_half_of_the_votes_that_are_not_single(votes: list[int], label: str, most: str) -> None:
     kept = drop_single_votes(np.array([votes], np.uint8))
     assert VOTE_COLUMNS[majority_labels(kept, 0.5)[0]] == label
     assert VOTE_COLUMNS[majority_labels(kept, 0)[0]] == most
 
 
-def test_faces_without_an_emotion_of_the_majority_are_left_out(fer_votes: Path) -> None:
+def test_faces_without_a_majority_for_an_emotion_have_no_class(fer_votes: Path) -> None:
     data = module("labels=ferplus")
     assert data.classes == VOTE_COLUMNS[:8]
     names = [data.faces.classes[label] for label in data.faces.labels]
@@ -69,7 +80,7 @@ def test_faces_without_an_emotion_of_the_majority_are_left_out(fer_votes: Path) 
     assert (data.faces.origin == faces_of().origin).all()
 
 
-def test_fer2013s_schemes_take_the_majority_under_their_own_names(fer_votes: Path) -> None:
+def test_schemes_of_fer2013_apply_to_the_majority(fer_votes: Path) -> None:
     seven, other = module(), module("labels=ferplus_seven")
     assert seven.classes == EMOTIONS
     assert other.classes == VOTE_COLUMNS[:7]
@@ -79,7 +90,7 @@ def test_fer2013s_schemes_take_the_majority_under_their_own_names(fer_votes: Pat
     assert module("labels=four").classes == ("happy", "neutral", "sad", "surprise")
 
 
-def test_shares_are_of_the_votes_for_the_schemes_classes_that_were_not_alone(fer_votes: Path) -> None:
+def test_shares_count_votes_for_the_schemes_classes_that_are_not_single(fer_votes: Path) -> None:
     data = module("target=distribution")
     row = np.flatnonzero(data.labels == EMOTIONS.index("happy"))[0]
     expected = np.zeros(7)
@@ -92,7 +103,7 @@ def test_shares_are_of_the_votes_for_the_schemes_classes_that_were_not_alone(fer
     assert (data.votes.argmax(1) == data.labels)[data.labels >= 0].all()
 
 
-def test_class_counts_are_expected_ones_where_targets_are_not_the_majority(fer_votes: Path) -> None:
+def test_class_counts_of_soft_and_sampled_targets_are_expected_counts(fer_votes: Path) -> None:
     hard, soft, sampled = (module(f"target={target}") for target in ("majority", "distribution", "sampled"))
     np.testing.assert_array_equal(hard.class_counts, np.bincount(hard.labels[hard.split.train]))
     assert soft.votes is not None
@@ -118,7 +129,7 @@ def test_a_sampled_target_depends_on_seed_epoch_and_row_alone(fer_votes: Path) -
     assert targets(module("target=sampled", "seed=1"), 0) != first
 
 
-def test_labels_are_drawn_as_often_as_they_were_voted_for() -> None:
+def test_labels_are_sampled_as_often_as_they_were_voted_for() -> None:
     shares = np.array([[0.0, 0.3, 0.0, 0.7, 0.0]], np.float32).repeat(20_000, 0)
     found = np.bincount(sample_labels(shares, 5), minlength=5) / 20_000
     assert found[[0, 2, 4]].tolist() == [0, 0, 0]
@@ -126,7 +137,7 @@ def test_labels_are_drawn_as_often_as_they_were_voted_for() -> None:
 
 
 @pytest.mark.parametrize("mixup", ["mixup", "either"])
-def test_blended_votes_are_still_as_many(mixup: str, fer_votes: Path) -> None:
+def test_mixup_preserves_the_sum_of_shares(mixup: str, fer_votes: Path) -> None:
     data = module("target=distribution", f"mixup={mixup}")
     batch = next(iter(data.train_dataloader()))
     assert data.votes is not None
@@ -135,7 +146,7 @@ def test_blended_votes_are_still_as_many(mixup: str, fer_votes: Path) -> None:
     assert np.abs(targets - data.votes[batch.rows]).max() > 0
 
 
-def test_faces_that_are_mixed_in_are_wholly_of_their_label(fer_votes: Path) -> None:
+def test_faces_of_a_second_source_have_one_hot_shares(fer_votes: Path) -> None:
     data = module("data/mix=synthetic", "data.mix.source.training=9", "data.mix.percent=100", "target=distribution")
     mixed = np.flatnonzero(data.faces.usage == MIXED)
     assert data.votes is not None
@@ -144,7 +155,7 @@ def test_faces_that_are_mixed_in_are_wholly_of_their_label(fer_votes: Path) -> N
     assert len(data.split.train) == 18 + np.isin(data.split.train, mixed).sum() > 18
 
 
-def test_the_other_layouts_are_matched_by_row_and_by_name(fer_votes: Path, few_faces: FaceChunk) -> None:
+def test_other_formats_are_matched_by_row_or_by_name(fer_votes: Path, few_faces: FaceChunk) -> None:
     layout = "emotion, Usage, pixels"
     (fer_votes.parent / "icml_face_data.csv").write_text("\n".join(csv_lines(few_faces, layout)) + "\n")
     data = module()
@@ -155,7 +166,7 @@ def test_the_other_layouts_are_matched_by_row_and_by_name(fer_votes: Path, few_f
         folder.mkdir(parents=True, exist_ok=True)
         if name:
             Image.fromarray(few_faces.images[row]).save(folder / name)
-    named = module("data@data.source=image_folder")  # which cannot tell PublicTest from PrivateTest
+    named = module("data@data.source=image_folder")  # whose test set is not divided
     assert [len(part) for part in named.split] == [18, 18, 18]
     ours = {data.faces.images[row].tobytes(): data.labels[row] for row in data.split.test}
     theirs = {named.faces.images[row].tobytes(): named.labels[row] for row in named.split.test}
@@ -163,63 +174,72 @@ def test_the_other_layouts_are_matched_by_row_and_by_name(fer_votes: Path, few_f
 
 
 def test_faces_that_cannot_be_matched_are_refused(fer_votes: Path, few_faces: FaceChunk, fer_folder: Path) -> None:
-    with pytest.raises(UserError, match=r"test/angry/\S+ is of PrivateTest, and row 21 of .*, of PublicTest; expected"):
-        module("data@data.source=image_folder")  # Kaggle's names say nothing of the row
+    with pytest.raises(
+        UserError, match=r"angry/\S+ has usage PrivateTest, but row 21 of .* has usage PublicTest; expected"
+    ):
+        module("data@data.source=image_folder")  # Kaggle's names do not contain the row
     votes = made_votes(few_faces)
     write_votes(fer_votes, votes[:-1], few_faces.usage[:-1])
-    with pytest.raises(UserError, match=r"row 62 has no row in .*ferplus_votes.csv, of 62 rows; expected FER2013"):
+    with pytest.raises(
+        UserError, match=r"row 62 has no row in .*ferplus_votes.csv, of 62 rows; expected all of FER2013"
+    ):
         module()
     write_votes(fer_votes, np.concatenate([votes, votes[-1:]]), np.append(few_faces.usage, PRIVATE_TEST))
-    with pytest.raises(UserError, match=r"has 63 faces and .*ferplus_votes.csv has 64 rows; expected FER2013"):
+    with pytest.raises(UserError, match=r"has 63 faces but .*ferplus_votes.csv has 64 rows; expected all of FER2013"):
         module()
     write_votes(fer_votes, votes, few_faces.usage[::-1])
-    with pytest.raises(UserError, match=r"row 0 is of Training, and row 0 of .*, of PrivateTest; expected FER2013"):
+    with pytest.raises(
+        UserError, match=r"row 0 has usage Training, but row 0 of .* has usage PrivateTest; expected all of"
+    ):
         module()
 
 
-def test_the_header_may_be_written_in_any_case(fer_votes: Path, few_faces: FaceChunk) -> None:
+def test_the_case_of_the_header_does_not_matter(fer_votes: Path, few_faces: FaceChunk) -> None:
     before = read_votes(fer_votes)
     write_votes(fer_votes, before.votes, before.usage, "usage,image name,Neutral,HAPPINESS," + ",".join(HEADER[4:]))
     np.testing.assert_array_equal(read_votes(fer_votes).votes, before.votes)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("emotion,pixels,Usage\n", r"begins with 'emotion,pixels,Usage'; expected the header Usage,Image name,neutral"),
         ("", r"begins with ''; expected the header"),
         (",".join(HEADER) + "\n", r"has a header and no rows"),
         (",".join(HEADER) + "\nTraining,x.png,1,2\n", r"row 0 \(line 2\): found 4 columns, expected 12"),
         (",".join(HEADER) + "\nTrain,x.png" + ",1" * 10 + "\n", r"found usage 'Train', expected Training, Public"),
-        (",".join(HEADER) + "\nTraining,x.png,-1" + ",1" * 9 + "\n", r"found '-1' among the votes, expected whole"),
+        (
+            ",".join(HEADER) + "\nTraining,x.png,-1" + ",1" * 9 + "\n",
+            r"found '-1' among the votes, expected non-negative",
+        ),
     ],
 )
-def test_a_file_that_is_not_fer_pluss_is_refused(text: str, said: str, tmp_path: Path) -> None:
+def test_other_files_are_refused(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "votes.csv"
     path.write_text(text)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         read_votes(path)
 
 
-def test_a_missing_file_says_where_it_is_published(fer_csv: Path) -> None:
-    with pytest.raises(UserError, match=r"is not there.*search 'FERPlus fer2013new.csv'.*data.votes=FILE"):
+def test_the_message_for_a_missing_file_says_where_it_is_published(fer_csv: Path) -> None:
+    with pytest.raises(UserError, match=r"does not exist.*search 'FERPlus fer2013new.csv'.*data.votes=FILE"):
         module()
 
 
 @pytest.mark.parametrize("agreement", ["1", "-0.1", "half"])
-def test_an_agreement_that_is_no_share_is_refused(agreement: str, fer_votes: Path) -> None:
+def test_an_invalid_agreement_is_refused(agreement: str, fer_votes: Path) -> None:
     with pytest.raises(UserError, match=r"data.agreement=.*: expected a share"):
         module(f"data.agreement={agreement}")
 
 
-def test_a_target_that_the_data_cannot_give_is_refused(fer_votes: Path) -> None:
+def test_targets_that_the_data_does_not_have_are_refused(fer_votes: Path) -> None:
     with pytest.raises(UserError, match=r"target=soft: expected majority, distribution, sampled"):
         module("target=soft")
-    with pytest.raises(UserError, match=r"target=sampled needs taggers' votes.*Take data=ferplus"):
+    with pytest.raises(UserError, match=r"target=sampled needs annotators' votes.*Use data=ferplus"):
         make_data(resolve(compose("train", *SMALL, "target=sampled", "data=fer2013_csv", "labels=seven"), RUN))
 
 
-def test_the_digest_is_of_the_faces_the_votes_and_the_rule_wherever_they_lie(fer_votes: Path) -> None:
+def test_the_digest_covers_faces_votes_and_agreement_but_not_locations(fer_votes: Path) -> None:
     first = faces_of()
     assert (first.digest, first.votes.shape if first.votes is not None else None) == (faces_of().digest, (63, 10))
     plain = {"_target_": "emotion.data.readers.fer2013.read_csv", "path": fer_votes.with_name("fer2013.csv")}
@@ -235,8 +255,8 @@ def test_a_plain_source_has_no_votes(fer_csv: Path) -> None:
     assert prepare({"_target_": "emotion.data.readers.fer2013.read_csv", "path": str(fer_csv)}, "cache").votes is None
 
 
-@pytest.mark.parametrize("target", ["distribution", "sampled"])
-def test_a_run_on_votes_is_scored_against_them(target: str, fer_votes: Path) -> None:
+@pytest.mark.parametrize("target", representative(["distribution", "sampled"], "sampled"))
+def test_a_run_on_votes_is_evaluated_against_them(target: str, fer_votes: Path) -> None:
     cfg = config("labels=ferplus", f"target={target}", "loss.balanced=true")
     train(cfg, RUN)
     record = json.loads((RUN / "record.json").read_text())
@@ -249,34 +269,39 @@ def test_a_run_on_votes_is_scored_against_them(target: str, fer_votes: Path) -> 
     assert found["all"] == scores["all"]
 
 
-def test_a_run_on_fer2013s_labels_is_scored_against_the_votes(
+def test_a_run_on_fer2013s_labels_is_evaluated_against_the_votes(
     fer_votes: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train(compose("train", *SMALL, "data=fer2013_csv", "labels=seven", "split=official", "trainer.max_epochs=1"), RUN)
     assert "votes" not in json.loads((RUN / "record.json").read_text())["scores"]["test"]["none"]["all"]
-    assert "taggers" not in capsys.readouterr().out
-    ask = ("evaluate", f"checkpoint={RUN}", "data=ferplus", "accelerator=cpu")
-    found = evaluate(compose(*ask))
+    assert "annotators" not in capsys.readouterr().out
+    arguments = ("evaluate", f"checkpoint={RUN}", "data=ferplus", "accelerator=cpu")
+    found = evaluate(compose(*arguments))
     assert (found["all"]["n"], found["deduplicated"]["n"]) == (18, 18)
     assert "cross_entropy" in found["deduplicated"]["votes"]
-    said = capsys.readouterr().out
-    assert "against the taggers' votes" in said
-    assert "is unknown" not in said  # which faces it was trained on is known: they are the same
-    assert evaluate(compose(*ask, "subset=train"))["deduplicated"]["n"] == 0
+    output = capsys.readouterr().out
+    assert "annotators' votes" in output
+    assert "unknown" not in output  # the training rows are known: the faces are the same
+    assert evaluate(compose(*arguments, "subset=train"))["deduplicated"]["n"] == 0
 
 
-def test_fer_plus_on_the_published_file(fer2013: Path, tmp_path: Path) -> None:
-    votes = Path(REAL_DATA).absolute() / "ferplus_votes.csv"
-    if not votes.is_file():
-        pytest.skip(f"needs FER+'s fer2013new.csv as {votes}")
-    source = {"_target_": "emotion.data.readers.fer2013.read_csv", "path": str(fer2013)}
-    reader = {"_target_": "emotion.data.readers.ferplus.read", "source": source, "votes": str(votes)}
-    counts = prepare(reader, tmp_path).counts()
-    assert counts.sum(0).tolist() == [2660, 161, 677, 9045, 3749, 3960, 11012, 148, 4299, 176]
-    assert counts[:3, :8].sum(1).tolist() == [25060, 3199, 3153]
-    most = prepare(reader | {"agreement": 0}, tmp_path)
+@pytest.mark.fer2013
+def test_fer_plus_on_the_published_file(fer2013: Path, fer2013_faces: Faces) -> None:
+    file = Path(REAL_DATA).absolute() / "ferplus_votes.csv"
+    if not file.is_file():
+        pytest.skip(f"needs FER+'s fer2013new.csv as {file}")
+    table = read_votes(file)
+    check_votes(file, table, "fer2013.csv", fer2013_faces.usage)
+    votes = drop_single_votes(table.votes)
+    faces, most = (
+        replace(fer2013_faces, classes=CLASSES, labels=CLASS_OF_COLUMN[majority_labels(votes, agreement)])
+        for agreement in (0.5, 0)
+    )
+    assert faces.counts().sum(0).tolist() == [2660, 161, 677, 9045, 3749, 3960, 11012, 148, 4299, 176]
+    assert faces.counts()[:3, :8].sum(1).tolist() == [25060, 3199, 3153]
     assert most.counts().sum(0).tolist() == [3111, 248, 819, 9355, 4371, 4462, 12906, 216, 222, 177]
     scheme = {name: [name] for name in CLASSES[:8]}
+    most = replace(most, votes=votes[:, COLUMN_OF_CLASS])
     shares = vote_shares(most, relabel(most.labels, most.classes, scheme), scheme)
     assert shares is not None
     assert shares.any(1).sum() == 35_488

@@ -1,4 +1,4 @@
-"""Any image file becomes a face of one size, as a person sees it."""
+"""Any image file becomes a face of one size, as a viewer shows it."""
 
 from pathlib import Path
 
@@ -22,14 +22,14 @@ def saved(name: str, image: Image.Image, **settings: object) -> Path:
     return Path(name)
 
 
-def test_the_middle_of_the_longer_side_is_taken() -> None:
+def test_the_longer_side_is_center_cropped() -> None:
     wide = np.zeros((8, 24, 3), np.uint8)
     wide[:, 8:16] = 200
     for array in (wide, wide.transpose(1, 0, 2)):
         assert (read(saved("a.png", Image.fromarray(array))) == 200).all()
 
 
-def test_an_image_of_the_right_size_is_left_as_it_is() -> None:
+def test_an_image_of_the_right_size_is_unchanged() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)
     np.testing.assert_array_equal(read(saved("a.png", Image.fromarray(pixels)), channels=1)[0], pixels)
     np.testing.assert_array_equal(read(saved("a.bmp", Image.fromarray(pixels)))[0], np.stack([pixels] * 3, -1))
@@ -42,7 +42,7 @@ MODES = {
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_same_grey_in_any_mode_is_the_same_face(mode: str, channels: int) -> None:
+def test_all_modes_give_the_same_face(mode: str, channels: int) -> None:
     image = Image.new(mode, (12, 8), MODES[mode])
     if mode == "P":
         image.putpalette([value for value in range(256) for _ in range(3)])
@@ -55,7 +55,7 @@ def test_sixteen_bits_are_scaled_to_eight() -> None:
     assert read(saved("a.png", Image.fromarray(wide)), size=4, channels=1)[0, 0].tolist() == [0, 1, 100, 255]
 
 
-def test_what_is_transparent_is_white_and_half_of_it_half() -> None:
+def test_transparent_pixels_are_put_on_white() -> None:
     image = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
     image.paste((0, 0, 0, 128), (0, 4, 8, 8))
     face = read(saved("a.png", image), saved("b.webp", image, lossless=True))
@@ -69,17 +69,17 @@ def test_a_palette_colour_may_be_transparent() -> None:
     assert (read(saved("a.png", image, transparency=1)) == 255).all()
 
 
-def test_a_photograph_is_turned_as_the_camera_was() -> None:
+def test_the_exif_rotation_is_applied() -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned clockwise
+    exif[0x0112] = 6  # rotate clockwise
     pixels = np.zeros((16, 16), np.uint8)
-    pixels[:, :8] = 255  # the left half, which then is the upper one
+    pixels[:, :8] = 255  # the left half, which becomes the upper one
     face = read(saved("a.jpg", Image.fromarray(pixels), exif=exif, quality=100), channels=1)[0]
     assert face[:3].min() > 250
     assert face[5:].max() < 5
 
 
-def test_a_large_photograph_is_the_same_when_it_is_decoded_small() -> None:
+def test_decoding_a_large_jpeg_at_reduced_size_gives_the_same_face() -> None:
     line = np.linspace(0, 255, 1600)
     pixels = np.stack([line[None].repeat(1200, 0), line[:1200, None].repeat(1600, 1), np.full((1200, 1600), 90)], -1)
     image = Image.fromarray(pixels.astype(np.uint8))
@@ -87,7 +87,7 @@ def test_a_large_photograph_is_the_same_when_it_is_decoded_small() -> None:
     assert abs(small - whole).max() <= 4
 
 
-def test_more_images_than_a_chunk_come_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_images_than_a_chunk_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "CHUNK_BYTES", 5 * 8 * 8)
     files = [saved(f"{i}.png", Image.new("L", (8, 8), i)) for i in range(23)]
     chunks = [(list(places), faces[:, 0, 0].tolist()) for places, faces in read_images(files, 8, 1, str, "here")]

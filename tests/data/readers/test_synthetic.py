@@ -2,53 +2,46 @@ import numpy as np
 import pytest
 
 from emotion.data.faces import EMOTIONS, USAGES
-from emotion.data.readers.synthetic import ALL_UNITS, UNITS, read, render_faces
+from emotion.data.readers.synthetic import ALL_UNITS, CHUNK, UNITS, read, render_faces
 from emotion.errors import UserError
 
 
-def test_counts_are_those_asked_for() -> None:
-    rows = list(read(training=5, public_test=2, private_test=1).rows)
-    labels = np.concatenate([r.labels for r in rows])
-    usage = np.concatenate([r.usage for r in rows])
-    table = [np.bincount(labels[usage == u], minlength=7).tolist() for u in range(len(USAGES))]
+def images(training: int, seed: int = 0) -> np.ndarray:
+    return np.concatenate([chunk.images for chunk in read(training, 0, 0, seed).chunks])
+
+
+def test_faces_per_class_and_usage_are_as_requested() -> None:
+    (chunk,) = read(training=5, public_test=2, private_test=1).chunks
+    table = [np.bincount(chunk.labels[chunk.usage == u], minlength=7).tolist() for u in range(len(USAGES))]
     assert table == [[5] * 7, [2] * 7, [1] * 7, [0] * 7, [0] * 7]
+    assert (chunk.images.shape, chunk.images.dtype) == ((56, 48, 48), np.uint8)
 
 
-def test_faces_are_48_by_48_bytes() -> None:
-    (rows,) = read(training=2, public_test=0, private_test=0).rows
-    assert rows.images.shape == (14, 48, 48)
-    assert rows.images.dtype == np.uint8
+def test_equal_seeds_give_equal_faces_and_all_others_differ() -> None:
+    first, same, other = images(40, seed=3), images(40, seed=3), images(40, seed=4)
+    assert len(first) > CHUNK
+    np.testing.assert_array_equal(first, same)
+    assert (first != other).any((1, 2)).all()
+    assert len(np.unique(first.reshape(len(first), -1), axis=0)) == len(first)
 
 
-def test_equal_seeds_draw_equal_faces_and_others_do_not() -> None:
-    one, two, other = (np.concatenate([r.images for r in read(40, 0, 0, seed=s).rows]) for s in (3, 3, 4))
-    assert len(one) > 256  # more than one chunk
-    np.testing.assert_array_equal(one, two)
-    assert (one != other).any((1, 2)).all()
-
-
-def test_no_two_faces_are_alike() -> None:
-    images = np.concatenate([r.images for r in read(50, 0, 0).rows])
-    assert len(np.unique(images.reshape(len(images), -1), axis=0)) == len(images)
-
-
-def test_every_emotion_moves_its_own_units() -> None:
+def test_every_emotion_has_its_own_units() -> None:
     assert set(UNITS) == set(EMOTIONS)
     assert len(set(UNITS.values())) == len(EMOTIONS)
     assert UNITS["happy"] == (6, 12)
     assert set(ALL_UNITS) == {1, 2, 4, 5, 6, 7, 9, 12, 15, 20, 23, 26}
 
 
-def test_averages_of_two_emotions_differ_where_the_face_moves() -> None:
-    """Surprise drops the jaw: its mean mouth is darker than a neutral one; brows and mouths carry the difference."""
+def test_mean_faces_of_two_emotions_differ_in_the_mouth() -> None:
+    """Surprise drops the jaw: the mean mouth is darker than the neutral one."""
     rng = np.random.default_rng(0)
-    surprise, neutral = (
-        render_faces(np.full(400, EMOTIONS.index(e), np.uint8), rng).mean(0) for e in ("surprise", "neutral")
-    )
+    labels = (np.full(400, EMOTIONS.index(emotion), np.uint8) for emotion in ("surprise", "neutral"))
+    surprise, neutral = (render_faces(some, rng).mean(0) for some in labels)
     difference = np.abs(surprise - neutral)
     assert difference[32:42, 18:30].mean() > 3 * difference[:6].mean()
 
 
-def test_nothing_to_draw_is_refused() -> None:
-    with pytest.raises(UserError, match="at least one above"):
-        read(0, 0, 0)
+@pytest.mark.parametrize("counts", [(0, 0, 0), (-1, 1, 1)])
+def test_counts_without_faces_are_refused(counts: tuple[int, int, int]) -> None:
+    with pytest.raises(UserError, match="at least one of them positive"):
+        read(*counts)

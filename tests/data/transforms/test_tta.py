@@ -1,37 +1,60 @@
-"""Test-time views: what several kinds of them share is asked once, and each has its own mean."""
+"""Test-time augmentation: views shared by several kinds are evaluated once, and each kind has its own mean."""
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
 from emotion.checkpoints import ensemble
-from emotion.data.transforms.tta import TTA, mean_probabilities, tta_logits, tta_logits_by_name
+from emotion.data.transforms.tta import TTA, flip, mean_probabilities, ten_crop, tta_logits, tta_logits_by_name
 from emotion.evaluation.score import score_rows
 from tests.images import FACES
 
 
-def test_a_view_that_several_share_is_asked_once() -> None:
-    asked: list[Tensor] = []
+def test_flip_adds_the_mirror_image() -> None:
+    faces = torch.rand(2, 1, 12, 12)
+    first, second = flip(faces)
+    assert first.equal(faces)
+    assert second.flip(-1).equal(faces)
+
+
+def test_ten_crop_has_corners_and_centre_and_their_mirror_images() -> None:
+    views = ten_crop(torch.rand(2, 1, 48, 48))
+    assert len(views) == 10
+    assert all(view.shape == (2, 1, 48, 48) for view in views)
+    assert views[1].equal(views[0].flip(-1))
+
+
+@pytest.mark.parametrize("tta", TTA)
+def test_probabilities_are_averaged(tta: str) -> None:
+    faces = torch.rand(3, 1, 48, 48)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48 * 48, 4))
+    expected = sum(net(view).softmax(1) for view in TTA[tta](faces)) / len(TTA[tta](faces))
+    torch.testing.assert_close(mean_probabilities(tta_logits(net, faces, tta)), expected)
+
+
+def test_a_shared_view_is_evaluated_once() -> None:
+    evaluated: list[Tensor] = []
 
     def net(faces: Tensor) -> Tensor:
-        asked.append(faces)
+        evaluated.append(faces)
         return faces.flatten(1)[:, :3]
 
     faces = torch.rand(2, 1, 12, 12)
-    found = tta_logits_by_name(net, faces, ("none", "flip", "ten_crop"))
-    assert len(asked) == 2 + 10
-    for name, answers in found.items():
-        assert len(answers) == len(TTA[name](faces))
-        assert answers.equal(tta_logits(net, faces, name))
+    logits = tta_logits_by_name(net, faces, ("none", "flip", "ten_crop"))
+    assert len(evaluated) == 2 + 10
+    for name, views in logits.items():
+        assert len(views) == len(TTA[name](faces))
+        assert views.equal(tta_logits(net, faces, name))
 
 
-def test_faces_judged_in_two_ways_at_once_are_judged_as_in_each() -> None:
-    judge = ensemble.load_ensemble("fast_cnn")
+def test_several_kinds_at_once_give_the_scores_of_each_alone() -> None:
+    classifiers = ensemble.load_ensemble("fast_cnn")
     rows, labels = np.arange(6), np.array([3, 0, 4, 1, 5, 2])
-    both = score_rows(judge, FACES, labels, rows, rows[:2], ("none", "flip"))
-    for tta, judged in both.items():
-        alone = score_rows(judge, FACES, labels, rows, rows[:2], (tta,))[tta]
-        assert judged.probabilities.equal(alone.probabilities)
-        assert judged.scores == alone.scores
-        expected = mean_probabilities(judge.members[0].logits(torch.from_numpy(FACES), tta), judge.temperatures[0])
-        torch.testing.assert_close(judged.probabilities, expected)
+    both = score_rows(classifiers, FACES, labels, rows, rows[:2], ("none", "flip"))
+    for tta, result in both.items():
+        alone = score_rows(classifiers, FACES, labels, rows, rows[:2], (tta,))[tta]
+        assert result.probabilities.equal(alone.probabilities)
+        assert result.scores == alone.scores
+        logits = classifiers.members[0].logits(torch.from_numpy(FACES), tta)
+        torch.testing.assert_close(result.probabilities, mean_probabilities(logits, classifiers.temperatures[0]))
