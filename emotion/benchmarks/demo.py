@@ -17,7 +17,7 @@ from emotion.benchmarks.measurement import Line, Measured, memory
 from emotion.errors import UserError
 
 Settings = dict[str, Any]
-COMMAND = [sys.executable, "-m", "emotion.demo", "port=0", "limits.per_second=null"]
+COMMAND = [sys.executable, "-m", "emotion.demo", "port=0", "limits.rate_limit=null"]
 WARM_UP = 3  # seconds, in which memory grows to what the server needs
 
 
@@ -79,9 +79,9 @@ def _picture() -> bytes:
     import numpy as np
     from PIL import Image
 
-    from emotion.data.readers.synthetic import draw
+    from emotion.data.readers.synthetic import render_faces
 
-    drawn = draw(np.repeat(np.arange(7), 10).astype(np.uint8), np.random.default_rng(0))[[31, 0]]
+    drawn = render_faces(np.repeat(np.arange(7), 10).astype(np.uint8), np.random.default_rng(0))[[31, 0]]
     wall = Image.new("L", (640, 480), 128)
     for face, (left, top, side) in zip(drawn, ((50, 100, 240), (400, 200, 160)), strict=True):
         wall.paste(Image.fromarray(face).resize((side, side), Image.Resampling.BICUBIC), (left, top))
@@ -104,7 +104,7 @@ def _ask(port: int, picture: bytes, until: float) -> tuple[list[float], list[str
     connection = HTTPConnection("127.0.0.1", port, timeout=30)
     while (began := time.perf_counter()) < until:
         try:
-            connection.request("POST", "/api/look", picture)
+            connection.request("POST", "/api/predict", picture)
             answer = connection.getresponse()
             told = json.loads(answer.read())
             if answer.status != 200 or len(told["faces"]) != 2:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 MAX_ADDRESSES = 4096
 
 
-@dataclass(frozen=True)
+@dataclass
 class Limits:
     """The settings `limits` of conf/demo.yaml."""
 

@@ -123,5 +123,5 @@ def _map_function(backend: Backend) -> tuple[MapFunction | None, str | None]:
 
 
 def _face_json(face: Face, scale: float) -> JSON:
-    left, top, side, _ = (round(float(value), 2) for value in face.box.scaled(scale))
+    left, top, side = (round(float(value), 2) for value in face.box.scaled(scale)[:3])
     return {"left": left, "top": top, "side": side, "probabilities": face.probs.tolist()}

@@ -1,304 +1,311 @@
-// The page: a picture comes from a file, the clipboard or the camera, the engine looks at it, boxes and bars show what
-// was seen. engine.js is one of two: a server's (engine_server.js), or one within the browser (engine_local.js).
+// The page: takes an image from a file, the clipboard or the camera, and shows the boxes and probabilities that the
+// engine returns. engine.js is either engine_server.js (a server) or engine_local.js (the browser itself).
 
-import { look, open } from "./engine.js";
+import { load, predict } from "./engine.js";
 
-const LONGEST = 1280; // pixels of a picture that is looked at
-const OF_CAMERA = 640;
-const PAUSE = 1000; // milliseconds before the camera goes on after an error
-const COLOURS = ["#6cc3f5", "#f5b13d", "#4fd39a", "#ff9cc7", "#f0e356", "#c3aaff"]; // all light, under dark numbers
-const HEAT = [[64, 16, 122], [163, 44, 123], [236, 107, 73], [251, 191, 61], [252, 254, 165]]; // little to much
-const PROBLEMS = {
-  NotAllowedError: "The camera was not allowed. Allow it for this page in the browser's address bar, or choose a picture.",
-  NotFoundError: "No camera was found. Connect one, or choose a picture.",
-  NotReadableError: "The camera cannot be opened. Does another program use it?",
+const MAX_SIDE = 1280; // pixels of an image sent to the engine
+const CAMERA_SIDE = 640;
+const RETRY_DELAY = 1000; // milliseconds until the camera continues after an error
+const FACE_COLOURS = ["#6cc3f5", "#f5b13d", "#4fd39a", "#ff9cc7", "#f0e356", "#c3aaff"]; // light, behind dark digits
+const HEAT_COLOURS = [[64, 16, 122], [163, 44, 123], [236, 107, 73], [251, 191, 61], [252, 254, 165]]; // low to high
+const CAMERA_ERRORS = {
+  NotAllowedError: "Access to the camera was denied. Allow it in the browser's address bar, or choose an image.",
+  NotFoundError: "No camera was found. Connect one, or choose an image.",
+  NotReadableError: "The camera cannot be opened. Is another program using it?",
 };
+const CAMERA_ON = "The camera is on. Press Escape to stop it.";
 
-const part = (id) => document.getElementById(id);
-const [chooser, file, cameraButton, mapSwitch] = ["choose", "file", "camera", "map"].map(part);
-const [place, frame, picture, boxes, video] = ["place", "frame", "picture", "boxes", "video"].map(part);
-const [message, figures, list] = ["message", "figures", "faces"].map(part);
+const byId = (id) => document.getElementById(id);
+const [chooseButton, fileInput, cameraButton, mapSwitch] = ["choose", "file", "camera", "map"].map(byId);
+const [dropzone, frame, image, boxes, video] = ["dropzone", "frame", "image", "boxes", "video"].map(byId);
+const [message, timing, faceList, empty] = ["message", "timing", "faces", "empty"].map(byId);
 
 let classes = [];
-let turn = 0; // whatever was begun in an earlier one is outdated
-let running = false; // the camera
-let shown = null; // {source, mirrored}
-let asking = Promise.resolve();
+let task = 0; // number of the current task; results of earlier ones are dropped
+let cameraOn = false;
+let shown = null; // {canvas, mirrored}
+let lastRequest = Promise.resolve();
 
-// One question at a time.
-function looked(source) {
-  const answer = asking.then(() => look(source, { map: mapSwitch.checked }));
-  asking = answer.catch(() => {});
-  return answer;
+// One request at a time.
+function enqueue(canvas) {
+  const result = lastRequest.then(() => predict(canvas, { map: mapSwitch.checked }));
+  lastRequest = result.catch(() => {});
+  return result;
 }
 
-function say(words, faulty = false) {
-  message.classList.toggle("faulty", faulty);
-  if (message.textContent !== words) message.textContent = words;
+function report(text, isError = false) {
+  message.classList.toggle("error", isError);
+  if (message.textContent !== text) message.textContent = text;
 }
 
-// ---- pictures ----
+// ---- images ----
 
-async function takePicture(blob) {
-  if (!classes.length) return; // the network is not there yet, or never will be, which the page says
+async function openImage(blob) {
+  if (!classes.length) return; // the network is not loaded; the page says why
   stopCamera();
-  const own = ++turn;
+  const own = ++task;
   let bitmap;
   try {
     bitmap = await createImageBitmap(blob);
   } catch {
-    if (own === turn) say(`${blob.name || "What was pasted"} is no picture that this browser can open.`, true);
+    if (own === task) report(`${blob.name || "The pasted file"} is not an image that this browser can open.`, true);
     return;
   }
-  const source = drawn(bitmap, bitmap.width, bitmap.height, LONGEST);
+  const canvas = draw(bitmap, bitmap.width, bitmap.height, MAX_SIDE);
   bitmap.close();
-  await judge(source, own, false);
+  await process(canvas, own, false);
 }
 
-// A canvas with the picture on white, its longer side at most `longest`.
-function drawn(image, width, height, longest, canvas = document.createElement("canvas")) {
-  const scale = Math.min(1, longest / Math.max(width, height));
+// Draw on white, shrunk to a longer side of at most `maxSide`.
+function draw(source, width, height, maxSide, canvas = document.createElement("canvas")) {
+  const scale = Math.min(1, maxSide / Math.max(width, height));
   canvas.width = Math.max(1, Math.round(width * scale));
   canvas.height = Math.max(1, Math.round(height * scale));
-  const pen = canvas.getContext("2d");
-  pen.fillStyle = "#fff";
-  pen.fillRect(0, 0, canvas.width, canvas.height);
-  pen.imageSmoothingQuality = "high";
-  pen.drawImage(image, 0, 0, canvas.width, canvas.height);
+  const context = canvas.getContext("2d");
+  context.fillStyle = "#fff";
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.imageSmoothingQuality = "high";
+  context.drawImage(source, 0, 0, canvas.width, canvas.height);
   return canvas;
 }
 
-async function judge(source, own, mirrored) {
-  say("Looking.");
+async function process(canvas, own, mirrored) {
+  report("Processing…");
   try {
-    const answer = await looked(source);
-    if (own !== turn) return;
-    show(source, answer, mirrored);
-    say(summary(answer.faces));
-    figures.textContent = `${Math.round(answer.milliseconds)} ms`;
+    const result = await enqueue(canvas);
+    if (own !== task) return;
+    show(canvas, result, mirrored);
+    report(summarize(result.faces));
+    timing.textContent = `${Math.round(result.milliseconds)} ms`;
   } catch (error) {
-    if (own === turn) say(error.message, true);
+    if (own === task) report(error.message, true);
   }
 }
 
-function summary(faces) {
-  if (!faces.length) return "No face was found. One from the front, large enough and well lit, is found best.";
-  return faces.length === 1 ? "1 face was found." : `${faces.length} faces were found.`;
+function summarize(faces) {
+  if (!faces.length) return "No face found. Faces should be frontal, well lit and not too small.";
+  return faces.length === 1 ? "1 face found." : `${faces.length} faces found.`;
 }
 
 // ---- camera ----
 
 async function startCamera() {
-  const own = ++turn;
+  const own = ++task;
   if (!navigator.mediaDevices?.getUserMedia) {
-    say("The browser opens the camera only for pages of this machine itself, or over https.", true);
+    report("Browsers open the camera only on the machine that serves the page, or over https.", true);
     return;
   }
-  setRunning(true);
-  say("Waiting for the camera.");
+  setCameraOn(true);
+  report("Waiting for the camera…");
   let stream;
   try {
-    stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: OF_CAMERA }, facingMode: "user" } });
-    if (own !== turn) return;
+    stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: CAMERA_SIDE }, facingMode: "user" } });
+    if (own !== task) return;
     const [track] = stream.getVideoTracks();
-    track.addEventListener("ended", () => own === turn && stopCamera("The camera has stopped.", true));
+    track.addEventListener("ended", () => own === task && stopCamera("The camera stopped.", true));
     video.srcObject = stream;
     await video.play();
-    if (own === turn) say("The camera is on. Escape stops it.");
-    await watch(own, track.getSettings().facingMode !== "environment");
+    if (own === task) report(CAMERA_ON);
+    await processCamera(own, track.getSettings().facingMode !== "environment");
   } catch (error) {
-    if (own === turn) stopCamera(PROBLEMS[error.name] ?? `The camera cannot be used (${error.message}).`, true);
+    if (own === task) stopCamera(CAMERA_ERRORS[error.name] ?? `The camera cannot be used (${error.message}).`, true);
   } finally {
     stream?.getTracks().forEach((track) => track.stop());
-    if (own === turn || !running) video.srcObject = null;
+    if (own === task || !cameraOn) video.srcObject = null;
   }
 }
 
-// Frame after frame, each once the one before has been seen, until its turn is over.
-async function watch(own, mirrored) {
-  const source = document.createElement("canvas");
+// Process the latest frame each time the previous one is done.
+async function processCamera(own, mirrored) {
+  const canvas = document.createElement("canvas");
   const times = [];
-  while (own === turn) {
-    await new Promise(requestAnimationFrame); // none while the page is hidden
-    if (own !== turn || !video.videoWidth) continue;
-    drawn(video, video.videoWidth, video.videoHeight, OF_CAMERA, source);
+  while (own === task) {
+    await new Promise(requestAnimationFrame); // pauses while the page is hidden
+    if (own !== task || !video.videoWidth) continue;
+    draw(video, video.videoWidth, video.videoHeight, CAMERA_SIDE, canvas);
     try {
-      const answer = await looked(source);
-      if (own !== turn) return;
-      show(source, answer, mirrored);
+      const result = await enqueue(canvas);
+      if (own !== task) return;
+      show(canvas, result, mirrored);
       times.push(performance.now());
       while (times.length > 30 || times[0] < times.at(-1) - 2000) times.shift();
-      figures.textContent = `${rate(times)}${Math.round(answer.milliseconds)} ms each`;
-      if (message.classList.contains("faulty")) say("The camera is on. Escape stops it.");
+      timing.textContent = `${frameRate(times)}${Math.round(result.milliseconds)} ms per frame`;
+      if (message.classList.contains("error")) report(CAMERA_ON);
     } catch (error) {
-      if (own !== turn) return;
-      say(error.message, true);
-      await new Promise((done) => setTimeout(done, PAUSE));
+      if (own !== task) return;
+      report(error.message, true);
+      await new Promise((resolve) => setTimeout(resolve, RETRY_DELAY));
     }
   }
 }
 
-function rate(times) {
+function frameRate(times) {
   const seconds = (times.at(-1) - times[0]) / 1000;
-  return times.length < 3 ? "" : `${((times.length - 1) / seconds).toFixed(1)} pictures a second, `;
+  return times.length < 3 ? "" : `${((times.length - 1) / seconds).toFixed(1)} frames per second, `;
 }
 
-function stopCamera(words = "The camera is off.", faulty = false) {
-  if (!running) return;
-  turn += 1;
-  setRunning(false);
-  figures.textContent = "";
-  say(words, faulty);
+function stopCamera(text = "The camera is off.", isError = false) {
+  if (!cameraOn) return;
+  task += 1;
+  setCameraOn(false);
+  timing.textContent = "";
+  report(text, isError);
 }
 
-function setRunning(now) {
-  running = now;
-  cameraButton.textContent = now ? "Stop camera" : "Start camera";
+function setCameraOn(on) {
+  cameraOn = on;
+  cameraButton.textContent = on ? "Stop camera" : "Start camera";
 }
 
-// ---- what was seen ----
+// ---- results ----
 
-function show(source, answer, mirrored) {
-  shown = { source, mirrored };
-  const { width, height } = source;
+function show(canvas, result, mirrored) {
+  shown = { canvas, mirrored };
+  const { width, height } = canvas;
   frame.style.setProperty("--ratio", width / height);
   frame.classList.toggle("mirrored", mirrored);
   frame.hidden = false;
-  part("hint").hidden = true;
-  place.classList.add("full");
-  drawn(source, width, height, LONGEST, picture);
-  const across = (face) => (mirrored ? width - face.left - face.side : face.left);
-  const faces = [...answer.faces].sort((one, other) => across(one) - across(other)); // numbers stay while faces move
-  const places = faces.map((face) => [across(face) / width, face.top / height, face.side / width, face.side / height]);
-  boxes.replaceChildren(...faces.map((face, index) => box(face, places[index], index)));
-  faces.forEach((face, index) => fill(list.children[index] ?? list.appendChild(card(index)), face));
-  while (list.children.length > faces.length) list.lastChild.remove();
-  part("none").hidden = faces.length > 0;
-  part("none").textContent = "No face was found.";
-  const likeliest = faces.map((face, index) => `${index + 1} ${classes[top(face)]}`).join(", ");
-  picture.setAttribute("aria-label", `The picture: ${likeliest || "no face found"}`);
+  byId("hint").hidden = true;
+  dropzone.classList.add("filled");
+  draw(canvas, width, height, MAX_SIDE, image);
+  const left = (face) => (mirrored ? width - face.left - face.side : face.left);
+  const faces = [...result.faces].sort((a, b) => left(a) - left(b)); // keeps numbers stable while faces move
+  boxes.replaceChildren(
+    ...faces.map((face, i) =>
+      createBox(face, [left(face) / width, face.top / height, face.side / width, face.side / height], i),
+    ),
+  );
+  faces.forEach((face, i) => updateCard(faceList.children[i] ?? faceList.appendChild(createCard(i)), face));
+  while (faceList.children.length > faces.length) faceList.lastChild.remove();
+  empty.hidden = faces.length > 0;
+  empty.textContent = "No face found.";
+  const labels = faces.map((face, i) => `${i + 1} ${classes[argmax(face.probabilities)]}`).join(", ");
+  image.setAttribute("aria-label", `Image with ${labels || "no face"}`);
 }
 
-const top = (face) => face.probabilities.indexOf(Math.max(...face.probabilities));
+const argmax = (values) => values.indexOf(Math.max(...values));
 
-function made(tag, className, words = "") {
+function create(tag, className, text = "") {
   const element = document.createElement(tag);
   element.className = className;
-  element.textContent = words;
+  element.textContent = text;
   return element;
 }
 
-function numbered(element, index) {
-  element.style.setProperty("--colour", COLOURS[index % COLOURS.length]);
-  return made("span", "number", index + 1);
+// Give an element the colour of face i, and return a badge with its number.
+function createBadge(element, i) {
+  element.style.setProperty("--colour", FACE_COLOURS[i % FACE_COLOURS.length]);
+  return create("span", "number", i + 1);
 }
 
-function box(face, shares, index) {
-  const element = made("div", "box");
-  ["left", "top", "width", "height"].forEach((side, i) => (element.style[side] = `${100 * shares[i]}%`));
-  if (face.map) element.append(heat(face.map));
-  element.append(numbered(element, index));
+function createBox(face, position, i) {
+  const element = create("div", "box");
+  ["left", "top", "width", "height"].forEach((side, k) => (element.style[side] = `${100 * position[k]}%`));
+  if (face.map) element.append(createHeatmap(face.map));
+  element.append(createBadge(element, i));
   return element;
 }
 
-// A map as colours, the more opaque the more it counted.
-function heat({ width, height, values }) {
+// High values are more opaque.
+function createHeatmap({ width, height, values }) {
   const canvas = document.createElement("canvas");
   canvas.width = width;
   canvas.height = height;
-  const pen = canvas.getContext("2d");
-  const pixels = pen.createImageData(width, height);
-  values.forEach((value, index) => {
-    const place = Math.min(value, 0.9999) * (HEAT.length - 1);
-    const [low, high] = [HEAT[Math.floor(place)], HEAT[Math.floor(place) + 1]];
-    const colour = low.map((from, i) => from + (place % 1) * (high[i] - from));
-    pixels.data.set([...colour, 255 * Math.min(0.65, 1.3 * value)], 4 * index);
+  const context = canvas.getContext("2d");
+  const pixels = context.createImageData(width, height);
+  values.forEach((value, i) => {
+    const position = Math.min(value, 0.9999) * (HEAT_COLOURS.length - 1);
+    const [low, high] = [HEAT_COLOURS[Math.floor(position)], HEAT_COLOURS[Math.floor(position) + 1]];
+    const colour = low.map((from, k) => from + (position % 1) * (high[k] - from));
+    pixels.data.set([...colour, 255 * Math.min(0.65, 1.3 * value)], 4 * i);
   });
-  pen.putImageData(pixels, 0, 0);
+  context.putImageData(pixels, 0, 0);
   return canvas;
 }
 
-function card(index) {
-  const element = made("li", "face");
-  const title = made("h3", "");
-  title.append(numbered(element, index), made("span", "title"));
-  const shares = made("ul", "shares");
+function createCard(i) {
+  const element = create("li", "face");
+  const title = create("h3", "");
+  title.append(createBadge(element, i), create("span", "title"));
+  const bars = create("ul", "bars");
   for (const name of classes) {
-    const row = made("li", "");
-    const track = made("span", "track");
+    const row = create("li", "");
+    const track = create("span", "track");
     track.setAttribute("aria-hidden", "true");
-    track.append(made("span", ""));
-    row.append(made("span", "", name), track, made("span", "percent"));
-    shares.append(row);
+    track.append(create("span", ""));
+    row.append(create("span", "", name), track, create("span", "percent"));
+    bars.append(row);
   }
-  element.append(title, shares);
+  element.append(title, bars);
   return element;
 }
 
-function fill(element, face) {
-  const likeliest = top(face);
-  element.querySelector(".title").textContent = classes[likeliest];
-  const whole = percents(face.probabilities);
-  [...element.querySelectorAll(".shares li")].forEach((row, index) => {
-    row.classList.toggle("likeliest", index === likeliest);
-    row.querySelector(".track span").style.width = `${100 * face.probabilities[index]}%`;
-    row.querySelector(".percent").textContent = `${whole[index]} %`;
+function updateCard(element, { probabilities }) {
+  const best = argmax(probabilities);
+  element.querySelector(".title").textContent = classes[best];
+  const percents = roundPercents(probabilities);
+  [...element.querySelectorAll(".bars li")].forEach((row, i) => {
+    row.classList.toggle("best", i === best);
+    row.querySelector(".track span").style.width = `${100 * probabilities[i]}%`;
+    row.querySelector(".percent").textContent = `${percents[i]} %`;
   });
 }
 
-// Whole percents that add up to 100: those that lose most by rounding down are rounded up.
-function percents(probabilities) {
-  const exact = probabilities.map((share) => 100 * share);
+// Round to whole percents that add up to 100: the largest remainders are rounded up.
+function roundPercents(probabilities) {
+  const exact = probabilities.map((probability) => 100 * probability);
   const whole = exact.map(Math.floor);
-  const order = exact.map((_, index) => index).sort((a, b) => exact[b] - whole[b] - (exact[a] - whole[a]));
-  const missing = 100 - whole.reduce((sum, share) => sum + share, 0);
-  order.slice(0, Math.max(0, missing)).forEach((index) => (whole[index] += 1));
+  const order = exact.map((_, i) => i).sort((a, b) => exact[b] - whole[b] - (exact[a] - whole[a]));
+  const missing = 100 - whole.reduce((sum, percent) => sum + percent, 0);
+  order.slice(0, Math.max(0, missing)).forEach((i) => (whole[i] += 1));
   return whole;
 }
 
-// ---- what people do ----
+// ---- events ----
 
-chooser.addEventListener("click", () => file.click());
-file.addEventListener("change", () => {
-  if (file.files.length) takePicture(file.files[0]);
-  file.value = ""; // the same file may be chosen again
+chooseButton.addEventListener("click", () => fileInput.click());
+fileInput.addEventListener("change", () => {
+  if (fileInput.files.length) openImage(fileInput.files[0]);
+  fileInput.value = ""; // so that the same file can be chosen again
 });
-cameraButton.addEventListener("click", () => (running ? stopCamera() : startCamera()));
+cameraButton.addEventListener("click", () => (cameraOn ? stopCamera() : startCamera()));
 mapSwitch.addEventListener("change", () => {
-  part("legend").hidden = !mapSwitch.checked;
+  byId("legend").hidden = !mapSwitch.checked;
   frame.classList.toggle("mapped", mapSwitch.checked);
-  if (mapSwitch.checked && shown && !running) judge(shown.source, ++turn, shown.mirrored);
+  if (mapSwitch.checked && shown && !cameraOn) process(shown.canvas, ++task, shown.mirrored);
 });
 document.addEventListener("keydown", (event) => event.key === "Escape" && stopCamera());
 document.addEventListener("paste", (event) => {
-  const [pasted] = event.clipboardData.files;
-  if (pasted) takePicture(pasted);
-  else say("There is no picture in the clipboard.", true);
+  const [file] = event.clipboardData.files;
+  if (file) openImage(file);
+  else report("The clipboard contains no image.", true);
 });
-let over = 0; // drags enter and leave every element on their way
-document.addEventListener("dragenter", () => place.classList.toggle("over", ++over > 0));
-document.addEventListener("dragleave", () => place.classList.toggle("over", --over > 0));
+let dragDepth = 0; // dragenter and dragleave fire for every element on the way
+document.addEventListener("dragenter", () => dropzone.classList.toggle("dragging", ++dragDepth > 0));
+document.addEventListener("dragleave", () => dropzone.classList.toggle("dragging", --dragDepth > 0));
 document.addEventListener("dragover", (event) => event.preventDefault());
 document.addEventListener("drop", (event) => {
-  event.preventDefault(); // the browser would leave the page for the file
-  place.classList.toggle("over", (over = 0) > 0);
-  const [dropped] = event.dataTransfer.files;
-  if (dropped) takePicture(dropped);
-  else say("That is no file. Save the picture first, or copy and paste it.", true);
+  event.preventDefault(); // the browser would open the file
+  dragDepth = 0;
+  dropzone.classList.remove("dragging");
+  const [file] = event.dataTransfer.files;
+  if (file) openImage(file);
+  else report("That is not a file. Save the image first, or copy and paste it.", true);
 });
 window.addEventListener("pagehide", () => stopCamera());
 
 try {
-  const about = await open();
+  const about = await load();
   classes = about.classes;
   const input = `${about.side} x ${about.side} ${about.channels === 1 ? "grey" : "colour"} pixels`;
-  part("about").textContent = `${about.name} sees each face as ${input} and tells apart ${classes.slice(0, -1).join(", ")} and ${classes.at(-1)}.`;
-  part("private").textContent = about.private;
-  chooser.disabled = cameraButton.disabled = false;
-  mapSwitch.disabled = Boolean(about.without_maps);
-  part("reason").hidden = !about.without_maps;
-  part("reason").textContent = about.without_maps ?? "";
+  const names = `${classes.slice(0, -1).join(", ")} or ${classes.at(-1)}`;
+  byId("about").textContent = `${about.name} classifies faces of ${input} as ${names}.`;
+  byId("privacy").textContent = about.privacy;
+  chooseButton.disabled = cameraButton.disabled = false;
+  mapSwitch.disabled = Boolean(about.maps_unavailable);
+  byId("maps-unavailable").hidden = !about.maps_unavailable;
+  byId("maps-unavailable").textContent = about.maps_unavailable ?? "";
 } catch (error) {
-  part("about").textContent = "";
-  say(error.message, true);
+  byId("about").textContent = "";
+  report(error.message, true);
 }

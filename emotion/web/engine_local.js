@@ -1,53 +1,52 @@
-// Looks at pictures in the browser itself: network, detector and runtime lie beside the page. The other engine of the
-// page has a server look.
+// Engine of the page that runs in the browser, in a worker. The alternative, engine_server.js, uses a server.
 
-const PRIVATE = "No picture leaves this browser: it looks at them itself and stores nothing.";
-const NO_START =
-  "The engine could not be started. Is the folder whole? The browser must be one of 2023 or later (module workers).";
+const PRIVACY = "Images stay in this browser, which processes them itself and stores nothing.";
+const START_FAILED =
+  "The engine could not be started. Is the folder complete? The browser must support module workers (2023 or later).";
 
-const pen = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-const asked = new Map(); // questions by number, until they are answered
+const context = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+const pending = new Map(); // requests by id
 let worker;
-let number = 0;
+let lastId = 0;
 
-// {name, classes, side, channels, private: where pictures go}
-export async function open() {
-  worker ??= started();
-  return { ...(await answer({ kind: "open" })), private: PRIVATE };
+// Resolves to {name, classes, side, channels, privacy}.
+export async function load() {
+  worker ??= startWorker();
+  return { ...(await request({ task: "load" })), privacy: PRIVACY };
 }
 
-// {faces: [{left, top, side, probabilities, map}], milliseconds}; see app.js
-export async function look(source, { map = false } = {}) {
-  const { width, height } = source;
-  [pen.canvas.width, pen.canvas.height] = [width, height];
-  pen.drawImage(source, 0, 0);
-  const { data } = pen.getImageData(0, 0, width, height);
-  return answer({ kind: "look", width, height, data, map }, [data.buffer]);
+// Resolves to {faces: [{left, top, side, probabilities, map}], milliseconds}.
+export async function predict(canvas, { map = false } = {}) {
+  const { width, height } = canvas;
+  [context.canvas.width, context.canvas.height] = [width, height];
+  context.drawImage(canvas, 0, 0);
+  const { data } = context.getImageData(0, 0, width, height);
+  return request({ task: "predict", width, height, data, map }, [data.buffer]);
 }
 
-// A worker keeps the page lively. One of a blob is held to the page's own policy, which lets nothing out of the browser;
-// one of a file would be held to whatever policy the host gives that file.
-function started() {
+// A worker created from a blob inherits the page's security policy, which blocks all other hosts; one created from a
+// file would have the policy that its host sends.
+function startWorker() {
   const code = `import ${JSON.stringify(new URL("worker.js", import.meta.url).href)};`;
-  const address = URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
-  const made = new Worker(address, { type: "module" });
-  made.onmessage = ({ data: { number, error, told } }) => {
-    const { done, failed } = asked.get(number);
-    asked.delete(number);
-    if (error) failed(new Error(error));
-    else done(told);
+  const url = URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
+  const worker = new Worker(url, { type: "module" });
+  worker.onmessage = ({ data: { id, error, result } }) => {
+    const { resolve, reject } = pending.get(id);
+    pending.delete(id);
+    if (error) reject(new Error(error));
+    else resolve(result);
   };
-  made.onerror = (event) => {
+  worker.onerror = (event) => {
     event.preventDefault();
-    for (const { failed } of asked.values()) failed(new Error(NO_START));
-    asked.clear();
+    for (const { reject } of pending.values()) reject(new Error(START_FAILED));
+    pending.clear();
   };
-  return made;
+  return worker;
 }
 
-function answer(question, given = []) {
-  return new Promise((done, failed) => {
-    asked.set(++number, { done, failed });
-    worker.postMessage({ number, ...question }, given);
+function request(message, transfer = []) {
+  return new Promise((resolve, reject) => {
+    pending.set(++lastId, { resolve, reject });
+    worker.postMessage({ id: lastId, ...message }, transfer);
   });
 }

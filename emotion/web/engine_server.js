@@ -1,32 +1,32 @@
-// Has the server that this page came from look at pictures. The other engine of the page looks in the browser itself.
+// Engine of the page that sends images to the server. The alternative, engine_local.js, runs in the browser.
 
-const SMALL = 300 * 300; // pixels: JPEG would change what is seen in so little, so that it travels as PNG
-const PATIENCE = 30_000; // milliseconds
+const LOSSLESS_PIXELS = 300 * 300; // images up to this size are sent as PNG, since JPEG would alter small faces
+const TIMEOUT = 30_000; // milliseconds
 
-// {name, classes, side, channels, private: where pictures go, without_maps: why there are no maps, or null}
-export async function open() {
-  return asked("api/about");
+// Resolves to {name, classes, side, channels, privacy, maps_unavailable: reason or null}.
+export async function load() {
+  return request("api/about");
 }
 
-// {faces: [{left, top, side, probabilities, map}], milliseconds from asking to having the answer}; see app.js
-export async function look(source, { map = false } = {}) {
-  const began = performance.now();
-  const small = source.width * source.height <= SMALL;
-  const body = await new Promise((done) => source.toBlob(done, small ? "image/png" : "image/jpeg", 0.92));
-  if (!body) throw new Error("The browser could not pack the picture.");
-  const { faces } = await asked(map ? "api/look?map=1" : "api/look", { method: "POST", body });
-  return { faces, milliseconds: performance.now() - began };
+// Resolves to {faces: [{left, top, side, probabilities, map}], milliseconds including the transfer}.
+export async function predict(canvas, { map = false } = {}) {
+  const start = performance.now();
+  const lossless = canvas.width * canvas.height <= LOSSLESS_PIXELS;
+  const body = await new Promise((done) => canvas.toBlob(done, lossless ? "image/png" : "image/jpeg", 0.92));
+  if (!body) throw new Error("The browser could not encode the image.");
+  const { faces } = await request(map ? "api/predict?map=1" : "api/predict", { method: "POST", body });
+  return { faces, milliseconds: performance.now() - start };
 }
 
-async function asked(address, options = {}) {
+async function request(address, options = {}) {
   let response;
   try {
-    response = await fetch(address, { ...options, signal: AbortSignal.timeout(PATIENCE) });
+    response = await fetch(address, { ...options, signal: AbortSignal.timeout(TIMEOUT) });
   } catch {
-    throw new Error("The server does not answer. Is it still running?");
+    throw new Error("The server does not respond. Is it still running?");
   }
-  const told = await response.json().catch(() => null);
-  if (!response.ok) throw new Error(told?.error ?? `The server answered with status ${response.status}.`);
-  if (!told) throw new Error("The server's answer could not be read.");
-  return told;
+  const result = await response.json().catch(() => null);
+  if (!response.ok) throw new Error(result?.error ?? `The server responded with status ${response.status}.`);
+  if (!result) throw new Error("The server's response could not be read.");
+  return result;
 }

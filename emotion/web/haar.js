@@ -1,13 +1,13 @@
-// OpenCV's face detector, CascadeClassifier with the cascade of boosted trees that Python uses, in plain JavaScript.
+// OpenCV's CascadeClassifier in plain JavaScript, with the cascade that the Python package uses.
 //
-// The same candidates, groups and rounding as OpenCV 4 (objdetect/src/cascadedetect.cpp). Its WebAssembly builds need
-// a policy that lets scripts make scripts, and weigh 10 MB; this needs neither.
+// Candidates, grouping and rounding follow OpenCV 4 (objdetect/src/cascadedetect.cpp). OpenCV's own WebAssembly builds
+// weigh 10 MB and need a policy that allows eval.
 
-import { grey, rounded, scaled, shrunk } from "./pixels.js";
+import { resizeExact, round, shrink, toGrey } from "./pixels.js";
 
-const ALIKE = 0.2; // sides, by which squares of one face may differ: OpenCV's GROUP_EPS
+const GROUP_EPS = 0.2; // by how many sides squares of one face may differ
 
-/** Finds faces as `emotion.inference.detectors.Haar` does; `settings` are its own, `cascade` its trees. */
+/** Face detector like `emotion.inference.detectors.Haar`, with its `settings` and the trees of its `cascade`. */
 export class Haar {
   constructor(cascade, settings) {
     this.settings = settings;
@@ -21,62 +21,62 @@ export class Haar {
     );
     this.thresholds = Float32Array.from(cascade.nodes, (node) => node[3]);
     this.leaves = Float32Array.from(cascade.leaves);
-    this.trees = Int32Array.from(cascade.stages.flatMap(([trees]) => trees)); // nodes of each
+    this.trees = Int32Array.from(cascade.stages.flatMap(([trees]) => trees)); // nodes per tree
     this.stages = Int32Array.from(cascade.stages, ([trees]) => trees.length);
-    this.least = Float32Array.from(cascade.stages, ([, least]) => Math.fround(least) - Math.fround(1e-5)); // its slack
+    this.stageThresholds = Float32Array.from(cascade.stages, ([, threshold]) => Math.fround(threshold) - Math.fround(1e-5)); // OpenCV's tolerance
     this.stride = 0;
   }
 
-  /** Squares {left, top, side} of RGBA pixels, the largest first. */
-  find(pixels) {
-    const { longest, smallest, share, lower } = this.settings;
-    let picture = grey(pixels);
-    const factor = Math.min(1, longest / Math.max(picture.width, picture.height));
+  /** Return the faces {left, top, side} of RGBA pixels, the largest first. */
+  detect(pixels) {
+    const { max_side: maxSide, min_face: minFace, side_ratio: sideRatio, offset } = this.settings;
+    let image = toGrey(pixels);
+    const factor = Math.min(1, maxSide / Math.max(image.width, image.height));
     if (factor < 1) {
-      const [width, height] = [picture.width, picture.height].map((side) => Math.max(1, rounded(factor * side)));
-      picture = shrunk(picture, width, height);
+      const [width, height] = [image.width, image.height].map((side) => Math.max(1, round(factor * side)));
+      image = shrink(image, width, height);
     }
-    const least = Math.max(this.window, rounded(smallest * Math.max(picture.width, picture.height)));
-    const boxes = grouped(this.#candidates(picture, least), this.settings.neighbours).map(({ x, y, side: width }) => {
-      const side = width / share;
+    const minSide = Math.max(this.window, round(minFace * Math.max(image.width, image.height)));
+    const boxes = groupSquares(this.#candidates(image, minSide), this.settings.min_neighbors).map(({ x, y, side: width }) => {
+      const side = width / sideRatio;
       const edge = (side - width) / 2;
-      return { left: (x - edge) / factor, top: (y - edge + lower * side) / factor, side: side / factor };
+      return { left: (x - edge) / factor, top: (y - edge + offset * side) / factor, side: side / factor };
     });
     return boxes.sort((one, other) => other.side - one.side);
   }
 
-  /** Every square {x, y, side} of `least` or more that passes all stages. */
-  #candidates(picture, least) {
-    const { width, height } = picture;
+  /** Return all squares {x, y, side} of at least `minSide` that pass all stages. */
+  #candidates(image, minSide) {
+    const { width, height } = image;
     const scales = [];
-    for (let factor = 1; rounded(this.window * factor) <= Math.min(width, height); factor *= this.settings.step) {
-      if (rounded(this.window * Math.fround(factor)) >= least) scales.push(Math.fround(factor));
+    for (let factor = 1; round(this.window * factor) <= Math.min(width, height); factor *= this.settings.step) {
+      if (round(this.window * Math.fround(factor)) >= minSide) scales.push(Math.fround(factor));
     }
     if (!scales.length) return [];
-    const size = (scale) => [width, height].map((side) => rounded(Math.fround(side / scale)));
-    this.#allot(...size(scales[0]));
-    const found = [];
+    const size = (scale) => [width, height].map((side) => round(Math.fround(side / scale)));
+    this.#allocate(...size(scales[0]));
+    const squares = [];
     for (const scale of scales) {
       const [across, down] = size(scale);
-      scaled(picture, across, down, this.level);
+      resizeExact(image, across, down, this.level);
       this.#integrate(across, down);
       const step = scale >= 2 ? 1 : 2;
-      const side = rounded(Math.fround(this.window * scale));
+      const side = round(Math.fround(this.window * scale));
       for (let y = 0; y < down + 1 - this.window; y += step) {
         for (let x = 0; x < across + 1 - this.window; x += step) {
           const stage = this.#passes(x, y, across, down);
           if (stage === this.stages.length) {
-            found.push({ x: rounded(Math.fround(x * scale)), y: rounded(Math.fround(y * scale)), side });
+            squares.push({ x: round(Math.fround(x * scale)), y: round(Math.fround(y * scale)), side });
           }
-          if (stage === 0) x += step; // nothing like a face: its neighbour is not looked at
+          if (stage === 0) x += step; // nothing like a face: skip the next position
         }
       }
     }
-    return found;
+    return squares;
   }
 
-  /** Room for the largest level, and the features' corners as places in its integral; kept while the size stays. */
-  #allot(width, height) {
+  /** Allocate the largest level and its integral images, and locate the features' corners in them. */
+  #allocate(width, height) {
     if (this.stride === width + 1 && this.level.length === width * height) return;
     const stride = (this.stride = width + 1);
     this.level = new Uint8Array(width * height);
@@ -105,12 +105,12 @@ export class Haar {
         square += value * value;
         to++;
         sums[to] = sums[to - stride] + sum;
-        squares[to] = squares[to - stride] + square; // may wrap: differences of 32 bits are right all the same
+        squares[to] = squares[to - stride] + square; // may overflow: differences of 32 bits stay correct
       }
     }
   }
 
-  /** How many stages the window at x, y passes; -1 where it is too even or lies over the edge. */
+  /** Return how many stages the window at x, y passes; -1 if it is too uniform or crosses the edge. */
   #passes(x, y, width, height) {
     const { sums, squares, stride, window, corners, nodes, thresholds, leaves, trees, stages } = this;
     if (x + window > width || y + window > height) return -1;
@@ -162,21 +162,21 @@ export class Haar {
         node += trees[tree];
         leaf += trees[tree] + 1;
       }
-      if (total < this.least[s]) return s;
+      if (total < this.stageThresholds[s]) return s;
     }
     return stages.length;
   }
 }
 
-/** The means of squares that lie alike, more than `neighbours` of them, but for those inside a surer one. */
-function grouped(squares, neighbours) {
+/** Average groups of more than `minNeighbors` similar squares; drop groups inside a stronger one. */
+function groupSquares(squares, minNeighbors) {
   const parent = squares.map((_, i) => i);
   const root = (i) => {
     while (parent[i] !== i) i = parent[i] = parent[parent[i]];
     return i;
   };
   squares.forEach((one, i) => {
-    for (let j = 0; j < i; j++) if (alike(one, squares[j])) parent[root(i)] = root(j);
+    for (let j = 0; j < i; j++) if (isSimilar(one, squares[j])) parent[root(i)] = root(j);
   });
   const groups = new Map();
   squares.forEach(({ x, y, side }, i) => {
@@ -187,22 +187,22 @@ function grouped(squares, neighbours) {
     group.count += 1;
   });
   const means = [...groups.values()]
-    .filter(({ count }) => count > neighbours)
+    .filter(({ count }) => count > minNeighbors)
     .map(({ x, y, side, count }) => {
-      const mean = (sum) => rounded(Math.fround(sum * Math.fround(1 / count)));
+      const mean = (sum) => round(Math.fround(sum * Math.fround(1 / count)));
       return { x: mean(x), y: mean(y), side: mean(side), count };
     });
-  return means.filter((one) => !means.some((other) => other !== one && within(one, other)));
+  return means.filter((one) => !means.some((other) => other !== one && isWithin(one, other)));
 }
 
-function alike(one, other) {
-  const most = ALIKE * Math.min(one.side, other.side);
-  const apart = [one.x - other.x, one.y - other.y, one.x + one.side - other.x - other.side];
-  return [...apart, one.y + one.side - other.y - other.side].every((gap) => Math.abs(gap) <= most);
+function isSimilar(one, other) {
+  const tolerance = GROUP_EPS * Math.min(one.side, other.side);
+  const gaps = [one.x - other.x, one.y - other.y, one.x + one.side - other.x - other.side];
+  return [...gaps, one.y + one.side - other.y - other.side].every((gap) => Math.abs(gap) <= tolerance);
 }
 
-function within(one, other) {
-  const edge = rounded(other.side * ALIKE);
+function isWithin(one, other) {
+  const edge = round(other.side * GROUP_EPS);
   const [inX, inY] = ["x", "y"].map(
     (axis) => one[axis] >= other[axis] - edge && one[axis] + one.side <= other[axis] + other.side + edge,
   );

@@ -1,16 +1,16 @@
-// Where the page's modules do not load, none of them can say so; this is no module.
+// Reports that the page's modules could not be loaded; not a module itself.
 
-addEventListener("error", failed, true); // a script's error does not rise: it is caught on its way down
+addEventListener("error", report, true); // script errors do not bubble
 
-function failed({ target }) {
+function report({ target }) {
   if (target?.tagName !== "SCRIPT") return;
-  if (document.readyState === "loading") addEventListener("DOMContentLoaded", say);
-  else say();
+  if (document.readyState === "loading") addEventListener("DOMContentLoaded", show);
+  else show();
 }
 
-function say() {
+function show() {
   document.getElementById("about").textContent =
     location.protocol === "file:"
-      ? "Opened as a file, this page cannot start: it has to come from a web server. In its folder, python -m http.server starts one."
-      : "The page could not start: a part of it did not load. Is the folder whole?";
+      ? "This page must be opened from a web server. To start one, run python -m http.server in its folder."
+      : "The page could not be loaded completely. Is the folder complete?";
 }

@@ -1,87 +1,87 @@
-// Finds the faces of pictures and has the network judge them, as emotion.inference.predictor does in Python.
+// Find faces and classify them, as emotion.inference.predictor does in Python.
 
 import { Haar } from "./haar.js";
 import * as ort from "./ort.js";
-import { enlarged, grey, rgb, rounded, shrunk, square } from "./pixels.js";
+import { cropSquare, enlarge, round, shrink, toGrey, toRGB } from "./pixels.js";
 
-const TOGETHER = 8; // faces that are judged at once: bounds the memory
+const BATCH_SIZE = 8; // faces classified together; limits memory
 
 let model;
-let haar;
-let session;
-let before = Promise.resolve();
+let detector;
+let network;
+let queue = Promise.resolve();
 
-self.onmessage = ({ data: { number, kind, ...question } }) => {
-  const task = kind === "open" ? open : look;
-  before = before // one at a time: the runtime takes no more
-    .then(() => task(question))
-    .then((told) => ({ number, told }))
-    .catch((error) => ({ number, error: error.message || String(error) }))
+self.onmessage = ({ data: { id, task, ...request } }) => {
+  const run = task === "load" ? load : predict;
+  queue = queue // one at a time, as the runtime requires
+    .then(() => run(request))
+    .then((result) => ({ id, result }))
+    .catch((error) => ({ id, error: error.message || String(error) }))
     .then((message) => self.postMessage(message));
 };
 
-async function open() {
-  let cascade, network, runtime;
-  [model, cascade, network, runtime] = await Promise.all([
-    loaded("model.json", "json"),
-    loaded("cascade.json", "json"),
-    loaded("model.onnx", "arrayBuffer"),
-    loaded("ort.wasm", "arrayBuffer"),
+async function load() {
+  let cascade, weights, runtime;
+  [model, cascade, weights, runtime] = await Promise.all([
+    download("model.json", "json"),
+    download("cascade.json", "json"),
+    download("model.onnx", "arrayBuffer"),
+    download("ort.wasm", "arrayBuffer"),
   ]);
-  haar = new Haar(cascade, model.detector);
-  ort.env.wasm.numThreads = 1; // more need headers that not every host sends
-  ort.env.wasm.wasmBinary = runtime; // whatever type the host says it has
-  session = await ort.InferenceSession.create(new Uint8Array(network), { executionProviders: ["wasm"] });
+  detector = new Haar(cascade, model.detector);
+  ort.env.wasm.numThreads = 1; // more threads need headers that not every host sends
+  ort.env.wasm.wasmBinary = runtime; // independent of the host's media types
+  network = await ort.InferenceSession.create(new Uint8Array(weights), { executionProviders: ["wasm"] });
   const { name, classes, side, channels } = model;
   return { name, classes, side, channels };
 }
 
-async function loaded(name, kind) {
+async function download(name, format) {
   const response = await fetch(new URL(name, import.meta.url)).catch(() => ({ status: "no answer" }));
-  if (!response.ok) throw new Error(`${name} could not be loaded (${response.status}). Is the folder whole?`);
-  return response[kind]();
+  if (!response.ok) throw new Error(`${name} could not be loaded (${response.status}). Is the folder complete?`);
+  return response[format]();
 }
 
-async function look({ map, ...picture }) {
-  const began = performance.now();
-  const boxes = haar.find(picture);
-  const pixels = boxes.length && model.channels === 1 ? grey(picture) : rgb(picture);
+async function predict({ map, ...image }) {
+  const start = performance.now();
+  const boxes = detector.detect(image);
+  const pixels = boxes.length && model.channels === 1 ? toGrey(image) : toRGB(image);
   const faces = [];
-  for (let start = 0; start < boxes.length; start += TOGETHER) {
-    const some = boxes.slice(start, start + TOGETHER);
-    const judged = await judge(some.map((box) => crop(pixels, box)));
-    some.forEach((box, i) => faces.push({ ...box, ...judged[i], map: map ? judged[i].map : null }));
+  for (let first = 0; first < boxes.length; first += BATCH_SIZE) {
+    const batch = boxes.slice(first, first + BATCH_SIZE);
+    const results = await classify(batch.map((box) => crop(pixels, box)));
+    batch.forEach((box, i) => faces.push({ ...box, ...results[i], map: map ? results[i].map : null }));
   }
-  return { faces, milliseconds: performance.now() - began };
+  return { faces, milliseconds: performance.now() - start };
 }
 
-// The face in a box as the network takes it.
-function crop(picture, { left, top, side }) {
-  const inside = square(picture, rounded(left), rounded(top), Math.max(1, rounded(side)));
-  const resized = inside.width > model.side ? shrunk : enlarged;
-  return resized(inside, model.side, model.side).data;
+// Crop a face and resize it to the network's input.
+function crop(image, { left, top, side }) {
+  const face = cropSquare(image, round(left), round(top), Math.max(1, round(side)));
+  const resize = face.width > model.side ? shrink : enlarge;
+  return resize(face, model.side, model.side).data;
 }
 
-// Probabilities of every face, and the map of its likeliest class, its largest value 1 unless nothing speaks for it.
-async function judge(faces) {
+// Return each face's probabilities, and the Grad-CAM map of its most likely class scaled to 0 to 1.
+async function classify(faces) {
   const { side, channels } = model;
   const shape = [faces.length, side, side, ...(channels === 1 ? [] : [channels])];
   const data = new Uint8Array(faces.length * side * side * channels);
   faces.forEach((face, i) => data.set(face, i * face.length));
-  const { probabilities, map } = await session.run({ faces: new ort.Tensor("uint8", data, shape) });
+  const { probabilities, map } = await network.run({ faces: new ort.Tensor("uint8", data, shape) });
   const [, height, width] = map.dims;
   return faces.map((_, i) => {
-    const values = Array.from(part(map, i));
-    const least = Math.min(...values); // as Grad-CAM's maps are scaled in Python
-    const reach = Math.max(...values) - least || 1;
+    const values = Array.from(item(map, i));
+    const lowest = Math.min(...values);
+    const range = Math.max(...values) - lowest || 1;
     return {
-      probabilities: Array.from(part(probabilities, i)),
-      map: { width, height, values: values.map((value) => (value - least) / reach) },
+      probabilities: Array.from(item(probabilities, i)),
+      map: { width, height, values: values.map((value) => (value - lowest) / range) },
     };
   });
 }
 
-function part({ data, dims }, index) {
+function item({ data, dims }, index) {
   const length = data.length / dims[0];
   return data.subarray(index * length, (index + 1) * length);
 }

@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 from tests.counted import Tally
 from tests.promises.attackers import GIGABYTE
 from tests.promises.memory import peak, reset_peak, resident
-from tests.serving.demo_serving import Started, ask, started
+from tests.serving.demo_server import DemoProcess, send_request, start_demo
 
 SECONDS, P99 = 60, 0.5
 CLIENTS, MAX_PAUSE = 8, 4  # seconds between two requests of a client
@@ -46,14 +46,14 @@ def client(port: int, number: int, until: float) -> Iterator[Answer]:
     while (pause := rng.uniform(0, MAX_PAUSE)) < until - time.monotonic():
         time.sleep(pause)
         start = time.monotonic()
-        status, content, _ = ask(port)
+        status, content, _ = send_request(port)
         yield Answer(status, len(content.get("faces", ())), time.monotonic() - start)
 
 
-def attack_demo(demo: Started) -> tuple[list[Answer], list[float], dict[str, Any]]:
+def attack_demo(demo: DemoProcess) -> tuple[list[Answer], list[float], dict[str, Any]]:
     """Return the clients' answers, the demo's megabytes (before, halfway, peak, after) and the attackers' responses."""
     for _ in range(3):
-        ask(demo.port)
+        send_request(demo.port)
     memory = [resident(demo.pid)]
     reset_peak(demo.pid)
     until = time.monotonic() + SECONDS
@@ -65,7 +65,7 @@ def attack_demo(demo: Started) -> tuple[list[Answer], list[float], dict[str, Any
         answers = [pool.submit(lambda number: list(client(demo.port, number, until)), n) for n in range(CLIENTS)]
         time.sleep(SECONDS / 2)
         memory.append(resident(demo.pid))
-        foreign = {name: ask(demo.port, None, "/", headers)[0] for name, (headers, _) in FOREIGN.items()}
+        foreign = {name: send_request(demo.port, None, "/", headers)[0] for name, (headers, _) in FOREIGN.items()}
         responses = json.loads(attackers.communicate()[0])
     memory += [peak(demo.pid), resident(demo.pid)]
     return [answer for one in answers for answer in one.result()], memory, responses | foreign
@@ -75,7 +75,7 @@ def attack_demo(demo: Started) -> tuple[list[Answer], list[float], dict[str, Any
 @pytest.mark.hard
 @pytest.mark.promise("demo")
 def test_the_demo_serves_clients_during_attacks(tally: Tally, tmp_path: Path) -> None:
-    with started(tmp_path) as demo:
+    with start_demo(tmp_path) as demo:
         answers, (before, halfway, highest, after), responses = attack_demo(demo)
     with tally("a body of 1 GB"):
         assert {status for status, _ in responses["gigabyte"]} == {413}

@@ -21,7 +21,7 @@ from tests.conftest import ROOT
 from tests.counted import Tally
 from tests.images import encode_image
 from tests.promises.hostile_images import FACE
-from tests.serving.demo_serving import TWO, ask
+from tests.serving.demo_server import TWO, send_request
 
 LOADER = "['/sbin/ldconfig', '-p']"
 """Started by torch's CUDA packages at import, to find libdl."""
@@ -109,7 +109,7 @@ def test_the_demo_listens_and_does_nothing_else(account: Account, tally: Tally) 
         url = re.search(r"http://127.0.0.1:(\d+)/", process.stdout.readline())
         assert url
         port = int(url[1])
-        assert len(ask(port, TWO, "/api/predict?map=1")[1]["faces"]) == 2
+        assert len(send_request(port, TWO, "/api/predict?map=1")[1]["faces"]) == 2
         with tally("demo: below Python"):
             assert ports(process.pid) == {port}
             assert Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text() == ""

@@ -8,15 +8,15 @@ from typing import NamedTuple
 import pytest
 
 import emotion
-from emotion.serving.session import Looker
-from tests.pictures import packed, scene
-from tests.serving.demo_serving import serving
+from emotion.serving.session import Session
+from tests.images import encode_image, scene
+from tests.serving.demo_server import serving
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'emotion[dev]'")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium in the PATH")
 
-ONE, TWO = packed(scene((200, 100, 240))), packed(scene((50, 100, 240), (400, 200, 160)))
+ONE, TWO = encode_image(scene((200, 100, 240))), encode_image(scene((50, 100, 240), (400, 200, 160)))
 SIZES = {"narrow": (360, 740), "wide": (1400, 900)}
 SEND = """([kind, bytes, name, type]) => {
     const data = new DataTransfer();
@@ -54,14 +54,14 @@ class Opened(NamedTuple):
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with serving(Looker(emotion.load(), megapixels=40)) as port:
+    with serving(Session(emotion.load(), megapixels=40)) as port:
         yield f"http://127.0.0.1:{port}/"
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator["sync_api.Browser"]:
     camera = tmp_path_factory.mktemp("camera") / "camera.mjpeg"
-    camera.write_bytes(b"".join(packed(scene((80 + 10 * step, 100, 240)), "JPEG") for step in range(10)))
+    camera.write_bytes(b"".join(encode_image(scene((80 + 10 * step, 100, 240)), "JPEG") for step in range(10)))
     pretending = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     arguments = [*pretending, f"--use-file-for-fake-video-capture={camera}"]
     with sync_api.sync_playwright() as playwright:
@@ -156,7 +156,7 @@ def test_a_mistake_is_told_politely_and_the_next_picture_is_looked_at(opened: Op
     opened.choose(b"What is this?", "notes.txt", "text/plain")
     opened.says("notes.txt is no picture that this browser can open.")
     assert status.get_attribute("aria-live") == "polite"
-    opened.choose(packed(scene()))
+    opened.choose(encode_image(scene()))
     opened.says("No face was found.")
     opened.has_faces(0)
     opened.choose(ONE)
@@ -166,10 +166,10 @@ def test_a_mistake_is_told_politely_and_the_next_picture_is_looked_at(opened: Op
 
 def test_what_the_server_refuses_stands_on_the_page(opened: Opened) -> None:
     no = '{"error": "Too many pictures are waiting; try again in a moment."}'
-    opened.page.route("**/api/look", lambda route: route.fulfill(status=503, body=no, content_type="application/json"))
+    opened.page.route("**/api/predict", lambda route: route.fulfill(status=503, body=no, content_type="application/json"))
     opened.choose(ONE)
     opened.says("Too many pictures are waiting; try again in a moment.")
-    opened.page.unroute("**/api/look")
+    opened.page.unroute("**/api/predict")
     opened.choose(ONE)
     opened.has_faces(1)
     assert "503" in opened.complaints.pop()  # the browser's own note
@@ -204,13 +204,13 @@ def test_large_pictures_travel_small_and_small_ones_whole(opened: Opened) -> Non
     opened.page.evaluate("() => { const real = fetch; fetch = (to, how) => real(to, window.sent = how) }")
     measured = "createImageBitmap(window.sent.body).then(made => [window.sent.body.type, made.width, made.height])"
     for size, travels in (((2560, 1920), ["image/jpeg", 1280, 960]), ((96, 64), ["image/png", 96, 64])):
-        with opened.page.expect_response("**/api/look"):
-            opened.choose(packed(scene(width=size[0], height=size[1])))
+        with opened.page.expect_response("**/api/predict"):
+            opened.choose(encode_image(scene(width=size[0], height=size[1])))
         assert opened.page.evaluate(measured) == travels
 
 
 def test_a_server_that_is_gone_is_said(browser: "sync_api.Browser") -> None:
-    with serving(Looker(emotion.load(), megapixels=40)) as port:
+    with serving(Session(emotion.load(), megapixels=40)) as port:
         page = browser.new_page()
         page.goto(f"http://127.0.0.1:{port}/")
         sync_api.expect(page.get_by_role("button", name="Start camera")).to_be_enabled()
