@@ -1,4 +1,4 @@
-"""The demo's page in headless Chromium with a camera made of drawn faces."""
+"""The demo's page in headless Chromium, with drawn faces as its camera."""
 
 import shutil
 from collections.abc import Iterator
@@ -10,38 +10,38 @@ import pytest
 import emotion
 from emotion.serving.session import Session
 from tests.images import encode_image, scene
-from tests.serving.demo_server import serving
+from tests.serving.demo_server import TWO, serve
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'emotion[dev]'")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium in the PATH")
 
-ONE, TWO = encode_image(scene((200, 100, 240))), encode_image(scene((50, 100, 240), (400, 200, 160)))
+ONE = encode_image(scene((200, 100, 240)))
 SIZES = {"narrow": (360, 740), "wide": (1400, 900)}
 SEND = """([kind, bytes, name, type]) => {
     const data = new DataTransfer();
     data.items.add(new File([new Uint8Array(bytes)], name, { type }));
     const event = kind === "paste" ? new ClipboardEvent(kind, { clipboardData: data, bubbles: true })
         : new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true });
-    document.querySelector("#place").dispatchEvent(event);
+    document.querySelector("#dropzone").dispatchEvent(event);
 }"""
 
 
-class Opened(NamedTuple):
-    """A page, its address, and what it has asked for and complained about."""
+class Demo(NamedTuple):
+    """A page, its address, the URLs that it requested, and its console messages."""
 
     page: "sync_api.Page"
     address: str
-    asked: list[str]
-    complaints: list[str]
+    requests: list[str]
+    console: list[str]
 
-    def choose(self, content: bytes, name: str = "a.png", kind: str = "image/png") -> None:
-        self.page.set_input_files("#file", {"name": name, "mimeType": kind, "buffer": content})
+    def choose(self, content: bytes, name: str = "a.png", media_type: str = "image/png") -> None:
+        self.page.set_input_files("#file", {"name": name, "mimeType": media_type, "buffer": content})
 
-    def says(self, words: str) -> None:
-        sync_api.expect(self.page.get_by_role("status")).to_contain_text(words)
+    def expect_message(self, text: str) -> None:
+        sync_api.expect(self.page.get_by_role("status")).to_contain_text(text)
 
-    def has_faces(self, count: int) -> None:
+    def expect_faces(self, count: int) -> None:
         sync_api.expect(self.page.locator(".box")).to_have_count(count)
         sync_api.expect(self.page.locator(".face")).to_have_count(count)
 
@@ -53,8 +53,13 @@ class Opened(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with serving(Session(emotion.load(), megapixels=40)) as port:
+def session() -> Session:
+    return Session(emotion.load(), megapixels=40)
+
+
+@pytest.fixture(scope="module")
+def address(session: Session) -> Iterator[str]:
+    with serve(session) as port:
         yield f"http://127.0.0.1:{port}/"
 
 
@@ -62,8 +67,8 @@ def address() -> Iterator[str]:
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator["sync_api.Browser"]:
     camera = tmp_path_factory.mktemp("camera") / "camera.mjpeg"
     camera.write_bytes(b"".join(encode_image(scene((80 + 10 * step, 100, 240)), "JPEG") for step in range(10)))
-    pretending = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-    arguments = [*pretending, f"--use-file-for-fake-video-capture={camera}"]
+    fake_camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    arguments = [*fake_camera, f"--use-file-for-fake-video-capture={camera}"]
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
         yield browser
@@ -71,39 +76,39 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator["sync_api.Brow
 
 
 @pytest.fixture(params=["wide"])
-def opened(request: pytest.FixtureRequest, browser: "sync_api.Browser", address: str) -> Iterator[Opened]:
-    """Ready for a picture; afterwards it has asked nobody else, nor complained."""
+def demo(request: pytest.FixtureRequest, browser: "sync_api.Browser", address: str) -> Iterator[Demo]:
+    """A loaded page, which must contact no other host and log nothing."""
     width, height = SIZES[request.param]
     page = browser.new_page(viewport={"width": width, "height": height}, reduced_motion="reduce")
     page.set_default_timeout(15_000)
-    one = Opened(page, address, [], [])
-    page.on("request", lambda request: one.asked.append(request.url))
-    page.on("console", lambda said: one.complaints.append(said.text))
-    page.on("pageerror", lambda error: one.complaints.append(str(error)))
+    demo = Demo(page, address, [], [])
+    page.on("request", lambda request: demo.requests.append(request.url))
+    page.on("console", lambda entry: demo.console.append(entry.text))
+    page.on("pageerror", lambda error: demo.console.append(str(error)))
     page.goto(address)
-    sync_api.expect(page.get_by_role("button", name="Choose a picture")).to_be_enabled()
-    yield one
-    assert not [url for url in one.asked if not url.startswith((address, "data:", f"blob:{address}"))]
-    assert one.complaints == []
+    sync_api.expect(page.get_by_role("button", name="Choose an image")).to_be_enabled()
+    yield demo
+    assert not [url for url in demo.requests if not url.startswith((address, "data:", f"blob:{address}"))]
+    assert demo.console == []
     page.close()
 
 
-both = pytest.mark.parametrize("opened", SIZES, indirect=True)
+both_sizes = pytest.mark.parametrize("demo", SIZES, indirect=True)
 
 
-@both
-def test_two_faces_have_numbered_boxes_and_bars_that_add_up(opened: Opened) -> None:
-    opened.choose(TWO)
-    opened.says("2 faces were found.")
-    opened.has_faces(2)
-    assert [sum(shares) for shares in opened.percents()] == [100, 100]
-    assert opened.page.locator(".face .number").all_inner_texts() == ["1", "2"]
-    colours = "all => all.map(one => getComputedStyle(one).backgroundColor)"
-    boxes, cards = (opened.page.locator(f"{place} .number").evaluate_all(colours) for place in (".box", ".face"))
+@both_sizes
+def test_two_faces_get_numbered_boxes_and_bars_that_add_up(demo: Demo) -> None:
+    demo.choose(TWO)
+    demo.expect_message("2 faces found.")
+    demo.expect_faces(2)
+    assert [sum(percents) for percents in demo.percents()] == [100, 100]
+    assert demo.page.locator(".face .number").all_inner_texts() == ["1", "2"]
+    colours = "all => all.map(element => getComputedStyle(element).backgroundColor)"
+    boxes, cards = (demo.page.locator(f"{parent} .number").evaluate_all(colours) for parent in (".box", ".face"))
     assert boxes == cards
     assert boxes[0] != boxes[1]
-    first, second = (box.bounding_box() for box in opened.page.locator(".box").all())
-    frame = opened.page.locator("#frame").bounding_box()
+    first, second = (box.bounding_box() for box in demo.page.locator(".box").all())
+    frame = demo.page.locator("#frame").bounding_box()
     assert first
     assert second
     assert frame
@@ -111,36 +116,36 @@ def test_two_faces_have_numbered_boxes_and_bars_that_add_up(opened: Opened) -> N
     assert first["x"] < second["x"]
     assert first["width"] > second["width"]
     overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    assert opened.page.evaluate(overflow) == 0
+    assert demo.page.evaluate(overflow) == 0
 
 
-@both
-def test_the_camera_is_watched_until_escape(opened: Opened) -> None:
-    page = opened.page
+@both_sizes
+def test_the_camera_runs_until_escape(demo: Demo) -> None:
+    page = demo.page
     page.get_by_role("button", name="Start camera").click()
-    opened.has_faces(1)
-    sync_api.expect(page.locator("#figures")).to_contain_text("pictures a second")
-    opened.says("The camera is on.")
-    assert [sum(shares) for shares in opened.percents()] == [100]
+    demo.expect_faces(1)
+    sync_api.expect(page.locator("#timing")).to_contain_text("frames per second")
+    demo.expect_message("The camera is on.")
+    assert [sum(percents) for percents in demo.percents()] == [100]
     page.keyboard.press("Escape")
-    opened.says("The camera is off.")
+    demo.expect_message("The camera is off.")
     sync_api.expect(page.get_by_role("button", name="Start camera")).to_be_visible()
     sync_api.expect(page.locator("#video")).to_have_js_property("srcObject", None)
-    opened.choose(TWO)
-    opened.has_faces(2)
+    demo.choose(TWO)
+    demo.expect_faces(2)
 
 
 @pytest.mark.parametrize("kind", ["paste", "drop"])
-def test_a_picture_may_be_pasted_or_dropped(kind: str, opened: Opened) -> None:
-    opened.page.evaluate(SEND, [kind, list(ONE), "a.png", "image/png"])
-    opened.says("1 face was found.")
-    opened.has_faces(1)
+def test_an_image_can_be_pasted_or_dropped(kind: str, demo: Demo) -> None:
+    demo.page.evaluate(SEND, [kind, list(ONE), "a.png", "image/png"])
+    demo.expect_message("1 face found.")
+    demo.expect_faces(1)
 
 
-def test_the_switch_lays_maps_over_the_faces_and_takes_them_away(opened: Opened) -> None:
-    opened.choose(TWO)
-    opened.has_faces(2)
-    switch, maps = opened.page.get_by_role("switch"), opened.page.locator(".box canvas")
+def test_the_switch_shows_and_hides_maps(demo: Demo) -> None:
+    demo.choose(TWO)
+    demo.expect_faces(2)
+    switch, maps = demo.page.get_by_role("switch"), demo.page.locator(".box canvas")
     sync_api.expect(maps).to_have_count(0)
     switch.check()
     sync_api.expect(maps).to_have_count(2)
@@ -151,33 +156,28 @@ def test_the_switch_lays_maps_over_the_faces_and_takes_them_away(opened: Opened)
     sync_api.expect(maps.first).to_be_hidden()
 
 
-def test_a_mistake_is_told_politely_and_the_next_picture_is_looked_at(opened: Opened) -> None:
-    status = opened.page.get_by_role("status")
-    opened.choose(b"What is this?", "notes.txt", "text/plain")
-    opened.says("notes.txt is no picture that this browser can open.")
-    assert status.get_attribute("aria-live") == "polite"
-    opened.choose(encode_image(scene()))
-    opened.says("No face was found.")
-    opened.has_faces(0)
-    opened.choose(ONE)
-    opened.says("1 face was found.")
-    opened.has_faces(1)
+def test_errors_are_reported_and_the_next_image_is_processed(demo: Demo) -> None:
+    demo.choose(b"What is this?", "notes.txt", "text/plain")
+    demo.expect_message("notes.txt is not an image that this browser can open.")
+    assert demo.page.get_by_role("status").get_attribute("aria-live") == "polite"
+    demo.choose(encode_image(scene()))
+    demo.expect_message("No face found.")
+    demo.expect_faces(0)
+    error = '{"error": "The server is busy; try again in a moment."}'
+    response = {"status": 503, "body": error, "content_type": "application/json"}
+    demo.page.route("**/api/predict", lambda route: route.fulfill(**response))
+    demo.choose(ONE)
+    demo.expect_message("The server is busy; try again in a moment.")
+    demo.page.unroute("**/api/predict")
+    demo.choose(ONE)
+    demo.expect_message("1 face found.")
+    demo.expect_faces(1)
+    assert "503" in demo.console.pop()  # logged by the browser
 
 
-def test_what_the_server_refuses_stands_on_the_page(opened: Opened) -> None:
-    no = '{"error": "Too many pictures are waiting; try again in a moment."}'
-    opened.page.route("**/api/predict", lambda route: route.fulfill(status=503, body=no, content_type="application/json"))
-    opened.choose(ONE)
-    opened.says("Too many pictures are waiting; try again in a moment.")
-    opened.page.unroute("**/api/predict")
-    opened.choose(ONE)
-    opened.has_faces(1)
-    assert "503" in opened.complaints.pop()  # the browser's own note
-
-
-def test_the_keyboard_alone_is_enough(opened: Opened) -> None:
-    page = opened.page
-    page.on("filechooser", lambda chooser: None)  # in time: waiting for one alone begins too late
+def test_the_page_works_with_the_keyboard_alone(demo: Demo) -> None:
+    page = demo.page
+    page.on("filechooser", lambda chooser: None)  # registered early, since expect_file_chooser alone comes too late
     order = []
     for _ in range(3):
         page.keyboard.press("Tab")
@@ -190,30 +190,30 @@ def test_the_keyboard_alone_is_enough(opened: Opened) -> None:
     page.keyboard.press("Enter")
     sync_api.expect(page.locator(".box canvas")).to_have_count(1)
     page.keyboard.press("Enter")
-    opened.says("The camera is off.")
+    demo.expect_message("The camera is off.")
     page.keyboard.press("Shift+Tab")
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
-    picture = Path("two.png")
-    picture.write_bytes(TWO)
-    chooser.value.set_files(picture)
-    opened.has_faces(2)
+    file = Path("two.png")
+    file.write_bytes(TWO)
+    chooser.value.set_files(file)
+    demo.expect_faces(2)
 
 
-def test_large_pictures_travel_small_and_small_ones_whole(opened: Opened) -> None:
-    opened.page.evaluate("() => { const real = fetch; fetch = (to, how) => real(to, window.sent = how) }")
-    measured = "createImageBitmap(window.sent.body).then(made => [window.sent.body.type, made.width, made.height])"
-    for size, travels in (((2560, 1920), ["image/jpeg", 1280, 960]), ((96, 64), ["image/png", 96, 64])):
-        with opened.page.expect_response("**/api/predict"):
-            opened.choose(encode_image(scene(width=size[0], height=size[1])))
-        assert opened.page.evaluate(measured) == travels
+def test_large_images_are_shrunk_and_small_ones_sent_losslessly(demo: Demo) -> None:
+    demo.page.evaluate("() => { const real = fetch; fetch = (url, options) => real(url, window.sent = options) }")
+    measure = "createImageBitmap(window.sent.body).then(image => [window.sent.body.type, image.width, image.height])"
+    for size, expected in (((2560, 1920), ["image/jpeg", 1280, 960]), ((96, 64), ["image/png", 96, 64])):
+        with demo.page.expect_response("**/api/predict"):
+            demo.choose(encode_image(scene(width=size[0], height=size[1])))
+        assert demo.page.evaluate(measure) == expected
 
 
-def test_a_server_that_is_gone_is_said(browser: "sync_api.Browser") -> None:
-    with serving(Session(emotion.load(), megapixels=40)) as port:
+def test_a_stopped_server_is_reported(browser: "sync_api.Browser", session: Session) -> None:
+    with serve(session) as port:
         page = browser.new_page()
         page.goto(f"http://127.0.0.1:{port}/")
         sync_api.expect(page.get_by_role("button", name="Start camera")).to_be_enabled()
     page.set_input_files("#file", {"name": "a.png", "mimeType": "image/png", "buffer": ONE})
-    sync_api.expect(page.get_by_role("status")).to_contain_text("The server does not answer. Is it still running?")
+    sync_api.expect(page.get_by_role("status")).to_contain_text("The server does not respond. Is it still running?")
     page.close()
