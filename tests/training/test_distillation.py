@@ -1,8 +1,7 @@
-"""Distillation: known answers of its loss, and runs that learn from a trained run."""
+"""Distillation: known values of its loss, and runs that learn from a trained run."""
 
 import copy
 import hashlib
-import json
 import math
 import shutil
 from collections.abc import Callable
@@ -21,16 +20,18 @@ from emotion.config.compose import compose
 from emotion.errors import UserError
 from emotion.loggers.csv_logger import read_metrics
 from emotion.train import train
-from emotion.training.distillation import Teacher, teacher_of
-from emotion.training.setup import make_classifier, make_data, resolve, teach
+from emotion.training.distillation import Teacher, load_teacher
+from emotion.training.run import fit, setup
+from emotion.training.setup import make_classifier, make_data, resolve, set_teacher
+from tests.conftest import record_of
 
 Config = Callable[..., DictConfig]
-TAUGHT = Path("taught")
+STUDENT = Path("student")
 FACES, TARGETS = torch.rand(6, 1, 48, 48, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 3
 
 
 def classifier(size: int = 48, channels: int = 1, seed: int = 0) -> EmotionClassifier:
-    """A small one of three classes, with batch statistics of its own."""
+    """A small classifier of three classes, with its own batch statistics."""
     torch.manual_seed(seed)
     model = {"_target_": "emotion.models.baseline_cnn.BaselineCNN", "widths": [4, 8], "hidden": 8, "dropout": 0.5}
     made = EmotionClassifier(
@@ -57,66 +58,66 @@ def logits_of(one: EmotionClassifier) -> Tensor:
     return logits
 
 
-def test_without_weight_the_loss_is_the_labels() -> None:
-    logits, of_labels = torch.randn(6, 3), torch.tensor(1.25)
-    assert teacher(classifier(), weight=0).loss(of_labels, logits, FACES) == of_labels
+def test_with_weight_0_the_loss_is_that_of_the_labels() -> None:
+    logits, label_loss = torch.randn(6, 3), torch.tensor(1.25)
+    assert teacher(classifier(), weight=0).loss(label_loss, logits, FACES) == label_loss
 
 
-def test_who_knows_what_the_teacher_knows_learns_nothing_of_it() -> None:
+def test_a_student_equal_to_its_teacher_has_no_divergence() -> None:
     one = classifier()
     loss = teacher(one, weight=1).loss(torch.tensor(1.25), logits_of(one) + 7, FACES)
     assert loss.item() == pytest.approx(0, abs=1e-6)
     assert teacher(one, weight=0.25).loss(torch.tensor(1.0), logits_of(one), FACES).item() == pytest.approx(0.75)
 
 
-def test_loss_of_known_probabilities() -> None:
+def test_the_loss_of_known_probabilities() -> None:
     class Known(Teacher):
         def probabilities(self, faces: Tensor) -> Tensor:
             return torch.tensor([[0.8, 0.2]])
 
-    # temperature 2: student's logits 2 ln 3 and 0 become 3/4 and 1/4
+    # at temperature 2 the student's logits 2 ln 3 and 0 give 3/4 and 1/4
     loss = Known([], 2.0, 0.5).loss(torch.tensor(1.0), torch.tensor([[2 * math.log(3), 0.0]]), FACES[:1])
     divergence = 0.8 * math.log(0.8 / 0.75) + 0.2 * math.log(0.2 / 0.25)
     assert loss.item() == pytest.approx(0.5 * 1.0 + 0.5 * 4 * divergence, abs=1e-6)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
-def test_gradient_is_t_times_the_difference_of_probabilities(temperature: float) -> None:
+def test_the_gradient_is_t_times_the_difference_of_probabilities(temperature: float) -> None:
     one, logits = classifier(), torch.randn(6, 3, requires_grad=True)
     teacher(one, temperature=temperature, weight=1).loss(torch.tensor(0.0), logits, FACES).backward()
     difference = (logits / temperature).softmax(1) - (logits_of(one) / temperature).softmax(1)
     torch.testing.assert_close(logits.grad, temperature * difference.detach() / 6)
 
 
-def test_gradient_of_a_hot_teacher_is_that_of_matched_logits() -> None:
-    """Hinton et al. 2015, section 2.1: for a high temperature, of centred logits, (z - v) / (B K)."""
+def test_at_a_high_temperature_the_gradient_matches_logits() -> None:
+    """Hinton et al. 2015, section 2.1: (z - v) / (B K) for centred logits."""
     one, logits = classifier(), torch.randn(6, 3, requires_grad=True)
     teacher(one, temperature=1e3, weight=1).loss(torch.tensor(0.0), logits, FACES).backward()
-    gaps = logits.detach() - logits_of(one)
-    torch.testing.assert_close(logits.grad, (gaps - gaps.mean(1, keepdim=True)) / (6 * 3), atol=1e-3, rtol=1e-2)
+    difference = logits.detach() - logits_of(one)
+    torch.testing.assert_close(
+        logits.grad, (difference - difference.mean(1, keepdim=True)) / (6 * 3), atol=1e-3, rtol=1e-2
+    )
 
 
-def test_an_ensemble_teaches_the_mean_of_its_probabilities() -> None:
+def test_several_teachers_give_the_mean_of_their_probabilities() -> None:
     one, other = classifier(seed=1), classifier(seed=2)
     softened = [(logits_of(each) / 4).softmax(1) for each in (one, other)]
     torch.testing.assert_close(teacher(one, other).probabilities(FACES), (softened[0] + softened[1]) / 2)
 
 
 @pytest.mark.parametrize("student", [(48, 1), (48, 3), (64, 3)])
-@pytest.mark.parametrize("knows", [(48, 1), (64, 3), (32, 1)])
-def test_a_teacher_sees_the_students_faces_by_its_own_preprocessing(
-    student: tuple[int, int], knows: tuple[int, int]
-) -> None:
-    pupil, one = classifier(*student).preprocess, classifier(*knows)
+@pytest.mark.parametrize("own", [(48, 1), (64, 3), (32, 1)])
+def test_a_teacher_applies_its_own_preprocessing(student: tuple[int, int], own: tuple[int, int]) -> None:
+    preprocess, one = classifier(*student).preprocess, classifier(*own)
     pixels = torch.randint(0, 256, (6, 48, 48), dtype=torch.uint8)
-    shown = pupil.denormalize(pupil(pixels))
-    assert shown.shape == (6, student[1], student[0], student[0])
-    seen = teacher(one, temperature=1).probabilities(shown)
-    if student[0] == 48:  # else it was enlarged in between
-        torch.testing.assert_close(seen, one.probabilities(pixels), atol=1e-4, rtol=1e-3)
+    faces = preprocess.denormalize(preprocess(pixels))
+    assert faces.shape == (6, student[1], student[0], student[0])
+    probabilities = teacher(one, temperature=1).probabilities(faces)
+    if student[0] == 48:  # not resized for the student
+        torch.testing.assert_close(probabilities, one.probabilities(pixels), atol=1e-4, rtol=1e-3)
 
 
-def test_a_teacher_has_no_part_in_its_student() -> None:
+def test_a_teacher_is_not_part_of_its_student() -> None:
     student, one = classifier(seed=1), classifier(seed=2)
     names, parameters = list(student.state_dict()), len(list(student.parameters()))
     student.train().set_teacher(teacher(one))
@@ -130,7 +131,7 @@ def test_a_teacher_has_no_part_in_its_student() -> None:
     assert all(value.equal(state[name]) for name, value in one.state_dict().items())
 
 
-def test_only_training_is_taught() -> None:
+def test_only_training_uses_the_teacher() -> None:
     student, faces = classifier(seed=1), FACES
     student.set_teacher(teacher(classifier(seed=2)))
     normal = student.preprocess.normalize(faces)
@@ -144,98 +145,100 @@ def test_only_training_is_taught() -> None:
 @pytest.mark.parametrize(
     "wrong", [{"temperature": 0}, {"temperature": -1}, {"weight": 1.5}, {"temperature": float("nan")}, {"alpha": 1}]
 )
-def test_settings_out_of_range_are_refused(wrong: dict[str, float], elder: Path) -> None:
+def test_settings_out_of_range_are_refused(wrong: dict[str, float], trained: Path) -> None:
     with pytest.raises(UserError, match=r"Teacher refuses its arguments"):
-        teacher_of({"teacher": str(elder), **wrong}, load_checkpoint(elder).classifier.classes)
+        load_teacher({"teacher": str(trained), **wrong}, load_checkpoint(trained).classifier.classes)
 
 
 @pytest.fixture(scope="module")
-def kept_elder(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Where the first test that needs a trained run leaves it to the others."""
-    return {"run": tmp_path_factory.mktemp("elder") / "run"}
+def teacher_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("teacher") / "run"
 
 
 @pytest.fixture
-def elder(kept_elder: dict[str, Path], small_config: Config) -> Path:
-    """A trained run of other widths, size and channels than its student's."""
-    if not kept_elder["run"].exists():
-        train(small_config("input=rgb64", "model.widths=[8,8]", "trainer.max_epochs=1"), kept_elder["run"])
-    return kept_elder["run"]
+def trained(teacher_folder: Path, small_config: Config) -> Path:
+    """A run with other widths, input size and channels than its student's; trained once for the module."""
+    if not teacher_folder.exists():
+        train(small_config("input=rgb64", "model.widths=[8,8]", "trainer.max_epochs=1", "tta=none"), teacher_folder)
+    return teacher_folder
+
+
+def fitted(cfg: DictConfig, run_dir: Path) -> Path:
+    """Train a run for an epoch without scoring it."""
+    cfg.trainer.max_epochs = 1
+    fit(setup(resolve(cfg, run_dir), cfg))
+    return run_dir
 
 
 def by(*teachers: Path, weight: float = 0.5) -> str:
     return f"distillation={{teacher:[{','.join(map(str, teachers))}],temperature:4.0,weight:{weight}}}"
 
 
-def test_a_taught_run_stands_alone_and_says_who_taught_it(elder: Path, small_config: Config) -> None:
-    own = Path(shutil.copytree(elder, "elder"))
-    train(small_config(by(own), "mixup=either", "trainer.max_epochs=1"), TAUGHT)
-    record = json.loads((TAUGHT / "record.json").read_text())
+def test_a_distilled_run_does_not_need_its_teacher_and_records_it(trained: Path, small_config: Config) -> None:
+    own = Path(shutil.copytree(trained, "teacher"))
+    train(small_config(by(own), "mixup=either", "trainer.max_epochs=1"), STUDENT)
     best = own / BEST_CHECKPOINT
     digest = hashlib.sha256(best.read_bytes()).hexdigest()
-    assert record["distillation"] == {
+    assert record_of(STUDENT).distillation == {
         "temperature": 4.0, "weight": 0.5, "teachers": [{"path": str(best), "epoch": 0, "sha256": digest}],
     }  # fmt: skip
     shutil.rmtree(own)
-    loaded = load_checkpoint(TAUGHT)
-    assert loaded.classifier.teacher is None
-    plain = make_classifier(settings := resolve(small_config(), Path("x")), make_data(settings)[0])
-    assert set(torch.load(TAUGHT / BEST_CHECKPOINT, weights_only=True)["state_dict"]) == set(plain.state_dict())
+    assert load_checkpoint(STUDENT).classifier.teacher is None
+    config = resolve(small_config(), Path("x"))
+    plain = make_classifier(config, make_data(config)[0])
+    assert set(torch.load(STUDENT / BEST_CHECKPOINT, weights_only=True)["state_dict"]) == set(plain.state_dict())
 
 
-def test_train_loss_is_the_whole_loss(elder: Path, small_config: Config) -> None:
-    """Of one step from the same beginning, the logged loss is linear in the weight."""
-    found = []
+def test_the_logged_loss_is_linear_in_the_teachers_weight(trained: Path, small_config: Config) -> None:
+    """For one step from the same initial weights."""
+    losses = []
     for weight in (0.0, 0.5, 1.0):
-        train(
-            small_config(by(elder, weight=weight), "trainer.max_epochs=1", "trainer.limit_train_batches=1"),
-            run := Path(str(weight)),
-        )
-        found.append(read_metrics(run / "metrics.csv")[0]["train/loss"])
-    assert found[1] == pytest.approx((found[0] + found[2]) / 2, rel=1e-4)
-    assert found[0] != pytest.approx(found[2], rel=1e-2)
+        run = fitted(small_config(by(trained, weight=weight), "trainer.limit_train_batches=1"), Path(str(weight)))
+        losses.append(read_metrics(run / "metrics.csv")[0]["train/loss"])
+    assert losses[1] == pytest.approx((losses[0] + losses[2]) / 2, rel=1e-4)
+    assert losses[0] != pytest.approx(losses[2], rel=1e-2)
 
 
-def test_a_teacher_without_weight_changes_nothing(elder: Path, small_config: Config) -> None:
-    train(small_config("trainer.max_epochs=1"), Path("plain"))
-    train(small_config(by(elder, weight=0.0), "trainer.max_epochs=1"), TAUGHT)
-    one, other = (read_checkpoint(run / LAST_CHECKPOINT).state_dict for run in (Path("plain"), TAUGHT))
+def test_a_teacher_with_weight_0_changes_nothing(trained: Path, small_config: Config) -> None:
+    runs = [fitted(small_config(), Path("plain")), fitted(small_config(by(trained, weight=0.0)), STUDENT)]
+    one, other = (read_checkpoint(run / LAST_CHECKPOINT).state_dict for run in runs)
     assert all(one[name].equal(other[name]) for name in one)
-    assert Path("plain/metrics.csv").read_text() == (TAUGHT / "metrics.csv").read_text()
+    assert Path("plain/metrics.csv").read_text() == (STUDENT / "metrics.csv").read_text()
 
 
-def test_two_teachers_are_two_entries(elder: Path, small_config: Config) -> None:
-    settings = resolve(small_config(by(elder, elder / LAST_CHECKPOINT)), Path("x"))
-    student = make_classifier(settings, make_data(settings)[0])
-    said = teach(student, settings)
-    assert said is not None
-    assert [Path(one["path"]).name for one in said["teachers"]] == ["best.ckpt", "last.ckpt"]
+def test_two_teachers_are_two_entries(trained: Path, small_config: Config) -> None:
+    config = resolve(small_config(by(trained, trained / LAST_CHECKPOINT)), Path("x"))
+    description = set_teacher(make_classifier(config, make_data(config)[0]), config)
+    assert description is not None
+    assert [Path(teacher["path"]).name for teacher in description["teachers"]] == ["best.ckpt", "last.ckpt"]
 
 
-def test_a_teacher_of_other_classes_is_refused(elder: Path, small_config: Config) -> None:
-    with pytest.raises(UserError, match=r"best.ckpt tells apart happiness, .*; the data has happy, neutral, sad"):
-        train(small_config("labels=four", by(elder)), TAUGHT)
-    with pytest.raises(UserError, match=r"tells apart"):
-        teacher_of({"teacher": str(elder)}, load_checkpoint(elder).classifier.classes[::-1])
+def test_a_teacher_with_other_classes_is_refused(trained: Path, small_config: Config) -> None:
+    with pytest.raises(UserError, match=r"best.ckpt was trained on .*happiness, .* data has happy, neutral, sad"):
+        train(small_config("labels=four", by(trained)), STUDENT)
+    with pytest.raises(UserError, match=r"was trained on"):
+        load_teacher({"teacher": str(trained)}, load_checkpoint(trained).classifier.classes[::-1])
 
 
-def test_a_run_goes_on_with_the_teacher_that_it_began_with_alone(elder: Path, small_config: Config) -> None:
-    own = Path(shutil.copytree(elder, "elder"))
-    train(small_config(by(own), "trainer.max_epochs=1"), TAUGHT)
-    longer = ("trainer.max_epochs=2", f"resume={TAUGHT}")
+def test_a_run_is_only_resumed_with_the_teacher_it_started_with(trained: Path, small_config: Config) -> None:
+    own = Path(shutil.copytree(trained, "teacher"))
+    fitted(small_config(by(own)), STUDENT)
+    longer = ("trainer.max_epochs=2", f"resume={STUDENT}")
     own.rename("moved")
-    with pytest.raises(UserError, match=r"^distillation.teacher: elder is not there; give a run folder"):
-        train(small_config(by(own), *longer), TAUGHT)
-    with pytest.raises(UserError, match=r"found none; the run began with elder/checkpoints/best.ckpt \(epoch 1\)"):
-        train(small_config(*longer), TAUGHT)
-    train(small_config("input=rgb64", "trainer.max_epochs=1", "seed=1"), own)
-    with pytest.raises(UserError, match=r"found elder/.* \(epoch 1\); the run began with elder/.*not with the same"):
-        train(small_config(by(own), *longer), TAUGHT)
-    train(small_config(by(Path("moved")), *longer), TAUGHT)
-    assert json.loads((TAUGHT / "record.json").read_text())["epochs"] == 2
+    with pytest.raises(UserError, match=r"^distillation.teacher: teacher .*; (give|expected) a run folder"):
+        train(small_config(by(own), *longer), STUDENT)
+    with pytest.raises(UserError, match=r"found none; the run started with teacher/checkpoints/best.ckpt \(epoch 1\)"):
+        train(small_config(*longer), STUDENT)
+    fitted(small_config("input=rgb64", "seed=1"), own)
+    with pytest.raises(
+        UserError, match=r"found teacher/.* \(epoch 1\); the run started with teacher/.*another SHA-256"
+    ):
+        train(small_config(by(own), *longer), STUDENT)
+    train(small_config(by(Path("moved")), *longer), STUDENT)
+    assert record_of(STUDENT).epochs == 2
 
 
-def test_an_experiment_without_its_teacher_says_what_to_give() -> None:
-    with pytest.raises(UserError, match=r"names no teacher; expected .* distillation.teacher=RUN or .*\[RUN,RUN\]"):
-        train(compose("train", "experiment=distill", "data=synthetic", "data.training=20"), TAUGHT)
-    assert not TAUGHT.exists()
+def test_distillation_without_a_teacher_is_refused() -> None:
+    with pytest.raises(UserError, match=r"is not given; expected .* distillation.teacher=RUN or .*\[RUN,RUN\]"):
+        train(compose("train", "experiment=distill", "data=synthetic", "data.training=20"), STUDENT)
+    assert not STUDENT.exists()

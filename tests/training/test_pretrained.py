@@ -1,12 +1,7 @@
-"""Weights from elsewhere: what is loaded, resized, skipped, and what is refused."""
+"""Pretrained weights: which are loaded, resized or skipped, and which are refused."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 import timm
@@ -19,9 +14,12 @@ from emotion.checkpoints.load import load_checkpoint
 from emotion.config.instantiate import instantiate
 from emotion.errors import UserError
 from emotion.models.timm_backbone import TimmBackbone
-from emotion.records.run_record import read_record
 from emotion.train import train
 from emotion.training.pretrained import load_into
+from emotion.training.run import fit, setup
+from emotion.training.setup import resolve
+from tests.conftest import record_of
+from tests.publishing.hub_stub import serving
 
 CLASSES = ("one", "two")
 RUN = Path("run")
@@ -32,12 +30,12 @@ def fill(net: nn.Module, source: str, size: int = 64, channels: int = 3) -> obje
 
 
 @pytest.mark.parametrize("family", ["resnet10t", "convnext_atto", "mobilenetv3_small_050"])
-def test_a_file_of_timm_fills_the_whole_backbone(family: str) -> None:
+def test_a_timm_file_fills_the_whole_backbone(family: str) -> None:
     whole = timm.create_model(family)
     save_file(whole.state_dict(), "whole.safetensors")
     net = TimmBackbone(2, 3, 64, family)
     loaded = load_into(net, "whole.safetensors", 64, 3, CLASSES)
-    assert loaded.drawn == ["head.classifier.1.weight", "head.classifier.1.bias"]
+    assert loaded.initialized == ["head.classifier.1.weight", "head.classifier.1.bias"]
     assert len(loaded.skipped) == 2  # its classifier
     own = net.backbone.state_dict()
     assert all(value.equal(own[name]) for name, value in whole.state_dict().items() if name in own)
@@ -47,7 +45,7 @@ def test_a_file_of_timm_fills_the_whole_backbone(family: str) -> None:
 
 @pytest.mark.parametrize("wrapper", ["module.", "model.", "_orig_mod."])
 @pytest.mark.parametrize("place", ["state_dict", "model", None])
-def test_what_training_loops_wrap_around_is_taken_off(wrapper: str, place: str | None) -> None:
+def test_prefixes_of_training_loops_are_removed(wrapper: str, place: str | None) -> None:
     state = {f"{wrapper}{name}": value for name, value in timm.create_model("resnet10t").state_dict().items()}
     torch.save({place: state, "epoch": 3} if place else state, "wrapped.pth")
     net = TimmBackbone(2, 3, 64, "resnet10t")
@@ -55,7 +53,7 @@ def test_what_training_loops_wrap_around_is_taken_off(wrapper: str, place: str |
     assert len(loaded.loaded) == len(net.backbone.state_dict())
 
 
-def test_a_first_convolution_over_rgb_sees_grey_as_equal_red_green_and_blue() -> None:
+def test_a_first_convolution_of_rgb_adapts_to_grey() -> None:
     rgb, grey = (TimmBackbone(2, channels, 64, "resnet10t").eval() for channels in (3, 1))
     torch.save(rgb.backbone.state_dict(), "rgb.pth")
     loaded = load_into(grey, "rgb.pth", 64, 1, CLASSES)
@@ -67,7 +65,7 @@ def test_a_first_convolution_over_rgb_sees_grey_as_equal_red_green_and_blue() ->
         )
 
 
-def test_a_first_convolution_over_grey_sees_rgb_likewise() -> None:
+def test_a_first_convolution_of_grey_adapts_to_rgb() -> None:
     grey, rgb = (TimmBackbone(2, channels, 64, "resnet10t").eval() for channels in (1, 3))
     torch.save(grey.backbone.state_dict(), "grey.pth")
     fill(rgb, "grey.pth")
@@ -78,7 +76,7 @@ def test_a_first_convolution_over_grey_sees_rgb_likewise() -> None:
         )
 
 
-def test_a_transformer_s_places_are_laid_out_for_another_size() -> None:
+def test_a_position_embedding_is_resampled_to_another_size() -> None:
     torch.save(timm.create_model("vit_tiny_patch16_224").state_dict(), "vit.pth")
     net = TimmBackbone(2, 3, 96, "vit_tiny_patch16_224")
     loaded = load_into(net, "vit.pth", 96, 3, CLASSES)
@@ -87,107 +85,82 @@ def test_a_transformer_s_places_are_laid_out_for_another_size() -> None:
 
 @pytest.fixture
 def run(small_run: Callable[..., Path]) -> Path:
-    """Of the small V4 on six classes."""
+    """A run of the small V4 on six classes."""
     return small_run(RUN, "trainer.max_epochs=1")
 
 
+def fitted(cfg: DictConfig, run_dir: Path) -> nn.Module:
+    """Train a run for an epoch without scoring it; return the network."""
+    cfg.trainer.max_epochs = 1
+    fit(run := setup(resolve(cfg, run_dir), cfg))
+    return run.classifier.net
+
+
 def test_a_run_of_the_same_classes_gives_all_its_weights(run: Path, small_config: Callable[..., DictConfig]) -> None:
-    train(
-        small_config(f"model.weights={run}", "trainer.max_epochs=1", "optimizer.lr=0", "trainer.precision=32-true"),
-        Path("again"),
-    )
-    one, other = (load_checkpoint(folder).classifier.net for folder in (run, Path("again")))
-    assert all(a.equal(b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
-    record = read_record(Path("again"))
-    assert record is not None
-    assert record["weights"]["source"] == str(run)
-    assert not record["weights"]["drawn"]
+    net = fitted(small_config(f"model.weights={run}", "optimizer.lr=0", "trainer.precision=32-true"), Path("again"))
+    expected = load_checkpoint(run).classifier.net
+    assert all(a.equal(b) for a, b in zip(net.parameters(), expected.parameters(), strict=True))
+    weights = record_of(Path("again")).weights
+    assert weights is not None
+    assert weights["source"] == str(run)
+    assert not weights["initialized"]
 
 
 def test_a_run_of_other_classes_gives_all_but_its_last_layer(
     run: Path, small_config: Callable[..., DictConfig], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(small_config(f"model.weights={run}", "labels=seven", "trainer.max_epochs=1"), Path("seven"))
-    record = read_record(Path("seven"))
-    assert record is not None
-    assert record["weights"]["drawn"] == ["head.7.weight", "head.7.bias"]
-    assert "2 drawn anew: head.7.weight, head.7.bias" in capsys.readouterr().out
+    fitted(small_config(f"model.weights={run}", "labels=seven"), Path("seven"))
+    weights = record_of(Path("seven")).weights
+    assert weights is not None
+    assert weights["initialized"] == ["head.7.weight", "head.7.bias"]
+    assert "2 newly initialized: head.7.weight, head.7.bias" in capsys.readouterr().out
 
 
-def test_as_many_classes_of_other_names_are_other_classes(run: Path) -> None:
+def test_as_many_classes_with_other_names_are_other_classes(run: Path) -> None:
     net = instantiate(load_checkpoint(run).classifier.hparams["model"], num_classes=6, in_channels=1, input_size=48)
-    assert load_into(net, str(run), 48, 1, ("a", "b", "c", "d", "e", "f")).drawn == ["head.7.weight", "head.7.bias"]
+    loaded = load_into(net, str(run), 48, 1, ("a", "b", "c", "d", "e", "f"))
+    assert loaded.initialized == ["head.7.weight", "head.7.bias"]
 
 
-def test_a_resumed_run_needs_its_weights_no_more(run: Path, small_config: Callable[..., DictConfig]) -> None:
-    cfg = small_config(f"model.weights={run}", "trainer.max_epochs=1")
-    train(cfg, Path("again"))
+def test_a_resumed_run_does_not_need_its_weights(run: Path, small_config: Callable[..., DictConfig]) -> None:
+    cfg = small_config(f"model.weights={run}")
+    fitted(cfg, Path("again"))
     run.rename("gone")
     cfg.resume, cfg.trainer.max_epochs = "again", 2
     train(cfg, Path("again"))
-    record = read_record(Path("again"))
-    assert record is not None
-    assert record["weights"]["source"] == str(run)
+    weights = record_of(Path("again")).weights
+    assert weights is not None
+    assert weights["source"] == str(run)
 
 
-class Hub(BaseHTTPRequestHandler):
-    """As much of the Hub as a download asks for: one file of one repository."""
-
-    content = b""
-
-    def do_HEAD(self) -> None:
-        found = self.path == "/timm/test_resnet.r160_in1k/resolve/main/model.safetensors"
-        self.send_response(200 if found else 404)
-        self.send_header("X-Repo-Commit", "0" * 40)
-        self.send_header("ETag", '"1"')
-        self.send_header("Content-Length", str(len(self.content)))
-        self.end_headers()
-
-    def do_GET(self) -> None:
-        self.do_HEAD()
-        self.wfile.write(self.content)
-
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
+def test_pretrained_weights_come_from_the_hub(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published = timm.create_model("test_resnet").state_dict()
+    save_file(published, "hub.safetensors")
+    net = TimmBackbone(2, 3, 64, "test_resnet")
+    with serving(monkeypatch) as hub:
+        hub.put("timm/test_resnet.r160_in1k", model_safetensors=Path("hub.safetensors").read_bytes())
+        loaded = fill(net, "pretrained")
+    own = net.backbone.state_dict()
+    assert str(loaded) == (
+        f"weights: timm/test_resnet.r160_in1k: {len(own)} tensors loaded\n"
+        "  2 newly initialized: head.classifier.1.weight, head.classifier.1.bias"
+    )
+    assert all(value.equal(published[name]) for name, value in own.items())
+    assert "weights: timm/test_resnet.r160_in1k, from the Hugging Face Hub" in capsys.readouterr().out
 
 
-def test_pretrained_weights_come_from_the_hub() -> None:
-    save_file(timm.create_model("test_resnet").state_dict(), "hub.safetensors")
-    Hub.content = Path("hub.safetensors").read_bytes()
-    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as hub:
-        Thread(target=hub.serve_forever, daemon=True).start()
-        here = {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HOME": "hf", "HF_HUB_DISABLE_XET": "1"}
-        there = os.environ | here | {"HF_HUB_OFFLINE": "0"}
-        done = subprocess.run([sys.executable, "-c", PRETRAINED], env=there, capture_output=True, text=True)
-        hub.shutdown()
-    assert done.returncode == 0, done.stderr
-    said = done.stdout.splitlines()
-    assert said[0] == "weights: timm/test_resnet.r160_in1k, from the Hugging Face Hub or its cache on this machine"
-    tensors = len(timm.create_model("test_resnet", num_classes=0).state_dict())
-    assert said[1] == f"weights: timm/test_resnet.r160_in1k: {tensors} tensors loaded"
-    assert said[-1] == "True"
-
-
-PRETRAINED = """
-from safetensors.torch import load_file
-from emotion.models.timm_backbone import TimmBackbone
-from emotion.training.pretrained import load_into
-
-net = TimmBackbone(2, 3, 64, "test_resnet")
-print(load_into(net, "pretrained", 64, 3, ("one", "two")))
-given, own = load_file("hub.safetensors"), net.backbone.state_dict()
-print(all(own[name].equal(given[name]) for name in own))
-"""
-
-
-def test_pretrained_weights_that_cannot_be_had_name_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pretrained_weights_that_cannot_be_downloaded_are_refused_with_both_remedies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(Path("empty").absolute()))
-    with pytest.raises(UserError, match=r"connect this machine .* or give weights that lie here: model.weights=FILE"):
+    with pytest.raises(UserError, match=r"Connect this machine .* or give local weights: model.weights=FILE"):
         fill(TimmBackbone(2, 3, 64, "resnet10t"), "pretrained")
 
 
-def test_nobody_publishes_weights_of_our_own_systems(small_config: Callable[..., DictConfig]) -> None:
-    with pytest.raises(UserError, match="nobody publishes weights of V4Attention"):
+def test_our_own_networks_have_no_published_weights(small_config: Callable[..., DictConfig]) -> None:
+    with pytest.raises(UserError, match="there are no published weights of V4Attention"):
         train(small_config("model.weights=pretrained"), RUN)
 
 
@@ -198,7 +171,7 @@ def test_a_damaged_file_is_refused(name: str) -> None:
         fill(TimmBackbone(2, 3, 64, "resnet10t"), name)
 
 
-def test_a_file_that_would_run_code_is_refused_unopened() -> None:
+def test_a_file_that_would_run_code_is_refused() -> None:
     class Trap:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return Path.touch, (Path("sprung"),)  # type: ignore[return-value]
@@ -209,7 +182,7 @@ def test_a_file_that_would_run_code_is_refused_unopened() -> None:
     assert not Path("sprung").exists()
 
 
-def test_weights_of_another_network_are_refused_naming_both() -> None:
+def test_weights_of_another_network_are_refused() -> None:
     torch.save(timm.create_model("convnext_atto").state_dict(), "other.pth")
     with pytest.raises(
         UserError, match=r"fits 0 % of TimmBackbone before its head.*: it has .*stem.*; the network has .*conv1"
@@ -218,20 +191,20 @@ def test_weights_of_another_network_are_refused_naming_both() -> None:
 
 
 @pytest.mark.parametrize("missing", ["nowhere", "nowhere.pth"])
-def test_a_source_that_is_not_there_is_refused(missing: str) -> None:
+def test_a_missing_source_is_refused(missing: str) -> None:
     with pytest.raises(
-        UserError, match=f"model.weights={missing}: {missing} is not there; give a run folder.* Or pretrained"
+        UserError, match=f"model.weights={missing}: {missing} does not exist; expected a run folder.* Or pretrained"
     ):
         fill(TimmBackbone(2, 3, 64, "resnet10t"), missing)
 
 
-def test_weights_that_leave_most_of_a_network_drawn_are_refused() -> None:
+def test_weights_that_fit_less_than_half_of_a_network_are_refused() -> None:
     torch.save(timm.create_model("test_resnet").state_dict(), "small.pth")
     with pytest.raises(UserError, match=r"fits \d+ % of TimmBackbone before its head, expected at least 50 %"):
         fill(TimmBackbone(2, 3, 64, "resnet18"), "small.pth")
 
 
-def test_places_without_one_for_the_class_token_are_laid_out_anew_as_well() -> None:
+def test_a_position_embedding_without_class_token_is_resampled() -> None:
     torch.save(timm.create_model("deit3_small_patch16_224").state_dict(), "deit3.pth")
     net = TimmBackbone(2, 3, 64, "deit3_small_patch16_224")
     loaded = load_into(net, "deit3.pth", 64, 3, CLASSES)
@@ -239,7 +212,7 @@ def test_places_without_one_for_the_class_token_are_laid_out_anew_as_well() -> N
 
 
 @pytest.mark.parametrize("settings", [{}, {"classes": ["a"]}])
-def test_a_checkpoint_of_another_trainer_is_read_by_its_names(settings: dict[str, object]) -> None:
+def test_a_checkpoint_of_another_training_loop_is_read_by_its_names(settings: dict[str, object]) -> None:
     state = timm.create_model("resnet10t").state_dict()
     torch.save({"hyper_parameters": settings, "model": state}, "foreign.ckpt")
     assert len(load_into(TimmBackbone(2, 3, 64, "resnet10t"), "foreign.ckpt", 64, 3, CLASSES).skipped) == 2
