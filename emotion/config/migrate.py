@@ -27,6 +27,7 @@ TARGETS = {
 KEYS = {
     "views": "tta",
     "clean": "deduplicated",
+    "drawn": "initialized",
     "unknowing": "baselines",
     "truer_than_middle": "gain_over_center",
     "middle": "center",
