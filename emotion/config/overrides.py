@@ -76,7 +76,8 @@ def check_additions(verb: str, arguments: Sequence[str]) -> None:
         key = _key(override)
         root = re.split(r"[./@]", key)[0]
         known = OmegaConf.select(config, key, default=None, throw_on_missing=False) is not None
-        if root not in config or not (known or (CONF / root).is_dir()):
+        is_group = (CONF / root).is_dir() or root == "study"  # which sweep=tpe adds
+        if root not in config or not (known or is_group):
             raise UserError(unknown_setting(verb, key, _setting_keys(verb)))
 
 

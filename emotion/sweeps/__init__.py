@@ -1,1 +1,1 @@
-"""Many runs from one command: which there are, what each does, what came of them, and a search among them."""
+"""Sweeps: many runs from one command, their launchers, searches with Optuna, and the report."""

@@ -1,4 +1,4 @@
-"""A run as one of a sweep: it goes on where it was left, and what stops it stops no other."""
+"""Run one job of a sweep: resume it if it was started before, and keep its failure from stopping the others."""
 
 import math
 import os
@@ -14,132 +14,121 @@ from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, read_write
 
+from emotion.cli import command_line, set_command_line
 from emotion.errors import Stopped, UserError
 from emotion.io.atomic import write_text
-from emotion.records import run_folder
-from emotion.reporting.text import duration
-from emotion.runtime.distributed import is_first
+from emotion.records.run_folder import ERROR_FILE, RunLocked, lock_run, read_run
+from emotion.reporting.text import format_duration
+from emotion.runtime.distributed import is_rank_zero
+
+OUTPUT = "output.txt"
+Train = Callable[[DictConfig, Path], float]
 
 
-def available(accelerator: str) -> int:
-    """Accelerators that runs can be spread over."""
-    return torch.accelerator.device_count() if accelerator != "cpu" else 0
+def run_job(train: Train, cfg: DictConfig, run_dir: Path) -> float:
+    """Train or resume the run, or return the score of a finished one; a job of a search is one of its trials.
+
+    Parallel jobs write their output to output.txt in their folder. A failed run writes its error to error.txt for the
+    report, and its score is nan.
+    """
+    if cfg.resume is None:
+        cfg.resume = "auto"
+    name, parallel = run_dir.name, _is_parallel()
+    if not parallel:
+        print(f"\n{HydraConfig.get().job.num + 1}: {name}", flush=True)
+    try:
+        rank_zero = is_rank_zero()
+        output = _output_to(run_dir / OUTPUT) if parallel else nullcontext()
+        with lock_run(run_dir) if rank_zero else nullcontext(), output, _single_run(run_dir):
+            if rank_zero:
+                (run_dir / ERROR_FILE).unlink(missing_ok=True)
+            if cfg.preflight.run:
+                raise UserError("debug=preflight checks one run before it starts; use it without -m and sweep=.")
+            score = _run(train, cfg, run_dir)
+    except Stopped:
+        raise
+    except RunLocked as error:
+        print(f"{name}: {error}", file=sys.stderr, flush=True)
+        return math.nan
+    except Exception as error:
+        message = str(error) if isinstance(error, UserError) else "".join(traceback.format_exception(error))
+        print(f"error: {name}: {message}", file=sys.stderr, flush=True)
+        if is_rank_zero():
+            run_dir.mkdir(parents=True, exist_ok=True)  # an empty folder was removed
+            write_text(run_dir / ERROR_FILE, f"{message}\n")
+        return math.nan
+    if parallel:
+        run = read_run(run_dir)
+        print(f"{name}: {run.state}, {format_duration(run.record.fit_seconds)}", flush=True)
+    return score
 
 
 @contextmanager
-def own_device(folder: Path, count: int) -> Iterator[list[int]]:
-    """The number of one of `count` accelerators that no other run of the sweep has, or the last if all are taken.
-
-    A run that ends in any way gives it back.
-    """
+def reserve_device(folder: Path, count: int) -> Iterator[list[int]]:
+    """Yield the index of one of `count` accelerators that no other run of the sweep uses; the last if all are used."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number in range(count):
-        lock = FileLock(folder / f".device{number}.lock")
+    for index in range(count):
+        lock = FileLock(folder / f".device{index}.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
             continue
         try:
-            yield [number]
+            yield [index]
         finally:
             lock.release()
         return
     yield [count - 1]
 
 
-OUTPUT = "output.txt"
-Train = Callable[[DictConfig, Path], float]
+def _run(train: Train, cfg: DictConfig, run_dir: Path) -> float:
+    """Train on a device of its own if jobs are parallel and there are several devices; as a trial in a search."""
 
-
-def run(train: Train, cfg: DictConfig, run_dir: Path) -> float:
-    """Train, or go on, or take the score of a run that is finished; a trial of a study is asked for first.
-
-    Where several run beside each other, each writes what it says to output.txt in its folder. A run that fails leaves
-    why in failed.txt, for the sweep's report, and has no score (nan).
-    """
-    if cfg.resume is None:
-        cfg.resume = "auto"
-    failed, name = run_dir / run_folder.FAILED, run_dir.name
-    if not _parallel():
-        print(f"\n{HydraConfig.get().job.num + 1}: {name}", flush=True)
-    try:
-        first = is_first()
-        with run_folder.alone_in(run_dir) if first else nullcontext(), _aside(run_dir), _as_one_run(run_dir):
-            if first:
-                failed.unlink(missing_ok=True)
-            if cfg.preflight.run:
-                raise UserError("debug=preflight looks at one run, before it is begun; leave -m and sweep= away.")
-            score = _trial(_alone(train), cfg, run_dir) if cfg.study else _alone(train)(cfg, run_dir)
-    except Stopped:
-        raise
-    except run_folder.InUse as error:
-        print(f"{name}: {error}", file=sys.stderr, flush=True)
-        return math.nan
-    except Exception as error:
-        said = str(error) if isinstance(error, UserError) else "".join(traceback.format_exception(error))
-        print(f"error: {name}: {said}", file=sys.stderr, flush=True)
-        if is_first():
-            run_dir.mkdir(parents=True, exist_ok=True)  # an empty folder was let go
-            write_text(failed, f"{said}\n")
-        return math.nan
-    if _parallel():
-        found = run_folder.read(run_dir)
-        print(f"{name}: {found.state}, {duration(found.record.get('fit_seconds', 0))}", flush=True)
-    return score
-
-
-def _alone(train: Train) -> Train:
-    """On an accelerator that no other run has, where several run beside each other and the machine has several."""
-
-    def train_alone(cfg: DictConfig, run_dir: Path) -> float:
-        count = available(cfg.trainer.accelerator) if _parallel() and cfg.trainer.devices == 1 else 0
+    def train_on_device(cfg: DictConfig, run_dir: Path) -> float:
+        spread = _is_parallel() and cfg.trainer.devices == 1 and cfg.trainer.accelerator != "cpu"
+        count = torch.accelerator.device_count() if spread else 0
         if count < 2:
             return train(cfg, run_dir)
-        with own_device(Path(HydraConfig.get().sweep.dir), count) as own:
-            cfg.trainer.devices = own
+        with reserve_device(Path(HydraConfig.get().sweep.dir), count) as devices:
+            cfg.trainer.devices = devices
             return train(cfg, run_dir)
 
-    return train_alone
+    if not cfg.study:
+        return train_on_device(cfg, run_dir)
+    from emotion.sweeps.optuna_study import run_trial
+
+    return run_trial(train_on_device, cfg, run_dir)
 
 
-def _trial(train: Train, cfg: DictConfig, run_dir: Path) -> float:
-    from emotion.sweeps.optuna_study import trained
-
-    return trained(train, cfg, run_dir)
-
-
-def _parallel() -> bool:
+def _is_parallel() -> bool:
     launcher: str = HydraConfig.get().runtime.choices["hydra/launcher"]
     return launcher == "joblib"
 
 
 @contextmanager
-def _aside(run_dir: Path) -> Iterator[None]:
-    """What is printed goes to a file, where it would mix with what other runs print."""
-    if not _parallel():
-        yield
-        return
-    with (run_dir / OUTPUT).open("a", encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
+def _output_to(path: Path) -> Iterator[None]:
+    """Write stdout and stderr to a file, as they would mix with those of other runs."""
+    with path.open("a", encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
         yield
 
 
 @contextmanager
-def _as_one_run(run_dir: Path) -> Iterator[None]:
-    """The command line and surroundings of this run alone, by which Lightning starts its further processes.
+def _single_run(run_dir: Path) -> Iterator[None]:
+    """Provide the command line and environment of this run alone, with which Lightning starts its other processes.
 
-    They end with the run, and the next one's are strangers to them.
+    The environment and process group that Lightning sets up end with the run.
     """
     import torch.distributed
 
-    former, environment, run = sys.argv, dict(os.environ), cast(DictConfig, HydraConfig.get().run)
+    previous, environment, run = command_line(), dict(os.environ), cast(DictConfig, HydraConfig.get().run)
     stored = ["--config-path", str((run_dir / ".hydra").absolute()), "--config-name", "config", "resume=auto"]
-    sys.argv = [former[0], *stored, "hydra/job_logging=none", "hydra/hydra_logging=none"]
+    set_command_line([*stored, "hydra/job_logging=none", "hydra/hydra_logging=none"])
     with read_write(run):
-        run.dir = str(run_dir)  # Lightning asks for it
+        run.dir = str(run_dir)  # Lightning reads it
     try:
         yield
     finally:
-        sys.argv = former
+        set_command_line(previous)
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
         os.environ.clear()

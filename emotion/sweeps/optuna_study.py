@@ -1,59 +1,63 @@
-"""A search by Optuna: each run of the sweep is a trial, which asks for its overrides when it begins.
+"""Search with Optuna: each run of the sweep is a trial, which asks the study for its overrides when it starts.
 
-So any launcher will do, several processes may work on one study, and whoever is killed leaves a trial that goes on.
+Any launcher works, several processes can share a study, and the trial of a killed process is resumed.
 """
 
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from emotion.callbacks.pruning import storage_at
+from emotion.callbacks.pruning import open_storage
 from emotion.config.compose import compose
-from emotion.config.instantiate import build
+from emotion.config.instantiate import instantiate
 from emotion.errors import Pruned, Stopped, UserError
-from emotion.records import run_record
-from emotion.sweeps.sweep import parsed
+from emotion.records.run_record import RunRecord
+from emotion.sweeps.sweep import parse_overrides
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
-DATABASE, GUARD = "study.db", ".study.lock"
-Train = Callable[[DictConfig, Path], float]
+DATABASE, LOCK = "study.db", ".study.lock"
+SEARCH_ATTRIBUTE = "search"
+"""User attribute of a study: the search space and the settings that all trials share."""
+INDEX_ATTRIBUTE = "index"
+"""User attribute of a trial: the index of its run in the sweep."""
 
 
-def trained(train: Train, cfg: DictConfig, run_dir: Path) -> float:
-    """Train with what the study has this trial try, and tell it what came of that; the score.
+def run_trial(train: Callable[[DictConfig, Path], float], cfg: DictConfig, run_dir: Path) -> float:
+    """Train with the overrides that the study suggests, report the result to the study and return the score.
 
     Raises:
-        UserError: the study has another search space, or cannot be opened.
+        UserError: the study belongs to another search, or cannot be opened.
     """
     from optuna.trial import TrialState
 
     folder = Path(HydraConfig.get().sweep.dir)
-    study = opened(cfg, folder)
-    trial = _asked(study, cfg, folder)
+    study = open_study(cfg, folder)
+    trial = _find_or_ask_trial(study, cfg, folder)
     if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
         print(f"{run_dir}: trial {cfg.study.trial} is {trial.state.name.lower()}; nothing to do", flush=True)
         return float(trial.value or 0)
     try:
-        whole = _composed(cfg, folder, trial)
-        print(f"{run_dir}: trial {cfg.study.trial} tries {' '.join(whole.study.tried)}", flush=True)
-        score = train(whole, run_dir)
+        trial_cfg = _compose_trial(cfg, folder, trial)
+        print(f"{run_dir}: trial {cfg.study.trial}: {' '.join(trial_cfg.study.overrides)}", flush=True)
+        score = train(trial_cfg, run_dir)
     except Pruned as pruned:
-        record = run_record.read_record(run_dir) or {}
-        run_record.write_record(run_dir, record | {"pruned": {"epoch": pruned.epoch, "score": pruned.score}})
+        record = RunRecord.read(run_dir) or RunRecord()
+        record.pruned = {"epoch": pruned.epoch, "score": pruned.score}
+        record.write(run_dir)
         study.tell(trial.number, state=TrialState.PRUNED)
         print(f"{run_dir}: {pruned}")
         return pruned.score
-    except Stopped:  # it goes on when the sweep does
+    except Stopped:  # resumed with the sweep
         raise
     except Exception:
         study.tell(trial.number, state=TrialState.FAIL)
@@ -62,11 +66,11 @@ def trained(train: Train, cfg: DictConfig, run_dir: Path) -> float:
     return score
 
 
-def opened(cfg: DictConfig, folder: Path) -> "Study":
-    """The study in the sweep's folder, or in the database that is given; a new one where there is none.
+def open_study(cfg: DictConfig, folder: Path) -> "Study":
+    """Open or create the study in the sweep's folder, or in the database `study.storage`.
 
     Raises:
-        UserError: Optuna is missing, the database cannot be opened, or the study is of another search.
+        UserError: Optuna is not installed, the database cannot be opened, or the study belongs to another search.
     """
     try:
         import optuna
@@ -76,65 +80,66 @@ def opened(cfg: DictConfig, folder: Path) -> "Study":
     from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    where = address(cfg, folder)
-    asked = {"space": list(cfg.study.space), "fixed": list(cfg.study.fixed), **OmegaConf.to_container(cfg.monitor)}  # type: ignore[dict-item]
+    url = storage_url(cfg, folder)
+    search = {"space": list(cfg.study.space), "fixed": list(cfg.study.fixed), **OmegaConf.to_container(cfg.monitor)}  # type: ignore[dict-item]
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / GUARD):
-            storage = storage_at(where)
-            mode: Literal["maximize", "minimize"] = "maximize" if cfg.monitor.mode == "max" else "minimize"
-            pruner = build(cfg.study.pruner) if cfg.study.pruner else optuna.pruners.NopPruner()
+        with FileLock(folder / LOCK):
             study = optuna.create_study(
-                storage=storage, study_name=cfg.study.name, direction=mode, load_if_exists=True, pruner=pruner
+                storage=open_storage(url),
+                study_name=cfg.study.name,
+                direction="maximize" if cfg.monitor.mode == "max" else "minimize",
+                pruner=instantiate(cfg.study.pruner) if cfg.study.pruner else optuna.pruners.NopPruner(),
+                load_if_exists=True,
             )
-            former = study.user_attrs.get("asked")
-            if former is None:
-                study.set_user_attr("asked", former := asked)
+            existing = study.user_attrs.get(SEARCH_ATTRIBUTE)
+            if existing is None:
+                study.set_user_attr(SEARCH_ATTRIBUTE, existing := search)
     except (SQLAlchemyError, OptunaError, ImportError, RuntimeError, ValueError) as error:
-        raise UserError(f"study.storage: {where} cannot be opened: {str(error).splitlines()[0]}") from error
-    differing = [key for key in asked if _set(former[key]) != _set(asked[key])]
-    if differing:
-        said = "; ".join(f"its {key} is {former[key]}, found {asked[key]}" for key in differing)
+        raise UserError(f"study.storage: {url} cannot be opened: {str(error).splitlines()[0]}") from error
+    if differing := [key for key in search if _unordered(existing[key]) != _unordered(search[key])]:
+        differences = "; ".join(f"its {key} is {existing[key]}, found {search[key]}" for key in differing)
+        other = "study.name=NAME" if cfg.study.storage else "hydra.sweep.dir=FOLDER"
         raise UserError(
-            f"{where} is a study of another search: {said}. Give it back, or begin another: "
-            f"{'study.name=NAME' if cfg.study.storage else 'hydra.sweep.dir=FOLDER'}."
+            f"{url} belongs to another search: {differences}. Use the same settings, or start another search: {other}."
         )
     return study
 
 
-def check(cfg: DictConfig) -> None:
-    """Whether there is something to try, and a run that tries it composes.
-
-    Raises:
-        UserError: a line of the space that leaves nothing to try.
-        HydraException: it names what no run has.
-    """
-    from optuna.distributions import CategoricalDistribution
-
-    tried = {}
-    for key, one in distributions(cfg.study.space).items():
-        tried[key] = one.choices[0] if isinstance(one, CategoricalDistribution) else one.low  # type: ignore[attr-defined]
-    compose("train", *cfg.study.fixed, *(f"{key}={value}" for key, value in tried.items()))
-
-
-def address(cfg: DictConfig, folder: Path) -> str:
-    """Of the study's database: the one that is given, or a file in the sweep's folder."""
+def storage_url(cfg: DictConfig, folder: Path) -> str:
+    """Return the database URL of the study: `study.storage`, or a file in the sweep's folder."""
     return str(cfg.study.storage or f"sqlite:///{folder / DATABASE}")
 
 
-def distributions(lines: Sequence[str]) -> dict[str, "BaseDistribution"]:
-    """Optuna's of a search space in Hydra's words: choices, `range` and `interval`, with the tags log and int.
+def check_search_space(cfg: DictConfig) -> None:
+    """Check that the search space has values to try, and that a trial's config composes.
 
     Raises:
-        UserError: a line that sweeps over nothing.
+        UserError: a setting of the space has no values to try.
+        HydraException: the space has an unknown setting.
     """
-    found = {}
-    for one in parsed(lines):
+    from optuna.distributions import CategoricalDistribution
+
+    values = {
+        key: values.choices[0] if isinstance(values, CategoricalDistribution) else values.low  # type: ignore[attr-defined]
+        for key, values in distributions(cfg.study.space).items()
+    }
+    compose("train", *cfg.study.fixed, *(f"{key}={value}" for key, value in values.items()))
+
+
+def distributions(lines: Sequence[str]) -> dict[str, "BaseDistribution"]:
+    """Convert a search space in Hydra's syntax: choices, `range` and `interval` with the tags log and int.
+
+    Raises:
+        UserError: a setting has no values to try.
+    """
+    space = {}
+    for override in parse_overrides(lines):
         try:
-            found[str(one.get_key_element())] = _distribution(one)
+            space[str(override.get_key_element())] = _distribution(override)
         except (ValueError, IndexError) as error:
-            raise UserError(f"study.space: {one.input_line}: {error}; expected values that can be tried.") from error
-    return found
+            raise UserError(f"study.space: {override.input_line}: {error}; expected values to try.") from error
+    return space
 
 
 def _distribution(override: Override) -> "BaseDistribution":
@@ -143,19 +148,20 @@ def _distribution(override: Override) -> "BaseDistribution":
     swept: Any = override.value()
     if not override.is_sweep_override():
         raise UserError(
-            f"study.space: {override.input_line} leaves nothing to try; expected KEY=A,B,C, KEY=range(FROM,TO,STEP), "
+            f"study.space: {override.input_line} has one value; expected KEY=A,B,C, KEY=range(FROM,TO,STEP), "
             f"KEY=interval(FROM,TO) or KEY=tag(log,interval(FROM,TO))."
         )
     if isinstance(swept, IntervalSweep):
         low, high, log = swept.start, swept.end, "log" in swept.tags
         if low is None or high is None or not low < high or (log and low <= 0):
             raise UserError(f"study.space: {override.input_line}; expected FROM below TO, and above 0 for log.")
-        whole = "int" in swept.tags
-        return IntDistribution(int(low), int(high), log) if whole else FloatDistribution(float(low), float(high), log)
+        if "int" in swept.tags:
+            return IntDistribution(int(low), int(high), log)
+        return FloatDistribution(float(low), float(high), log)
     texts = list(override.sweep_string_iterator())
     if isinstance(swept, RangeSweep):
         values = [json.loads(text) for text in texts]
-        values = [value for value in values if value < swept.stop] or values  # rounding may have added one
+        values = [value for value in values if value < swept.stop] or values  # rounding can add one
         step = round(values[1] - values[0], 12) if len(values) > 1 else 1
         if all(isinstance(value, int) for value in values):
             return IntDistribution(values[0], values[-1], step=step)
@@ -163,53 +169,53 @@ def _distribution(override: Override) -> "BaseDistribution":
     return CategoricalDistribution(texts)
 
 
-def _set(value: object) -> object:
+def _unordered(value: object) -> object:
     return set(value) if isinstance(value, list) else value
 
 
-def overrides(trial: "FrozenTrial") -> list[str]:
-    """What a trial tries, to be typed."""
+def trial_overrides(trial: "FrozenTrial") -> list[str]:
+    """Return the overrides of a trial as on the command line."""
     values = {key: value if isinstance(value, str) else json.dumps(value) for key, value in trial.params.items()}
     return [f"{key}={value}" for key, value in values.items()]
 
 
-def _asked(study: "Study", cfg: DictConfig, folder: Path) -> "FrozenTrial":
-    """The trial of this number, as it was left or as the study now chooses it.
+def _find_or_ask_trial(study: "Study", cfg: DictConfig, folder: Path) -> "FrozenTrial":
+    """Return the trial of this run, or a new one; a failed trial is repeated with the same overrides.
 
-    One that failed is tried again. What is chosen follows from the seed, the number and the trials told so far.
+    A new trial depends on the seed, the index of the run and the trials that have finished.
     """
     import optuna
     from optuna.trial import TrialState
 
-    slot, searched = cfg.study.trial, distributions(cfg.study.space)
+    index, space = cfg.study.trial, distributions(cfg.study.space)
     study.sampler = optuna.samplers.TPESampler(
-        seed=cfg.study.seed * 1_000_003 + slot, n_startup_trials=cfg.study.startup, constant_liar=True
+        seed=cfg.study.seed * 1_000_003 + index, n_startup_trials=cfg.study.n_startup_trials, constant_liar=True
     )
-    with FileLock(folder / GUARD):
-        mine = [trial for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get("slot") == slot]
-        if not mine or mine[-1].state is TrialState.FAIL:
-            if mine:
-                study.enqueue_trial(mine[-1].params)
-            trial = study.ask(searched)
-            trial.set_user_attr("slot", slot)
-            mine = [study.get_trials(deepcopy=False)[trial.number]]
-    return mine[-1]
+    with FileLock(folder / LOCK):
+        trials = [t for t in study.get_trials(deepcopy=False) if t.user_attrs.get(INDEX_ATTRIBUTE) == index]
+        if trials and trials[-1].state is not TrialState.FAIL:
+            return trials[-1]
+        if trials:
+            study.enqueue_trial(trials[-1].params)
+        trial = study.ask(space)
+        trial.set_user_attr(INDEX_ATTRIBUTE, index)
+        return study.get_trials(deepcopy=False)[trial.number]
 
 
-def _composed(cfg: DictConfig, folder: Path, trial: "FrozenTrial") -> DictConfig:
-    """What the trial's run is composed of: the sweep's overrides, and over them what it tries."""
-    task, tried = list(HydraConfig.get().overrides.task), overrides(trial)
-    whole = compose("train", *task, *tried)
-    whole.study.tried = tried
-    whole.resume = cfg.resume
+def _compose_trial(cfg: DictConfig, folder: Path, trial: "FrozenTrial") -> DictConfig:
+    """Compose the config of a trial: the overrides of the sweep, then those of the trial, and a pruning callback."""
+    overrides = trial_overrides(trial)
+    trial_cfg = compose("train", *HydraConfig.get().overrides.task, *overrides)
+    trial_cfg.study.overrides = overrides
+    trial_cfg.resume = cfg.resume
     if cfg.study.pruner:
-        with open_dict(whole.callbacks):
-            whole.callbacks.pruning = {
+        with open_dict(trial_cfg.callbacks):
+            trial_cfg.callbacks.pruning = {
                 "_target_": "emotion.callbacks.pruning.Pruning",
-                "storage": address(cfg, folder),
+                "storage": storage_url(cfg, folder),
                 "study": cfg.study.name,
                 "number": trial.number,
                 "metric": cfg.monitor.metric,
                 "pruner": cfg.study.pruner,
             }
-    return whole
+    return trial_cfg

@@ -1,4 +1,4 @@
-"""What came of a sweep: which runs are missing and why, the ranking of the others, and what a search found."""
+"""Report a sweep: unfinished runs and their errors, a ranking of the finished ones, and the result of a search."""
 
 import shlex
 import warnings
@@ -12,75 +12,111 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from omegaconf import OmegaConf
 
-from emotion.callbacks.pruning import storage_at
+from emotion.callbacks.pruning import open_storage
 from emotion.config.compose import compose
-from emotion.records import run_folder, run_record
-from emotion.records.run_folder import RunState
+from emotion.records.recipe import recipe_differences
+from emotion.records.run_folder import Run, find_runs
 from emotion.reporting import figures, ranking
 from emotion.reporting.tables import print_table
-from emotion.reporting.text import near
-from emotion.sweeps.optuna_study import address, overrides
+from emotion.reporting.text import relative_path
+from emotion.sweeps.optuna_study import INDEX_ATTRIBUTE, SEARCH_ATTRIBUTE, storage_url, trial_overrides
 from emotion.sweeps.sweep import Sweep
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
 
-
-FEWEST = 10  # finished trials that can tell what mattered
+MAX_ROWS = 20
+"""Rows of a printed table."""
+MIN_TRIALS = 10
+"""Finished trials from which parameter importances are computed."""
 HISTORY, IMPORTANCE = "study_history.png", "study_importance.png"
 
 
-def write_study(folder: Path, found: Sequence[RunState]) -> None:
-    """Print the best trial's command and what its settings are worth; draw the search."""
+def report_sweep(sweep: Sweep) -> bool:
+    """Print the states of the runs and write ranking.csv and .md; return whether all are finished or pruned."""
+    runs = [run for run in find_runs(sweep.folder) if run.folder != sweep.folder]
+    counts = Counter(run.state for run in runs)
+    counts["not started"] = max(0, sweep.size - len(runs))
+    states = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    print(f"\nsweep {relative_path(sweep.folder)}: {sweep.size} runs: {states}", flush=True)
+    for run in [run for run in runs if run.state not in ("finished", "pruned", "empty")][:MAX_ROWS]:
+        error = f": {run.error.splitlines()[-1]}" if run.error else ""
+        print(f"  {run.folder.relative_to(sweep.folder)} {run.state}{error}")
+    is_complete = counts["finished"] + counts["pruned"] == sweep.size
+    if not is_complete:
+        print("The same command runs the missing ones.")
+    if finished := [run for run in runs if run.state == "finished"]:
+        rows = ranking.ranking_rows([run.record for run in finished], [_name(run, sweep.folder) for run in finished])
+        print_table(ranking.TITLE, rows[:MAX_ROWS], left=2)
+        for path in ranking.write_ranking(rows, sweep.folder):
+            print(f"wrote {relative_path(path)}")
+    if any(run.record.study for run in runs):
+        _report_study(sweep.folder, [run for run in runs if run.record.study])
+    return is_complete
+
+
+def _name(run: Run, folder: Path) -> str:
+    """Return the overrides of a trial with three digits per number, or the name of the run's folder."""
+    if not run.record.study:
+        return str(run.folder.relative_to(folder))
+    parts = []
+    for override in run.record.study["overrides"]:
+        key, _, value = override.partition("=")
+        try:
+            parts.append(f"{key}={float(value):.3g}")
+        except ValueError:
+            parts.append(override)
+    return " ".join(parts)
+
+
+def _report_study(folder: Path, runs: Sequence[Run]) -> None:
+    """Print the best trial's command and the importances, and plot the history."""
     import optuna
     from optuna.trial import TrialState
 
-    cfg = OmegaConf.create(next(one.record["config"] for one in found if one.record.get("config", {}).get("study")))
-    study = optuna.load_study(study_name=cfg.study.name, storage=storage_at(address(cfg, folder)))
+    cfg = OmegaConf.create(runs[0].record.config)
+    study = optuna.load_study(study_name=cfg.study.name, storage=open_storage(storage_url(cfg, folder)))
     complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     if not complete:
         return
-    metric = cfg.monitor.metric
-    best = study.best_trial
-    said = f"best of {len(complete)} finished trials, by {metric} {best.value:.4f}"
-    print(f"{said} (the best of many flatters): trial {best.user_attrs['slot']}. To train it, and read test:")
-    print(f"  python -m emotion.train {command(study)}")
-    trained = [one.record["config"] for one in found if one.record.get("config", {}).get("study")]
-    for config in (one for one in trained if one["study"]["trial"] == best.user_attrs["slot"]):
-        again = OmegaConf.to_container(
-            compose("train", "name=NAME", "run_dir=RUN", *shlex.split(command(study))), resolve=True
-        )
-        if other := run_record.differing(config, again):  # type: ignore[arg-type]
-            print(f"  with what the sweep's file says of {', '.join(other)} besides")
-    picture = history(study.get_trials(deepcopy=False), metric, study.direction.name.lower())
-    figures.save(picture, folder / HISTORY)
-    print(f"wrote {near(folder / HISTORY)}")
-    if worth := importances(study):
-        print("what mattered: " + ", ".join(f"{key} {100 * share:.0f} %" for key, share in worth.items()))
-        figures.save(importance_figure(worth, metric, len(complete)), folder / IMPORTANCE)
-        print(f"wrote {near(folder / IMPORTANCE)}")
+    metric, best, overrides = cfg.monitor.metric, study.best_trial, best_overrides(study)
+    print(
+        f"best of {len(complete)} finished trials, by {metric} {best.value:.4f} (optimistic, as the best of many): "
+        f"trial {best.user_attrs[INDEX_ATTRIBUTE]}. To train it and evaluate it on test:\n"
+        f"  python -m emotion.train {shlex.join(overrides)}"
+    )
+    composed = OmegaConf.to_container(compose("train", "name=NAME", "run_dir=RUN", *overrides), resolve=True)
+    for run in (run for run in runs if run.record.study["trial"] == best.user_attrs[INDEX_ATTRIBUTE]):
+        if differences := recipe_differences(run.record.config, composed):  # type: ignore[arg-type]
+            print(f"  and the settings of the sweep's file: {', '.join(differences)}")
+    figure = plot_history(study.get_trials(deepcopy=False), metric, study.direction.name.lower())
+    figures.save(figure, folder / HISTORY)
+    print(f"wrote {relative_path(folder / HISTORY)}")
+    if shares := importances(study):
+        print("importance: " + ", ".join(f"{key} {100 * share:.0f} %" for key, share in shares.items()))
+        figures.save(plot_importances(shares, metric, len(complete)), folder / IMPORTANCE)
+        print(f"wrote {relative_path(folder / IMPORTANCE)}")
 
 
-def command(study: "Study") -> str:
-    """The overrides of the best trial, to be typed: those of the search, and over them what the trial tried."""
-    tried, fixed = overrides(study.best_trial), study.user_attrs["asked"]["fixed"]
-    keys = {override.partition("=")[0] for override in tried}
-    return shlex.join([*(one for one in fixed if one.partition("=")[0] not in keys), *tried])
+def best_overrides(study: "Study") -> list[str]:
+    """Return the overrides of the best trial: those of the search, replaced by the trial's own."""
+    own, shared = trial_overrides(study.best_trial), study.user_attrs[SEARCH_ATTRIBUTE]["fixed"]
+    keys = {override.partition("=")[0] for override in own}
+    return [*(override for override in shared if override.partition("=")[0] not in keys), *own]
 
 
 def importances(study: "Study") -> dict[str, float]:
-    """The share of each setting in how much the trials' scores differ (PED-ANOVA: Watanabe et al. 2023).
+    """Return each setting's share of the variance between trials (PED-ANOVA: Watanabe et al. 2023).
 
-    Empty where there is nothing to tell yet: too few trials, or all alike.
+    Empty if there are too few trials, or all scores are equal.
     """
     import optuna
 
-    if len(study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])) < FEWEST:
+    if len(study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])) < MIN_TRIALS:
         return {}
-
     with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)  # the best trials are no others than the rest
+        warnings.simplefilter("error", UserWarning)  # the best trials are the same as all
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         try:
             return dict(optuna.importance.get_param_importances(study))
@@ -88,76 +124,36 @@ def importances(study: "Study") -> dict[str, float]:
             return {}
 
 
-SHOWN = 20
-
-
-def write(sweep: Sweep) -> bool:
-    """Print what became of the runs, and write ranking.csv and .md; whether all are finished or pruned."""
-    found = [one for one in run_folder.below(sweep.folder) if one.folder != sweep.folder]
-    counted = Counter(one.state for one in found)
-    counted["not begun"] = max(0, sweep.size - len(found))
-    parts = ", ".join(f"{n} {state}" for state, n in counted.items() if n)
-    print(f"\nsweep {near(sweep.folder)}: {sweep.size} runs: {parts}", flush=True)
-    for one in [one for one in found if one.state not in ("finished", "pruned", "empty")][:SHOWN]:
-        last = f": {one.why.splitlines()[-1]}" if one.why else ""
-        print(f"  {one.folder.relative_to(sweep.folder)} {one.state}{last}")
-    whole = counted["finished"] + counted["pruned"] == sweep.size
-    if not whole:
-        print("The same command runs what is missing.")
-    finished = [one for one in found if one.state == "finished"]
-    if finished:
-        rows = ranking.ranked([one.record for one in finished], [_named(one, sweep.folder) for one in finished])
-        print_table(ranking.TITLE, rows[:SHOWN], left=2)
-        written = ranking.write(rows, sweep.folder)
-        print("\n".join(f"wrote {near(path)}" for path in written))
-    if any(one.record.get("config", {}).get("study") for one in found):
-        write_study(sweep.folder, found)
-    return whole
-
-
-def _named(one: RunState, folder: Path) -> str:
-    """What tells a run from the others: what a study had it try, or what its folder is named by."""
-    study = one.record["config"].get("study")
-    return " ".join(map(_short, study["tried"])) if study else str(one.folder.relative_to(folder))
-
-
-def _short(override: str) -> str:
-    """A number with no more digits than a reader wants."""
-    key, _, value = override.partition("=")
-    try:
-        return f"{key}={float(value):.3g}"
-    except ValueError:
-        return override
-
-
-def history(trials: Sequence["FrozenTrial"], metric: str, direction: str) -> Figure:
-    """Each finished trial's score in the order of their numbers, the best so far, and where others were pruned."""
+def plot_history(trials: Sequence["FrozenTrial"], metric: str, direction: str) -> Figure:
+    """Plot the score of each finished trial, the best so far, and the last score of pruned trials."""
     from optuna.trial import TrialState
 
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     axes = figure.subplots()
-    done = [(t.number, t.value) for t in trials if t.state is TrialState.COMPLETE and t.value is not None]
-    numbers, scores = (np.array(column, float) for column in zip(*done, strict=True))
+    finished = [(t.number, t.value) for t in trials if t.state is TrialState.COMPLETE and t.value is not None]
+    numbers, scores = (np.array(column, float) for column in zip(*finished, strict=True))
     best = (np.maximum if direction == "maximize" else np.minimum).accumulate(scores)
     axes.plot(numbers, scores, "o", color="C0", label="finished")
     axes.step(numbers, best, where="post", color="C1", label="best so far")
-    left = [(t.number, list(t.intermediate_values.values())[-1]) for t in trials if t.state is TrialState.PRUNED]
-    if left:
-        axes.plot(*zip(*left, strict=True), "x", color="0.5", label="pruned, its last score")
+    pruned = [(t.number, list(t.intermediate_values.values())[-1]) for t in trials if t.state is TrialState.PRUNED]
+    if pruned:
+        axes.plot(*zip(*pruned, strict=True), "x", color="0.5", label="pruned, last score")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="trial", ylabel=metric)
-    axes.set_title(f"{len(done)} finished, {len(left)} pruned; the best of many flatters", fontsize=10, loc="left")
+    axes.set_title(
+        f"{len(finished)} finished, {len(pruned)} pruned; the best of many is optimistic", fontsize=10, loc="left"
+    )
     axes.legend(frameon=False)
     return figure
 
 
-def importance_figure(shares: Mapping[str, float], metric: str, trials: int) -> Figure:
-    """A bar for each setting, the weightiest on top."""
+def plot_importances(shares: Mapping[str, float], metric: str, num_trials: int) -> Figure:
+    """Plot a bar per setting, the most important at the top."""
     figure = Figure(figsize=(8, 1.2 + 0.4 * len(shares)), layout="constrained")
     axes = figure.subplots()
     order = sorted(shares, key=lambda key: shares[key])
     bars = axes.barh(order, [100 * shares[key] for key in order], color="C0")
     axes.bar_label(bars, fmt="%.0f %%", padding=3)
-    axes.set(xlabel=f"% of what {metric} differs by", xlim=(0, 112))
-    axes.set_title(f"what mattered, by {trials} finished trials (PED-ANOVA)", fontsize=10, loc="left")
+    axes.set(xlabel=f"% of the variance of {metric}", xlim=(0, 112))
+    axes.set_title(f"importance in {num_trials} finished trials (PED-ANOVA)", fontsize=10, loc="left")
     return figure

@@ -1,4 +1,4 @@
-"""A sweep from its command to its report."""
+"""Run a sweep from its command to its report."""
 
 import contextlib
 import signal
@@ -6,57 +6,58 @@ import sys
 import time
 from collections.abc import Callable
 
-from emotion.cli import one_message
-from emotion.reporting.text import near
-from emotion.runtime.signals import ending
-from emotion.sweeps.sweep import SWEEP, Sweep, check, note, of_command_line
+from emotion.cli import command_line, report_errors
+from emotion.reporting.text import relative_path
+from emotion.runtime.signals import handle_signals
+from emotion.sweeps.sweep import SWEEP_FILE, Sweep, check_folder, parse_command_line, write_sweep_file
 
 
 def run_sweep(main: Callable[[], None]) -> None:
-    """Run what the command line asks for by `main`, say what became of it, and exit: status 1 if a run is missing."""
-    sweep = of_command_line()
+    """Run the sweep of the command line with `main`, report, and exit: status 1 if a run is not finished."""
+    sweep = parse_command_line()
     if sweep is None:
         return main()
-    with one_message():
+    with report_errors():
         from emotion.sweeps import launchers
 
-        launchers.check(sys.argv, search=sweep.study is not None)
-        check(sweep)
+        launchers.check_launcher(command_line(), is_search=sweep.study is not None)
+        check_folder(sweep)
         if sweep.study:
             from emotion.sweeps import optuna_study
 
-            optuna_study.check(sweep.study)
-            optuna_study.opened(sweep.study, sweep.folder)
-        note(sweep)
-    goes_on = ", which the same command began: what is finished there is not run again" if sweep.went_before else ""
-    print(f"sweep of {sweep.size} runs in {near(sweep.folder)}{goes_on}", flush=True)
+            optuna_study.check_search_space(sweep.study)
+            optuna_study.open_study(sweep.study, sweep.folder)
+        write_sweep_file(sweep)
+    folder = relative_path(sweep.folder)
+    resumed = ", resumed: finished runs are not repeated" if sweep.is_resumed else ""
+    print(f"sweep of {sweep.size} runs in {folder}{resumed}", flush=True)
     started = time.time()
-    if any(argument.startswith("hydra/launcher=submitit") for argument in sys.argv):
-        print(f"what the jobs say: {near(sweep.folder) / launchers.JOBS}/*/*_log.out", flush=True)
+    if any(argument.startswith("hydra/launcher=submitit") for argument in command_line()):
+        print(f"output of the jobs: {folder / launchers.JOBS}/*/*_log.out", flush=True)
     try:
-        with ending():
+        with handle_signals():
             main()
-    except SystemExit as ended:
-        if ended.code:
-            _forget_if_empty(sweep)
-            if ended.code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
-                print("The same command goes on with the sweep.", file=sys.stderr)
+    except SystemExit as exit_:
+        if exit_.code:
+            _remove_if_empty(sweep)
+            if exit_.code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+                print("The same command resumes the sweep.", file=sys.stderr)
             raise
     except Exception as error:
-        with one_message():
-            launchers.outlive(error, sweep, started)
-    from emotion.sweeps import report
+        with report_errors():
+            launchers.wait_for_jobs(error, sweep, started)
+    from emotion.sweeps.report import report_sweep
 
-    with one_message():
-        sys.exit(0 if report.write(sweep) else 1)
+    with report_errors():
+        sys.exit(0 if report_sweep(sweep) else 1)
 
 
-def _forget_if_empty(sweep: Sweep) -> None:
-    """A sweep that was refused before its first run leaves nothing."""
-    left = {path.name for path in sweep.folder.iterdir()} if sweep.folder.is_dir() else set()
-    if left <= {SWEEP, "multirun.yaml"}:
-        for name in left:
+def _remove_if_empty(sweep: Sweep) -> None:
+    """Remove the folder of a sweep that failed before its first run."""
+    files = {path.name for path in sweep.folder.iterdir()} if sweep.folder.is_dir() else set()
+    if files <= {SWEEP_FILE, "multirun.yaml"}:
+        for name in files:
             (sweep.folder / name).unlink()
-        with contextlib.suppress(OSError):  # other sweeps lie above
+        with contextlib.suppress(OSError):  # the parent has other sweeps
             sweep.folder.rmdir()
             sweep.folder.parent.rmdir()

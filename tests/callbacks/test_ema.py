@@ -1,4 +1,4 @@
-"""The moving average: what it is, and where it stands when."""
+"""The moving average: its value, and when it replaces the weights."""
 
 from pathlib import Path
 
@@ -13,36 +13,37 @@ from emotion.classifier import EmotionClassifier
 from emotion.errors import UserError
 from emotion.loggers.csv_logger import read_metrics
 from emotion.train import train
-from tests.callbacks.test_staged_unfreezing import state, transfer
+from tests.callbacks.test_staged_unfreezing import initial_state, state, transfer
+from tests.conftest import record_of
 
 RUN = Path("run")
 
 
-class Watched(ExponentialMovingAverage):
-    """Keeps the weights after each step besides."""
+class Recorder(ExponentialMovingAverage):
+    """Also record the weights after each step."""
 
-    __module__ = ExponentialMovingAverage.__module__  # where a config may build from
-    seen: list[dict[str, Tensor]] = []  # noqa: RUF012
+    __module__ = ExponentialMovingAverage.__module__  # a module that configs may use
+    recorded: list[dict[str, Tensor]] = []  # noqa: RUF012
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         assert isinstance(pl_module, EmotionClassifier)
-        self.seen.append({name: value.clone() for name, value in pl_module.net.state_dict().items()})
+        self.recorded.append({name: value.clone() for name, value in pl_module.net.state_dict().items()})
 
 
 @pytest.fixture
 def weights(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
-    """The raw weights after each step of a run that averages."""
-    monkeypatch.setattr("emotion.callbacks.ema.ExponentialMovingAverage", Watched)
-    Watched.seen = []
+    """The raw weights after each step of a run with EMA."""
+    monkeypatch.setattr("emotion.callbacks.ema.ExponentialMovingAverage", Recorder)
+    Recorder.recorded = []
     train(transfer("freeze_epochs=1", "trainer.max_epochs=2"), RUN)
-    return Watched.seen
+    return Recorder.recorded
 
 
-def test_the_average_is_the_recurrence_over_all_steps(weights: list[dict[str, Tensor]]) -> None:
-    from tests.callbacks.test_staged_unfreezing import drawn
-
-    average = {name.removeprefix("net."): value for name, value in drawn(transfer()).items() if name.startswith("net.")}
+def test_the_average_follows_the_recurrence_over_all_steps(weights: list[dict[str, Tensor]]) -> None:
+    average = {
+        name.removeprefix("net."): value for name, value in initial_state(transfer()).items() if name.startswith("net.")
+    }
     assert len(weights) == 14  # two epochs of 7 batches
     for step in weights:
         average = {
@@ -54,39 +55,38 @@ def test_the_average_is_the_recurrence_over_all_steps(weights: list[dict[str, Te
         torch.testing.assert_close(found[f"net.{name}"], value, atol=1e-5, rtol=1e-4)
 
 
-def test_a_checkpoint_has_the_raw_weights_beside(weights: list[dict[str, Tensor]]) -> None:
-    raw = read_checkpoint(RUN / LAST_CHECKPOINT)["raw_weights"]
+def test_a_checkpoint_also_has_the_raw_weights(weights: list[dict[str, Tensor]]) -> None:
+    raw = read_checkpoint(RUN / LAST_CHECKPOINT).training_state["raw_weights"]
     assert all(raw[f"net.{name}"].equal(value) for name, value in weights[-1].items())
 
 
-def test_validation_and_the_best_checkpoint_are_of_the_average(weights: list[dict[str, Tensor]]) -> None:
-    """The recorded score of the best epoch is that of the average, which the best checkpoint holds."""
+def test_validation_and_the_best_checkpoint_use_the_average(weights: list[dict[str, Tensor]]) -> None:
+    """The recorded score of the best epoch is that of the average, which the best checkpoint has."""
     from emotion.checkpoints import ensemble
     from emotion.evaluation.score import score_rows
-    from emotion.records.run_record import read_record
+    from emotion.training.config import TrainConfig
     from emotion.training.setup import make_data
 
-    record = read_record(RUN)
-    assert record is not None
+    config = TrainConfig.from_dict(record_of(RUN).config)
     loaded = load_checkpoint(RUN)
     if loaded.epoch == 1:
         assert all(state(RUN, "best")[name].equal(value) for name, value in state(RUN).items())
-    data, _ = make_data(record["config"])
+    data, _ = make_data(config)
     found = score_rows(
-        ensemble.load(RUN), data.faces.images, data.labels, data.split.val, data.split.train[:0],
-        precision=record["config"]["trainer"]["precision"],
+        ensemble.load_ensemble(RUN), data.faces.images, data.labels, data.split.val, data.split.train[:0],
+        precision=config.trainer["precision"],
     )["none"]  # fmt: skip
     rows = read_metrics(RUN / "metrics.csv")
     assert found.scores["all"]["macro_f1"][0] == pytest.approx(rows[loaded.epoch]["val/macro_f1"], abs=1e-6)
     assert found.scores["all"]["nll"][0] != pytest.approx(0)
 
 
-def test_without_averaging_a_checkpoint_has_no_second_weights() -> None:
+def test_without_ema_a_checkpoint_has_no_raw_weights() -> None:
     train(transfer("~callbacks.ema", "freeze_epochs=1", "trainer.max_epochs=1"), RUN)
-    assert "raw_weights" not in read_checkpoint(RUN / LAST_CHECKPOINT)
+    assert "raw_weights" not in read_checkpoint(RUN / LAST_CHECKPOINT).training_state
 
 
-def test_an_average_begun_on_resuming_begins_with_the_weights() -> None:
+def test_ema_added_on_resuming_starts_from_the_weights() -> None:
     train(transfer("~callbacks.ema", "scheduler=none", "freeze_epochs=1", "trainer.max_epochs=1"), RUN)
     cfg = transfer(
         "scheduler=none", "freeze_epochs=1", "trainer.max_epochs=2", f"resume={RUN}", "callbacks.ema.decay=1.0"
@@ -99,6 +99,6 @@ def test_an_average_begun_on_resuming_begins_with_the_weights() -> None:
 
 
 @pytest.mark.parametrize("decay", [-0.1, 2, "abc"])
-def test_a_decay_that_is_none_is_refused(decay: object) -> None:
+def test_an_invalid_decay_is_refused(decay: object) -> None:
     with pytest.raises(UserError, match="expected a number from 0 to 1"):
         ExponentialMovingAverage(decay)  # type: ignore[arg-type]

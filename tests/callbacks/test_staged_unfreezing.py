@@ -1,4 +1,4 @@
-"""Frozen means frozen; each stage lets learn what it says, no more and no less."""
+"""Frozen parts do not change at all; each stage trains what it names."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ TRANSFER = (
     "data.training=16", "data.public_test=4", "data.private_test=4", "batch_size=16", "trainer.accelerator=cpu",
     "callbacks.ema.decay=0.9",
 )  # fmt: skip
-"""The document's recipe on a tiny ResNet with batch normalisation."""
+"""The transfer recipe on a tiny ResNet with batch normalisation."""
 
 
 def transfer(*overrides: str) -> DictConfig:
@@ -31,26 +31,26 @@ def transfer(*overrides: str) -> DictConfig:
 
 
 def state(run: Path, name: str = "last") -> dict[str, Tensor]:
-    content: dict[str, Tensor] = read_checkpoint(run / "checkpoints" / f"{name}.ckpt")["state_dict"]
+    content: dict[str, Tensor] = read_checkpoint(run / "checkpoints" / f"{name}.ckpt").state_dict
     return content
 
 
-def drawn(cfg: DictConfig) -> dict[str, Tensor]:
-    """The weights that a run begins with: those of one whose learning rate is nothing, before its first epoch."""
+def initial_state(cfg: DictConfig) -> dict[str, Tensor]:
+    """The state of a run before its first step."""
     from lightning import seed_everything
 
     from emotion.training.setup import make_classifier, make_data, resolve
 
     settings = resolve(cfg, RUN)
-    seed_everything(settings["seed"], verbose=False)
+    seed_everything(settings.seed, verbose=False)
     data, _ = make_data(settings)
     return make_classifier(settings, data).state_dict()
 
 
 @pytest.mark.parametrize("saved", ["last", "best"])
-def test_a_frozen_backbone_comes_out_of_its_stage_bit_equal(saved: str) -> None:
+def test_a_frozen_backbone_is_bit_equal_after_its_stage(saved: str) -> None:
     cfg = transfer("freeze_epochs=2", "trainer.max_epochs=2")
-    before = drawn(cfg)
+    before = initial_state(cfg)
     train(cfg, RUN)
     after = state(RUN, saved)
     backbone = [name for name in before if name.startswith("net.features.")]
@@ -59,46 +59,44 @@ def test_a_frozen_backbone_comes_out_of_its_stage_bit_equal(saved: str) -> None:
     assert [name for name in before if name.startswith("net.head.") and after[name].equal(before[name])] == []
 
 
-def test_after_its_stage_the_backbone_learns_and_so_do_its_statistics() -> None:
+def test_the_backbone_and_its_statistics_change_after_the_frozen_stage() -> None:
     cfg = transfer("freeze_epochs=1", "trainer.max_epochs=2")
-    before = drawn(cfg)
+    before = initial_state(cfg)
     train(cfg, RUN)
     after = state(RUN)
     assert [name for name in before if name.startswith("net.") and after[name].equal(before[name])] == []
 
 
-def test_stages_by_depth_let_learn_what_they_say() -> None:
+def test_a_number_of_blocks_trains_the_last_ones() -> None:
     net = TimmBackbone(7, 3, 32, "test_resnet")
     depths = net.depths()
     head = max(depths.values())
-    for train_, least in (("head", head), (0, head), (1, head - 1), (2, head - 2), (head, 0), ("all", 0)):
+    for train_, first in (("head", head), (0, head), (1, head - 1), (2, head - 2), (head, 0), ("all", 0)):
         freeze(net, train_)
-        assert {n for n, p in net.named_parameters() if p.requires_grad} == {n for n, d in depths.items() if d >= least}
+        assert {n for n, p in net.named_parameters() if p.requires_grad} == {n for n, d in depths.items() if d >= first}
         for name, module in net.named_modules():
             if isinstance(module, nn.BatchNorm2d):
-                assert module.training == (depths[f"{name}.weight"] >= least)
+                assert module.training == (depths[f"{name}.weight"] >= first)
 
 
-def test_statistics_can_stay_frozen_while_weights_learn() -> None:
+def test_batch_statistics_can_be_frozen_while_weights_are_trained() -> None:
     net = TimmBackbone(7, 3, 32, "test_resnet")
     freeze(net, "all", batch_norm="frozen")
     assert all(parameter.requires_grad for parameter in net.parameters())
     assert not any(module.training for module in net.modules() if isinstance(module, nn.BatchNorm2d))
 
 
-def test_our_own_networks_unfreeze_by_stage_as_well(small_config: Config) -> None:
+def test_own_networks_can_be_trained_in_stages(small_config: Config) -> None:
     cfg = small_config("callbacks=transfer", "freeze_epochs=1", "trainer.max_epochs=1")
-    before = drawn(cfg)
+    before = initial_state(cfg)
     train(cfg, RUN)
     after = state(RUN)
     assert all(after[name].equal(before[name]) for name in before if name.startswith("net.features."))
-    assert not after["net.head.7.weight"].equal(
-        before["net.head.7.weight"]
-    )  # whose batch norm is the head's: it learns
+    assert not after["net.head.7.weight"].equal(before["net.head.7.weight"])
     assert not after["net.head.5.running_mean"].equal(before["net.head.5.running_mean"])
 
 
-def test_any_number_of_stages_follow_each_other() -> None:
+def test_stages_follow_each_other() -> None:
     stages = StagedUnfreezing(
         {
             "head": {"train": "head", "epochs": 2},
@@ -109,7 +107,7 @@ def test_any_number_of_stages_follow_each_other() -> None:
     assert [stages.phase(epoch) for epoch in range(7)] == ["head"] * 2 + ["last"] * 3 + ["whole"] * 2
 
 
-def test_three_stages_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stage_can_be_added_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     cfg = transfer(
         "callbacks.staged_unfreezing.stages.finetune={train: 1, epochs: 1}",
         "+callbacks.staged_unfreezing.stages.whole={train: all, epochs: null}",
@@ -123,7 +121,7 @@ def test_three_stages_on_the_command_line(capsys: pytest.CaptureFixture[str]) ->
     assert [row[1] for row in rows] == ["warmup", "finetune", "whole"]
 
 
-def test_the_table_tells_phase_and_both_learning_rates(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_epoch_table_shows_phase_and_both_learning_rates(capsys: pytest.CaptureFixture[str]) -> None:
     train(transfer("freeze_epochs=1", "trainer.max_epochs=2"), RUN)
     lines = capsys.readouterr().out.splitlines()
     (head,) = (line for line in lines if line.strip().startswith("Epoch"))
@@ -136,7 +134,7 @@ def test_the_table_tells_phase_and_both_learning_rates(capsys: pytest.CaptureFix
     assert second[7].count("e-0") + second[7].count("e+0") == 2
 
 
-def test_rates_rise_while_the_head_learns_and_fall_after() -> None:
+def test_rates_rise_while_only_the_head_is_trained_then_fall() -> None:
     train(transfer("freeze_epochs=2", "trainer.max_epochs=5"), RUN)
     rows = read_metrics(RUN / "metrics.csv")
     head, backbone = ([rows[epoch][f"lr/{part}"] for epoch in range(5)] for part in ("head", "backbone"))
@@ -147,7 +145,7 @@ def test_rates_rise_while_the_head_learns_and_fall_after() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stages", "says"),
+    ("stages", "message"),
     [
         ({}, "stages: none"),
         ({"one": {"train": "tail", "epochs": 1}}, "stage one: .*expected train=head"),
@@ -158,23 +156,23 @@ def test_rates_rise_while_the_head_learns_and_fall_after() -> None:
         ({"one": {"train": True}}, "expected train=head"),
     ],
 )
-def test_a_stage_that_says_something_else_is_refused(stages: dict[str, dict[str, object]], says: str) -> None:
-    with pytest.raises(UserError, match=says):
+def test_an_invalid_stage_is_refused(stages: dict[str, dict[str, object]], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         StagedUnfreezing(stages)
 
 
-def test_more_blocks_than_there_are_is_refused() -> None:
+def test_more_blocks_than_the_network_has_are_refused() -> None:
     with pytest.raises(UserError, match="train=9: TimmBackbone has 5 blocks before its head"):
         freeze(TimmBackbone(7, 3, 32, "test_resnet"), 9)
 
 
-def test_gradients_of_a_frozen_part_are_not_computed() -> None:
+def test_no_gradients_are_computed_for_a_frozen_part() -> None:
     net = TimmBackbone(7, 3, 32, "test_resnet")
     freeze(net, "head")
     assert not net.features(torch.randn(2, 3, 32, 32)).requires_grad
 
 
-def test_a_later_stage_that_cannot_be_is_refused_before_the_first() -> None:
+def test_an_invalid_later_stage_is_refused_before_the_first() -> None:
     cfg = transfer("callbacks.staged_unfreezing.stages.finetune={train: 99, epochs: null}")
     with pytest.raises(UserError, match="train=99: TimmBackbone has 5 blocks"):
         train(cfg, RUN)

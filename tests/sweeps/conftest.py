@@ -4,31 +4,31 @@ from pathlib import Path
 
 import pytest
 
-from emotion.train import many_or_one
-from tests.processes import Ended
+from emotion.train import dispatch
+from tests.processes import CompletedVerb
 from tests.test_cli import SMALL
 
 
 @pytest.fixture
-def swept(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
-    """`python -m emotion.train` on the small network, in this process."""
+def sweep(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., CompletedVerb]:
+    """`python -m emotion.train` with the small network, in this process."""
 
-    def run(*arguments: str) -> Ended:
+    def run(*arguments: str) -> CompletedVerb:
         keys = {argument.partition("=")[0] for argument in arguments}
-        small = [one for one in SMALL if one.partition("=")[0] not in keys]
+        small = [override for override in SMALL if override.partition("=")[0] not in keys]
         monkeypatch.setattr(sys, "argv", ["emotion.train", *small, "~callbacks.early_stopping", *arguments])
         status: object = 0
         try:
-            many_or_one()
-        except SystemExit as ended:
-            status = ended.code or 0
+            dispatch()
+        except SystemExit as exit_:
+            status = exit_.code or 0
         assert isinstance(status, int)
-        return Ended(status, *capsys.readouterr())
+        return CompletedVerb(status, *capsys.readouterr())
 
     return run
 
 
 def only(pattern: str) -> Path:
-    """The one path that a pattern names."""
-    (found,) = Path().glob(pattern)
-    return found
+    """The only path that matches a pattern."""
+    (path,) = Path().glob(pattern)
+    return path

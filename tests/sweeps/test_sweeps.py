@@ -1,6 +1,5 @@
-"""Sweeps: many runs from one command, of which none stops another and none is run twice."""
+"""Sweeps: many runs from one command; no run stops another, none is repeated."""
 
-import json
 import os
 import shlex
 import signal
@@ -12,119 +11,116 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from omegaconf import DictConfig, OmegaConf
 
 from emotion.compare import compare
 from emotion.config.compose import compose
 from emotion.errors import UserError
-from emotion.records.run_folder import FAILED, LOCK, read
-from emotion.records.run_record import read_record, recipe
-from emotion.sweeps.job import own_device
-from emotion.sweeps.sweep import of_command_line
+from emotion.records.recipe import recipe
+from emotion.records.run_folder import ERROR_FILE, LOCK, read_run
+from emotion.sweeps.job import reserve_device
+from emotion.sweeps.sweep import Sweep, parse_command_line
 from emotion.train import train
-from tests.conftest import options, signal_at
-from tests.processes import Ended, typed
+from tests.conftest import options, record_of, signal_at
+from tests.processes import CompletedVerb, run_verb
 from tests.sweeps.conftest import only
 from tests.test_cli import SMALL
 
-Swept = Callable[..., Ended]
+Run = Callable[..., CompletedVerb]
+Config = Callable[..., DictConfig]
 
 
-def record(folder: Path) -> dict[str, object]:
-    return read_record(folder) or {}
+def parse(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Sweep:
+    monkeypatch.setattr(sys, "argv", ["emotion.train", *arguments])
+    sweep = parse_command_line()
+    assert sweep
+    return sweep
 
 
-def test_a_sweep_ends_with_its_ranking_by_validation(swept: Swept) -> None:
-    ended = swept("sweep=seeds", "seed=0,1,2", "name=three", "trainer.max_epochs=1")
-    assert ended.status == 0, ended.err
-    assert "3 runs: 3 finished" in ended.out
+def test_a_sweep_ends_with_a_ranking_by_validation_and_is_not_repeated(
+    sweep: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = "sweep=seeds", "seed=0,1,2", "name=three"
+    done = sweep(*command)
+    assert done.status == 0, done.err
+    assert "3 runs: 3 finished" in done.out
     folder = only("outputs/three/*")
     assert sorted(path.name for path in folder.glob("seed=*")) == ["seed=0", "seed=1", "seed=2"]
     rows = (folder / "ranking.csv").read_text().splitlines()
     scores = [float(row.split(",")[2].split(" ")[0].strip('"')) for row in rows[1:]]
     assert scores == sorted(scores, reverse=True)
     assert len(scores) == 3
-    assert "ranked by validation" in ended.out
 
-
-def test_the_same_command_again_runs_nothing_and_says_the_same(swept: Swept, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = swept("-m", "seed=0,1", "name=pair")
-    folder = only("outputs/pair/*")
     before = {path: path.read_bytes() for path in folder.rglob("*.*") if path.suffix in (".ckpt", ".json", ".csv")}
-    again = swept("-m", "seed=0,1", "name=pair")
-    assert again.out.count("nothing to do") == 2
-    assert only("outputs/pair/*") == folder
+    again = sweep(*command)
+    assert again.out.count("nothing to do") == 3
+    assert only("outputs/three/*") == folder
     assert {path: path.read_bytes() for path in before} == before
-    assert first.out.split("ranked by")[1] == again.out.split("ranked by")[1]
-    monkeypatch.setattr(sys, "argv", ["emotion.train", "-m", "seed=0,1", "name=pair", "loss=focal"])
-    other = of_command_line()
-    assert other
-    assert other.folder != folder
+    assert done.out.split("ranked by")[1] == again.out.split("ranked by")[1]
+    assert parse(monkeypatch, *command, "loss=focal").folder != folder
+
+    compare(compose("compare", "runs=outputs/three"), Path("out"))
+    printed = capsys.readouterr().out
+    assert "ranked by validation" in printed
+    assert "val/acc" in Path("out/comparison.md").read_text()
 
 
-def test_a_run_that_fails_stops_no_other_and_is_run_again(swept: Swept) -> None:
-    given = "-m", "model.weights=random,nowhere.pth,run/best.pth", "name=lost"
-    ended = swept(*given)
-    assert ended.status == 1
-    assert "3 runs: 1 finished, 2 failed" in ended.out.replace("2 failed, 1 finished", "1 finished, 2 failed")
-    assert "nowhere.pth" in ended.err
-    assert "Traceback" not in ended.err
+def test_a_run_that_fails_does_not_stop_the_others_and_is_repeated(sweep: Run) -> None:
+    command = "-m", "model.weights=random,nowhere.pth,run/best.pth", "name=lost"
+    done = sweep(*command)
+    assert done.status == 1
+    assert "3 runs: 1 finished, 2 failed" in done.out.replace("2 failed, 1 finished", "1 finished, 2 failed")
+    assert "nowhere.pth" in done.err
+    assert "Traceback" not in done.err
     failed = only("outputs/lost/*/model.weights=nowhere.pth")
-    assert "nowhere.pth" in (failed / FAILED).read_text()
-    assert read(failed).state == "failed"
-    assert "The same command runs what is missing" in ended.out
-    again = swept(*given)
+    assert "nowhere.pth" in (failed / ERROR_FILE).read_text()
+    assert read_run(failed).state == "failed"
+    assert "The same command runs the missing ones." in done.out
+    again = sweep(*command)
     assert again.out.count("nothing to do") == 1
     assert again.status == 1
 
 
 @pytest.mark.hard
-def test_a_sweep_that_is_stopped_goes_on_where_it_was(swept: Swept, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = "-m", "seed=0,1,2", "name=stopped", "batch_size=4", "trainer.max_epochs=1"
+def test_a_stopped_sweep_is_resumed(sweep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = "-m", "seed=0,1,2", "name=stopped", "batch_size=4"
     with monkeypatch.context() as patch:
         signal_at(patch, "training_step", 24, signal.SIGTERM)
-        ended = swept(*given)
-    assert ended.status == 143
-    assert "The same command goes on with the sweep" in ended.err
+        done = sweep(*command)
+    assert done.status == 143
+    assert "The same command resumes the sweep." in done.err
     folder = only("outputs/stopped/*")
-    assert [read(folder / f"seed={seed}").state for seed in range(3)] == ["finished", "stopped", "empty"]
-    again = swept(*given)
+    assert [read_run(folder / f"seed={seed}").state for seed in range(3)] == ["finished", "stopped", "empty"]
+    again = sweep(*command)
     assert again.status == 0, again.err
-    assert [len(record(folder / f"seed={seed}").get("resumed", [])) for seed in range(3)] == [0, 1, 0]  # type: ignore[arg-type]
+    assert [len(record_of(folder / f"seed={seed}").resumed) for seed in range(3)] == [0, 1, 0]
 
 
-def test_a_mistake_before_the_first_run_leaves_nothing(swept: Swept) -> None:
-    ended = swept("-m", "seed=0,1", "model=v5")
-    assert ended.status == 2
-    assert "Could not find 'model/v5'" in ended.err
+def test_a_mistake_before_the_first_run_leaves_no_files(sweep: Run) -> None:
+    done = sweep("-m", "seed=0,1", "model=v5")
+    assert done.status == 2
+    assert "model=v5" in done.err or "model/v5" in done.err
     assert not Path("outputs").exists()
 
 
 @pytest.mark.parametrize("choice", options("sweep"))
-def test_every_sweep_says_how_many_runs_it_is(choice: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["emotion.train", f"sweep={choice}", "batch_size=8"])
-    sweep = of_command_line()
-    assert sweep
-    runs = {"seeds": 3, "learning_rate": 5, "augmentation": 5, "systems": 9, "tpe": 20}
-    assert sweep.size == runs[choice]
-    assert not sweep.went_before
-    several = "outputs/sweep/" if choice == "systems" else "outputs/v4_attention/"
-    assert str(sweep.folder).startswith(several)
+def test_every_sweep_has_its_number_of_runs_and_folder(choice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = parse(monkeypatch, f"sweep={choice}", "batch_size=8")
+    assert sweep.size == {"seeds": 3, "learning_rate": 5, "augmentation": 5, "systems": 9, "tpe": 20}[choice]
+    assert not sweep.is_resumed
+    assert str(sweep.folder).startswith("outputs/sweep/" if choice == "systems" else "outputs/v4_attention/")
 
 
-def test_who_launches_a_sweep_makes_it_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    for launcher in ([], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]):
-        monkeypatch.setattr(sys, "argv", ["emotion.train", "-m", "seed=0,1", *launcher])
-        sweep = of_command_line()
-        assert sweep
-        asked.append(sweep.asked)
-    assert asked[0] == asked[1]
+def test_the_launcher_does_not_change_the_identity_of_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = parse(monkeypatch, "-m", "seed=0,1")
+    parallel = parse(monkeypatch, "-m", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    assert plain.overrides == parallel.overrides
 
 
 @pytest.mark.hard
-def test_runs_beside_each_other_each_have_their_own_output() -> None:
-    done = typed("train", "-m", *SMALL, "seed=0,1", "model.weights=random", "batch_size=4,0", "name=joblib",
-                   "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")  # fmt: skip
+def test_parallel_runs_write_their_own_output() -> None:
+    done = run_verb("train", "-m", *SMALL, "seed=0,1", "model.weights=random", "batch_size=4,0", "name=joblib",
+                    "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")  # fmt: skip
     assert done.status == 1, done.err
     assert "4 runs: " in done.out
     assert "2 finished" in done.out
@@ -135,23 +131,21 @@ def test_runs_beside_each_other_each_have_their_own_output() -> None:
 
 
 @pytest.mark.hard
-def test_processes_of_one_sweep_do_no_run_twice() -> None:
-    """Two people start the same search at once, and a third when one of them was killed."""
-    given = [
-        "sweep=tpe",
-        *SMALL,
-        "study.trials=4",
-        "trainer.max_epochs=4",
-        "hydra.sweep.dir=s",
+def test_processes_of_one_sweep_share_its_runs() -> None:
+    """Two start the same search at once; a third resumes it after one is killed."""
+    command = ["sweep=tpe", *SMALL, "study.n_trials=4", "trainer.max_epochs=4", "hydra.sweep.dir=s"]
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-m", "emotion.train", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        for _ in range(2)
     ]
-    begin = [sys.executable, "-m", "emotion.train", *given]
-    both = [subprocess.Popen(begin, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(2)]
     while not list(Path("s").glob("*/metrics.csv")):
-        assert all(one.poll() is None for one in both)
+        assert all(process.poll() is None for process in both)
     both[0].kill()
-    for one in both:
-        one.wait(120)
-    third = typed("train", *given)
+    for process in both:
+        process.wait(120)
+    third = run_verb("train", *command)
     assert third.status == 0, third.err
     assert "4 runs: 4 finished" in third.out
     import optuna
@@ -161,116 +155,109 @@ def test_processes_of_one_sweep_do_no_run_twice() -> None:
 
 
 @pytest.mark.hard
-def test_runs_of_a_sweep_may_be_of_two_processes_each() -> None:
-    two = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
-    few = [one for one in SMALL if not one.startswith(("batch_size", "trainer."))]
-    for given in (["-m", "seed=0,1"], ["sweep=tpe", "study.trials=2", "study.pruner.n_startup_trials=0"]):
-        done = typed(
-            "train", *given, *few, *two, "batch_size=8", "trainer.max_epochs=2", f"hydra.sweep.dir=of{len(given)}"
-        )
+def test_runs_of_a_sweep_can_have_two_processes() -> None:
+    two = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "batch_size=8", "trainer.max_epochs=2"]
+    small = [override for override in SMALL if not override.startswith(("batch_size", "trainer."))]
+    for index, runs in enumerate(
+        (["-m", "seed=0,1"], ["sweep=tpe", "study.n_trials=2", "study.pruner.n_startup_trials=0"])
+    ):
+        done = run_verb("train", *runs, *small, *two, f"hydra.sweep.dir=sweep{index}")
         assert done.status == 0, done.out + done.err
         assert "2 runs: " in done.out
     assert len(list(Path().glob("*/*/record.json"))) == 4
     assert not Path("outputs").exists()
 
 
-def test_a_folder_in_use_is_refused(small_config: Callable[..., object]) -> None:
+def test_a_locked_folder_is_refused(small_config: Config) -> None:
     Path("run").mkdir()
     with FileLock(Path("run", LOCK)), pytest.raises(UserError, match="run is in use by"):
-        train(small_config(), Path("run"))  # type: ignore[arg-type]
+        train(small_config(), Path("run"))
 
 
-def test_a_run_is_not_written_over(small_run: Callable[..., Path], small_config: Callable[..., object]) -> None:
+def test_a_run_is_not_overwritten(small_run: Callable[..., Path], small_config: Config) -> None:
     run = small_run(Path("run"), "trainer.max_epochs=1")
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    with pytest.raises(UserError, match=r"run holds a run already\. Go on with it by resume=run"):
-        train(small_config("trainer.max_epochs=1"), run)  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="run holds a run with another loss, batch_size, seed; give another folder"):
-        train(small_config("trainer.max_epochs=1", "resume=auto", "seed=1", "loss=focal", "batch_size=8"), run)  # type: ignore[arg-type]
-    score = train(small_config("trainer.max_epochs=1", "resume=auto"), run)  # type: ignore[arg-type]
-    assert score == record(run)["best"]["score"]  # type: ignore[index]
+    with pytest.raises(UserError, match=r"run already contains a run\. Resume it with resume=run"):
+        train(small_config("trainer.max_epochs=1"), run)
+    with pytest.raises(UserError, match="run contains a run with another loss, batch_size, seed"):
+        train(small_config("trainer.max_epochs=1", "resume=auto", "seed=1", "loss=focal", "batch_size=8"), run)
+    score = train(small_config("trainer.max_epochs=1", "resume=auto"), run)
+    assert score == record_of(run).best["score"]
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_compare_ranks_a_sweep(swept: Swept, capsys: pytest.CaptureFixture[str]) -> None:
-    swept("-m", "seed=0,1", "name=pair")
-    compare(compose("compare", "runs=outputs/pair"), Path("out"))
-    said = capsys.readouterr().out
-    assert "ranked by validation" in said
-    assert "recipes of n seeds" in said
-    assert "val/acc" in Path("out/comparison.md").read_text()
-
-
-def test_a_cluster_puts_a_run_back_in_its_queue(swept: Swept, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Slurm's own scontrol is tried in tests/slurm; here it only notes what it is asked."""
+def test_slurm_requeues_a_run(sweep: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """tests/slurm runs the real scontrol; this one writes its arguments to a file."""
     scontrol = tmp_path / "bin" / "scontrol"
     scontrol.parent.mkdir()
-    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {shlex.quote(str(tmp_path / "asked.txt"))}\n')
+    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {shlex.quote(str(tmp_path / "arguments.txt"))}\n')
     scontrol.chmod(0o755)
     monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    given = "resume=auto", "hydra.run.dir=run", "batch_size=4", "trainer.max_epochs=2"
+    command = "resume=auto", "hydra.run.dir=run", "batch_size=4"
     with monkeypatch.context() as patch:
         signal_at(patch, "training_step", 5, signal.SIGUSR1)
-        assert swept(*given).status == 128 + signal.SIGUSR1
-    assert (tmp_path / "asked.txt").read_text() == "requeue 7\n"
-    assert read(Path("run")).state == "stopped"
-    assert swept(*given).status == 0
-    assert len(json.loads(Path("run/record.json").read_text())["resumed"]) == 1
+        assert sweep(*command).status == 128 + signal.SIGUSR1
+    assert (tmp_path / "arguments.txt").read_text() == "requeue 7\n"
+    assert read_run(Path("run")).state == "stopped"
+    assert sweep(*command).status == 0
+    assert len(record_of(Path("run")).resumed) == 1
 
 
-def test_whoever_listened_for_a_clusters_signal_hears_of_it(
-    small_config: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+def test_a_cluster_signal_is_passed_on_to_its_previous_handler(
+    small_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As submitit does, which saves the job and puts it back in the queue."""
+    """As to submitit's, which saves the job and requeues it."""
 
     class Requeued(Exception):
         pass
 
-    def listen(signum: int, frame: object) -> None:
+    def handle(signum: int, frame: object) -> None:
         assert Path("run/checkpoints/last.ckpt").is_file()
         raise Requeued
 
-    former = signal.signal(signal.SIGUSR2, listen)
+    previous = signal.signal(signal.SIGUSR2, handle)
     try:
         with monkeypatch.context() as patch:
             signal_at(patch, "training_step", 2, signal.SIGUSR2)
             with pytest.raises(Requeued):
-                train(small_config(), Path("run"))  # type: ignore[arg-type]
+                train(small_config(), Path("run"))
     finally:
-        signal.signal(signal.SIGUSR2, former)
+        signal.signal(signal.SIGUSR2, previous)
 
 
-def test_runs_beside_each_other_have_accelerators_of_their_own() -> None:
+def test_parallel_runs_have_different_devices() -> None:
     folder = Path("sweep")
-    with own_device(folder, 2) as first, own_device(folder, 2) as second, own_device(folder, 2) as third:
-        assert (first, second, third) == ([0], [1], [1])  # more runs than accelerators share the last
-    with own_device(folder, 2) as again:
+    with reserve_device(folder, 2) as first, reserve_device(folder, 2) as second, reserve_device(folder, 2) as third:
+        assert (first, second, third) == ([0], [1], [1])  # more runs than devices share the last
+    with reserve_device(folder, 2) as again:
         assert again == [0]
 
 
-def test_which_accelerator_a_run_had_makes_no_other_recipe(small_run: Callable[..., Path]) -> None:
-    config = record(small_run(Path("run"), "trainer.max_epochs=1"))["config"]
-    assert isinstance(config, dict)
-    assert recipe(config | {"trainer": config["trainer"] | {"devices": [3]}}) == recipe(config)
+def test_the_device_does_not_change_the_recipe() -> None:
+    configs = [
+        OmegaConf.to_container(compose("train", "run_dir=x", "name=x", f"trainer.devices={devices}"), resolve=True)
+        for devices in ("1", "[3]")
+    ]
+    assert recipe(configs[0]) == recipe(configs[1])  # type: ignore[arg-type]
 
 
 @pytest.mark.hard
-def test_a_process_of_its_own_that_is_killed_leaves_the_others() -> None:
-    given = ["-m", *SMALL, "seed=0,1", "trainer.max_epochs=30", "data.training=60", "~callbacks.early_stopping"]
-    given += ["hydra/launcher=submitit_local", "hydra.sweep.dir=s"]
-    command = [sys.executable, "-m", "emotion.train", *given]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as sweep:
+def test_a_killed_job_leaves_the_others() -> None:
+    command = ["-m", *SMALL, "seed=0,1", "trainer.max_epochs=30", "data.training=60", "~callbacks.early_stopping"]
+    command += ["hydra/launcher=submitit_local", "hydra.sweep.dir=s"]
+    arguments = [sys.executable, "-m", "emotion.train", *command]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as sweep:
         while not Path("s/seed=1/checkpoints/last.ckpt").is_file():
             assert sweep.poll() is None
             time.sleep(0.1)
         os.kill(int(Path("s/seed=1", LOCK).read_text().split()[1]), signal.SIGKILL)
         assert sweep.stdout
-        said = sweep.stdout.read()
+        output = sweep.stdout.read()
     assert sweep.returncode == 1
-    assert "1 finished" in said
-    assert "1 stopped" in said
-    again = typed("train", *given)
+    assert "1 finished" in output
+    assert "1 stopped" in output
+    again = run_verb("train", *command)
     assert again.status == 0, again.out + again.err
     assert "2 runs: 2 finished" in again.out
-    assert len(record(Path("s/seed=1"))["resumed"]) == 1  # type: ignore[arg-type]
+    assert len(record_of(Path("s/seed=1")).resumed) == 1

@@ -1,0 +1,49 @@
+"""A run without optional callbacks, and what the model summary prints."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+
+from emotion.callbacks.epoch_table import human_duration
+from emotion.config.compose import compose
+from emotion.records.run_record import RunRecord
+from emotion.train import train
+from tests.conftest import SMALL
+
+RUN = Path("run")
+DATA = ("data=synthetic", "data.training=16", "data.public_test=4", "data.private_test=4", "trainer.max_epochs=1")
+
+
+def test_a_run_without_callbacks_is_scored() -> None:
+    train(compose("train", *(o for o in SMALL if o[0] != "~"), *DATA, "callbacks=none", "logger=csv"), RUN)
+    record = RunRecord.read(RUN)
+    assert record is not None
+    assert record.scores
+    assert [path.name for path in (RUN / "checkpoints").iterdir()] == ["best.ckpt"]
+
+
+def test_the_summary_has_the_layers_of_the_network_alone(
+    small_config: Callable[..., DictConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(small_config("trainer.max_epochs=1", "logger=csv"), RUN)
+    table = capsys.readouterr().out.split("┡")[1].split("└")[0]
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in table.splitlines() if "│" in line]
+    assert ["features", "Sequential", "1,892"] in rows
+    assert {name.split(".")[0] for name, _, _ in rows} == {"features", "head"}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.2, "1 seconds"),
+        (42, "42 seconds"),
+        (150, "2.5 minutes"),
+        (3600, "60 minutes"),
+        (12_600, "3.5 hours"),
+        (2e5, "2.3 days"),
+    ],
+)
+def test_durations_have_their_natural_unit(seconds: float, text: str) -> None:
+    assert human_duration(seconds) == text
