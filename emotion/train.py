@@ -59,7 +59,7 @@ def main(cfg: DictConfig) -> float:
         if is_sweep_job():
             from emotion.sweeps import job
 
-            return job.run(train, cfg, run_dir)
+            return job.run_job(train, cfg, run_dir)
         return train(cfg, run_dir)
     except MisconfigurationException as error:
         raise UserError(f"trainer: {error}") from error

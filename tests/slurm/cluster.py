@@ -1,4 +1,4 @@
-"""A real Slurm of one node, this machine, for the tests: its own munged, slurmctld and slurmd, all below one folder."""
+"""A real Slurm with this machine as its only node: munged, slurmctld and slurmd, with all files in one folder."""
 
 import os
 import re
@@ -16,7 +16,7 @@ PROGRAMS = (
     *("sbatch", "srun", "scontrol", "scancel", "sinfo", "squeue"),
 )
 KILL_WAIT = 5
-"""Seconds between SIGTERM and SIGKILL for a job that is cancelled, requeued or out of time."""
+"""Seconds between SIGTERM and SIGKILL for a cancelled, requeued or timed-out job."""
 
 CONF = """
 ClusterName=tests
@@ -51,44 +51,45 @@ ReturnToService=2
 NodeName=node NodeHostname={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=64000
 PartitionName=tests Nodes=node Default=YES MaxTime=60 DefaultTime=10
 """
-"""A requeued job waits cred_expire seconds to begin again: 5 is the least, and below it Slurm takes its default of 120.
-MinJobAge is for how long `scontrol show job` knows one that ended, MessageTimeout how long a command asks in vain."""
+"""A requeued job waits cred_expire seconds before it starts: at least 5, below which Slurm uses its default of 120.
+MinJobAge: how long `scontrol show job` lists a job that ended. MessageTimeout: how long a command waits."""
 
 SACCT = """#!{python} -IS
 import re, subprocess, sys
-given = sys.argv[1:]
-wanted = [i for at, option in enumerate(given[:-1]) if option in ("-j", "--jobs") for i in given[at + 1].split(",")]
+arguments = sys.argv[1:]
+pairs = zip(arguments, arguments[1:])
+jobs = [job for option, value in pairs if option in ("-j", "--jobs") for job in value.split(",")]
 rows = ["JobID|State|NodeList"]
-for job in wanted:
-    shown = subprocess.run(["scontrol", "-o", "show", "job", job], capture_output=True, text=True).stdout
-    for line in shown.splitlines():
+for job in jobs:
+    output = subprocess.run(["scontrol", "-o", "show", "job", job], capture_output=True, text=True).stdout
+    for line in output.splitlines():
         field = dict(re.findall(r"(\\w+)=(\\S*)", line))
-        part = field.get("ArrayTaskId")
-        part = "[" + part + "]" if part and not part.isdigit() else part
-        name = field["ArrayJobId"] + "_" + part if part else field["JobId"]
+        task = field.get("ArrayTaskId")
+        task = "[" + task + "]" if task and not task.isdigit() else task
+        name = field["ArrayJobId"] + "_" + task if task else field["JobId"]
         rows.append("|".join([name, field["JobState"], field.get("NodeList", "")]))
 print("\\n".join(rows))
 """
-"""Slurm's own asks a database that is not there; this one answers `sacct -o JobID,State,NodeList --parsable2 -j ID`."""
+"""Replaces Slurm's own, which needs a database; answers `sacct -o JobID,State,NodeList --parsable2 -j ID`."""
 
 
-def missing() -> str | None:
-    """Why no Slurm can run here, or None where one can."""
+def unavailable() -> str | None:
+    """Return why Slurm cannot run here, None if it can."""
     if os.geteuid():
-        return "a Slurm of one's own needs root"
-    lacking = [program for program in PROGRAMS if not shutil.which(program)]
-    return f"{', '.join(lacking)} not installed: apt-get install slurm-wlm munge" if lacking else None
+        return "a private Slurm needs root"
+    missing = [program for program in PROGRAMS if not shutil.which(program)]
+    return f"{', '.join(missing)} not installed: apt-get install slurm-wlm munge" if missing else None
 
 
 def configure(folder: Path) -> dict[str, str]:
-    """Write slurm.conf and sacct below the folder; what commands need in their environment to find them.
+    """Write slurm.conf and sacct in the folder; return the environment variables with which commands find them.
 
-    By itself it is a Slurm that does not answer: commands give up after 4 seconds.
+    Without its daemons this Slurm does not answer: commands give up after 4 seconds.
     """
     for name in ("bin", "state", "spool"):
         (folder / name).mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        ports = {"slurmctld": one.getsockname()[1], "slurmd": other.getsockname()[1]}
+    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
+        ports = {"slurmctld": first.getsockname()[1], "slurmd": second.getsockname()[1]}
     conf, sacct = folder / "slurm.conf", folder / "bin" / "sacct"
     conf.write_text(CONF.format(host=socket.gethostname(), folder=folder, kill_wait=KILL_WAIT, **ports))
     sacct.write_text(SACCT.format(python=sys.executable))
@@ -98,9 +99,9 @@ def configure(folder: Path) -> dict[str, str]:
 
 @contextmanager
 def cluster(folder: Path) -> Iterator[dict[str, str]]:
-    """Slurm runs, its node idle, with everything below the folder; what commands need in their environment.
+    """Run Slurm with all its files in the folder; yield the environment variables that commands need.
 
-    In the end all jobs are cancelled and the daemons stopped. Nothing outside the folder is written or stopped.
+    At the end all jobs are cancelled and the daemons stopped. Nothing outside the folder is written or stopped.
     """
     folder = folder.absolute()
     env = configure(folder)
@@ -118,30 +119,30 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def ask(env: dict[str, str], *command: str) -> str:
-    """What a command of Slurm writes; nothing where it fails."""
+    """Return the output of a Slurm command; empty if it fails."""
     return subprocess.run(command, env=os.environ | env, capture_output=True, text=True).stdout
 
 
 def state(job: str, env: dict[str, str]) -> str:
-    """PENDING, RUNNING, COMPLETED, ... of a job, or of a part of an array such as 7_1; nothing for one unknown."""
+    """Return PENDING, RUNNING, COMPLETED, ... of a job, or of an array task such as 7_1; empty if it is unknown."""
     found = re.search(r"JobState=(\w+)", ask(env, "scontrol", "-o", "show", "job", job))
     return found.group(1) if found else ""
 
 
 def wait(condition: Callable[[], object], seconds: float) -> bool:
-    """Whether the condition came true in time."""
+    """Wait for the condition; return whether it became true in time."""
     end = time.monotonic() + seconds
-    while not (came := bool(condition())) and time.monotonic() < end:
+    while not (result := bool(condition())) and time.monotonic() < end:
         time.sleep(0.1)
-    return came
+    return result
 
 
 @contextmanager
 def _daemon(folder: Path, *command: str) -> Iterator[None]:
-    """Runs in a session of its own, so that after a Ctrl-C jobs can be cancelled; ends with us if we are killed."""
-    ending = ("setpriv", "--pdeathsig", "TERM", *command)
+    """Run a daemon in its own session, so that jobs can be cancelled after Ctrl-C; it is killed with this process."""
+    arguments = ("setpriv", "--pdeathsig", "TERM", *command)
     with (folder / f"{command[0]}.out").open("wb") as out:
-        process = subprocess.Popen(ending, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+        process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
     try:
         yield
     finally:
@@ -155,8 +156,8 @@ def _daemon(folder: Path, *command: str) -> Iterator[None]:
 
 def _expect(condition: Callable[[], object], seconds: float, folder: Path) -> None:
     if not wait(condition, seconds):
-        ends = [f"{out.name}: {out.read_text()[-500:]}" for out in sorted(folder.glob("*.out"))]
-        raise RuntimeError("\n".join(["Slurm does not start", *ends]))
+        outputs = [f"{out.name}: {out.read_text()[-500:]}" for out in sorted(folder.glob("*.out"))]
+        raise RuntimeError("\n".join(["Slurm does not start", *outputs]))
 
 
 def _cancel_all(env: dict[str, str]) -> None:
