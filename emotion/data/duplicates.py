@@ -11,6 +11,8 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 Groups = NDArray[np.int64]
 """For each of N faces the first face of its group; a face without duplicates has its own number."""
@@ -90,18 +92,12 @@ def similar_pairs(hashes: NDArray[np.uint64], bits: int, others: NDArray[np.uint
 
 def merge_groups(pairs: Pairs, groups: Groups) -> Groups:
     """Merge the groups that pairs connect, directly or indirectly."""
-    first = groups.copy()
-
-    def root(face: int) -> int:
-        while first[face] != face:
-            first[face] = first[first[face]]
-            face = int(first[face])
-        return face
-
-    for i, j in pairs.tolist():
-        low, high = sorted((root(i), root(j)))
-        first[high] = low
-    return np.array([root(face) for face in range(len(first))], np.int64)
+    faces = np.arange(len(groups))
+    edges = np.concatenate([pairs, np.stack([faces, groups], 1)])
+    graph = coo_array((np.ones(len(edges)), edges.T), shape=(len(groups), len(groups)))
+    _, component = connected_components(graph, directed=False)
+    _, first, own = np.unique(component, return_index=True, return_inverse=True)
+    return np.asarray(first[own], np.int64)
 
 
 def _equal_keys(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> Iterator[tuple[NDArray[np.int64], ...]]:

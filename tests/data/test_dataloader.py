@@ -26,8 +26,8 @@ def batches(loader: RowLoader, epoch: int = 0) -> list[RowBatch]:
     return list(loader)
 
 
-def rows_of(*parts: list[RowBatch]) -> torch.Tensor:
-    return torch.cat([batch.rows for part in parts for batch in part])
+def rows_of(some: list[RowBatch]) -> torch.Tensor:
+    return torch.cat([batch.rows for batch in some])
 
 
 def test_a_training_epoch_has_complete_batches_of_distinct_rows() -> None:
@@ -45,46 +45,17 @@ def test_evaluation_takes_every_row_once_in_order() -> None:
     assert rows_of(batches(RowLoader(ROWS, 8, seed=0))).equal(ROWS)
 
 
-def test_the_order_depends_on_seed_and_epoch_alone() -> None:
-    def order(seed: int, epoch: int) -> list[int]:
-        return rows_of(batches(RowLoader(ROWS, 8, seed, shuffle), epoch)).tolist()
-
-    assert order(0, 3) == order(0, 3)
-    assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
-
-
-def test_every_batch_of_every_epoch_has_its_own_seed() -> None:
-    loader = RowLoader(ROWS, 8, 0, shuffle)
-    assert len({batch.seed for epoch in range(20) for batch in batches(loader, epoch)}) == 20 * 6
-
-
-def test_a_restored_loader_continues_with_the_next_batch() -> None:
-    complete = batches(RowLoader(ROWS, 8, 0, shuffle), epoch=4)
-    stopped = RowLoader(ROWS, 8, 0, shuffle)
-    stopped.set_epoch(4)
-    iterator = iter(stopped)
-    first = [next(iterator) for _ in range(2)]
-    resumed = RowLoader(ROWS, 8, 0, shuffle)
-    resumed.load_state_dict(stopped.state_dict())
-    rest = batches(resumed, epoch=4)  # Lightning calls set_epoch in a resumed epoch, too
-    assert [(b.rows.tolist(), b.seed) for b in first + rest] == [(b.rows.tolist(), b.seed) for b in complete]
+def test_every_run_and_epoch_has_its_own_order_and_every_batch_its_own_seed() -> None:
+    """That resuming and distributing do not change them is tested in tests/promises/test_order.py."""
+    epochs = [batches(RowLoader(ROWS, 8, seed, shuffle), epoch) for seed in range(3) for epoch in range(20)]
+    assert len({tuple(rows_of(epoch).tolist()) for epoch in epochs}) == 60
+    assert len({batch.seed for epoch in epochs for batch in epoch}) == 60 * 6
 
 
 def test_an_epoch_left_early_does_not_shorten_the_next() -> None:
     loader = RowLoader(ROWS, 8, 0, shuffle)
     next(iter(loader))
     assert len(batches(loader, epoch=1)) == 6
-
-
-def test_processes_share_an_epoch_without_overlap() -> None:
-    parts = [batches(RowLoader(ROWS, 5, 0, shuffle, rank=rank, world_size=2)) for rank in range(2)]
-    assert [len(part) for part in parts] == [5, 5]
-    assert len(rows_of(*parts).unique()) == 50
-
-
-def test_processes_evaluate_every_row_once() -> None:
-    parts = [batches(RowLoader(ROWS, 8, seed=0, rank=rank, world_size=3)) for rank in range(3)]
-    assert rows_of(*parts).sort().values.equal(ROWS)
 
 
 def generator(seed: int = 0) -> torch.Generator:

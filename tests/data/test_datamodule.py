@@ -159,7 +159,8 @@ def test_a_batch_depends_on_its_seed_alone_and_evaluation_is_not_mixed(mixup: st
         assert all(one.equal(other) for one, other in zip(data.fetch(batch), plain.fetch(batch), strict=True))
 
 
-def test_data_modules_from_before_mixup_are_built_without_it(small_config: Config) -> None:
-    data = module(small_config())
-    older = {key: value for key, value in data.hparams.items() if key != "mixup"}
-    assert EmotionDataModule(**older).mixup is None
+def test_settings_that_older_checkpoints_lack_have_defaults(small_config: Config) -> None:
+    hparams = module(small_config()).hparams
+    data = EmotionDataModule(**{key: value for key, value in hparams.items() if key not in ("mixup", "mix", "target")})
+    data.setup()
+    assert (data.mixup, data.hparams["mix"], data.votes) == (None, 0, None)

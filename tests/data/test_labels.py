@@ -23,11 +23,6 @@ def test_schemes_of_the_config(name: str, classes: list[str], labels: list[int])
     assert relabel(EACH, EMOTIONS, scheme).tolist() == labels
 
 
-def test_classes_can_be_merged() -> None:
-    merged = {"negative": ["angry", "disgust", "fear", "sad"], "positive": ["happy"]}
-    assert relabel(EACH, EMOTIONS, merged).tolist() == [0, 0, 0, 1, 0, -1, -1]
-
-
 def test_schemes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(UserError, match=r"contains 'contempt', which the data does not have.*labels=NAME"):
         relabel(EACH, EMOTIONS, {"contempt": ["contempt"]})

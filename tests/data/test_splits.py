@@ -1,3 +1,5 @@
+"""Splits and exclusions; tests/promises/test_properties.py has the properties of splits for any rows."""
+
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,31 +32,6 @@ fixed = pytest.mark.parametrize("split", [official, swapped_test])
 
 def labelled(*usages: int) -> NDArray[np.int64]:
     return np.flatnonzero(np.isin(USAGE, usages) & (LABELS != NO_CLASS))
-
-
-def test_official_is_training_public_private() -> None:
-    for part, usage in zip(official(USAGE, LABELS), (TRAINING, PUBLIC_TEST, PRIVATE_TEST), strict=True):
-        np.testing.assert_array_equal(part, labelled(usage))
-
-
-def test_swapped_test_exchanges_the_two_test_sets() -> None:
-    split, swapped = official(USAGE, LABELS), swapped_test(USAGE, LABELS)
-    np.testing.assert_array_equal(split.val, swapped.test)
-    np.testing.assert_array_equal(split.test, swapped.val)
-
-
-def test_the_validation_fraction_is_rounded_down() -> None:
-    counts = np.bincount(LABELS[labelled(TRAINING)])
-    val = stratified(USAGE, LABELS, 0.15, seed=0).val
-    assert np.bincount(LABELS[val]).tolist() == [int(0.15 * n) for n in counts]
-    assert len(random(USAGE, LABELS, 0.2, seed=0).val) == int(0.2 * len(labelled(TRAINING)))
-
-
-@sampled
-def test_sampled_splits_divide_training_and_merge_the_tests(split: Callable[..., Split]) -> None:
-    parts = split(USAGE, LABELS, 0.2, seed=0)
-    np.testing.assert_array_equal(np.sort(np.concatenate(parts[:2])), labelled(TRAINING))
-    np.testing.assert_array_equal(parts.test, labelled(PUBLIC_TEST, PRIVATE_TEST))
 
 
 @sampled

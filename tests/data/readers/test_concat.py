@@ -13,9 +13,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from emotion import prepare
-from emotion.checkpoints.checkpoint_io import save_checkpoint
-from emotion.checkpoints.load import load_checkpoint, read_checkpoint
-from emotion.checkpoints.locate import BEST_CHECKPOINT
+from emotion.checkpoints.load import load_checkpoint
 from emotion.config.compose import compose
 from emotion.data.datamodule import EmotionDataModule
 from emotion.data.faces import EMOTIONS, MIXED, TRAINING
@@ -170,15 +168,6 @@ def test_overfit_uses_the_main_source_alone(small_config: Config) -> None:
     data, source = make_data(resolve(small_config(*MIX, "overfit=8"), RUN))
     assert (data.faces.usage[data.split.train] == TRAINING).all()
     assert source["mix"]["share"] == 0
-
-
-def test_a_checkpoint_from_before_second_sources_loads(small_run: Run) -> None:
-    small_run(RUN, "trainer.max_epochs=1")
-    content = read_checkpoint(RUN / BEST_CHECKPOINT).entries()
-    del content["datamodule_hyper_parameters"]["mix"]
-    save_checkpoint(content, RUN / BEST_CHECKPOINT)
-    (RUN / "record.json").unlink()  # lists the digest of the original file
-    assert evaluate(compose("evaluate", f"checkpoint={RUN}", "accelerator=cpu"))["all"]["n"] == 48
 
 
 def test_prepare_counts_mixed_rows(capsys: pytest.CaptureFixture[str]) -> None:

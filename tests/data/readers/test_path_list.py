@@ -18,7 +18,7 @@ from emotion.records.predictions import read_predictions
 from emotion.records.run_folder import find_finished
 from emotion.train import train
 from emotion.training.setup import make_data, resolve
-from tests.conftest import SMALL
+from tests.conftest import SMALL, representative
 from tests.data.readers.test_fer2013 import all_rows
 
 LISTS = ("train", "val", "test")
@@ -233,7 +233,9 @@ def test_classes_of_a_network_are_matched_by_name(fer_csv: Path, lists: list[str
     arguments = ("evaluate", f"checkpoint={RUN}", "accelerator=cpu", "split=official")
     own, other = evaluate(compose(*arguments)), evaluate(compose(*arguments, "data=fer2013_csv"))
     assert other["all"] == own["all"]
-    with pytest.raises(UserError, match=r"trained on the classes angry, .*, but the data has angry, disgust, fear, happy, sad, "):
+    with pytest.raises(
+        UserError, match="trained on the classes angry, .*, but the data has angry, disgust, fear, happy, "
+    ):
         evaluate(compose(*arguments, "data=fer2013_csv", "labels=source"))
 
 
@@ -244,7 +246,7 @@ def test_the_source_contains_an_image_once_however_often_it_is_listed() -> None:
     assert len(all_rows(source).labels) == 10
 
 
-@pytest.mark.parametrize("labels", ["source", "seven", "six", "four"])
+@pytest.mark.parametrize("labels", representative(["source", "seven", "six", "four"], "source", "six"))
 def test_a_list_with_fer2013s_classes_accepts_its_schemes(labels: str, lists: list[str]) -> None:
     settings = resolve(compose("train", "data=path_list", f"labels={labels}", "split=official"), Path("run"))
     data, description = make_data(settings)
