@@ -233,9 +233,7 @@ def test_classes_of_a_network_are_matched_by_name(fer_csv: Path, lists: list[str
     arguments = ("evaluate", f"checkpoint={RUN}", "accelerator=cpu", "split=official")
     own, other = evaluate(compose(*arguments)), evaluate(compose(*arguments, "data=fer2013_csv"))
     assert other["all"] == own["all"]
-    with pytest.raises(
-        UserError, match="trained on the classes angry, .*, but the data has angry, disgust, fear, happy, "
-    ):
+    with pytest.raises(UserError, match=r"trained on the classes angry, .*, but the data has angry, disgust, fear, "):
         evaluate(compose(*arguments, "data=fer2013_csv", "labels=source"))
 
 
