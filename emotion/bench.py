@@ -1,107 +1,78 @@
-"""The scoreboard: how fast this package trains, reads, answers and starts, against how it is commonly done.
+"""Benchmark training, data loading, inference and start-up, compared with common practice.
 
-python -m emotion.bench [measure=NAME] [models=[NAME,NAME]]; emotion/benchmarks has a file for each measure.
+python -m emotion.bench [measure=NAME] [models=[NAME,NAME]]; each measure is a file in emotion/benchmarks.
 """
 
-from collections.abc import Callable, Sequence
+import importlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from emotion.benchmarks.config import BenchConfig
 from emotion.cli import verb
-from emotion.config.compose import compose, listed
+from emotion.config.compose import PACKAGE, as_list, compose
 from emotion.errors import UserError
-from emotion.reporting.text import near
+from emotion.reporting.text import relative_path
 
-if TYPE_CHECKING:
-    from emotion.benchmarks.measurement import Line, Measured
+MEASURES = sorted(
+    path.stem
+    for path in (PACKAGE / "benchmarks").glob("*.py")
+    if path.stem not in ("__init__", "config", "measurement")
+)
+PER_MODEL = ("training", "latency", "explanations", "bf16")
+"""Measures that run for every model; the others run once."""
 
-Settings = dict[str, Any]
-OF_A_MODEL = ("training", "latency", "explanations", "kernels")
-"""Measured for every model; the others once."""
 
-
-def bench(cfg: DictConfig, run_dir: Path, overrides: Sequence[str] = ()) -> Settings:
-    """What `measure` names, measured, printed as one table and written to record.json in `run_dir`.
+def bench(cfg: DictConfig, run_dir: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Run the benchmarks of `measure`, print their table and write record.json in `run_dir`; return the record.
 
     Args:
-        cfg: of conf/bench.yaml.
-        run_dir: the folder, which is there.
-        overrides: those that `cfg` was composed with; the models of `models` are composed with the same.
+        cfg: composed from conf/bench.yaml.
+        run_dir: an existing folder.
+        overrides: overrides of `cfg`, with which the models of `models` are composed, too.
 
     Raises:
-        UserError: something given is missing or wrong.
+        UserError: a setting is invalid, or a benchmark cannot be run.
     """
-    from emotion.benchmarks.measurement import print_scoreboard
-    from emotion.records import run_record
-    from emotion.runtime.hardware import description
-    from emotion.training import setup
+    from emotion.benchmarks.measurement import Measurement, print_measurements
+    from emotion.io.atomic import write_json
+    from emotion.records.run_record import RECORD, provenance
+    from emotion.runtime.hardware import device_name
+    from emotion.training.setup import resolve_as
 
-    settings = setup.resolve(cfg, run_dir)
-    measures, wanted = _measures(), listed(settings["measure"])
-    if wanted == ["all"]:
-        wanted = list(measures)
-    if not wanted or set(wanted) - set(measures):
-        raise UserError(f"measure={settings['measure']}: expected some of {', '.join(measures)}, or all.")
-    models = [settings]
-    if settings["models"]:
-        models = [
-            setup.resolve(compose("bench", *_without_model(overrides), f"model={name}"), run_dir)
-            for name in listed(settings["models"])
-        ]
-    device = description(settings["trainer"]["accelerator"])
-    record: Settings = {
-        "command": run_record.command(), "commit": run_record.commit(), "versions": run_record.versions(),
-        "machine": device, "measured": [], "scoreboard": [],
-    }  # fmt: skip
-    lines: list[Line] = []
-    for name in wanted:
-        for one in models if name in OF_A_MODEL else [settings]:
+    config = resolve_as(BenchConfig, cfg, run_dir)
+    names = MEASURES if config.measure == "all" else as_list(config.measure)
+    if not names or set(names) - set(MEASURES):
+        raise UserError(f"measure={config.measure}: expected some of {', '.join(MEASURES)}, or all.")
+    shared = [override for override in overrides if override.partition("=")[0] not in ("model", "models")]
+    models = [
+        resolve_as(BenchConfig, compose("bench", *shared, f"model={model}"), run_dir)
+        for model in as_list(config.models or [])
+    ]
+    machine = device_name(config.trainer["accelerator"])
+    record: dict[str, Any] = {**provenance(), "machine": machine, "measured": [], "scoreboard": []}
+    measurements: list[Measurement] = []
+    for name in names:
+        for model in (models if name in PER_MODEL else []) or [config]:
             print(f"{name} ...", flush=True)
-            found, more = measures[name](one)
-            lines += more
-            record["measured"].append({"measure": name} | found)
-            record["scoreboard"] = [line._asdict() | {"times": line.times()} for line in lines]
-            run_record.write_record(run_dir, record)  # what is measured is kept, whatever comes next
-    print_scoreboard(lines, device)
-    print(f"wrote {run_dir / run_record.RECORD}")
+            details, added = importlib.import_module(f"emotion.benchmarks.{name}").run(model)
+            measurements += added
+            record["measured"].append({"measure": name} | details)
+            record["scoreboard"] = [measurement.to_dict() for measurement in measurements]
+            write_json(run_dir / RECORD, record)  # keeps these results if the next benchmark fails
+    print_measurements(measurements, machine)
+    print(f"wrote {run_dir / RECORD}")
     return record
-
-
-def _measures() -> dict[str, "Callable[[Settings], Measured]"]:
-    from emotion.benchmarks.demo import bench_demo
-    from emotion.benchmarks.explanations import bench_explanations
-    from emotion.benchmarks.images import bench_images
-    from emotion.benchmarks.latency import bench_kernels, bench_latency
-    from emotion.benchmarks.preparing import bench_preparing, bench_start_up
-    from emotion.benchmarks.sweeps import bench_sweeps, bench_time_to_accuracy
-    from emotion.benchmarks.training import bench_training
-
-    return {
-        "training": bench_training,
-        "latency": bench_latency,
-        "preparing": bench_preparing,
-        "start_up": bench_start_up,
-        "explanations": bench_explanations,
-        "kernels": bench_kernels,
-        "demo": bench_demo,
-        "images": bench_images,
-        "sweeps": bench_sweeps,
-        "time_to_accuracy": bench_time_to_accuracy,
-    }
-
-
-def _without_model(overrides: Sequence[str]) -> list[str]:
-    return [override for override in overrides if override.split("=")[0] not in ("model", "models")]
 
 
 @verb("bench")
 def main(cfg: DictConfig) -> None:
-    """Measure in the folder that Hydra made."""
+    """Run in the folder that Hydra created."""
     hydra = HydraConfig.get()
-    bench(cfg, near(Path(hydra.runtime.output_dir)), hydra.overrides.task)
+    bench(cfg, relative_path(Path(hydra.runtime.output_dir)), hydra.overrides.task)
 
 
 if __name__ == "__main__":

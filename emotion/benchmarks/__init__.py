@@ -1,1 +1,1 @@
-"""What `python -m emotion.bench` measures: one file a measure, each a function of the bench's settings."""
+"""Benchmarks: each module but `config` and `measurement` is a measure, whose `run` takes a BenchConfig."""

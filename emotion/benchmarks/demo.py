@@ -1,7 +1,7 @@
 """The demo under load: python -m emotion.bench measure=demo [seconds=60] [clients=8].
 
-So many clients send the same JPEG of 640 x 480 pixels with two drawn faces to a server of its own process, each the
-next one as soon as it has its answer.
+`clients` clients send the same JPEG of 640x480 pixels with two synthetic faces to a server in its own process, each as
+soon as it has the previous answer.
 """
 
 import json
@@ -11,69 +11,77 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection, HTTPException
-from typing import Any
+from typing import NamedTuple
 
-from emotion.benchmarks.measurement import Line, Measured, memory
+from emotion.benchmarks.config import BenchConfig
+from emotion.benchmarks.measurement import BenchResult, Measurement, memory
 from emotion.errors import UserError
 
-Settings = dict[str, Any]
 COMMAND = [sys.executable, "-m", "emotion.demo", "port=0", "limits.rate_limit=null"]
-WARM_UP = 3  # seconds, in which memory grows to what the server needs
+WARM_UP_SECONDS = 3
+MAX_CLIENTS = 16
+"""The length of the server's queue."""
 
 
-def bench_demo(settings: Settings) -> Measured:
-    """Answers per second, how long they take, errors, and the server's memory after warming up and at the end.
+class _Responses(NamedTuple):
+    latencies: list[float]  # in seconds
+    errors: list[str]
+
+
+def run(config: BenchConfig) -> BenchResult:
+    """Measure answers per second, latency, errors, and the server's memory after a warm-up and at the end.
 
     Raises:
-        UserError: the number of clients is wrong, or the server does not start.
+        UserError: the number of clients is out of range, or the server does not start.
     """
     import numpy as np
 
-    clients, seconds = settings["clients"], settings["seconds"]
-    if not isinstance(clients, int) or not 1 <= clients <= 16:
-        raise UserError(f"clients={clients}: expected a whole number from 1 to 16, which the server lets wait.")
+    clients, seconds = config.clients, config.seconds
+    if not 1 <= clients <= MAX_CLIENTS:
+        raise UserError(f"clients={clients}: expected 1 to {MAX_CLIENTS}, the length of the server's queue.")
     with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, text=True) as server:
         try:
-            port, picture = _port(server), _picture()
+            port, image = _read_port(server), _render_image()
             with ThreadPoolExecutor(clients) as pool:
-                _load(pool, clients, port, picture, min(WARM_UP, seconds))
-                before, began = memory(server.pid)["RssAnon"], time.perf_counter()
-                waits, errors = _load(pool, clients, port, picture, seconds)
-                elapsed, after = time.perf_counter() - began, memory(server.pid)["RssAnon"]
+                _send(pool, clients, port, image, min(WARM_UP_SECONDS, seconds))
+                warm, started = memory(server.pid)["RssAnon"], time.perf_counter()
+                responses = _send(pool, clients, port, image, seconds)
+                elapsed, end = time.perf_counter() - started, memory(server.pid)["RssAnon"]
         finally:
             server.terminate()
-    p50, p95 = (1000 * np.percentile(waits, (50, 95))).tolist() if waits else (float("nan"),) * 2
-    rate = len(waits) / elapsed
-    found = {
+    latencies, errors = responses
+    p50, p95 = (1000 * np.percentile(latencies, (50, 95))).tolist() if latencies else (float("nan"),) * 2
+    rate = len(latencies) / elapsed
+    details = {
         "clients": clients,
         "seconds": elapsed,
-        "answers": len(waits),
+        "answers": len(latencies),
         "answers_per_second": rate,
         "p50_ms": p50,
         "p95_ms": p95,
         "errors": errors,
-        "memory_mb": {"warm": before, "end": after},
+        "memory_mb": {"warm": warm, "end": end},
         "status": server.returncode,
     }
-    lines = [
-        Line(f"the demo, {clients} clients", "answers/s", rate),
-        Line("19 of 20 answers come within", "ms", p95),
-        Line("answers that went wrong", "of all", len(errors) / max(1, len(errors) + len(waits))),
-        Line("memory of the server", "MB", after, "after warming up", before),
+    measurements = [
+        Measurement(f"demo, {clients} clients", "answers/s", rate),
+        Measurement("95th percentile of the latency", "ms", p95),
+        Measurement("failed requests", "share", len(errors) / max(1, len(errors) + len(latencies))),
+        Measurement("memory of the server", "MB", end, "after warm-up", warm),
     ]
-    return Measured(found, lines)
+    return BenchResult(details, measurements)
 
 
-def _port(server: "subprocess.Popen[str]") -> int:
+def _read_port(server: "subprocess.Popen[str]") -> int:
     assert server.stdout
-    said = re.search(r"http://[^ ]*:(\d+)/", server.stdout.readline())
-    if said is None:
-        raise UserError("The demo did not start; python -m emotion.demo says why.")
-    return int(said[1])
+    match = re.search(r"http://[^ ]*:(\d+)/", server.stdout.readline())
+    if match is None:
+        raise UserError("The demo did not start; see the output of python -m emotion.demo.")
+    return int(match[1])
 
 
-def _picture() -> bytes:
-    """A wall with two drawn faces that the detector finds."""
+def _render_image() -> bytes:
+    """Return a JPEG of a grey wall with two synthetic faces that the detector finds."""
     from io import BytesIO
 
     import numpy as np
@@ -81,38 +89,39 @@ def _picture() -> bytes:
 
     from emotion.data.readers.synthetic import render_faces
 
-    drawn = render_faces(np.repeat(np.arange(7), 10).astype(np.uint8), np.random.default_rng(0))[[31, 0]]
-    wall = Image.new("L", (640, 480), 128)
-    for face, (left, top, side) in zip(drawn, ((50, 100, 240), (400, 200, 160)), strict=True):
-        wall.paste(Image.fromarray(face).resize((side, side), Image.Resampling.BICUBIC), (left, top))
+    faces = render_faces(np.repeat(np.arange(7), 10).astype(np.uint8), np.random.default_rng(0))[[31, 0]]
+    image = Image.new("L", (640, 480), 128)
+    for face, (left, top, side) in zip(faces, ((50, 100, 240), (400, 200, 160)), strict=True):
+        image.paste(Image.fromarray(face).resize((side, side), Image.Resampling.BICUBIC), (left, top))
     file = BytesIO()
-    wall.convert("RGB").save(file, "JPEG", quality=92)
+    image.convert("RGB").save(file, "JPEG", quality=92)
     return file.getvalue()
 
 
-def _load(
-    pool: ThreadPoolExecutor, clients: int, port: int, picture: bytes, seconds: float
-) -> tuple[list[float], list[str]]:
-    """Seconds that each answer took, and what went wrong, of all clients."""
-    until = time.perf_counter() + seconds
-    found = list(pool.map(lambda _: _ask(port, picture, until), range(clients)))
-    return [wait for waits, _ in found for wait in waits], [error for _, errors in found for error in errors]
+def _send(pool: ThreadPoolExecutor, clients: int, port: int, image: bytes, seconds: float) -> _Responses:
+    """Send images from all clients for `seconds` seconds."""
+    end = time.perf_counter() + seconds
+    by_client = list(pool.map(lambda _: _client(port, image, end), range(clients)))
+    return _Responses(
+        [latency for responses in by_client for latency in responses.latencies],
+        [error for responses in by_client for error in responses.errors],
+    )
 
 
-def _ask(port: int, picture: bytes, until: float) -> tuple[list[float], list[str]]:
-    waits, errors = [], []
+def _client(port: int, image: bytes, end: float) -> _Responses:
+    responses = _Responses([], [])
     connection = HTTPConnection("127.0.0.1", port, timeout=30)
-    while (began := time.perf_counter()) < until:
+    while (started := time.perf_counter()) < end:
         try:
-            connection.request("POST", "/api/predict", picture)
-            answer = connection.getresponse()
-            told = json.loads(answer.read())
-            if answer.status != 200 or len(told["faces"]) != 2:
-                errors.append(f"{answer.status}: {told.get('error', 'other faces')}")
+            connection.request("POST", "/api/predict", image)
+            response = connection.getresponse()
+            content = json.loads(response.read())
+            if response.status != 200 or len(content["faces"]) != 2:
+                responses.errors.append(f"{response.status}: {content.get('error', 'expected two faces')}")
                 continue
-            waits.append(time.perf_counter() - began)
+            responses.latencies.append(time.perf_counter() - started)
         except (OSError, HTTPException, ValueError) as error:
-            errors.append(f"{type(error).__name__}: {error}")
+            responses.errors.append(f"{type(error).__name__}: {error}")
             connection.close()
     connection.close()
-    return waits, errors
+    return responses

@@ -1,70 +1,49 @@
-"""How long one face takes: python -m emotion.bench measure=latency [model=NAME] [seconds=8].
+"""Latency of one face: python -m emotion.bench measure=latency [model=NAME] [seconds=8].
 
-Raw pixels to probabilities, one face at a time on one thread, in torch, in ONNX Runtime and there in whole numbers of 8
-bits, called in turn for `seconds` each. Weights are as they are drawn and ranges those of drawn faces: that changes no
-time.
+Raw pixels to probabilities, one face at a time on one thread, in PyTorch, ONNX Runtime and ONNX Runtime with int8. The
+weights are random and the calibration faces synthetic, which does not change the latency.
 """
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
-from emotion.benchmarks.measurement import Line, Measured
-
-Settings = dict[str, Any]
+from emotion.benchmarks.config import BenchConfig
+from emotion.benchmarks.measurement import BenchResult, Measurement, synthetic_classifier
 
 
-def bench_latency(settings: Settings) -> Measured:
-    """Median milliseconds of each.
+def run(config: BenchConfig) -> BenchResult:
+    """Measure the median milliseconds of each.
 
     Raises:
-        UserError: the network cannot be had as ONNX.
+        UserError: the network cannot be exported to ONNX.
     """
     import torch
 
-    from emotion.checkpoints import ensemble
-    from emotion.checkpoints.load import Loaded
-    from emotion.exporting.int8 import milliseconds, quantised
-    from emotion.exporting.onnx import drawn, export_onnx
-    from emotion.inference.onnx_backend import OnnxJudge
-    from emotion.runtime.hardware import one_thread
-    from emotion.training import setup
+    from emotion.checkpoints.ensemble import Ensemble
+    from emotion.checkpoints.load import LoadedCheckpoint
+    from emotion.exporting.int8 import median_milliseconds, quantize
+    from emotion.exporting.onnx import export_onnx, synthetic_faces
+    from emotion.inference.onnx_backend import OnnxBackend
+    from emotion.runtime.hardware import single_thread
 
-    source = {"_target_": "emotion.data.readers.synthetic.read", "training": 20, "public_test": 2, "private_test": 2}
-    data, _ = setup.make_data(settings | {"data": source})
-    classifier = setup.make_classifier(settings, data)
-    alone = ensemble.Ensemble([Loaded(Path(), classifier, {"source": source}, "", 0)])
-    faces = drawn(*alone.stored)
-    with tempfile.TemporaryDirectory() as folder, one_thread():
+    classifier, _, source = synthetic_classifier(config)
+    ensemble = Ensemble([LoadedCheckpoint(Path(), classifier, {"source": source}, "", 0)])
+    faces = synthetic_faces(*ensemble.source_shape)
+    with tempfile.TemporaryDirectory() as folder, single_thread():
         fp32 = Path(folder) / "fp32.onnx"
-        export_onnx(alone, fp32)
-        int8 = quantised(fp32, Path(folder), faces, ("MinMax",))["MinMax"]
-        judges = {name: OnnxJudge(file, threads=1) for name, file in {"onnx": fp32, "onnx int8": int8}.items()}
+        export_onnx(ensemble, fp32)
+        files = {"onnx": fp32, "onnx int8": quantize(fp32, Path(folder), faces, ("MinMax",))["MinMax"]}
+        backends = {name: OnnxBackend(file, threads=1) for name, file in files.items()}
         pixels = torch.from_numpy(faces[:1])
-        found = milliseconds(
-            {"torch": lambda: alone.probabilities(pixels)}
-            | {name: lambda judge=judge: judge.probabilities(faces[:1]) for name, judge in judges.items()},  # type: ignore[misc]
-            settings["seconds"],
+        milliseconds = median_milliseconds(
+            {"torch": lambda: ensemble.probabilities(pixels)}
+            | {name: lambda b=backend: b.probabilities(faces[:1]) for name, backend in backends.items()},  # type: ignore[misc]
+            config.seconds,
         )
-        sizes = {name: file.stat().st_size for name, file in {"onnx": fp32, "onnx int8": int8}.items()}
-    lines = [
-        Line(f"{alone.name}: one face, one thread, {name}", "ms", found[name], "torch", found["torch"])
-        for name in sizes
-    ]
-    return Measured({"model": settings["model"]["_target_"], "milliseconds": found, "bytes": sizes}, lines)
-
-
-def bench_kernels(settings: Settings) -> Measured:
-    """Milliseconds of all layers, and the largest error of one."""
-    from emotion.runtime.precision import MOST_ERROR
-    from emotion.training import setup
-
-    source = {"_target_": "emotion.data.readers.synthetic.read", "training": 20, "public_test": 2, "private_test": 2}
-    data, _ = setup.make_data(settings | {"data": source})
-    classifier = setup.make_classifier(settings, data)
-    with tempfile.TemporaryDirectory() as folder:
-        found = setup.verdict_on_bf16(classifier, settings | {"cache_dir": folder})
-    name = settings["model"].get("backbone") or settings["model"]["_target_"].rsplit(".", 1)[-1]
-    times = Line(f"{name}'s layers in bfloat16", "ms", 1e3 * found.bfloat16, "float32", 1e3 * found.float32)
-    error = Line(f"{name}'s layer that is the most off", "%", 100 * found.error, "allowed", 100 * MOST_ERROR)
-    return Measured({"model": settings["model"]["_target_"]} | found._asdict(), [times, error])
+        sizes = {name: file.stat().st_size for name, file in files.items()}
+    details = {"model": config.model["_target_"], "milliseconds": milliseconds, "bytes": sizes}
+    title = f"{ensemble.name}: one face, one thread"
+    return BenchResult(
+        details,
+        [Measurement(f"{title}, {name}", "ms", milliseconds[name], "torch", milliseconds["torch"]) for name in sizes],
+    )

@@ -1,94 +1,127 @@
-"""The one table that every measure adds its lines to."""
+"""Results of benchmarks and the table of them; tools to measure rates, memory and device utilisation."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from emotion.reporting.tables import print_table
 
+if TYPE_CHECKING:
+    from emotion.benchmarks.config import BenchConfig
+    from emotion.classifier import EmotionClassifier
+    from emotion.data.datamodule import EmotionDataModule
 
-class Line(NamedTuple):
-    """A figure of this package and what it is held against; a unit that ends in /s is the better the more of it."""
+Result = TypeVar("Result")
+STATUS = Path("/proc/self/status")
+SYNTHETIC = {"_target_": "emotion.data.readers.synthetic.read", "training": 20, "public_test": 2, "private_test": 2}
 
-    what: str
+
+class Measurement(NamedTuple):
+    """A value, and the baseline that it is compared with. Values per second are better the higher, others the lower."""
+
+    name: str
     unit: str
-    figure: float
-    against: str = ""
-    other: float | None = None
+    value: float
+    baseline: str = ""
+    baseline_value: float | None = None
 
-    def times(self) -> float | None:
-        """How many times as good as the other, None where there is none."""
-        if not self.other or not self.figure:
+    def ratio(self) -> float | None:
+        """Return how many times better the value is than its baseline; None without a baseline."""
+        if not self.baseline_value or not self.value:
             return None
-        return self.figure / self.other if self.unit.endswith("/s") else self.other / self.figure
+        return self.value / self.baseline_value if self.unit.endswith("/s") else self.baseline_value / self.value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the measurement for the record."""
+        return self._asdict() | {"ratio": self.ratio()}
 
 
-class Measured(NamedTuple):
-    """What a measure found, for the record, and its lines of the scoreboard."""
+class BenchResult(NamedTuple):
+    """The details of a benchmark for the record, and its measurements for the table."""
 
-    found: dict[str, Any]
-    lines: list[Line]
+    details: dict[str, Any]
+    measurements: list[Measurement]
 
 
-def print_scoreboard(lines: Sequence[Line], machine: str) -> None:
-    """All lines as one table, in their order."""
+def print_measurements(measurements: Sequence[Measurement], machine: str) -> None:
+    """Print all measurements as one table."""
     rows = [
         {
-            "measured": line.what,
-            "": line.unit,
-            "this package": _figure(line.figure),
-            "other": "" if line.other is None else _figure(line.other),
-            "times as good": "" if line.times() is None else f"{line.times():.2f}",
-            "the other is": line.against,
+            "measurement": one.name,
+            "": one.unit,
+            "this package": _format(one.value),
+            "baseline": "" if one.baseline_value is None else _format(one.baseline_value),
+            "times better": "" if one.ratio() is None else f"{one.ratio():.2f}",
+            "baseline is": one.baseline,
         }
-        for line in lines
+        for one in measurements
     ]
     print_table(machine, rows, left=2)
 
 
-def _figure(value: float) -> str:
+def _format(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
-def busy_share(step: Callable[[], object], steps: int, device: str) -> float:
-    """The share of the time, from the first operation to the last, in which `device` (cuda or cpu) ran any."""
+def alternate(functions: Mapping[str, Callable[[], Result]], rounds: int) -> dict[str, list[Result]]:
+    """Call the functions in turn, `rounds` times, so that changes of the machine's speed affect all of them."""
+    results: dict[str, list[Result]] = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, function in functions.items():
+            results[name].append(function())
+    return results
+
+
+def synthetic_classifier(
+    config: "BenchConfig", **source: int
+) -> "tuple[EmotionClassifier, EmotionDataModule, dict[str, Any]]":
+    """Return the config's classifier with random weights, synthetic faces, and their source."""
+    from dataclasses import replace
+
+    from emotion.training import setup
+
+    data_config = SYNTHETIC | source
+    config = replace(config, data=data_config)
+    data, _ = setup.make_data(config)
+    return setup.make_classifier(config, data), data, data_config
+
+
+def utilisation(step: Callable[[], object], steps: int, device: str) -> float:
+    """Return the share of the time, from the first operation to the last, in which `device` (cuda or cpu) is busy."""
     from torch.profiler import ProfilerActivity, profile
 
-    step()  # what is made ready once does not count
+    step()  # warm-up
     activity = {"cuda": ProfilerActivity.CUDA, "cpu": ProfilerActivity.CPU}[device]
     with profile(activities=[activity]) as record:
         for _ in range(steps):
             step()
-    ran: list[tuple[float, float]] = [
+    spans: list[tuple[float, float]] = [
         (event.time_range.start, event.time_range.end)
         for event in record.events() or []
         if event.device_type.name.lower() == device
     ]
-    return covered(ran) / (max(end for _, end in ran) - min(start for start, _ in ran))
+    return union_length(spans) / (max(end for _, end in spans) - min(start for start, _ in spans))
 
 
-def covered(spans: Iterable[tuple[float, float]]) -> float:
-    """The length of the union of spans (start, end), which may overlap."""
-    total, reached = 0.0, float("-inf")
+def union_length(spans: Iterable[tuple[float, float]]) -> float:
+    """Return the length of the union of spans (start, end), which may overlap."""
+    total, last = 0.0, float("-inf")
     for start, end in sorted(spans):
-        total += max(0.0, end - max(start, reached))
-        reached = max(reached, end)
+        total += max(0.0, end - max(start, last))
+        last = max(last, end)
     return total
 
 
-STATUS = Path("/proc/self/status")
-
-
 def memory(process: int | str = "self") -> dict[str, float]:
-    """MB of a process's own (RssAnon), of files that it has mapped (RssFile), and of both at its peak (VmHWM).
+    """Return the MB of a process's anonymous memory (RssAnon), mapped files (RssFile) and peak of both (VmHWM).
 
-    The peak is that of the program that runs, where `getrusage` begins with what the process that started it held.
+    The peak is that of the running program; `getrusage` starts from that of the process that started it.
     """
     lines = (STATUS.parents[1] / str(process) / STATUS.name).read_text().splitlines()
     fields = dict(line.split(":", 1) for line in lines)
     return {kind: int(fields[kind].split()[0]) * 1024 / 1e6 for kind in ("RssAnon", "RssFile", "VmHWM")}
 
 
-def peak() -> float | None:
-    """MB that this process has held at most; None where the system does not tell."""
+def peak_memory() -> float | None:
+    """Return the peak memory of this process in MB; None on a system without /proc."""
     return memory()["VmHWM"] if STATUS.is_file() else None

@@ -1,17 +1,19 @@
-"""Training, measured: the real path against the textbook loop and against a bare one, in one process.
+"""Training speed: python -m emotion.bench measure=training [model=NAME] [seconds=8].
 
-The three are measured in turn, `rounds` times, and the medians of the rounds' ratios are kept, so that a machine whose
-speed drifts drifts for all of them.
+Compares `python -m emotion.train` with a baseline, the loop and data loader of a tutorial, and with a bare loop of the
+same parts without Lightning. All alternate in one process.
 """
 
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from emotion.benchmarks.measurement import Line, Measured, busy_share, peak
+from emotion.benchmarks.config import BenchConfig
+from emotion.benchmarks.measurement import BenchResult, Measurement, alternate, peak_memory, utilisation
 
 if TYPE_CHECKING:
     import torch
@@ -20,115 +22,106 @@ if TYPE_CHECKING:
     from emotion.classifier import EmotionClassifier
     from emotion.data.datamodule import Batch, EmotionDataModule
 
-Settings = dict[str, Any]
-WARM_UP = 3  # steps before the clock starts
-BUSY_STEPS = 50  # over which the share of an accelerator's time is taken
-QUIET = (
-    "model_summary",
-    "progress_bar",
-    "epoch_table",
-    "time_estimate",
-    "early_stopping",
-    "tensorboard_pictures",
-    "best_checkpoint",
-    "last_checkpoint",
-)
+TRAINING_CALLBACKS = ("ema", "staged_unfreezing", "learning_rates", "graceful_stop")
+"""Callbacks that take part in training steps; the others only report or save."""
+WARM_UP_STEPS = 3
+UTILISATION_STEPS = 50
+MAX_BASELINE_FACES = 2000
 
 
-def bench_training(settings: Settings) -> Measured:
-    """Faces per second of every path, their ratios, peak memory, and on an accelerator the share it computes."""
-    from emotion.runtime import hardware
+def run(config: BenchConfig) -> BenchResult:
+    """Measure faces per second of training and loading, their ratios, peak memory and the utilisation of a GPU."""
+    from emotion.runtime.hardware import torch_device
     from emotion.training import setup
 
-    settings["callbacks"] = {name: part for name, part in settings["callbacks"].items() if name not in QUIET}
-    settings["scheduler"] = {}  # nothing is validated, so there is nothing for a plateau to watch
-    data, source = setup.make_data(settings)
-    classifier = setup.make_classifier(settings, data)
-    setup.decide_precision(classifier, settings)
-    compiled = setup.tune(classifier, settings, short=False)
-    seconds, size = settings["seconds"], settings["batch_size"]
+    callbacks = {name: callback for name, callback in config.callbacks.items() if name in TRAINING_CALLBACKS}
+    config = replace(config, callbacks=callbacks, scheduler={})  # no validation, which a plateau schedule needs
+    data, description = setup.make_data(config)
+    classifier = setup.make_classifier(config, data)
+    config = setup.resolve_precision(config, classifier)
+    compiled = setup.optimize_for_device(classifier, config, may_compile=True)
+    seconds, size = config.seconds, config.batch_size
     with tempfile.TemporaryDirectory() as folder:
-        textbook = _textbook_loader(settings, data, Path(folder))
-        plain_net = setup.make_classifier(settings, data)
-        device = hardware.device(settings["trainer"]["accelerator"])
+        baseline_loader = _baseline_loader(config, data, Path(folder))
+        baseline_classifier = setup.make_classifier(config, data)
+        device = torch_device(config.trainer["accelerator"])
         paths: dict[str, Callable[[], float]] = {
-            "training": lambda: _lightning(settings, data, classifier, seconds),
-            "training, bare loop": lambda: _timed(_bare(settings, data, classifier.to(device)), size, seconds),
-            "training, textbook": lambda: _timed(_textbook(plain_net.to(device), textbook), size, seconds),
-            "loader": lambda: _timed(_endless(lambda: _fetched(data, device)), size, seconds / 2),
-            "loader, textbook": lambda: _timed(_endless(lambda: textbook), size, seconds / 2),
+            "training": lambda: _train(config, data, classifier),
+            "training, bare loop": lambda: _rate(_bare_loop(config, data, classifier.to(device)), size, seconds),
+            "training, baseline": lambda: _rate(
+                _baseline_loop(baseline_classifier.to(device), baseline_loader), size, seconds
+            ),
+            "loader": lambda: _rate(_endless(lambda: _batches(data, device)), size, seconds / 2),
+            "loader, baseline": lambda: _rate(_endless(lambda: baseline_loader), size, seconds / 2),
         }
-        rounds: dict[str, list[float]] = {name: [] for name in paths}
-        for number in range(settings["rounds"]):
-            for name, measure in paths.items():
-                rounds[name].append(measure())
-                print(f"round {number + 1}: {name}: {rounds[name][-1]:,.1f} faces/s", flush=True)
+        rounds = alternate(paths, config.rounds)
     rate = {name: median(values) for name, values in rounds.items()}
-    name = settings["model"].get("backbone") or settings["model"]["_target_"].rsplit(".", 1)[-1]
-    others = {"training, textbook": "the textbook loop", "training, bare loop": "a bare loop"}
-    lines = [
-        Line(f"{name} trains, batch {size}", "faces/s", rate["training"], against, rate[other])
-        for other, against in others.items()
+    name = config.network
+    measurements = [
+        Measurement(f"{name}: training, batch {size}", "faces/s", rate["training"], baseline, rate[key])
+        for key, baseline in (("training, baseline", "a tutorial's loop"), ("training, bare loop", "a bare loop"))
     ]
-    lines += [Line(f"{name}'s faces are loaded", "faces/s", rate["loader"], "the textbook's", rate["loader, textbook"])]
-    found = {
-        "model": settings["model"]["_target_"],
-        "precision": settings["trainer"]["precision"],
+    measurements.append(
+        Measurement(f"{name}: loading", "faces/s", rate["loader"], "a tutorial's loader", rate["loader, baseline"])
+    )
+    details = {
+        "model": config.model["_target_"],
+        "precision": config.trainer["precision"],
         "compiled": compiled,
         "batch_size": size,
-        "data": source,
+        "data": description,
         "faces_per_second": rounds,
-        "training_over_textbook": _ratio(rounds, "training", "training, textbook"),
-        "loader_over_textbook": _ratio(rounds, "loader", "loader, textbook"),
-        "lightning_overhead": _ratio(rounds, "training, bare loop", "training") - 1,
-        "peak_memory_mb": peak(),
+        "training_over_baseline": _median_ratio(rounds, "training", "training, baseline"),
+        "loader_over_baseline": _median_ratio(rounds, "loader", "loader, baseline"),
+        "lightning_overhead": _median_ratio(rounds, "training, bare loop", "training") - 1,
+        "peak_memory_mb": peak_memory(),
     }
     if classifier.device.type == "cuda":
-        steps = _bare(settings, data, classifier, wait=False)
-        found["device_share"] = busy_share(lambda: next(steps), BUSY_STEPS, "cuda")
-        lines.append(Line(f"{name}: the accelerator computes", "share of the time", found["device_share"]))
-    return Measured(found, lines)
+        steps = _bare_loop(config, data, classifier, synchronize=False)
+        details["utilisation"] = utilisation(lambda: next(steps), UTILISATION_STEPS, "cuda")
+        measurements.append(Measurement(f"{name}: GPU utilisation", "share of time", details["utilisation"]))
+    return BenchResult(details, measurements)
 
 
-def _ratio(rounds: dict[str, list[float]], one: str, other: str) -> float:
-    """The median of the rounds' own ratios: what drifts between rounds does not count."""
-    return median(a / b for a, b in zip(rounds[one], rounds[other], strict=True))
+def _median_ratio(rounds: dict[str, list[float]], name: str, other: str) -> float:
+    """Return the median of the ratios in each round, which a drift of the machine's speed does not affect."""
+    return median(a / b for a, b in zip(rounds[name], rounds[other], strict=True))
 
 
-def _lightning(settings: Settings, data: "EmotionDataModule", classifier: "EmotionClassifier", seconds: float) -> float:
-    """The path that `python -m emotion.train` takes, without validation; faces/s after the first steps."""
+def _train(config: BenchConfig, data: "EmotionDataModule", classifier: "EmotionClassifier") -> float:
+    """Train as `python -m emotion.train` does, without validation; return faces/s after the warm-up."""
     import lightning as L
 
-    from emotion.training import setup
+    from emotion.training.setup import make_trainer
 
     class Clock(L.Callback):
         steps, started, stopped = 0, 0.0, 0.0
 
         def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
             self.steps += 1
-            _wait(classifier)
-            if self.steps == WARM_UP:
+            _synchronize(classifier)
+            if self.steps == WARM_UP_STEPS:
                 self.started = time.perf_counter()
-            elif self.steps > WARM_UP:
+            elif self.steps > WARM_UP_STEPS:
                 self.stopped = time.perf_counter()
-                trainer.should_stop = self.stopped - self.started > seconds
+                trainer.should_stop = self.stopped - self.started > config.seconds
 
-    trainer = setup.make_trainer(settings, limited=False)
+    trainer = make_trainer(config)
     trainer.limit_val_batches = 0
     trainer.callbacks.insert(0, clock := Clock())  # type: ignore[attr-defined]
     trainer.fit(classifier, datamodule=data)
-    return float((clock.steps - WARM_UP) * settings["batch_size"] / (clock.stopped - clock.started))
+    return float((clock.steps - WARM_UP_STEPS) * config.batch_size / (clock.stopped - clock.started))
 
 
-def _timed(steps: Iterator[object], batch_size: int, seconds: float) -> float:
-    """Faces/s of an endless iterator that does a batch's work each time it is asked."""
-    for _ in range(WARM_UP):
+def _rate(steps: Iterator[object], batch_size: int, seconds: float) -> float:
+    """Return the faces/s of an endless iterator that processes a batch per item."""
+    for _ in range(WARM_UP_STEPS):
         next(steps)
-    done, started = 0, time.perf_counter()
+    count, started = 0, time.perf_counter()
     while time.perf_counter() - started < seconds:
         next(steps)
-        done += 1
-    return done * batch_size / (time.perf_counter() - started)
+        count += 1
+    return count * batch_size / (time.perf_counter() - started)
 
 
 def _endless(batches: Callable[[], Any]) -> Iterator[object]:
@@ -136,36 +129,36 @@ def _endless(batches: Callable[[], Any]) -> Iterator[object]:
         yield from batches()
 
 
-def _fetched(data: "EmotionDataModule", device: "str | torch.device") -> Iterator["Batch"]:
-    """An epoch of training batches on the device."""
+def _batches(data: "EmotionDataModule", device: "str | torch.device") -> Iterator["Batch"]:
+    """Return an epoch of training batches on the device."""
     return (data.fetch(rows._replace(rows=rows.rows.to(device))) for rows in data.train_dataloader())
 
 
-def _bare(
-    settings: Settings, data: "EmotionDataModule", classifier: "EmotionClassifier", *, wait: bool = True
+def _bare_loop(
+    config: BenchConfig, data: "EmotionDataModule", classifier: "EmotionClassifier", *, synchronize: bool = True
 ) -> Iterator[None]:
-    """The same parts (loader, network, loss, optimiser, precision) without Lightning."""
+    """Train with the same loader, network, loss, optimiser and precision, without Lightning."""
     import torch
 
-    from emotion.config.instantiate import build
+    from emotion.config.instantiate import instantiate
 
-    optimizer = build(settings["optimizer"], classifier.net.parameters())
-    bf16 = str(settings["trainer"]["precision"]).startswith("bf16")
+    optimizer = instantiate(config.optimizer, classifier.net.parameters())
+    bf16 = str(config.trainer["precision"]).startswith("bf16")
     classifier.train()
     while True:
-        for faces, targets in _fetched(data, classifier.device):
+        for faces, targets in _batches(data, classifier.device):
             with torch.autocast(classifier.device.type, torch.bfloat16, enabled=bf16):
                 loss = classifier.criterion(classifier(faces), targets)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            if wait:
-                _wait(classifier)
+            if synchronize:
+                _synchronize(classifier)
             yield
 
 
-def _textbook(classifier: "EmotionClassifier", loader: "DataLoader[Any]") -> Iterator[None]:
-    """What a tutorial does: fp32, NCHW, Adam, a DataLoader with two workers."""
+def _baseline_loop(classifier: "EmotionClassifier", loader: "DataLoader[Any]") -> Iterator[None]:
+    """Train as in a tutorial: fp32, NCHW, Adam."""
     import torch
 
     net, criterion, device = classifier.net.train(), classifier.criterion, classifier.device
@@ -176,41 +169,39 @@ def _textbook(classifier: "EmotionClassifier", loader: "DataLoader[Any]") -> Ite
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            _wait(classifier)
+            _synchronize(classifier)
             yield
 
 
-def _textbook_loader(settings: Settings, data: "EmotionDataModule", folder: Path) -> "DataLoader[Any]":
-    """An ImageFolder of torchvision over the training faces as PNG files, PIL transforms like V4's, two workers."""
+def _baseline_loader(config: BenchConfig, data: "EmotionDataModule", folder: Path) -> "DataLoader[Any]":
+    """Return a tutorial's loader: torchvision's ImageFolder of PNG files, PIL transforms like V4's, two workers."""
     from PIL import Image
     from torch.utils.data import DataLoader
     from torchvision import transforms
     from torchvision.datasets import ImageFolder
 
-    for row in data.split.train[:2000]:
-        place = folder / f"{data.labels[row]}"
-        place.mkdir(exist_ok=True)
-        Image.fromarray(data.faces.images[row]).save(place / f"{row}.png")
-    size = settings["input"]["size"]
+    for row in data.split.train[:MAX_BASELINE_FACES]:
+        class_folder = folder / f"{data.labels[row]}"
+        class_folder.mkdir(exist_ok=True)
+        Image.fromarray(data.faces.images[row]).save(class_folder / f"{row}.png")
+    size = config.input["size"]
     steps = [
-        transforms.Grayscale(settings["input"]["channels"]),
+        transforms.Grayscale(config.input["channels"]),
         transforms.Resize((size, size)),
         transforms.RandomHorizontalFlip(),
         transforms.RandomAffine(15, translate=(0.1, 0.1)),
         transforms.ColorJitter(0.2, 0.2, 0.1),
         transforms.RandomApply([transforms.GaussianBlur(3)], p=0.1),
         transforms.ToTensor(),
-        transforms.Normalize(settings["input"]["mean"], settings["input"]["std"]),
+        transforms.Normalize(config.input["mean"], config.input["std"]),
         transforms.RandomErasing(p=0.1, scale=(0.02, 0.1)),
     ]
     dataset = ImageFolder(str(folder), transforms.Compose(steps))
-    return DataLoader(
-        dataset, settings["batch_size"], shuffle=True, num_workers=2, drop_last=True, persistent_workers=True
-    )
+    return DataLoader(dataset, config.batch_size, shuffle=True, num_workers=2, drop_last=True, persistent_workers=True)
 
 
-def _wait(classifier: "EmotionClassifier") -> None:
-    """Let an accelerator finish before the clock is read."""
+def _synchronize(classifier: "EmotionClassifier") -> None:
+    """Wait for the GPU before the clock is read."""
     import torch
 
     if classifier.device.type == "cuda":

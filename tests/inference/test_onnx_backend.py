@@ -13,9 +13,9 @@ import emotion
 from emotion.checkpoints import ensemble
 from emotion.errors import UserError
 from emotion.exporting.onnx import export_onnx
-from emotion.inference.backends import judge_of
-from emotion.inference.onnx_backend import OnnxJudge
-from tests.pictures import FOUND, scene
+from emotion.inference.backends import load_backend
+from emotion.inference.onnx_backend import OnnxBackend
+from tests.images import FACES, scene
 from tests.promises import hostile_files as hostile
 
 FILE = Path("small.onnx")
@@ -27,7 +27,7 @@ def file(small_run: Callable[..., Path], kept_runs: Path) -> Path:
     run = small_run(Path("run"), "trainer.max_epochs=1")
     kept = kept_runs / FILE
     if not kept.exists():
-        export_onnx(ensemble.load(run), kept, "flip")
+        export_onnx(ensemble.load_ensemble(run), kept, "flip")
     FILE.write_bytes(kept.read_bytes())
     return FILE
 
@@ -42,7 +42,7 @@ def test_a_file_and_its_run_find_the_same_in_a_picture(file: Path) -> None:
 
 
 def test_a_picture_is_judged_without_torch(file: Path) -> None:
-    np.save("faces.npy", FOUND)
+    np.save("faces.npy", FACES)
     code = (
         "import sys, emotion, numpy; "
         f"print(len(emotion.load('{file}', detector='none', tta='flip').predict(list(numpy.load('faces.npy'))))); "
@@ -54,13 +54,13 @@ def test_a_picture_is_judged_without_torch(file: Path) -> None:
 
 def test_views_that_are_not_inside_are_refused(file: Path) -> None:
     with pytest.raises(UserError, match=r"small\.onnx has tta=flip inside; found tta=none\. .*tta=none"):
-        judge_of(file, "none")
-    assert OnnxJudge(file).tta == "flip"
+        load_backend(file, "none")
+    assert OnnxBackend(file).tta == "flip"
 
 
 def test_a_file_without_maps_says_so(file: Path) -> None:
     with pytest.raises(UserError, match="the file makes no maps"):
-        OnnxJudge(file).maps(FOUND)
+        OnnxBackend(file).maps(FACES)
 
 
 def test_what_is_no_file_of_ours_is_refused(file: Path) -> None:
@@ -83,14 +83,14 @@ def test_what_is_no_file_of_ours_is_refused(file: Path) -> None:
             emotion.load(name)
 
 
-@pytest.mark.parametrize("kind", list(hostile.GREEDY)[:-1])
+@pytest.mark.parametrize("kind", list(hostile.MEMORY_HUNGRY)[:-1])
 def test_a_file_that_asks_for_more_memory_than_a_face_needs_is_refused_without_it(kind: str) -> None:
     hostile.onnx_file(Path("greedy.onnx"), kind)
     code = (
-        "import emotion\nfrom emotion.benchmarks.measurement import peak\n"
+        "import emotion\nfrom emotion.benchmarks.measurement import peak_memory\n"
         "try:\n    emotion.load('greedy.onnx')\n"
         "except emotion.errors.UserError as error:\n    print(error)\n"
-        "print(peak())"
+        "print(peak_memory())"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     said, megabytes = found.stdout.splitlines()
@@ -103,7 +103,7 @@ def test_a_file_that_asks_for_more_memory_than_a_face_needs_is_refused_without_i
 
 def test_faces_that_take_too_much_together_are_asked_one_after_another() -> None:
     hostile.onnx_file(FILE, "92 MB a face")
-    judge, faces = OnnxJudge(FILE), np.random.default_rng(0).integers(0, 256, (13, 48, 48), np.uint8)
+    judge, faces = OnnxBackend(FILE), np.random.default_rng(0).integers(0, 256, (13, 48, 48), np.uint8)
     each = np.concatenate([judge.probabilities(faces[i : i + 1]) for i in range(len(faces))])
     np.testing.assert_allclose(judge.probabilities(faces), each, atol=1e-6)
 

@@ -1,0 +1,33 @@
+"""Start-up time of every verb's --help compared with `import torch`: python -m emotion.bench measure=startup."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from statistics import median
+
+from emotion.benchmarks.config import BenchConfig
+from emotion.benchmarks.measurement import BenchResult, Measurement, alternate
+from emotion.config.compose import VERBS
+
+BASELINE = "import torch"
+
+
+def run(config: BenchConfig) -> BenchResult:
+    """Measure the median seconds of `rounds` processes each."""
+
+    def start(*arguments: str) -> Callable[[], float]:
+        def call() -> float:
+            started = time.perf_counter()
+            subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+            return time.perf_counter() - started
+
+        return call
+
+    commands = {BASELINE: start("-c", BASELINE)} | {verb: start("-m", f"emotion.{verb}", "--help") for verb in VERBS}
+    seconds = alternate(commands, config.rounds)
+    baseline = median(seconds[BASELINE])
+    return BenchResult(
+        {"seconds": seconds},
+        [Measurement(f"emotion.{verb} --help", "s", median(seconds[verb]), BASELINE, baseline) for verb in VERBS],
+    )
