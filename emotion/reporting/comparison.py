@@ -67,7 +67,7 @@ def tables(runs: Sequence[RunRow], recipes: Sequence[Recipe], title: str) -> dic
             for run in runs
         ],
     }
-    if several := [recipe for recipe in recipes if len(recipe.runs) > 1]:
+    if several := [recipe for recipe in recipes if _has_seeds(recipe)]:
         captioned["recipes of n seeds: mean ± standard deviation [95 % interval of the mean, Student's t]"] = [
             _recipe_means(recipe) for recipe in several
         ]
@@ -79,7 +79,7 @@ def bars(runs: Sequence[RunRow], recipes: Sequence[Recipe]) -> tuple[list[str], 
     names = [f"{run.name}\n{_test_set(run.run)}" for run in runs]
     scores: list[Mapping[str, Any]] = [run.scores for run in runs]
     for recipe in recipes:
-        if len(recipe.runs) > 1:
+        if _has_seeds(recipe):
             classes = {
                 name: {"f1": [fmean(scores["classes"][name]["f1"][0] for scores in recipe.scores)]}
                 for name in recipe.scores[0]["classes"]
@@ -121,7 +121,7 @@ def recipes_csv(recipes: Sequence[Recipe]) -> str:
     lines = []
     for recipe in recipes:
         line: dict[str, Any] = {"recipe": recipe.name, "n": len(recipe.runs), "seeds": " ".join(_seeds(recipe))}
-        for key, mean in _means(recipe).items() if len(recipe.runs) > 1 else ():
+        for key, mean in _means(recipe).items() if _has_seeds(recipe) else ():
             line |= _interval_columns(key, mean.interval) | {f"{key}_std": mean.std}
         lines.append(line | _difference_columns(recipe.test))
     return csv_table(lines)
@@ -131,63 +131,55 @@ def summary(runs: Sequence[RunRow], recipes: Sequence[Recipe]) -> dict[str, list
     """Return sentences about the tests by heading; nothing for a single recipe."""
     if len(recipes) < 2:
         return {}
-    return {NETWORKS: _network_summary(runs), RECIPES: _recipe_summary(recipes)}
-
-
-def _network_summary(runs: Sequence[RunRow]) -> list[str]:
-    first, *others = runs
-    tests = 2 * sum(not isinstance(run.pair, str) for run in others)
-    sentences = [_network_sentence(first.name, run, tests) for run in others if run.pair]
-    if tests:
-        sentences.append(
-            f"These tests compare networks as trained: whether the two differ on faces like these. {CORRECTION}"
-        )
-    return sentences
-
-
-def _network_sentence(first: str, run: RunRow, tests: int) -> str:
-    if isinstance(run.pair, str):
-        return f"{run.name} is not tested against {first}: {run.pair}."
-    pair = run.pair
-    return (
-        f"{run.name} is {_points(pair.accuracy, 'more', 'less')} accurate than {first} on {pair.faces:,} faces "
-        f"(it alone is correct on {pair.only_second}, {first} alone on {pair.only_first}), McNemar "
-        f"{_p_value(pair.accuracy)} corrected for {tests} tests: {_verdict(pair.accuracy)}. "
-        f"Its macro F1 is {_points(pair.macro_f1, 'higher', 'lower')}, bootstrap {_p_value(pair.macro_f1)}: "
-        f"{_verdict(pair.macro_f1)}."
-    )
-
-
-def _recipe_summary(recipes: Sequence[Recipe]) -> list[str]:
     first, *others = recipes
-    tests = 2 * sum(not isinstance(recipe.test, str) for recipe in others)
-    sentences = [
-        _recipe_sentence(first.name, recipe, tests) for recipe in others if min(len(first.runs), len(recipe.runs)) > 1
-    ]
-    if single := [recipe.name for recipe in ([first] if len(first.runs) == 1 else others) if len(recipe.runs) == 1]:
-        sentences.append(
+    pairs = {run.name: run.pair for run in runs[1:] if run.pair}
+    tests = {f"The recipe {recipe.name}": recipe.test for recipe in others if _has_seeds(first) and _has_seeds(recipe)}
+    networks = _sentences(
+        runs[0].name, pairs, "These tests compare networks as trained: whether the two differ on faces like these."
+    )
+    over_seeds = _sentences(
+        first.name,
+        tests,
+        "These tests compare what training gives from seed to seed on these faces: whether training again would show "
+        "the difference again.",
+    )
+    if single := [recipe.name for recipe in (others if _has_seeds(first) else [first]) if not _has_seeds(recipe)]:
+        over_seeds.append(
             f"{', '.join(single)}: a single seed, so only the trained networks can be compared. Comparing recipes "
             "takes at least two seeds of each, and three or more for any power."
         )
-    if tests:
+    return {NETWORKS: networks, RECIPES: over_seeds}
+
+
+def _sentences(
+    first: str, tests: Mapping[str, PairedComparison | RecipeComparison | str], explanation: str
+) -> list[str]:
+    """Return a sentence for each test against `first`, by the name of the other, and the explanation of tests."""
+    count = 2 * sum(not isinstance(test, str) for test in tests.values())
+    sentences = []
+    for name, test in tests.items():
+        if isinstance(test, str):
+            sentences.append(f"{name} is not tested against {first}: {test}.")
+            continue
+        if isinstance(test, PairedComparison):
+            details = f"it alone is correct on {test.only_second}, {first} alone on {test.only_first}"
+            accuracy_test, f1_test = "McNemar", "bootstrap"
+        else:
+            details = f"means of {test.second} and {test.first} seeds"
+            accuracy_test = f1_test = "Welch"
         sentences.append(
-            "These tests compare what training gives from seed to seed on these faces: whether training again would "
-            f"show the difference again. {CORRECTION}"
+            f"{name} is {_points(test.accuracy, 'more', 'less')} accurate than {first} on {test.faces:,} faces "
+            f"({details}), {accuracy_test} {_p_value(test.accuracy)} corrected for {count} tests: "
+            f"{_verdict(test.accuracy)}. Its macro F1 is {_points(test.macro_f1, 'higher', 'lower')}, {f1_test} "
+            f"{_p_value(test.macro_f1)}: {_verdict(test.macro_f1)}."
         )
+    if count:
+        sentences.append(f"{explanation} {CORRECTION}")
     return sentences
 
 
-def _recipe_sentence(first: str, recipe: Recipe, tests: int) -> str:
-    if isinstance(recipe.test, str):
-        return f"The recipe {recipe.name} is not tested against {first}: {recipe.test}."
-    test = recipe.test
-    return (
-        f"The recipe {recipe.name} (n = {test.second} seeds) is on average {_points(test.accuracy, 'more', 'less')} "
-        f"accurate than {first} (n = {test.first}) on {test.faces:,} faces, Welch {_p_value(test.accuracy)} "
-        f"corrected for {tests} tests: {_verdict(test.accuracy)}. "
-        f"Its macro F1 is {_points(test.macro_f1, 'higher', 'lower')}, Welch {_p_value(test.macro_f1)}: "
-        f"{_verdict(test.macro_f1)}."
-    )
+def _has_seeds(recipe: Recipe) -> bool:
+    return len(recipe.runs) > 1
 
 
 def _points(difference: Difference, more: str, less: str) -> str:

@@ -107,19 +107,15 @@ def results_table(groups: Sequence[Sequence[Run]]) -> str:
     for group in groups:
         name = group[0].record.name
         published = experiment(name)["published"] or {}
-        reached = _reached(published, group)
-        n, f1 = len(group), "; macro F1 " if "macro_f1" in reached else ""
-        difference = reached["accuracy"].difference_to(published["accuracy"]) if published else "-"
-        if f1:
-            difference += f1 + reached["macro_f1"].difference_to(published["macro_f1"])
-        note = f"{published['note']}; " if "note" in published else ""
+        reached, command = _reached(published, group), _command(group)
+        figures = "; macro F1 ".join(map(str, reached.values()))
         rows.append(
             {
                 "experiment": name,
                 "published %": _published(published),
-                "reached %": f"{reached['accuracy']}{f1}{reached['macro_f1'] if f1 else ''}, n = {n}",
-                "difference to published": difference,
-                "command": f"{note}{_command(group)}",
+                "reached %": f"{figures}, n = {len(group)}",
+                "difference to published": _difference(published, group),
+                "command": f"{published['note']}; {command}" if "note" in published else command,
             }
         )
     return markdown_table(rows, left=5)
@@ -195,7 +191,7 @@ def _scores_row(group: Sequence[Run]) -> Row:
         "experiment": first.name,
         "parameters": f"{first.parameters:,}",
         "published %": _published(published),
-        "difference to published": _difference(published, group) if published else "-",
+        "difference to published": _difference(published, group),
         "accuracy %": _format_seeds([scores["accuracy"] for scores in plain]),
         "macro F1 %": _format_seeds([scores["macro_f1"] for scores in plain]),
         "with TTA %": f"{_format_seeds([test[tta]['all']['accuracy'] for test in tests])} ({tta})",
@@ -240,10 +236,11 @@ def _reached(published: Mapping[str, Any], group: Sequence[Run]) -> dict[str, Es
 
 
 def _difference(published: Mapping[str, Any], group: Sequence[Run]) -> str:
-    reached = _reached(published, group)
-    text = reached["accuracy"].difference_to(published["accuracy"])
-    if "macro_f1" in published:
-        text += f"; macro F1 {reached['macro_f1'].difference_to(published['macro_f1'])}"
+    if not published:
+        return "-"
+    text = "; macro F1 ".join(
+        estimate.difference_to(published[key]) for key, estimate in _reached(published, group).items()
+    )
     if "recall" in published:
         classes = [scores for run in group for scores in run.record.test_scores["none"]["all"]["classes"].values()]
         text += f"; lowest recall {format_percent(min(scores['recall'][0] for scores in classes))} %"
