@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from emotion.data.faces import PRIVATE_TEST, PUBLIC_TEST, TRAINING, Faces
 from emotion.evaluation.score import duplicated_in, score
 from emotion.metrics.statistics import wilson_interval
 
@@ -83,14 +84,9 @@ def test_duplicates_are_found_by_their_pixels() -> None:
 
 
 @pytest.mark.fer2013
-def test_leaked_rows_of_fer2013(fer2013: object) -> None:
+def test_leaked_rows_of_fer2013(fer2013_faces: Faces) -> None:
     """280 PublicTest and 288 PrivateTest rows are also in Training, 314 PrivateTest rows in either."""
-    from pathlib import Path
-
-    from emotion.data.cache import prepare
-    from emotion.data.faces import PRIVATE_TEST, PUBLIC_TEST, TRAINING
-
-    faces = prepare({"_target_": "emotion.data.readers.fer2013.read_csv", "path": str(fer2013)}, Path("cache"))
+    faces = fer2013_faces
     training, public, private = (np.flatnonzero(faces.usage == u) for u in (TRAINING, PUBLIC_TEST, PRIVATE_TEST))
     assert duplicated_in(faces.images, public, training).sum() == 280
     assert duplicated_in(faces.images, private, training).sum() == 288
