@@ -26,6 +26,10 @@ TARGETS = {
 
 KEYS = {
     "views": "tta",
+    "every": "every_n_epochs",
+    "trials": "n_trials",
+    "startup": "n_startup_trials",
+    "tried": "overrides",
     "clean": "deduplicated",
     "drawn": "initialized",
     "unknowing": "baselines",
