@@ -143,4 +143,5 @@ def _not_ours(path: Path, error: Exception) -> UserError:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+    message = (str(error) or type(error).__name__).splitlines()[0]
+    return message.partition(". This is an internal miniz error")[0]

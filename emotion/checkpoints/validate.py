@@ -24,6 +24,8 @@ def check_archive(path: Path) -> None:
         UserError: The file would unpack to more than its size.
         Exception: One of `emotion.io.bounded.READ_ERRORS`.
     """
+    if not path.stat().st_size:
+        raise EOFError("it is empty")
     with path.open("rb") as file:
         is_zip = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:

@@ -13,6 +13,7 @@ ALLOWED = (
     "emotion.callbacks.",
     "emotion.data.",
     "emotion.explainers.",
+    "emotion.inference.blazeface.",
     "emotion.inference.detectors.",
     "emotion.loggers.",
     "emotion.models.",

@@ -1,5 +1,6 @@
 """Convert a verb's config to a dataclass, checking its types before any work starts."""
 
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -34,3 +35,10 @@ def typed(cfg: DictConfig, kind: type[Config]) -> Config:
         raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}. --cfg job lists every setting.") from error
     result: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
     return result
+
+
+def check_choices(config: object, **choices: Sequence[str]) -> None:
+    """Raise UserError if a setting of a verb's config is not among its choices."""
+    for name, expected in choices.items():
+        if (value := getattr(config, name)) not in expected:
+            raise UserError(f"{name}={value}: expected {', '.join(expected)}.")

@@ -11,10 +11,10 @@ import pytest
 from emotion.checkpoints.load import read_checkpoint
 from emotion.checkpoints.locate import LAST_CHECKPOINT
 from tests.processes import CompletedVerb
-from tests.sweeps.conftest import swept
+from tests.sweeps.conftest import sweep
 
-__all__ = ["swept"]
-Swept = Callable[..., CompletedVerb]
+__all__ = ["sweep"]
+Sweep = Callable[..., CompletedVerb]
 
 
 @contextmanager
@@ -32,10 +32,10 @@ def disk(folder: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_disk_that_fills_during_a_checkpoint_keeps_the_previous_one(swept: Swept, tmp_path: Path) -> None:
+def test_a_disk_that_fills_during_a_checkpoint_keeps_the_previous_one(sweep: Sweep, tmp_path: Path) -> None:
     with disk(tmp_path / "small", "600k") as small:
         run = small / "run"
-        result = swept("model.hidden=600", "trainer.max_epochs=4", f"hydra.run.dir={run}")
+        result = sweep("model.hidden=600", "trainer.max_epochs=4", f"hydra.run.dir={run}")
         assert result.status == 2
         assert "last.ckpt: no space left on device. Free some space; existing files are unchanged." in result.err
         assert f"python -m emotion.train resume={run.relative_to(tmp_path)}" in result.err
@@ -43,24 +43,24 @@ def test_a_disk_that_fills_during_a_checkpoint_keeps_the_previous_one(swept: Swe
         epoch = read_checkpoint(run / LAST_CHECKPOINT).epoch
         assert not list(run.rglob("*.partial*"))
         subprocess.run(["mount", "-o", "remount,size=20m", str(small)], check=True)
-        assert swept("model.hidden=600", "trainer.max_epochs=4", f"hydra.run.dir={run}", "resume=auto").status == 0
+        assert sweep("model.hidden=600", "trainer.max_epochs=4", f"hydra.run.dir={run}", "resume=auto").status == 0
         assert read_checkpoint(run / LAST_CHECKPOINT).epoch == 3 > epoch
 
 
 @pytest.mark.parametrize("folder", [["hydra.run.dir=small/run"], ["-m", "seed=0,1", "hydra.sweep.dir=small/sweep"]])
-def test_a_read_only_folder_is_reported_at_once(folder: list[str], swept: Swept, tmp_path: Path) -> None:
+def test_a_read_only_folder_is_reported_at_once(folder: list[str], sweep: Sweep, tmp_path: Path) -> None:
     with disk(tmp_path / "small", "600k") as small:
         subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
-        result = swept(*folder)
+        result = sweep(*folder)
     assert result.status == 2
     assert "cannot write" in result.err
     assert "read-only file system. Choose a writable folder" in result.err
     assert len(result.err.splitlines()) == 1
 
 
-def test_a_file_with_the_folders_name_is_reported_at_once(swept: Swept) -> None:
+def test_a_file_with_the_folders_name_is_reported_at_once(sweep: Sweep) -> None:
     Path("outputs").write_text("")
-    result = swept("hydra.run.dir=outputs/run")
+    result = sweep("hydra.run.dir=outputs/run")
     assert result.status == 2
     assert len(result.err.splitlines()) == 1
     assert "not a directory. Choose another folder" in result.err

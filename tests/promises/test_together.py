@@ -45,7 +45,7 @@ def test_a_second_training_in_the_same_folder_is_refused(tally: Tally) -> None:
         assert first.pipe.poll(60)
         second = start_verb("train", arguments, Path("second.log"))
         assert second.wait() == 2
-        assert re.search(r"run is in use by process \d+ on .*; wait, or stop it", second.log.read_text())
+        assert re.search(r"run is in use by process \d+ on .*; wait for it or stop it", second.log.read_text())
         first.pipe.send("continue")
         assert first.wait() == 0, first.log.read_text()[-1000:]
         assert json.loads(Path("run/record.json").read_text())["epochs"] == 3

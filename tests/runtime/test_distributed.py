@@ -167,7 +167,7 @@ def test_two_processes_stop_at_a_signal_to_the_first_and_go_on(how: str) -> None
     child.send_signal(signal.SIGTERM)
     _, complaint = ended(child)
     assert child.returncode == 143, complaint
-    assert complaint.count("Go on with: python -m emotion.train resume=two") == 1
+    assert complaint.count("Resume with: python -m emotion.train resume=two") == 1
     assert complaint.count("SIGTERM: stopped") == 1
     epochs = read_checkpoint(Path("two", LAST_CHECKPOINT)).epoch + 2
     child = started("resume=two", f"trainer.max_epochs={epochs}", "~callbacks.early_stopping")
@@ -203,7 +203,7 @@ def test_processes_train_on_equally_many_rows(rows: int) -> None:
 
 def test_fewer_faces_than_processes_are_refused_before_any_starts(small_config: Config, tmp_path: Path) -> None:
     cfg = small_config("split=official", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=40")
-    with pytest.raises(UserError, match="24 faces for 40 processes; expected one for each"):
+    with pytest.raises(UserError, match="24 faces for 40 processes; expected at least one each"):
         train(cfg, tmp_path / "run")
 
 
