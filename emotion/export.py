@@ -1,16 +1,17 @@
-"""Take a trained classifier to where it is used: python -m emotion.export checkpoint=RUN [target=onnx|weights|web]."""
+"""Export a trained classifier: python -m emotion.export checkpoint=RUN [target=onnx|weights|web]."""
 
-import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from emotion.checkpoints.locate import SHIPPED, locate_all
+from emotion.checkpoints.locate import BEST_CHECKPOINT, PORTABLE_SUFFIX, locate_all
 from emotion.cli import verb
+from emotion.config.typed import typed
 from emotion.errors import UserError
-from emotion.reporting.text import near
+from emotion.reporting.text import relative_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,191 +20,222 @@ if TYPE_CHECKING:
     from emotion.checkpoints.ensemble import Ensemble
     from emotion.data.datamodule import EmotionDataModule
 
-Settings = dict[str, Any]
-TARGETS = ("onnx", "weights", "web")
-COMPARED = 100  # validation faces on which what is written has to say what the checkpoint says
-MOST_ROUNDED = 0.02  # by how much half precision may change a probability
+COMPARED_FACES = 100  # validation faces on which the export must match the checkpoint
+MAX_ROUNDING_DIFFERENCE = 0.02  # by how much half precision may change a probability
 
 
-def export(cfg: DictConfig, folder: Path) -> Settings:
-    """What was written and how true it is to the checkpoint, as export.json beside it has it.
+@dataclass(frozen=True)
+class ExportConfig:
+    """The settings of conf/export.yaml."""
 
-    `folder` takes what is written of checkpoints that have no one run to lie in.
+    data_dir: str
+    cache_dir: str
+    checkpoint: Any
+    target: str
+    tta: str
+    int8: bool
+    name: str | None
+    runtime: str | None
+    output: str | None
+
+
+class Exported(NamedTuple):
+    """The files of an export, and further entries of export.json."""
+
+    files: list[Path]
+    report: dict[str, Any]
+
+
+def export(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Export a checkpoint or an ensemble; write export.json next to the files and return its content.
+
+    `folder` is the output folder of checkpoints that do not belong to a single run.
 
     Raises:
-        UserError: something given is missing or wrong, or what would be written does not say what the checkpoint says.
+        UserError: A setting is invalid, or the export would not match the checkpoint.
     """
-    settings: Settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    locate_all(settings["checkpoint"])
-    _check(settings)
-    from emotion.checkpoints import ensemble
-    from emotion.io.atomic import write_text
-    from emotion.records import run_record
+    config = typed(cfg, ExportConfig)
+    locate_all(config.checkpoint)
+    _check(config)
 
-    judge = ensemble.load(settings["checkpoint"]).eval()
-    place, name = Path(settings["output"] or _place(judge, folder)), settings["name"] or _name(judge)
-    task = {"onnx": _onnx, "weights": _weights, "web": _web}[settings["target"]]
-    written, found = task(judge, place / name, settings)
-    result = {
-        "command": run_record.command(),
-        "commit": run_record.commit(),
-        "versions": run_record.versions() | run_record.versions_of("onnx", "onnxruntime", "onnxscript"),
-        "target": settings["target"],
-        **judge.described(),
-        **found,
-        "files": {path.relative_to(place).as_posix(): path.stat().st_size for path in written},
+    from emotion.checkpoints.ensemble import load_ensemble
+    from emotion.io.atomic import write_json
+    from emotion.records.run_record import provenance
+
+    ensemble = load_ensemble(config.checkpoint).eval()
+    output = Path(config.output or _default_folder(ensemble, folder))
+    files, report = TARGETS[config.target](ensemble, output / (config.name or _default_name(ensemble)), config)
+    record = {
+        **provenance("onnx", "onnxruntime", "onnxscript"),
+        "target": config.target,
+        **ensemble.summary(),
+        **report,
+        "files": {path.relative_to(output).as_posix(): path.stat().st_size for path in files},
     }
-    write_text(place / "export.json", json.dumps(result, indent=2) + "\n")
-    for path in (*written, place / "export.json"):
-        print(f"wrote {near(path.absolute())}, {path.stat().st_size / 1e6:,.2f} MB")
-    return result
+    write_json(output / "export.json", record)
+    for path in (*files, output / "export.json"):
+        print(f"wrote {relative_path(path.absolute())}, {path.stat().st_size / 1e6:,.2f} MB")
+    return record
 
 
-def _onnx(judge: "Ensemble", path: Path, settings: Settings) -> tuple[list[Path], Settings]:
-    """One file, and where it is asked for and worth it a second one in whole numbers."""
+def _export_onnx(ensemble: "Ensemble", path: Path, config: ExportConfig) -> Exported:
+    """Write an ONNX file and, if `int8` and worth it, a quantized one."""
     import torch
 
-    from emotion.exporting.int8 import milliseconds, print_int8, write_int8
+    from emotion.exporting.int8 import export_int8, median_milliseconds
     from emotion.exporting.onnx import export_onnx
-    from emotion.inference.onnx_backend import OnnxJudge
-    from emotion.runtime.hardware import one_thread
+    from emotion.inference.onnx_backend import OnnxBackend
+    from emotion.runtime.hardware import single_thread
 
-    tta, data = settings["tta"], _data(judge, settings)
-    faces, whose = _faces(judge, data)
+    data = _load_data(ensemble, config)
+    faces, source = _comparison_faces(ensemble, data)
     fp32, int8 = path.with_name(f"{path.name}.onnx"), path.with_name(f"{path.name}_int8.onnx")
-    parity = export_onnx(judge, fp32, tta, faces=faces)
+    parity, opset = export_onnx(ensemble, fp32, config.tta, faces=faces)
     print(
-        f"opset {parity.opset}; on {parity.faces} {whose} no probability differs by more than {parity.largest:.1e} "
-        f"from torch's, {100 * parity.same:.1f} % of the predictions are the same"
+        f"opset {opset}; on {parity.faces} {source}, probabilities differ from PyTorch's by at most "
+        f"{parity.max_difference:.1e} and {100 * parity.agreement:.1f} % of the predictions are the same"
     )
-    with one_thread():
-        own = OnnxJudge(fp32, threads=1)
+    with single_thread():
+        backend = OnnxBackend(fp32, threads=1)
         pixels = torch.from_numpy(faces[:1])
-        times = milliseconds(
-            {"onnx": lambda: own.probabilities(faces[:1]), "torch": lambda: judge.probabilities(pixels, tta)}
+        milliseconds = median_milliseconds(
+            {
+                "onnx": lambda: backend.probabilities(faces[:1]),
+                "torch": lambda: ensemble.probabilities(pixels, config.tta),
+            }
         )
-    print(f"a face on one thread: {times['onnx']:.2f} ms, in torch {times['torch']:.2f} ms")
-    found: Settings = {"tta": tta, "parity": parity._asdict() | {"of": whose}, "milliseconds": times}
-    if not settings["int8"]:
-        return [fp32], found
-    assert data is not None, "see _data"
-    found["int8"] = write_int8(fp32, int8, data)
-    print_int8(found["int8"])
-    return [fp32, int8] if found["int8"]["kept"] else [fp32], found
+    print(f"one face on one thread: {milliseconds['onnx']:.2f} ms, in PyTorch {milliseconds['torch']:.2f} ms")
+    report = {
+        "tta": config.tta,
+        "opset": opset,
+        "parity": parity._asdict() | {"source": source},
+        "milliseconds": milliseconds,
+    }
+    if not config.int8:
+        return Exported([fp32], report)
+    assert data is not None, "_load_data raises instead"
+    quantized = export_int8(fp32, int8, data)
+    quantized.print()
+    return Exported([fp32, int8] if quantized.kept else [fp32], report | {"int8": quantized.to_dict()})
 
 
-def _weights(judge: "Ensemble", path: Path, settings: Settings) -> tuple[list[Path], Settings]:
-    """Half precision as .safetensors, the rest beside it as JSON: what emotion/zoo holds."""
+def _export_weights(ensemble: "Ensemble", path: Path, config: ExportConfig) -> Exported:
+    """Write half-precision weights as .safetensors and their description as JSON, the format of emotion/zoo."""
     import tempfile
 
-    from emotion.checkpoints import ensemble, portable
+    from emotion.checkpoints import portable
+    from emotion.checkpoints.ensemble import load_ensemble
     from emotion.checkpoints.load import read_checkpoint
-    from emotion.exporting.onnx import differences, torch_says
-    from emotion.records import run_record
+    from emotion.exporting.onnx import compare_probabilities, torch_probabilities
+    from emotion.records.run_record import record_of_checkpoint
 
-    if len(judge.loaded) > 1:
-        raise UserError(f"target=weights writes one checkpoint; found {len(judge.loaded)}. Export each on its own.")
-    (loaded,) = judge.loaded
-    content, record = read_checkpoint(loaded.path), run_record.record_of(loaded)
-    faces, whose = _faces(judge, _data(judge, settings))
+    if len(ensemble.loaded) > 1:
+        raise UserError(
+            f"target=weights exports one checkpoint; found {len(ensemble.loaded)}. Export each of them separately."
+        )
+    (loaded,) = ensemble.loaded
+    checkpoint, run = read_checkpoint(loaded.path), record_of_checkpoint(loaded)
+    record = run.to_dict() if run else None
+    faces, source = _comparison_faces(ensemble, _load_data(ensemble, config))
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy.safetensors"
-        portable.write(copy, copy.with_suffix(".json"), content, record)
-        largest, same = differences(*(torch_says(one, faces) for one in (judge, ensemble.load(copy))))
-    if not largest <= MOST_ROUNDED:
+        portable.write(copy, copy.with_suffix(".json"), checkpoint, record)
+        probabilities = (torch_probabilities(each, faces) for each in (ensemble, load_ensemble(copy)))
+        parity = compare_probabilities(*probabilities)
+    if not parity.max_difference <= MAX_ROUNDING_DIFFERENCE:
         raise UserError(
-            f"{loaded.path}: in half precision a probability differs by {largest:.3f}; expected at most {MOST_ROUNDED}."
+            f"{loaded.path}: half precision changes a probability by {parity.max_difference:.3f}; expected at most "
+            f"{MAX_ROUNDING_DIFFERENCE}."
         )
     print(
-        f"on {len(faces)} {whose} no probability differs by more than {largest:.1e} from the checkpoint's, "
-        f"{100 * same:.1f} % of the predictions are the same"
+        f"on {parity.faces} {source}, probabilities differ from the checkpoint's by at most "
+        f"{parity.max_difference:.1e} and {100 * parity.agreement:.1f} % of the predictions are the same"
     )
     weights, description = path.with_name(f"{path.name}.safetensors"), path.with_name(f"{path.name}.json")
     path.parent.mkdir(parents=True, exist_ok=True)
-    portable.write(weights, description, content, record)
-    return [weights, description], {"parity": {"faces": len(faces), "largest": largest, "same": same, "of": whose}}
+    portable.write(weights, description, checkpoint, record)
+    return Exported([weights, description], {"parity": parity._asdict() | {"source": source}})
 
 
-def _web(judge: "Ensemble", path: Path, settings: Settings) -> tuple[list[Path], Settings]:
-    """A folder of static files; the page's own where no other is named."""
+def _export_web(ensemble: "Ensemble", path: Path, config: ExportConfig) -> Exported:
+    """Write a folder of static files: `output`, or web/ in the run's export folder."""
     from emotion.exporting.web import export_web
 
-    folder = path.parent if settings["output"] else path.parent / "web"
-    return export_web(judge, folder, settings["runtime"], Path(settings["cache_dir"]), settings["tta"]), {}
+    folder = path.parent if config.output else path.parent / "web"
+    return Exported(export_web(ensemble, folder, config.runtime, Path(config.cache_dir), config.tta), {})
 
 
-def _data(judge: "Ensemble", settings: Settings) -> "EmotionDataModule | None":
-    """What the (first) checkpoint was trained with; None where it is not here and not needed."""
-    from emotion.checkpoints.training_data import data_of
+TARGETS = {"onnx": _export_onnx, "weights": _export_weights, "web": _export_web}
+
+
+def _load_data(ensemble: "Ensemble", config: ExportConfig) -> "EmotionDataModule | None":
+    """Load the training data of the (first) checkpoint; None if it is missing and not needed."""
+    from emotion.checkpoints.training_data import load_data
 
     try:
-        return data_of(judge.loaded[0], settings)
+        return load_data(ensemble.loaded[0], {"data_dir": config.data_dir, "cache_dir": config.cache_dir})
     except UserError as error:
-        if settings["int8"]:
-            raise UserError(f"int8=true needs the faces that the checkpoint was trained with: {error}") from error
+        if config.int8:
+            raise UserError(f"int8=true needs the data that the checkpoint was trained on: {error}") from error
         return None
 
 
-def _faces(judge: "Ensemble", data: "EmotionDataModule | None") -> tuple["NDArray[np.uint8]", str]:
-    """Faces to compare on, and what they are."""
+def _comparison_faces(ensemble: "Ensemble", data: "EmotionDataModule | None") -> tuple["NDArray[np.uint8]", str]:
+    """Return validation faces if available, otherwise synthetic faces, and their name."""
     import numpy as np
 
-    from emotion.exporting.onnx import drawn
+    from emotion.exporting.onnx import synthetic_faces
 
-    side, channels = judge.stored
+    side, channels = ensemble.source_shape
     if data is None or data.faces.images.shape[1:] != (side, side, 3)[: 1 + channels]:
-        return drawn(side, channels), "drawn faces"
-    rows = np.random.default_rng(0).permutation(data.split.val)[:COMPARED]
+        return synthetic_faces(side, channels), "synthetic faces"
+    rows = np.random.default_rng(0).permutation(data.split.val)[:COMPARED_FACES]
     return data.faces.images[np.sort(rows)], f"validation faces of {data.faces.source}"
 
 
-def _place(judge: "Ensemble", folder: Path) -> Path:
-    from emotion.checkpoints.locate import BEST_CHECKPOINT
-
-    path = judge.loaded[0].path
-    of_a_run = len(judge.loaded) == 1 and path.parent.name == BEST_CHECKPOINT.parent.name
-    return path.parent.parent / "export" if of_a_run else folder
+def _default_folder(ensemble: "Ensemble", folder: Path) -> Path:
+    path = ensemble.loaded[0].path
+    in_run = len(ensemble.loaded) == 1 and path.parent.name == BEST_CHECKPOINT.parent.name
+    return path.parent.parent / "export" if in_run else folder
 
 
-def _name(judge: "Ensemble") -> str:
-    """The run's, or that of weights that travelled; of several the networks' own."""
-    from emotion.records import run_record
+def _default_name(ensemble: "Ensemble") -> str:
+    """Return the name of the run, of portable weights, or of the network."""
+    from emotion.records.run_record import record_of_checkpoint
 
-    if len(judge.loaded) > 1:
+    if len(ensemble.loaded) > 1:
         return "ensemble"
-    path, record = judge.loaded[0].path, run_record.record_of(judge.loaded[0])
-    if path.suffix == SHIPPED and path.stem != "model":  # as the Hub has them all
+    path, record = ensemble.loaded[0].path, record_of_checkpoint(ensemble.loaded[0])
+    if path.suffix == PORTABLE_SUFFIX and path.stem != "model":  # all weights on the Hub are called model
         return path.stem
-    return str(record["config"]["name"]) if record else judge.name.lower()
+    return record.name if record else ensemble.name.lower()
 
 
-def _check(settings: Settings) -> None:
+def _check(config: ExportConfig) -> None:
     from emotion.data.transforms.tta import TTA
 
-    for key, choices in {"target": TARGETS, "tta": tuple(TTA)}.items():
-        if settings[key] not in choices:
-            raise UserError(f"{key}={settings[key]}: expected {', '.join(choices)}.")
-    if not isinstance(settings["int8"], bool):
-        raise UserError(f"int8={settings['int8']}: expected true or false.")
-    for key, default, of in (
+    for key, choices in {"target": tuple(TARGETS), "tta": tuple(TTA)}.items():
+        if getattr(config, key) not in choices:
+            raise UserError(f"{key}={getattr(config, key)}: expected {', '.join(choices)}.")
+    for key, default, targets in (
         ("tta", "none", ("onnx", "web")),
         ("int8", False, ("onnx",)),
         ("runtime", None, ("web",)),
     ):
-        if settings[key] != default and settings["target"] not in of:
-            expected = f"of target={' and '.join(of)}"
-            raise UserError(f"{key}={settings[key]} is {expected}; found target={settings['target']}.")
-    name = settings["name"]
-    if name is not None and (not isinstance(name, str) or Path(name).name != name or not name):
-        raise UserError(f"name={name}: expected a plain name of files, without a folder: output= has that.")
-    if settings["output"] and Path(settings["output"]).is_file():
-        raise UserError(f"output={settings['output']} is a file; expected a folder.")
+        if getattr(config, key) != default and config.target not in targets:
+            raise UserError(
+                f"{key}={getattr(config, key)} requires target={' or '.join(targets)}; found target={config.target}."
+            )
+    if config.name is not None and (not config.name or Path(config.name).name != config.name):
+        raise UserError(f"name={config.name}: expected a file name without a folder; output= sets the folder.")
+    if config.output and Path(config.output).is_file():
+        raise UserError(f"output={config.output} is a file; expected a folder.")
 
 
 @verb("export")
 def main(cfg: DictConfig) -> None:
-    """Export and report."""
-    export(cfg, near(Path(HydraConfig.get().runtime.output_dir)))
+    """Run `export`."""
+    export(cfg, relative_path(Path(HydraConfig.get().runtime.output_dir)))
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""From a trained classifier to files that others run: ONNX, whole numbers, a page for any static host."""
+"""Export to formats that other programs run: ONNX, int8 ONNX, and a static web page."""

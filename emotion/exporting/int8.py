@@ -1,7 +1,7 @@
-"""A file of ONNX in whole numbers of 8 bits, where that is worth it.
+"""Static int8 quantization of an ONNX file, kept only where it pays off.
 
-Static quantisation: the ranges of all maps are found on training faces beforehand. Convolutions, linear layers and what
-stands between them compute in whole numbers; preprocessing, logits and probabilities stay as they are.
+Activation ranges are calibrated on training faces. Convolutions, linear layers and the operators between them compute
+in int8; preprocessing, logits and probabilities stay in float32.
 """
 
 import contextlib
@@ -10,10 +10,11 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,165 +23,182 @@ from numpy.typing import NDArray
 from emotion.data.datamodule import EmotionDataModule
 from emotion.errors import UserError
 from emotion.evaluation.score import accuracy_and_f1
-from emotion.exporting.onnx import in_parts
-from emotion.inference.onnx_backend import FACES, METADATA, OnnxJudge, needed
+from emotion.exporting.onnx import run_in_batches
+from emotion.inference.onnx_backend import FACES, METADATA, OnnxBackend, import_optional
 from emotion.io.atomic import write_atomically
-from emotion.io.digests import sealed_onnx
 
-WARM_UP, LEAST = 5, 20
+QUANTIZED_OPERATORS = ("Conv", "Gemm", "MatMul", "Add", "MaxPool")
+CALIBRATION_METHODS = ("MinMax", "Percentile")  # ONNX Runtime's Entropy, with 128 bins for 128 steps, equals MinMax
+CALIBRATION_FACES = 200
+MAX_ACCURACY_LOSS = 0.005  # on validation
+WARMUP_CALLS, MIN_CALLS = 5, 20
+
+Scores = Mapping[str, Sequence[float]]
+"""accuracy and macro_f1 as [value, lower, upper]."""
 
 
-def milliseconds(asked: Mapping[str, Callable[[], object]], seconds: float = 1.0) -> dict[str, float]:
-    """The median time of each call, for about so many seconds each.
+@dataclass(frozen=True)
+class Int8Report:
+    """How int8 compares with float32, and whether the int8 file is kept.
 
-    They are called in turn, so that a machine whose speed drifts drifts for all of them.
+    Attributes:
+        kept: Whether the file is kept.
+        reason: Why it is not; None if it is.
+        calibration: Number of faces, chosen method, and validation scores by method.
+        milliseconds: Median time of one face on one thread, of fp32 and int8.
+        validation: Validation scores of fp32 and int8.
+        test: Test scores of fp32 and int8.
     """
-    for ask in asked.values():
-        for _ in range(WARM_UP):
-            ask()
-    times: dict[str, list[float]] = {name: [] for name in asked}
-    began = time.perf_counter()
-    while time.perf_counter() - began < seconds * len(asked) or len(next(iter(times.values()))) < LEAST:
-        for name, ask in asked.items():
-            started = time.perf_counter()
-            ask()
-            times[name].append(time.perf_counter() - started)
-    return {name: 1000 * median(taken) for name, taken in times.items()}
+
+    kept: bool
+    reason: str | None
+    calibration: dict[str, Any] = field(default_factory=dict)
+    milliseconds: dict[str, float] = field(default_factory=dict)
+    validation: dict[str, Scores] = field(default_factory=dict)
+    test: dict[str, Scores] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report for export.json."""
+        return asdict(self)
+
+    def print(self) -> None:
+        """Print test scores and times of both files, and the decision."""
+        for name, scores in self.test.items():
+            accuracy, lower, upper = (100 * value for value in scores["accuracy"])
+            print(
+                f"{name}: test accuracy {accuracy:.2f} % [{lower:.2f}, {upper:.2f}], validation accuracy "
+                f"{100 * self.validation[name]['accuracy'][0]:.2f} %, {self.milliseconds[name]:.2f} ms per face on one "
+                f"thread"
+            )
+        print("int8 is kept" if self.kept else f"int8 is not kept: {self.reason}")
 
 
-QUANTISED = ("Conv", "Gemm", "MatMul", "Add", "MaxPool")
-METHODS = ("MinMax", "Percentile")  # of the ranges; ONNX Runtime's Entropy, with 128 bins for 128 steps, is MinMax
-CALIBRATION = 200  # training faces
-MOST_LOST = 0.005  # of the accuracy on validation
+def export_int8(fp32: Path, path: Path, data: EmotionDataModule) -> Int8Report:
+    """Quantize `fp32` and write the result to `path` if it is faster and at most half a point less accurate.
+
+    Validation chooses the calibration method. Speed is that of one face on one thread. If int8 is not kept, `path` of
+    an earlier export is deleted.
+    """
+    sampled = np.random.default_rng(0).permutation(data.split.train)[:CALIBRATION_FACES]
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            files = quantize(fp32, Path(folder), data.faces.images[np.sort(sampled)])
+        except UserError as error:
+            path.unlink(missing_ok=True)
+            return Int8Report(kept=False, reason=str(error))
+        by_method = {method: _evaluate(file, data, data.split.val) for method, file in files.items()}
+        best = max(files, key=lambda method: by_method[method]["accuracy"][0])
+        validation = {"fp32": _evaluate(fp32, data, data.split.val), "int8": by_method[best]}
+        milliseconds = _time({"fp32": fp32, "int8": files[best]}, data.faces.images[data.split.val[:1]])
+        accuracies = {name: scores["accuracy"][0] for name, scores in validation.items()}
+        reason = rejection_reason(accuracies, milliseconds)
+        report = Int8Report(
+            kept=reason is None,
+            reason=reason,
+            calibration={"faces": len(sampled), "method": best, "validation": by_method},
+            milliseconds=milliseconds,
+            validation=validation,
+            test={
+                name: _evaluate(file, data, data.split.test) for name, file in (("fp32", fp32), ("int8", files[best]))
+            },
+        )
+        if report.kept:
+            content = files[best].read_bytes()
+            write_atomically(path, lambda temporary: temporary.write_bytes(content))
+        else:
+            path.unlink(missing_ok=True)
+    return report
 
 
-class Part(NamedTuple):
-    """Raw faces (N, ...) and their labels (N,)."""
+def rejection_reason(accuracies: Mapping[str, float], milliseconds: Mapping[str, float]) -> str | None:
+    """Return why int8 is not kept, from validation accuracy and time of fp32 and int8; None if it is."""
+    loss = accuracies["fp32"] - accuracies["int8"]
+    if loss > MAX_ACCURACY_LOSS:
+        return f"it loses {100 * loss:.2f} points on validation, expected at most {100 * MAX_ACCURACY_LOSS:g}"
+    return None if milliseconds["int8"] < milliseconds["fp32"] else "it is not faster"
 
-    faces: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+
+def quantize(
+    fp32: Path, folder: Path, calibration: NDArray[np.uint8], methods: Sequence[str] = CALIBRATION_METHODS
+) -> dict[str, Path]:
+    """Write one file to `folder` per calibration method; return them by method.
+
+    Args:
+        fp32: The file to quantize.
+        folder: Where to write.
+        calibration: Raw faces (N, ...).
+        methods: Calibration methods of ONNX Runtime.
+
+    Raises:
+        UserError: The file cannot be quantized.
+    """
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)  # the quantizer logs advice
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            return {method: _quantize(method, fp32, folder, calibration) for method in methods}
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise UserError(f"{fp32.name} cannot be quantized: {str(error).splitlines()[0]}.") from error
+    finally:
+        root.setLevel(level)
 
 
-class Reader:
-    """Faces, one at a time, as the calibration of ONNX Runtime asks for them."""
+def median_milliseconds(functions: Mapping[str, Callable[[], object]], seconds: float = 1.0) -> dict[str, float]:
+    """Return the median time per call of each function, measured for about `seconds` each.
+
+    The functions alternate so that a drift of the machine's speed affects all of them.
+    """
+    for function in functions.values():
+        for _ in range(WARMUP_CALLS):
+            function()
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    start = time.perf_counter()
+    while time.perf_counter() - start < seconds * len(functions) or len(next(iter(times.values()))) < MIN_CALLS:
+        for name, function in functions.items():
+            call_start = time.perf_counter()
+            function()
+            times[name].append(time.perf_counter() - call_start)
+    return {name: 1000 * median(values) for name, values in times.items()}
+
+
+class _CalibrationReader:
+    """Single faces for ONNX Runtime's calibration."""
 
     def __init__(self, faces: NDArray[np.uint8]) -> None:
         self.faces: Iterator[NDArray[np.uint8]] = iter(np.split(faces, len(faces)))
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-        """The next; None after the last."""
+        """Return the next face, or None after the last."""
         return next(({FACES: face} for face in self.faces), None)
 
 
-def write_int8(fp32: Path, path: Path, data: EmotionDataModule) -> dict[str, Any]:
-    """Write `path` where it is faster than `fp32` and loses no more than half a point on validation.
-
-    Of two ways to find the ranges, validation chooses. Faster is meant of one face on one thread.
-
-    Returns:
-        For the record, of both on validation and, once that is decided, on the test part: accuracy and macro F1 with
-        their intervals; whether `path` was `kept`, and `why` not.
-    """
-    validation, test = (_part(data, rows) for rows in (data.split.val, data.split.test))
-    drawn = np.random.default_rng(0).permutation(data.split.train)[:CALIBRATION]
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            files = quantised(fp32, Path(folder), data.faces.images[np.sort(drawn)])
-        except UserError as error:
-            path.unlink(missing_ok=True)  # of a former export
-            return {"kept": False, "why": str(error)}
-        on_validation = {name: accuracy(OnnxJudge(file), validation) for name, file in files.items()}
-        best = max(files, key=lambda name: on_validation[name]["accuracy"][0])
-        chosen = {"fp32": fp32, "int8": files[best]}
-        found: dict[str, Any] = {
-            "calibration": {"faces": len(drawn), "ranges": best, "validation": on_validation},
-            "milliseconds": _times(chosen, validation.faces[:1]),
-            "validation": {"fp32": accuracy(OnnxJudge(fp32), validation), "int8": on_validation[best]},
-            "test": {name: accuracy(OnnxJudge(file), test) for name, file in chosen.items()},
-        }
-        found["why"] = why_not(found)
-        found["kept"] = found["why"] is None
-        if found["kept"]:
-            content = files[best].read_bytes()
-            write_atomically(path, lambda temporary: temporary.write_bytes(content))
-        else:
-            path.unlink(missing_ok=True)
-    return found
+def _evaluate(file: Path, data: EmotionDataModule, rows: NDArray[np.int64]) -> Scores:
+    backend = OnnxBackend(file)
+    predicted = run_in_batches(backend.probabilities, data.faces.images[rows]).argmax(1)
+    labels = torch.from_numpy(data.labels[rows].astype(np.int64))
+    return accuracy_and_f1(torch.from_numpy(predicted), labels, len(backend.classes))
 
 
-def print_int8(found: Mapping[str, Any]) -> None:
-    """Both on the test part and the clock, and what was decided."""
-    for name in found.get("test", ()):
-        figure, lower, upper = (100 * value for value in found["test"][name]["accuracy"])
-        print(
-            f"{name}: {figure:.2f} % [{lower:.2f}, {upper:.2f}] on the test part, "
-            f"{100 * found['validation'][name]['accuracy'][0]:.2f} % on validation, "
-            f"{found['milliseconds'][name]:.2f} ms a face on one thread"
-        )
-    print("int8 is kept" if found["kept"] else f"int8 is not kept: {found['why']}")
+def _time(files: Mapping[str, Path], face: NDArray[np.uint8]) -> dict[str, float]:
+    backends = {name: OnnxBackend(file, threads=1) for name, file in files.items()}
+    return median_milliseconds({name: partial(backend.probabilities, face) for name, backend in backends.items()})
 
 
-def accuracy(judge: OnnxJudge, part: Part) -> dict[str, list[float]]:
-    """With macro F1, each as [figure, lower, upper]."""
-    predicted = torch.from_numpy(in_parts(judge.probabilities, part.faces).argmax(1))
-    return accuracy_and_f1(predicted, torch.from_numpy(part.labels), len(judge.classes))
-
-
-def why_not(found: Mapping[str, Any]) -> str | None:
-    """What speaks against whole numbers in what `write_int8` found; None where they win."""
-    lost = found["validation"]["fp32"]["accuracy"][0] - found["validation"]["int8"]["accuracy"][0]
-    if lost > MOST_LOST:
-        return f"it loses {100 * lost:.2f} points on validation, at most {100 * MOST_LOST:g} may be lost"
-    times = found["milliseconds"]
-    return None if times["int8"] < times["fp32"] else "it is not faster"
-
-
-def _times(files: Mapping[str, Path], face: NDArray[np.uint8]) -> dict[str, float]:
-    judges = {name: OnnxJudge(file, threads=1) for name, file in files.items()}
-    return milliseconds({name: partial(judge.probabilities, face) for name, judge in judges.items()})
-
-
-def _part(data: EmotionDataModule, rows: NDArray[np.int64]) -> Part:
-    return Part(data.faces.images[rows], data.labels[rows].astype(np.int64))
-
-
-def quantised(
-    fp32: Path, folder: Path, calibration: NDArray[np.uint8], methods: Sequence[str] = METHODS
-) -> dict[str, Path]:
-    """A file in `folder` for each way to find the ranges on faces (N, ...), by its name.
-
-    Raises:
-        UserError: the file cannot be quantised.
-    """
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)  # advice to programmers
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            return {method: _by(method, fp32, folder, calibration) for method in methods}
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise UserError(f"{fp32.name} cannot be quantised: {str(error).splitlines()[0]}.") from error
-    finally:
-        root.setLevel(level)
-
-
-def _by(method: str, fp32: Path, folder: Path, calibration: NDArray[np.uint8]) -> Path:
-    theirs = needed("onnxruntime.quantization", "onnx")
-    folded, found = folder / "folded.onnx", folder / f"{method}.onnx"
-    needed("onnxruntime.quantization.shape_inference").quant_pre_process(fp32, folded, skip_symbolic_shape=True)
-    theirs.quantize_static(
-        folded, found, Reader(calibration), per_channel=True, op_types_to_quantize=list(QUANTISED),
-        activation_type=theirs.QuantType.QUInt8, weight_type=theirs.QuantType.QInt8,
-        calibrate_method=theirs.CalibrationMethod[method],
+def _quantize(method: str, fp32: Path, folder: Path, calibration: NDArray[np.uint8]) -> Path:
+    onnx, quantization = import_optional("onnx"), import_optional("onnxruntime.quantization")
+    folded, path = folder / "folded.onnx", folder / f"{method}.onnx"
+    shape_inference = import_optional("onnxruntime.quantization.shape_inference")
+    shape_inference.quant_pre_process(fp32, folded, skip_symbolic_shape=True)
+    quantization.quantize_static(
+        folded, path, _CalibrationReader(calibration), per_channel=True,
+        op_types_to_quantize=list(QUANTIZED_OPERATORS),
+        activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
+        calibrate_method=quantization.CalibrationMethod[method],
         extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"], "CalibPercentile": 99.99},
     )  # fmt: skip
-    _with_metadata_of(fp32, found)
-    return found
-
-
-def _with_metadata_of(fp32: Path, file: Path) -> None:
-    onnx = needed("onnx")
-    model = onnx.load(file)
-    given = {prop.key: prop.value for prop in onnx.load(fp32).metadata_props}
-    onnx.helper.set_model_props(model, {METADATA: given[METADATA]})
-    file.write_bytes(sealed_onnx(model.SerializeToString()))
+    metadata = {prop.key: prop.value for prop in onnx.load(fp32).metadata_props}  # which the quantizer drops
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, {METADATA: metadata[METADATA]})
+    path.write_bytes(model.SerializeToString())
+    return path

@@ -1,4 +1,4 @@
-"""A classifier as a web page that computes in the browser: a folder of files for any static host."""
+"""Export of a classifier as a static web page that runs in the browser."""
 
 import json
 import os
@@ -14,10 +14,9 @@ from emotion.checkpoints.ensemble import Ensemble
 from emotion.errors import UserError
 from emotion.exporting.onnx import export_onnx
 from emotion.exporting.web_runtime import VERSION, runtime_files
-from emotion.inference.detectors import CASCADE, HAAR_LOWER, HAAR_SIDE, HAAR_STEP, Haar
-from emotion.inference.onnx_backend import needed
+from emotion.inference.detectors import CASCADE, HAAR_OFFSET, HAAR_SIDE, HAAR_STEP, Haar
+from emotion.inference.onnx_backend import import_optional
 from emotion.io.atomic import sync_folder
-from emotion.io.digests import sealed_onnx
 
 WEB = files("emotion") / "web"
 PAGE = {
@@ -29,137 +28,145 @@ PAGE = {
     "haar.js": "haar.js",
     "pixels.js": "pixels.js",
 }
-"""Names in the folder, and those in emotion/web."""
+"""Names in the exported folder, and the source files in emotion/web."""
 
-POLICY = (
+CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; connect-src 'self'; "
     "style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; base-uri 'none'; form-action 'none'"
 )
-"""Of what a static host does not say, the page says it itself: nothing but its own files, nothing out."""
+"""Set by the page itself, since a static host sends no such header: only own files are loaded, nothing is sent."""
 
-LARGE = 1024  # numbers, from which on weights are worth being halved
+MIN_HALVED_SIZE = 1024  # elements
 
 
 def export_web(
     ensemble: Ensemble, folder: Path, runtime: str | None = None, cache: Path | None = None, tta: str = "none"
 ) -> list[Path]:
-    """Write the page with its network, detector and runtime into `folder`; what else lies there stays.
+    """Write the page with its network, detector and runtime into `folder`, next to what is there.
 
     Args:
-        ensemble: one classifier or several; moved to the CPU.
-        folder: is made where it is not there.
-        runtime: a folder with onnxruntime-web, else npm fetches it once.
-        cache: where it is kept then; None for nowhere.
-        tta: test-time views that the network averages over.
+        ensemble: One or more classifiers; moved to the CPU.
+        folder: Created if necessary.
+        runtime: Folder with onnxruntime-web; None to download it with npm.
+        cache: Folder to keep the download in; None not to keep it.
+        tta: Test-time augmentation of the network.
 
     Returns:
-        The files, in the order of their names.
+        The files, sorted by name.
 
     Raises:
-        UserError: the runtime cannot be had, the network not as ONNX, or the folder not be made; nothing is written.
+        UserError: The runtime is not available, the network cannot be exported or the folder cannot be written;
+            nothing is written.
     """
-    content: dict[str, bytes] = dict(runtime_files(runtime, cache))
-    content |= {name: (WEB / source).read_bytes() for name, source in PAGE.items()}
-    content["index.html"] = _page((WEB / "index.html").read_text(encoding="utf-8")).encode()
-    content["cascade.json"] = _packed(cascade())
-    content["model.json"] = _packed(described(ensemble))
-    told = {"version": VERSION, "cascade": _licence()}
+    contents: dict[str, bytes] = dict(runtime_files(runtime, cache))
+    contents |= {name: (WEB / source).read_bytes() for name, source in PAGE.items()}
+    contents["index.html"] = _page((WEB / "index.html").read_text(encoding="utf-8")).encode()
+    contents["cascade.json"] = _compact_json(cascade_tables())
+    contents["model.json"] = _compact_json(model_description(ensemble))
+    license_text = CASCADE.read_text(encoding="utf-8").partition("<!--")[2].partition("-->")[0].rstrip()
     for name, source in (("README.txt", "local_readme.txt"), ("LICENSES.txt", "local_licenses.txt")):
-        content[name] = (WEB / source).read_text(encoding="utf-8").format(**told).encode()
+        text = (WEB / source).read_text(encoding="utf-8")
+        contents[name] = text.format(version=VERSION, cascade=license_text).encode()
     with tempfile.TemporaryDirectory() as scratch:
         network = Path(scratch) / "model.onnx"
         export_onnx(ensemble, network, tta, cam=True)
-        content["model.onnx"] = halved(network.read_bytes())
-    return _written(folder, content)
+        contents["model.onnx"] = halve_weights(network.read_bytes())
+    return _write(folder, contents)
 
 
-def cascade() -> dict[str, Any]:
-    """The detector's trees: what haar.js makes of OpenCV's file.
+def cascade_tables() -> dict[str, Any]:
+    """Return the trees of OpenCV's Haar cascade for haar.js.
 
-    A node is [left, right, feature, threshold], left and right being nodes of its tree, or its leaves where they are 0
-    or less; a feature is rectangles [left, top, width, height, weight]; a stage is the nodes of each of its trees, and
-    what their leaves have to add up to.
+    A node is [left, right, feature, threshold]; left and right are nodes of its tree, or leaves if 0 or less. A feature
+    is a list of rectangles [left, top, width, height, weight]. A stage is the number of nodes of each tree, and the
+    threshold for the sum of their leaves.
     """
-    found = ElementTree.parse(CASCADE).getroot()[0]
+    root = ElementTree.parse(CASCADE).getroot()[0]
     stages, nodes, leaves = [], [], []
-    for stage in found.iterfind("stages/_"):
-        trees = []
+    for stage in root.iterfind("stages/_"):
+        tree_sizes = []
         for tree in stage.iterfind("weakClassifiers/_"):
             numbers = [float(number) for number in tree.findtext("internalNodes", "").split()]
-            own = [[*map(int, numbers[i : i + 3]), numbers[i + 3]] for i in range(0, len(numbers), 4)]
-            trees.append(len(own))
-            nodes += own
+            tree_nodes = [[*map(int, numbers[i : i + 3]), numbers[i + 3]] for i in range(0, len(numbers), 4)]
+            tree_sizes.append(len(tree_nodes))
+            nodes += tree_nodes
             leaves += [float(leaf) for leaf in tree.findtext("leafValues", "").split()]
-        stages.append([trees, float(stage.findtext("stageThreshold", ""))])
+        stages.append([tree_sizes, float(stage.findtext("stageThreshold", ""))])
     features = [
         [[int(float(number)) for number in (rectangle.text or "").split()] for rectangle in feature.iterfind("rects/_")]
-        for feature in found.iterfind("features/_")
+        for feature in root.iterfind("features/_")
     ]
-    side = int(found.findtext("width", ""))
+    side = int(root.findtext("width", ""))
     return {"side": side, "stages": stages, "nodes": nodes, "leaves": leaves, "features": features}
 
 
-def described(ensemble: Ensemble) -> dict[str, Any]:
-    """What the page has to know: the network's name, classes and faces, and the detector's settings."""
-    side, channels = ensemble.stored
+def model_description(ensemble: Ensemble) -> dict[str, Any]:
+    """Return the content of model.json: name, classes and input of the network, and settings of the detector."""
+    side, channels = ensemble.source_shape
     haar = Haar()
-    detector = {"longest": haar.longest, "smallest": haar.smallest, "neighbours": haar.neighbours}
-    detector |= {"step": HAAR_STEP, "share": HAAR_SIDE, "lower": HAAR_LOWER}
-    told = {"name": ensemble.name, "classes": ensemble.classes, "side": side, "channels": channels}
-    return told | {"detector": detector}
+    return {
+        "name": ensemble.name,
+        "classes": ensemble.classes,
+        "side": side,
+        "channels": channels,
+        "detector": {
+            "max_side": haar.max_side,
+            "min_face": haar.min_face,
+            "min_neighbors": haar.min_neighbors,
+            "step": HAAR_STEP,
+            "side_ratio": HAAR_SIDE,
+            "offset": HAAR_OFFSET,
+        },
+    }
 
 
-def halved(network: bytes) -> bytes:
-    """A file of ONNX whose weights stand in half precision wherever nothing is lost by it; it computes as before.
+def halve_weights(network: bytes) -> bytes:
+    """Store the weights of an ONNX file in half precision where that is lossless; it computes in float32 as before.
 
-    Those of weights that came as .safetensors all do, since they were halved then.
+    It is lossless for all weights that were loaded from half-precision .safetensors.
     """
-    onnx = needed("onnx")
+    onnx = import_optional("onnx")
     model = onnx.load_from_string(network)
     casts = []
     for weights in model.graph.initializer:
         values = onnx.numpy_helper.to_array(weights)
-        with np.errstate(over="ignore"):
-            half = values.astype(np.float16) if values.dtype == np.float32 else values
-        if values.dtype != np.float32 or values.size < LARGE or not np.array_equal(half.astype(np.float32), values):
+        if values.dtype != np.float32 or values.size < MIN_HALVED_SIZE:
             continue
-        name = weights.name
-        weights.CopyFrom(onnx.numpy_helper.from_array(half, f"{name}.half"))
-        casts.append(onnx.helper.make_node("Cast", [weights.name], [name], to=onnx.TensorProto.FLOAT))
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
+        if np.array_equal(half.astype(np.float32), values):
+            name = weights.name
+            weights.CopyFrom(onnx.numpy_helper.from_array(half, f"{name}.half"))
+            casts.append(onnx.helper.make_node("Cast", [weights.name], [name], to=onnx.TensorProto.FLOAT))
     nodes = [*casts, *model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     onnx.checker.check_model(model)
-    return sealed_onnx(model.SerializeToString())
+    return bytes(model.SerializeToString())
 
 
 def _page(page: str) -> str:
-    """The demo's page with a policy of its own, and with a script that says why the others do not load."""
+    """Add to the demo's page its security policy, and a script that reports why modules do not load."""
     charset, scripts = '<meta charset="utf-8">\n', '<script type="module" src="app.js"></script>'
-    assert all(page.count(part) == 1 for part in (charset, scripts)), "that is the page which is made here"
-    policy = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+    assert page.count(charset) == page.count(scripts) == 1
+    policy = f'<meta http-equiv="Content-Security-Policy" content="{CONTENT_SECURITY_POLICY}">\n'
     return page.replace(charset, charset + policy).replace(scripts, f'<script src="start.js"></script>\n{scripts}')
 
 
-def _licence() -> str:
-    """That of the cascade, which heads its file."""
-    return CASCADE.read_text(encoding="utf-8").partition("<!--")[2].partition("-->")[0].rstrip()
+def _compact_json(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, separators=(",", ":")).encode()
 
 
-def _packed(told: dict[str, Any]) -> bytes:
-    return json.dumps(told, separators=(",", ":")).encode()
-
-
-def _written(folder: Path, content: dict[str, bytes]) -> list[Path]:
-    """Every file put in its place, once all of them are on the disk."""
+def _write(folder: Path, contents: dict[str, bytes]) -> list[Path]:
+    """Write all files to disk before moving them into place."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".") as scratch:
-            for name, text in content.items():
-                (Path(scratch) / name).write_bytes(text)
-            for name in content:
+            for name, content in contents.items():
+                (Path(scratch) / name).write_bytes(content)
+            for name in contents:
                 os.replace(Path(scratch) / name, folder / name)
         sync_folder(folder)
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror}); expected a folder for the page.") from error
-    return [folder / name for name in sorted(content)]
+    return [folder / name for name in sorted(contents)]

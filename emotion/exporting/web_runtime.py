@@ -1,4 +1,4 @@
-"""The runtime of the web page, onnxruntime-web: found in a folder, or fetched once with npm, and checked either way."""
+"""onnxruntime-web, the runtime of the web page: from a folder or npm, and verified against pinned digests."""
 
 import base64
 import hashlib
@@ -13,8 +13,9 @@ from emotion.errors import UserError
 from emotion.io.atomic import write_atomically
 
 NAME, VERSION = "onnxruntime-web", "1.30.0"
-PACKED = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
-"""SHA-512 of the package as npm packs it, in base64, as all of these."""
+ARCHIVE = f"{NAME}-{VERSION}.tgz"
+ARCHIVE_DIGEST = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
+"""SHA-512 in base64 of the archive that npm pack makes."""
 
 FILES = {
     "ort.js": (
@@ -26,90 +27,91 @@ FILES = {
         "Gt7e1iIDIZ/PXEhM/OVleqWHVom0kEI/hs8cod0crXcV9jDGM39B23HuQnlOOgDOC3x4k5pxIgtdgzaL9up3MA==",
     ),
 }
-"""What a page needs of it: the name that it has there (some hosts do not know .mjs), where it lies, its SHA-512."""
+"""Path in the package and SHA-512 of each file of the page, by its name there; some hosts do not know .mjs."""
 
-PATIENCE = 600  # seconds, for 33 MB
+DOWNLOAD_TIMEOUT = 600  # seconds, for 33 MB
 
 
 def runtime_files(runtime: str | None, cache: Path | None) -> dict[str, bytes]:
-    """What is in FILES, by its name there.
+    """Return the contents of FILES by name.
 
     Args:
-        runtime: a folder with the package: node_modules, the package itself, or as npm packs it.
-        cache: a folder to keep it in, where it is fetched with npm; None for nowhere.
+        runtime: Folder with the package: node_modules, the package itself or its archive; None to download it.
+        cache: Folder to keep a download in; None not to keep it.
 
     Raises:
-        UserError: it is not in that folder, is not whole, or cannot be fetched.
+        UserError: The folder does not contain the package, the package is damaged, or it cannot be downloaded.
     """
     if runtime is not None:
-        return _given(Path(runtime))
+        return _read_runtime(Path(runtime))
     if cache is None:
-        return _opened(_fetched())
-    kept = cache / f"{NAME}-{VERSION}"
-    if found := _unpacked(kept):
-        return found
-    files = _opened(_fetched())
-    kept.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        path = kept / Path(FILES[name][0]).name
+        return _unpack(_download())
+    cached = cache / f"{NAME}-{VERSION}"
+    if contents := _read_files(cached):
+        return contents
+    contents = _unpack(_download())
+    cached.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        path = cached / Path(FILES[name][0]).name
         write_atomically(path, lambda temporary: temporary.write_bytes(content))  # noqa: B023
-    return files
+    return contents
 
 
-def _given(folder: Path) -> dict[str, bytes]:
-    packed = folder / f"{NAME}-{VERSION}.tgz"
-    if packed.is_file():
-        return _opened(packed.read_bytes())
-    for place in (folder / "node_modules" / NAME, folder / NAME, folder / "package", folder):
-        if found := _unpacked(place / "dist"):
-            return found
+def _read_runtime(folder: Path) -> dict[str, bytes]:
+    if (folder / ARCHIVE).is_file():
+        return _unpack((folder / ARCHIVE).read_bytes())
+    for package in (folder / "node_modules" / NAME, folder / NAME, folder / "package", folder):
+        if contents := _read_files(package / "dist"):
+            return contents
     raise UserError(
-        f"runtime={folder} does not hold {NAME} {VERSION} as it was published; expected {packed.name} (npm pack "
+        f"runtime={folder} does not contain the published {NAME} {VERSION}; expected {ARCHIVE} (npm pack "
         f"{NAME}@{VERSION}) or node_modules with that version."
     )
 
 
-def _unpacked(folder: Path) -> dict[str, bytes] | None:
-    """The files in a folder; None where one is missing or is not what it ought to be."""
-    found = {}
-    for name, (place, digest) in FILES.items():
-        path = folder / Path(place).name
+def _read_files(folder: Path) -> dict[str, bytes] | None:
+    """Return the contents of FILES in a folder, or None if one is missing or differs."""
+    contents = {}
+    for name, (path_in_package, digest) in FILES.items():
+        path = folder / Path(path_in_package).name
         if not path.is_file() or _digest(content := path.read_bytes()) != digest:
             return None
-        found[name] = content
-    return found
+        contents[name] = content
+    return contents
 
 
-def _opened(packed: bytes) -> dict[str, bytes]:
-    if _digest(packed) != PACKED:
+def _unpack(archive: bytes) -> dict[str, bytes]:
+    if _digest(archive) != ARCHIVE_DIGEST:
         raise UserError(
-            f"{NAME}-{VERSION}.tgz is not the package that was published ({len(packed)} bytes, another SHA-512); not "
-            f"used. Fetch it anew: npm pack {NAME}@{VERSION}."
+            f"{ARCHIVE} is not the published package ({len(archive)} bytes with another SHA-512) and is not used. "
+            f"Download it again: npm pack {NAME}@{VERSION}."
         )
-    found = {}
-    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-        for name, (place, _) in FILES.items():
-            file = archive.extractfile(f"package/{place}")
-            assert file is not None, "the digest is that of a package that holds it"
-            found[name] = file.read()
-    return found
+    contents = {}
+    with tarfile.open(fileobj=io.BytesIO(archive)) as members:
+        for name, (path, _) in FILES.items():
+            file = members.extractfile(f"package/{path}")
+            assert file is not None, "the digest is that of a package with these files"
+            contents[name] = file.read()
+    return contents
 
 
-def _fetched() -> bytes:
-    """The package from the registry that npm is set up with."""
+def _download() -> bytes:
+    """Return the archive from the registry that npm is configured for."""
     npm = shutil.which("npm")
-    instead = f"give runtime=FOLDER that holds {NAME}-{VERSION}.tgz (npm pack {NAME}@{VERSION}) or node_modules"
+    alternative = f"pass runtime=FOLDER with {ARCHIVE} (npm pack {NAME}@{VERSION}) or node_modules"
     if npm is None:
-        raise UserError(f"{NAME} {VERSION} is fetched with npm, which is not installed. Install it, or {instead}.")
+        raise UserError(
+            f"{NAME} {VERSION} is downloaded with npm, which is not installed. Install it, or {alternative}."
+        )
     with tempfile.TemporaryDirectory() as folder:
         command = [npm, "pack", f"{NAME}@{VERSION}", "--pack-destination", folder, "--ignore-scripts"]
         try:
-            subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=PATIENCE)
-            return (Path(folder) / f"{NAME}-{VERSION}.tgz").read_bytes()
+            subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=DOWNLOAD_TIMEOUT)
+            return (Path(folder) / ARCHIVE).read_bytes()
         except (subprocess.SubprocessError, OSError) as error:
-            said = str(getattr(error, "stderr", None) or error).strip().splitlines()
-            reason = next((line for line in said if "error" in line.lower()), said[-1] if said else "no reason given")
-            raise UserError(f"npm could not fetch {NAME} {VERSION} ({reason}); try again, or {instead}.") from error
+            lines = str(getattr(error, "stderr", None) or error).strip().splitlines() or ["no reason given"]
+            reason = next((line for line in lines if "error" in line.lower()), lines[-1])
+            raise UserError(f"npm cannot download {NAME} {VERSION} ({reason}); try again, or {alternative}.") from error
 
 
 def _digest(content: bytes) -> str:

@@ -1,4 +1,4 @@
-"""The page without a server, in Chromium: it sees what Python sees, and lets nothing out."""
+"""The static page in Chromium: its results match Python's, and nothing leaves it."""
 
 import base64
 import http.server
@@ -18,51 +18,51 @@ from numpy.typing import NDArray
 from onnxruntime import InferenceSession
 
 import emotion
-from emotion.checkpoints import ensemble
+from emotion.checkpoints.ensemble import load_ensemble
 from emotion.errors import UserError
-from emotion.exporting.web import export_web, halved
+from emotion.exporting.web import export_web, halve_weights
 from emotion.exporting.web_runtime import FILES, NAME, runtime_files
 from emotion.inference.detectors import Box, Haar, crop
-from emotion.inference.onnx_backend import OnnxJudge
-from tests.pictures import packed, scene
+from emotion.inference.onnx_backend import OnnxBackend
+from tests.images import encode_image, scene
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'emotion[dev]'")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 TWO = scene((50, 100, 240), (400, 200, 160))
 
-LOOK = """async ([picture, map]) => {
-  const { look } = await import("./engine.js");
+PREDICT = """async ([image, map]) => {
+  const { predict } = await import("./engine.js");
   const canvas = document.createElement("canvas");
-  const bitmap = await createImageBitmap(new Blob([Uint8Array.from(atob(picture), (c) => c.charCodeAt(0))]));
+  const bitmap = await createImageBitmap(new Blob([Uint8Array.from(atob(image), (c) => c.charCodeAt(0))]));
   [canvas.width, canvas.height] = [bitmap.width, bitmap.height];
   canvas.getContext("2d").drawImage(bitmap, 0, 0);
-  return look(canvas, { map });
+  return predict(canvas, { map });
 }"""
 
 
 @pytest.fixture(scope="session")
 def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the runtime, fetched once for all workers."""
+    """A folder with the runtime, downloaded once for all workers."""
     if shutil.which("npm") is None:
-        pytest.skip("needs npm, to fetch the page's runtime")
+        pytest.skip("needs npm to download the page's runtime")
     folder = tmp_path_factory.getbasetemp().parent / "web_runtime"
     with FileLock(f"{folder}.lock"):
         try:
             runtime_files(None, folder)
         except UserError as error:
             pytest.skip(f"needs the page's runtime: {error}")
-    (found,) = folder.iterdir()
-    return found
+    (package,) = folder.iterdir()
+    return package
 
 
 @pytest.fixture(scope="module")
 def site(runtime: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A host's root; the page lies below it, in below/page."""
+    """The root of a web server, with the page in below/page."""
     root = tmp_path_factory.mktemp("site")
-    package = tmp_path_factory.mktemp("given") / NAME
+    package = tmp_path_factory.mktemp("runtime") / NAME
     shutil.copytree(runtime, package / "dist")
-    export_web(ensemble.load("attention_cnn"), root / "below" / "page", str(package.parent))
+    export_web(load_ensemble("attention_cnn"), root / "below" / "page", str(package.parent))
     return root
 
 
@@ -84,85 +84,87 @@ def address(site: Path) -> Iterator[str]:
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator["sync_api.Browser"]:
     if CHROMIUM is None:
         pytest.skip("needs chromium in the PATH")
-    film = tmp_path_factory.mktemp("camera") / "film.mjpeg"
+    video = tmp_path_factory.mktemp("camera") / "video.mjpeg"
     frames = [scene((150 + 5 * i, 100, 220)) for i in range(8)]
-    film.write_bytes(b"".join(packed(frame, "JPEG") for frame in frames))
+    video.write_bytes(b"".join(encode_image(frame, "JPEG") for frame in frames))
     camera = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
     with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=[*camera, f"--use-file-for-fake-video-capture={film}"]
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=[*camera, f"--use-file-for-fake-video-capture={video}"]
         )
-        yield opened
-        opened.close()
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="module")
-def noticed() -> list[str]:
-    """What the page's console said, and what it asked of others."""
+def events() -> list[str]:
+    """Console messages of the page and its requests to other hosts."""
     return []
 
 
 @pytest.fixture(scope="module")
-def page(browser: "sync_api.Browser", address: str, noticed: list[str]) -> Iterator["sync_api.Page"]:
-    """The page, ready."""
+def page(browser: "sync_api.Browser", address: str, events: list[str]) -> Iterator["sync_api.Page"]:
+    """The loaded page."""
     context = browser.new_context(viewport={"width": 1200, "height": 800})
-    opened = context.new_page()
-    opened.on("console", lambda message: noticed.append(message.text))
-    opened.on("pageerror", lambda error: noticed.append(str(error)))
+    page = context.new_page()
+    page.on("console", lambda message: events.append(message.text))
+    page.on("pageerror", lambda error: events.append(str(error)))
     own = (address, f"blob:{address.removesuffix('below/page/')}")
-    context.on("request", lambda request: None if request.url.startswith(own) else noticed.append(request.url))
-    opened.goto(address)
-    sync_api.expect(opened.locator("#choose")).to_be_enabled(timeout=30_000)
-    yield opened
+    context.on("request", lambda request: None if request.url.startswith(own) else events.append(request.url))
+    page.goto(address)
+    sync_api.expect(page.locator("#choose")).to_be_enabled(timeout=30_000)
+    yield page
     context.close()
 
 
-def looked(page: "sync_api.Page", picture: NDArray[np.uint8], maps: bool = False) -> list[dict[str, Any]]:
-    faces: list[dict[str, Any]] = page.evaluate(LOOK, [base64.b64encode(packed(picture)).decode(), maps])["faces"]
+def predict(page: "sync_api.Page", image: NDArray[np.uint8], maps: bool = False) -> list[dict[str, Any]]:
+    faces: list[dict[str, Any]] = page.evaluate(PREDICT, [base64.b64encode(encode_image(image)).decode(), maps])[
+        "faces"
+    ]
     return faces
 
 
-def coloured(seed: int) -> NDArray[np.uint8]:
-    """Faces of many sizes in a picture with colour and noise, some over its edge, larger than is looked in."""
-    picture = scene(
+def color_scene(seed: int) -> NDArray[np.uint8]:
+    """A large image with color, noise and faces of many sizes, some beyond its edge."""
+    image = scene(
         (-0, 40, 97), (300, 33, 41), (700, 500, 333), (1000, 80, 222), (1250, 700, 287), width=1537, height=987
     )
-    noise = np.random.default_rng(seed).normal(0, 6, picture.shape)
-    return np.clip(picture * np.array([1, 0.93, 0.85]) + noise, 0, 255).astype(np.uint8)
+    noise = np.random.default_rng(seed).normal(0, 6, image.shape)
+    return np.clip(image * np.array([1, 0.93, 0.85]) + noise, 0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("picture", [TWO, coloured(0), coloured(1)[:700, 100:1400], scene()])
-def test_the_browser_sees_what_python_sees(page: "sync_api.Page", site: Path, picture: NDArray[np.uint8]) -> None:
-    found, expected = looked(page, picture, maps=True), emotion.load("attention_cnn").predict(picture)
-    assert len(found) == len(expected)
-    judge = OnnxJudge(site / "below/page/model.onnx")
-    for face, other in zip(found, expected, strict=True):
+@pytest.mark.parametrize("image", [TWO, color_scene(0), color_scene(1)[:700, 100:1400], scene()])
+def test_browser_and_python_agree(page: "sync_api.Page", site: Path, image: NDArray[np.uint8]) -> None:
+    faces, expected = predict(page, image, maps=True), emotion.load("attention_cnn", detector="haar").predict(image)
+    assert len(faces) == len(expected)
+    backend = OnnxBackend(site / "below/page/model.onnx")
+    for face, other in zip(faces, expected, strict=True):
         assert [face["left"], face["top"], face["side"]] == pytest.approx(list(other.box)[:3], abs=1e-6)
-        np.testing.assert_allclose(face["probabilities"], other.shares, atol=1e-5)
-        (values,) = judge.maps(other.pixels[None])
+        np.testing.assert_allclose(face["probabilities"], other.probs, atol=1e-5)
+        (values,) = backend.maps(other.pixels[None])
         assert (face["map"]["height"], face["map"]["width"]) == values.shape
         scaled = (values - values.min()) / np.ptp(values)
         np.testing.assert_allclose(face["map"]["values"], scaled.ravel(), atol=1e-4)
 
 
-def test_maps_are_made_when_they_are_asked_for(page: "sync_api.Page") -> None:
-    assert [face["map"] for face in looked(page, TWO)] == [None, None]
+def test_maps_are_computed_on_request_only(page: "sync_api.Page") -> None:
+    assert [face["map"] for face in predict(page, TWO)] == [None, None]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_crop_has_the_pixels_that_opencv_gives_it(page: "sync_api.Page", channels: int) -> None:
-    picture = coloured(2)[:300, :400]
-    cut = """async ([picture, channels, crops]) => {
-      const { enlarged, grey, rgb, shrunk, square } = await import("./pixels.js");
-      const bytes = Uint8Array.from(atob(picture), (c) => c.charCodeAt(0));
+def test_crops_equal_opencvs(page: "sync_api.Page", channels: int) -> None:
+    image = color_scene(2)[:300, :400]
+    cut = """async ([image, channels, crops]) => {
+      const { cropSquare, enlarge, shrink, toGrey, toRGB } = await import("./pixels.js");
+      const bytes = Uint8Array.from(atob(image), (c) => c.charCodeAt(0));
       const bitmap = await createImageBitmap(new Blob([bytes]));
-      const pen = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d");
-      pen.drawImage(bitmap, 0, 0);
-      const pixels = pen.getImageData(0, 0, bitmap.width, bitmap.height);
-      const taken = channels === 1 ? grey(pixels) : rgb(pixels);
+      const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d");
+      context.drawImage(bitmap, 0, 0);
+      const pixels = context.getImageData(0, 0, bitmap.width, bitmap.height);
+      const converted = channels === 1 ? toGrey(pixels) : toRGB(pixels);
       return crops.map(([left, top, side, to]) => {
-        const inside = square(taken, left, top, side);
-        return Array.from((side > to ? shrunk : enlarged)(inside, to, to).data);
+        const inside = cropSquare(converted, left, top, side);
+        return Array.from((side > to ? shrink : enlarge)(inside, to, to).data);
       });
     }"""
     crops = [
@@ -173,166 +175,160 @@ def test_a_crop_has_the_pixels_that_opencv_gives_it(page: "sync_api.Page", chann
         (50, 60, 37, 224),
         (7, 9, 48, 48),
     ]
-    found = page.evaluate(cut, [base64.b64encode(packed(picture)).decode(), channels, crops])
-    for (left, top, side, to), pixels in zip(crops, found, strict=True):
-        expected = crop(picture, Box(left, top, side, 1), to, channels)
+    results = page.evaluate(cut, [base64.b64encode(encode_image(image)).decode(), channels, crops])
+    for (left, top, side, to), pixels in zip(crops, results, strict=True):
+        expected = crop(image, Box(left, top, side, 1), to, channels)
         assert np.array_equal(np.array(pixels, np.uint8), expected.ravel()), (left, top, side, to)
 
 
-def test_a_network_of_colours_gets_colours(browser: "sync_api.Browser", site: Path, address: str) -> None:
-    """One whose probabilities are the mean red, green and blue of a face, and whose map is its brightness."""
+def test_color_network_gets_color_faces(browser: "sync_api.Browser", site: Path, address: str) -> None:
+    """Its probabilities are the mean red, green and blue of a face, and its map is the brightness."""
     nodes = [
         onnx.helper.make_node("Cast", ["faces"], ["values"], to=onnx.TensorProto.FLOAT),
-        onnx.helper.make_node("ReduceMean", ["values", "places"], ["probabilities"], keepdims=0),
-        onnx.helper.make_node("ReduceMean", ["values", "colours"], ["map"], keepdims=0),
+        onnx.helper.make_node("ReduceMean", ["values", "pixels"], ["probabilities"], keepdims=0),
+        onnx.helper.make_node("ReduceMean", ["values", "channels"], ["map"], keepdims=0),
     ]
-    axes = [onnx.numpy_helper.from_array(np.array(of), name) for name, of in (("places", [1, 2]), ("colours", [3]))]
+    axes = [onnx.numpy_helper.from_array(np.array(a), name) for name, a in (("pixels", [1, 2]), ("channels", [3]))]
     faces = onnx.helper.make_tensor_value_info("faces", onnx.TensorProto.UINT8, ["batch", 40, 40, 3])
     shapes = {"probabilities": ["batch", 3], "map": ["batch", 40, 40]}
-    given = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in shapes.items()]
-    graph = onnx.helper.make_graph(nodes, "colours", [faces], given, axes)
+    outputs = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, s) for name, s in shapes.items()]
+    graph = onnx.helper.make_graph(nodes, "color", [faces], outputs, axes)
     network = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
-    told = json.loads((site / "below/page/model.json").read_text())
-    told |= {"classes": ["red", "green", "blue"], "side": 40, "channels": 3}
-    page, picture = browser.new_page(), coloured(0)
+    description = json.loads((site / "below/page/model.json").read_text())
+    description |= {"classes": ["red", "green", "blue"], "side": 40, "channels": 3}
+    page, image = browser.new_page(), color_scene(0)
     page.route("**/model.onnx", lambda route: route.fulfill(body=network.SerializeToString()))
-    page.route("**/model.json", lambda route: route.fulfill(json=told))
+    page.route("**/model.json", lambda route: route.fulfill(json=description))
     page.goto(address)
     sync_api.expect(page.locator("#about")).to_contain_text("40 x 40 colour pixels", timeout=30_000)
-    found = looked(page, picture, maps=True)
+    results = predict(page, image, maps=True)
     page.close()
-    crops = [crop(picture, box, 40, 3) for box in Haar()(picture)]
-    np.testing.assert_allclose([face["probabilities"] for face in found], [c.mean((0, 1)) for c in crops], rtol=1e-5)
+    crops = [crop(image, box, 40, 3) for box in Haar()(image)]
+    np.testing.assert_allclose([face["probabilities"] for face in results], [c.mean((0, 1)) for c in crops], rtol=1e-5)
     maps = [(c.mean(2) - c.mean(2).min()) / np.ptp(c.mean(2)) for c in crops]
-    np.testing.assert_allclose([face["map"]["values"] for face in found], [m.ravel() for m in maps], atol=1e-5)
+    np.testing.assert_allclose([face["map"]["values"] for face in results], [m.ravel() for m in maps], atol=1e-5)
 
 
-def test_a_file_is_looked_at_and_what_is_none_is_refused(page: "sync_api.Page") -> None:
-    def give(name: str, content: bytes) -> None:
+def test_chosen_files_are_classified_or_refused(page: "sync_api.Page") -> None:
+    def choose(name: str, content: bytes) -> None:
         page.set_input_files("#file", {"name": name, "mimeType": "image/png", "buffer": content})
 
     message = page.locator("#message")
-    give("two.png", packed(TWO))
-    sync_api.expect(message).to_have_text("2 faces were found.")
+    choose("two.png", encode_image(TWO))
+    sync_api.expect(message).to_have_text("2 faces found.")
     sync_api.expect(page.locator("#faces > li")).to_have_count(2)
     page.check("#map")
     sync_api.expect(page.locator(".box canvas")).to_have_count(2)
     page.uncheck("#map")
-    give("wall.png", packed(scene()))
-    sync_api.expect(message).to_contain_text("No face was found.")
-    give("words.png", b"no picture")
-    sync_api.expect(message).to_have_text("words.png is no picture that this browser can open.")
+    choose("wall.png", encode_image(scene()))
+    sync_api.expect(message).to_contain_text("No face found.")
+    choose("words.png", b"no image")
+    sync_api.expect(message).to_have_text("words.png is not an image that this browser can open.")
 
 
-def test_the_camera_s_pictures_are_looked_at(page: "sync_api.Page") -> None:
+def test_camera_frames_are_classified(page: "sync_api.Page") -> None:
     page.click("#camera")
-    sync_api.expect(page.locator("#figures")).to_contain_text("pictures a second", timeout=20_000)
+    sync_api.expect(page.locator("#timing")).to_contain_text("frames per second", timeout=20_000)
     sync_api.expect(page.locator("#faces > li")).to_have_count(1)
     page.keyboard.press("Escape")
     sync_api.expect(page.locator("#message")).to_have_text("The camera is off.")
 
 
-def test_the_console_stays_empty_and_nobody_else_is_asked(page: "sync_api.Page", noticed: list[str]) -> None:
-    assert len(looked(page, TWO)) == 2
-    assert noticed == []
+def test_console_stays_empty_and_no_other_host_is_contacted(page: "sync_api.Page", events: list[str]) -> None:
+    assert len(predict(page, TWO)) == 2
+    assert events == []
 
 
-@pytest.mark.parametrize("held", [True, False])
-def test_the_page_s_policy_lets_neither_it_nor_its_worker_send_anything_elsewhere(
-    browser: "sync_api.Browser", address: str, held: bool
+@pytest.mark.parametrize("policy", [True, False])
+def test_policy_keeps_page_and_worker_from_sending_anything(
+    browser: "sync_api.Browser", address: str, policy: bool
 ) -> None:
-    send = """(elsewhere) => new Promise((done) => {
-      const sent = `fetch("${elsewhere}", { mode: "no-cors" }).then(() => "sent", () => "held")`;
-      const code = `${sent}.then((told) => postMessage(told))`;
+    send = """(url) => new Promise((done) => {
+      const attempt = `fetch("${url}", { mode: "no-cors" }).then(() => "sent", () => "blocked")`;
+      const code = `${attempt}.then((result) => postMessage(result))`;
       const worker = new Worker(URL.createObjectURL(new Blob([code], { type: "text/javascript" })), { type: "module" });
       worker.onmessage = async ({ data }) => {
-        done([data, await fetch(elsewhere, { mode: "no-cors" }).then(() => "sent", () => "held")]);
+        done([data, await fetch(url, { mode: "no-cors" }).then(() => "sent", () => "blocked")]);
       };
       worker.onerror = () => done("no worker");
     })"""
-    context = browser.new_context(bypass_csp=not held)
+    context = browser.new_context(bypass_csp=not policy)
     page = context.new_page()
     page.goto(address)
-    elsewhere = address.replace("127.0.0.1", "localhost")  # the same server, which is another origin's by that name
-    assert page.evaluate(send, elsewhere) == (["held", "held"] if held else ["sent", "sent"])
+    other_origin = address.replace("127.0.0.1", "localhost")  # of the same server
+    assert page.evaluate(send, other_origin) == (["blocked"] * 2 if policy else ["sent"] * 2)
     context.close()
 
 
-def test_a_page_opened_as_a_file_says_what_to_do(browser: "sync_api.Browser", site: Path) -> None:
+def test_page_opened_as_a_file_explains_what_to_do(browser: "sync_api.Browser", site: Path) -> None:
     page = browser.new_page()
     page.goto((site / "below/page/index.html").as_uri())
-    sync_api.expect(page.locator("#about")).to_contain_text(
-        "Opened as a file, this page cannot start: it has to come from a web"
-    )
+    sync_api.expect(page.locator("#about")).to_contain_text("This page must be opened from a web server.")
     page.close()
 
 
 @pytest.mark.parametrize(
-    ("missing", "where", "told"),
+    ("missing", "element", "message"),
     [
-        ("engine.js", "#about", "The page could not start: a part of it did not load. Is the folder whole?"),
-        ("haar.js", "#message", "The engine could not be started. Is the folder whole?"),
-        ("model.onnx", "#message", "model.onnx could not be loaded (404). Is the folder whole?"),
+        ("engine.js", "#about", "The page could not be loaded completely. Is the folder complete?"),
+        ("haar.js", "#message", "The engine could not be started. Is the folder complete?"),
+        ("model.onnx", "#message", "model.onnx could not be loaded (404). Is the folder complete?"),
     ],
 )
-def test_a_page_without_one_of_its_files_says_so(
-    browser: "sync_api.Browser", address: str, missing: str, where: str, told: str
+def test_missing_files_are_reported(
+    browser: "sync_api.Browser", address: str, missing: str, element: str, message: str
 ) -> None:
     page = browser.new_page()
     page.route(f"**/{missing}", lambda route: route.fulfill(status=404))
     page.goto(address)
-    sync_api.expect(page.locator(where)).to_contain_text(told)
+    sync_api.expect(page.locator(element)).to_contain_text(message)
     page.close()
 
 
-def test_the_folder_says_what_is_in_it(site: Path) -> None:
+def test_folder_documents_its_files_and_licenses_and_is_small(site: Path) -> None:
     folder = site / "below/page"
-    readme, licences = ((folder / name).read_text() for name in ("README.txt", "LICENSES.txt"))
-    assert [path.name for path in folder.iterdir() if path.name not in readme and path.name != "README.txt"] == []
-    assert "Copyright (c) Microsoft Corporation" in licences
-    assert "Copyright (C) 2000, Intel Corporation" in licences
-    told = json.loads((folder / "model.json").read_text())
-    assert told["detector"]["neighbours"] == Haar().neighbours
-    assert set(FILES) <= {path.name for path in folder.iterdir()}
+    readme, licenses = ((folder / name).read_text() for name in ("README.txt", "LICENSES.txt"))
+    names = {path.name for path in folder.iterdir()}
+    assert [name for name in names if name not in readme and name != "README.txt"] == []
+    assert set(FILES) <= names
+    assert "Copyright (c) Microsoft Corporation" in licenses
+    assert "Copyright (C) 2000, Intel Corporation" in licenses
+    assert json.loads((folder / "model.json").read_text())["detector"]["min_neighbors"] == Haar().min_neighbors
+    parameters = sum(parameter.numel() for parameter in load_ensemble("attention_cnn").parameters())
+    assert (folder / "model.onnx").stat().st_size < 2.05 * parameters  # two bytes each
 
 
-def test_weights_are_halved_where_nothing_is_lost(tmp_path: Path) -> None:
-    random = np.random.default_rng(0)
-    exact = random.normal(0, 1, (64, 64)).astype(np.float16).astype(np.float32)
+def test_weights_are_halved_where_that_is_lossless() -> None:
+    rng = np.random.default_rng(0)
+    exact = rng.normal(0, 1, (64, 64)).astype(np.float16).astype(np.float32)
     weights = {"exact": exact, "fine": exact + np.float32(1e-5), "huge": exact * 1e5}
     nodes = [onnx.helper.make_node("Gemm", ["faces", name], [f"by_{name}"]) for name in weights]
-    taken, *given = (
+    faces, *outputs = (
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 64])
         for name in ("faces", *(f"by_{name}" for name in weights))
     )
     tensors = [onnx.numpy_helper.from_array(values, name) for name, values in weights.items()]
-    graph = onnx.helper.make_graph(nodes, "three", [taken], given, tensors)
+    graph = onnx.helper.make_graph(nodes, "three", [faces], outputs, tensors)
     opset = onnx.helper.make_opsetid("", 18)
-    whole = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8).SerializeToString()
-    small = halved(whole)
-    assert len(whole) - 64 * 64 * 2 <= len(small) <= len(whole) - 64 * 64 * 2 + 200
-    faces = {"faces": random.normal(0, 1, (3, 64)).astype(np.float32)}
-    one, other = (InferenceSession(model).run(None, faces) for model in (whole, small))
-    assert [np.array_equal(*pair) for pair in zip(one, other, strict=True)] == [True] * 3
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8).SerializeToString()
+    small = halve_weights(model)
+    expected = len(model) - 64 * 64 * 2
+    assert expected <= len(small) <= expected + 200
+    batch = {"faces": rng.normal(0, 1, (3, 64)).astype(np.float32)}
+    before, after = (InferenceSession(content).run(None, batch) for content in (model, small))
+    assert all(map(np.array_equal, before, after))
 
 
-def test_shipped_weights_weigh_two_bytes_each(site: Path) -> None:
-    parameters = sum(one.numel() for one in ensemble.load("attention_cnn").parameters())
-    assert (site / "below/page/model.onnx").stat().st_size < 2.05 * parameters
-
-
-def test_without_a_runtime_nothing_is_written(tmp_path: Path) -> None:
+def test_nothing_is_written_without_a_runtime(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="runtime="):
-        export_web(ensemble.load("attention_cnn"), tmp_path / "page", str(tmp_path))
+        export_web(load_ensemble("attention_cnn"), tmp_path / "page", str(tmp_path))
     assert not (tmp_path / "page").exists()
 
 
-def test_what_was_fetched_once_is_not_fetched_again(
-    runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept = shutil.copytree(runtime, tmp_path / "cache" / runtime.name)
+def test_download_is_cached(runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = shutil.copytree(runtime, tmp_path / "cache" / runtime.name)
     monkeypatch.setenv("PATH", "")  # no npm
-    assert set(runtime_files(None, kept.parent)) == set(FILES)
-    (kept / "ort.wasm.bundle.min.mjs").write_bytes(b"damaged")
-    with pytest.raises(UserError, match="is fetched with npm"):
-        runtime_files(None, kept.parent)
+    assert set(runtime_files(None, package.parent)) == set(FILES)
+    (package / "ort.wasm.bundle.min.mjs").write_bytes(b"damaged")
+    with pytest.raises(UserError, match="is downloaded with npm"):
+        runtime_files(None, package.parent)
