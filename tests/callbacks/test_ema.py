@@ -31,54 +31,57 @@ class Recorder(ExponentialMovingAverage):
         self.recorded.append({name: value.clone() for name, value in pl_module.net.state_dict().items()})
 
 
-@pytest.fixture
-def weights(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
-    """The raw weights after each step of a run with EMA."""
-    monkeypatch.setattr("emotion.callbacks.ema.ExponentialMovingAverage", Recorder)
-    Recorder.recorded = []
-    train(transfer("freeze_epochs=1", "trainer.max_epochs=2"), RUN)
-    return Recorder.recorded
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with EMA; Recorder.recorded has the raw weights after each step."""
+    folder = tmp_path_factory.mktemp("ema") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("emotion.callbacks.ema.ExponentialMovingAverage", Recorder)
+        patch.setenv("EMOTION_CACHE", str(folder.parent / "cache"))
+        Recorder.recorded = []
+        train(transfer("freeze_epochs=1", "trainer.max_epochs=2"), folder)
+    return folder
 
 
-def test_the_average_follows_the_recurrence_over_all_steps(weights: list[dict[str, Tensor]]) -> None:
+def test_the_average_follows_the_recurrence_over_all_steps(run: Path) -> None:
     average = {
         name.removeprefix("net."): value for name, value in initial_state(transfer()).items() if name.startswith("net.")
     }
-    assert len(weights) == 14  # two epochs of 7 batches
-    for step in weights:
+    assert len(Recorder.recorded) == 14  # two epochs of 7 batches
+    for step in Recorder.recorded:
         average = {
             name: 0.9 * average[name] + 0.1 * value if value.is_floating_point() else value
             for name, value in step.items()
         }
-    found = state(RUN)
+    saved = state(run)
     for name, value in average.items():
-        torch.testing.assert_close(found[f"net.{name}"], value, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(saved[f"net.{name}"], value, atol=1e-5, rtol=1e-4)
 
 
-def test_a_checkpoint_also_has_the_raw_weights(weights: list[dict[str, Tensor]]) -> None:
-    raw = read_checkpoint(RUN / LAST_CHECKPOINT).training_state["raw_weights"]
-    assert all(raw[f"net.{name}"].equal(value) for name, value in weights[-1].items())
+def test_a_checkpoint_also_has_the_raw_weights(run: Path) -> None:
+    raw = read_checkpoint(run / LAST_CHECKPOINT).training_state["raw_weights"]
+    assert all(raw[f"net.{name}"].equal(value) for name, value in Recorder.recorded[-1].items())
 
 
-def test_validation_and_the_best_checkpoint_use_the_average(weights: list[dict[str, Tensor]]) -> None:
+def test_validation_and_the_best_checkpoint_use_the_average(run: Path) -> None:
     """The recorded score of the best epoch is that of the average, which the best checkpoint has."""
     from emotion.checkpoints import ensemble
     from emotion.evaluation.score import score_rows
     from emotion.training.config import TrainConfig
     from emotion.training.setup import make_data
 
-    config = TrainConfig.from_dict(record_of(RUN).config)
-    loaded = load_checkpoint(RUN)
+    config = TrainConfig.from_dict(record_of(run).config)
+    loaded = load_checkpoint(run)
     if loaded.epoch == 1:
-        assert all(state(RUN, "best")[name].equal(value) for name, value in state(RUN).items())
+        assert all(state(run, "best")[name].equal(value) for name, value in state(run).items())
     data, _ = make_data(config)
-    found = score_rows(
-        ensemble.load_ensemble(RUN), data.faces.images, data.labels, data.split.val, data.split.train[:0],
+    scores = score_rows(
+        ensemble.load_ensemble(run), data.faces.images, data.labels, data.split.val, data.split.train[:0],
         precision=config.trainer["precision"],
-    )["none"]  # fmt: skip
-    rows = read_metrics(RUN / "metrics.csv")
-    assert found.scores["all"]["macro_f1"][0] == pytest.approx(rows[loaded.epoch]["val/macro_f1"], abs=1e-6)
-    assert found.scores["all"]["nll"][0] != pytest.approx(0)
+    )["none"].scores["all"]  # fmt: skip
+    rows = read_metrics(run / "metrics.csv")
+    assert scores["macro_f1"][0] == pytest.approx(rows[loaded.epoch]["val/macro_f1"], abs=1e-6)
+    assert scores["nll"][0] != pytest.approx(0)
 
 
 def test_without_ema_a_checkpoint_has_no_raw_weights() -> None:

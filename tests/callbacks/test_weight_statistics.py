@@ -62,10 +62,10 @@ def test_weights_are_those_of_the_checkpoint(precision: str, small_config: Confi
     weights = {name.removeprefix("net."): w for name, w in state.items() if name.startswith("net.")}
     sections = read_dump(RUN / "weights.txt")
     assert sorted(sections) == [1, 2]
-    found = {name: values for (name, kind), values in sections[2].items() if kind == "weight"}
-    assert set(found) <= set(weights)
-    assert len(found) > 20
-    for name, values in found.items():
+    dumped = {name: values for (name, kind), values in sections[2].items() if kind == "weight"}
+    assert set(dumped) <= set(weights)
+    assert len(dumped) > 20
+    for name, values in dumped.items():
         w = weights[name].double()
         expected = torch.stack([w.mean(), w.std(correction=0), w.min(), w.max(), w.norm()]).tolist()
         assert values == pytest.approx(expected, rel=1e-4, abs=1e-6), name

@@ -27,11 +27,11 @@ def rates(scheduler: LRScheduler, steps: int = STEPS) -> list[list[float]]:
 
 def test_staged_cosine_warms_up_in_its_first_epochs_then_falls_to_its_floor() -> None:
     scheduler = staged_cosine(optimizer(), STEPS, epochs=10, warmup_epochs=3, floor=0.1)
-    for peak, found in zip(RATES, rates(scheduler), strict=True):
-        assert found[:30] == pytest.approx([peak * (step + 1) / 30 for step in range(30)])
-        assert found[30] == pytest.approx(peak)
-        assert found[65] == pytest.approx(peak * 0.55)  # half way down
-        assert found[-1] == pytest.approx(peak * 0.1)
+    for peak, values in zip(RATES, rates(scheduler), strict=True):
+        assert values[:30] == pytest.approx([peak * (step + 1) / 30 for step in range(30)])
+        assert values[30] == pytest.approx(peak)
+        assert values[65] == pytest.approx(peak * 0.55)  # half way down
+        assert values[-1] == pytest.approx(peak * 0.1)
 
 
 def test_staged_cosine_without_warmup_starts_at_its_rate() -> None:
@@ -39,8 +39,8 @@ def test_staged_cosine_without_warmup_starts_at_its_rate() -> None:
 
 
 def test_a_warmup_longer_than_the_run_only_rises() -> None:
-    found = rates(staged_cosine(optimizer(), STEPS, epochs=2, warmup_epochs=3), STEPS - 1)[1]
-    assert found == sorted(found)
+    values = rates(staged_cosine(optimizer(), STEPS, epochs=2, warmup_epochs=3), STEPS - 1)[1]
+    assert values == sorted(values)
 
 
 def test_staged_cosine_is_cosine_with_that_warmup() -> None:
@@ -48,12 +48,12 @@ def test_staged_cosine_is_cosine_with_that_warmup() -> None:
 
 
 def test_one_cycle_peaks_at_the_rate_of_each_group() -> None:
-    for peak, found in zip(RATES, rates(one_cycle(optimizer(), STEPS), STEPS - 1), strict=True):
-        assert max(found) == pytest.approx(peak)
-        assert found[-1] < peak / 1000
+    for peak, values in zip(RATES, rates(one_cycle(optimizer(), STEPS), STEPS - 1), strict=True):
+        assert max(values) == pytest.approx(peak)
+        assert values[-1] < peak / 1000
 
 
 def test_linear_rises_to_the_rate_and_falls_to_0() -> None:
-    for peak, found in zip(RATES, rates(linear(optimizer(), STEPS, warmup=0.2)), strict=True):
-        assert found[:20] == pytest.approx([peak * (step + 1) / 20 for step in range(20)])
-        assert found[20:] == pytest.approx([peak * (STEPS - step) / 80 for step in range(20, STEPS + 1)])
+    for peak, values in zip(RATES, rates(linear(optimizer(), STEPS, warmup=0.2)), strict=True):
+        assert values[:20] == pytest.approx([peak * (step + 1) / 20 for step in range(20)])
+        assert values[20:] == pytest.approx([peak * (STEPS - step) / 80 for step in range(20, STEPS + 1)])
