@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from emotion.checkpoints.locate import locate_all
 from emotion.cli import verb
-from emotion.config.typed import typed
+from emotion.config.typed import check_choices, typed
 from emotion.errors import UserError
 from emotion.reporting.text import relative_path
 
@@ -120,13 +120,12 @@ def _check(config: AuditConfig) -> None:
     ):
         if not is_valid:
             raise UserError(f"{name}={value}: expected {expected}.")
-    for name, choices in (
-        ("tta", ("none", "flip", "ten_crop")),
-        ("accelerator", ("auto", "cpu", "gpu")),
-        ("precision", ("auto", "32-true", "bf16-mixed")),
-    ):
-        if getattr(config, name) not in choices:
-            raise UserError(f"{name}={getattr(config, name)}: expected {', '.join(choices)}.")
+    check_choices(
+        config,
+        tta=("none", "flip", "ten_crop"),
+        accelerator=("auto", "cpu", "gpu"),
+        precision=("auto", "32-true", "bf16-mixed"),
+    )
     if config.checkpoint:
         locate_all(config.checkpoint)
         from emotion.evaluation.label_issues import require_cleanlab

@@ -9,14 +9,12 @@ from omegaconf import DictConfig
 
 from emotion.cli import join_bare_arguments, verb
 from emotion.config.compose import as_list
-from emotion.config.typed import typed
+from emotion.config.typed import check_choices, typed
 from emotion.errors import UserError
 from emotion.reporting.text import relative_path
 
 if TYPE_CHECKING:
     from emotion.metrics.statistics import PairedComparison, RecipeComparison
-
-ROWS = ("all", "deduplicated")
 
 
 @dataclass(frozen=True)
@@ -43,8 +41,7 @@ def compare(cfg: DictConfig, folder: Path) -> tuple[list["PairedComparison"], li
     config = typed(cfg, CompareConfig)
     if not config.runs:
         raise UserError("no run given; expected folders of runs: python -m emotion.compare RUN RUN")
-    if config.rows not in ROWS:
-        raise UserError(f"rows={config.rows}: expected {' or '.join(ROWS)}.")
+    check_choices(config, rows=("all", "deduplicated"))
 
     from emotion.io.atomic import write_text
     from emotion.records.run_folder import find_finished, find_runs

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from emotion.checkpoints.locate import BEST_CHECKPOINT, PORTABLE_SUFFIX, locate_all
 from emotion.cli import verb
-from emotion.config.typed import typed
+from emotion.config.typed import check_choices, typed
 from emotion.errors import UserError
 from emotion.reporting.text import console, relative_path
 
@@ -113,14 +113,13 @@ def _check(config: EvaluateConfig) -> None:
 
     from emotion.data.transforms.tta import TTA
 
-    for name, choices in (
-        ("subset", ("train", "val", "test")),
-        ("tta", tuple(TTA)),
-        ("precision", ("auto", "32-true", "bf16-mixed")),
-        ("accelerator", ("auto", "cpu", "gpu") if torch.cuda.is_available() else ("auto", "cpu")),
-    ):
-        if getattr(config, name) not in choices:
-            raise UserError(f"{name}={getattr(config, name)}: expected {', '.join(choices)}.")
+    check_choices(
+        config,
+        subset=("train", "val", "test"),
+        tta=tuple(TTA),
+        precision=("auto", "32-true", "bf16-mixed"),
+        accelerator=("auto", "cpu", "gpu") if torch.cuda.is_available() else ("auto", "cpu"),
+    )
 
 
 def _training_rows(

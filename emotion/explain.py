@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from emotion.checkpoints.locate import locate_all
 from emotion.cli import verb
 from emotion.config.compose import as_list, is_int_at_least
-from emotion.config.typed import typed
+from emotion.config.typed import check_choices, typed
 from emotion.errors import UserError
 from emotion.reporting.text import console, format_duration, relative_path
 
@@ -198,14 +198,12 @@ def _explain_network(
 def _check(config: ExplainConfig) -> None:
     import torch
 
-    choices = {
-        "subset": ("train", "val", "test"),
-        "precision": ("auto", "32-true", "bf16-mixed"),
-        "accelerator": ("auto", "cpu", "gpu") if torch.cuda.is_available() else ("auto", "cpu"),
-    }
-    for name, expected in choices.items():
-        if getattr(config, name) not in expected:
-            raise UserError(f"{name}={getattr(config, name)}: expected {', '.join(expected)}.")
+    check_choices(
+        config,
+        subset=("train", "val", "test"),
+        precision=("auto", "32-true", "bf16-mixed"),
+        accelerator=("auto", "cpu", "gpu") if torch.cuda.is_available() else ("auto", "cpu"),
+    )
     for name, minimum in (("faces", 1), ("num_shown", 1), ("seed", 0)):
         if getattr(config, name) < minimum:
             raise UserError(f"{name}={getattr(config, name)}: expected an integer of {minimum} or more.")

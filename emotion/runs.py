@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from emotion.cli import join_bare_arguments, verb
 from emotion.config.compose import as_list
-from emotion.config.typed import typed
+from emotion.config.typed import check_choices, typed
 from emotion.errors import UserError
 from emotion.reporting.text import format_duration, format_percent, relative_path
 
@@ -47,10 +47,11 @@ def runs(cfg: DictConfig) -> list["Run"]:
     from emotion.records.run_folder import STATES, find_runs
 
     states = as_list(config.state or [])
-    choices = {"sort": ([config.sort], SORT), "remove": ([config.remove or "runs"], REMOVE), "state": (states, STATES)}
-    for key, (values, expected) in choices.items():
-        if unknown := [value for value in values if value not in expected]:
-            raise UserError(f"{key}={','.join(unknown)}: expected {', '.join(expected)}.")
+    check_choices(config, sort=SORT)
+    if config.remove:
+        check_choices(config, remove=REMOVE)
+    if unknown := set(states) - set(STATES):
+        raise UserError(f"state={','.join(sorted(unknown))}: expected {', '.join(STATES)}.")
     folders = [Path(name) for name in as_list(config.runs)]
     if missing := [str(folder) for folder in folders if not folder.is_dir()]:
         raise UserError(f"{', '.join(missing)} does not exist; expected folders that contain runs, such as outputs.")

@@ -337,7 +337,7 @@ def test_missing_scores_and_invalid_settings_are_refused(
 ) -> None:
     with pytest.raises(UserError, match="has test scores with tta=none, flip; expected tta=ten_crop"):
         compared(trained, tta="ten_crop")
-    with pytest.raises(UserError, match="rows=some: expected all or deduplicated"):
+    with pytest.raises(UserError, match="rows=some: expected all, deduplicated"):
         compared(trained, rows="some")
     with pytest.raises(UserError, match="no run given"):
         compared()
