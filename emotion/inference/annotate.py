@@ -105,7 +105,7 @@ def annotate(image: RGBImage, faces: Sequence[Face], face_ids: Sequence[int] = (
 
 
 def _rect(face: Face, factor: float) -> Rect:
-    left, top, side, _ = face.box.scaled(factor)
+    left, top, side = face.box.scaled(factor)[:3]
     return Rect(left, top, left + side, top + side)
 
 

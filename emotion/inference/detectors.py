@@ -27,16 +27,20 @@ EYE_DISTANCE = 0.38
 
 
 class Box(NamedTuple):
-    """A square in pixels of an image, which may extend beyond its edges, and the detector's score."""
+    """A square in pixels of an image, which may extend beyond its edges, and the detector's score.
+
+    A face turned clockwise by `angle` degrees is cropped upright, from the square turned about its center.
+    """
 
     left: float
     top: float
     side: float
     score: float
+    angle: float = 0.0
 
     def scaled(self, factor: float) -> "Box":
         """Return the box in pixels of the image enlarged by `factor`."""
-        return Box(self.left * factor, self.top * factor, self.side * factor, self.score)
+        return self._replace(left=self.left * factor, top=self.top * factor, side=self.side * factor)
 
 
 class Detector(Protocol):
@@ -79,7 +83,7 @@ class Haar:
             side = width / HAAR_SIDE
             margin = (side - width) / 2
             boxes.append(Box(left - margin, top - margin + HAAR_OFFSET * side, side, weight).scaled(1 / factor))
-        return _largest_first(boxes)
+        return largest_first(boxes)
 
 
 class YuNet:
@@ -114,7 +118,7 @@ class YuNet:
         self.net.setInputSize((bgr.shape[1], bgr.shape[0]))
         _, rows = self.net.detect(bgr)  # each: box, five landmarks, score
         boxes = [] if rows is None else [box_from_landmarks(row[4:14].reshape(5, 2) / factor, row[14]) for row in rows]
-        return _largest_first(boxes)
+        return largest_first(boxes)
 
 
 class FullImage:
@@ -147,6 +151,8 @@ def crop(image: RGBImage, box: Box, side: int, channels: int) -> NDArray[np.uint
 
     Pixels beyond the image's edge replicate the edge.
     """
+    if box.angle:
+        return _crop_turned(image, box, side, channels)
     left, top = round(box.left), round(box.top)
     right, bottom = left + max(1, round(box.side)), top + max(1, round(box.side))
     height, width = image.shape[:2]
@@ -160,6 +166,16 @@ def crop(image: RGBImage, box: Box, side: int, channels: int) -> NDArray[np.uint
     return np.ascontiguousarray(cv2.resize(face, (side, side), interpolation=interpolation), np.uint8)
 
 
+def _crop_turned(image: RGBImage, box: Box, side: int, channels: int) -> NDArray[np.uint8]:
+    """Turn the image about the box's center until the face is upright, then crop."""
+    center_x, center_y = box.left + box.side / 2, box.top + box.side / 2
+    size = max(1, round(box.side))
+    matrix = np.asarray(cv2.getRotationMatrix2D((center_x, center_y), box.angle, 1.0), np.float64)
+    matrix[:, 2] += (size / 2 - center_x, size / 2 - center_y)
+    upright = cv2.warpAffine(image, matrix, (size, size), borderMode=cv2.BORDER_REPLICATE)
+    return crop(np.asarray(upright, np.uint8), Box(0, 0, size, box.score), side, channels)
+
+
 def _shrink(pixels: MatLike, max_side: int) -> tuple[MatLike, float]:
     """Return the pixels with a longer side of at most `max_side`, and the factor, at most 1."""
     height, width = pixels.shape[:2]
@@ -169,5 +185,6 @@ def _shrink(pixels: MatLike, max_side: int) -> tuple[MatLike, float]:
     return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), factor
 
 
-def _largest_first(boxes: list[Box]) -> list[Box]:
+def largest_first(boxes: list[Box]) -> list[Box]:
+    """Return the boxes sorted by side."""
     return sorted(boxes, key=lambda box: -box.side)

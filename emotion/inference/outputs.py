@@ -161,7 +161,7 @@ def replace_surrogates(text: str) -> str:
 
 def _row(result: FrameResult, i: int) -> dict[str, Any]:
     frame, face = result.frame, result.faces[i]
-    left, top, side, score = face.box.scaled(frame.scale)
+    left, top, side, score, _ = face.box.scaled(frame.scale)
     return {
         "source": frame.source,
         "frame": frame.number,

@@ -43,7 +43,7 @@ class Face:
         return dict(zip(self.classes, map(float, self.probs), strict=True))
 
     def __repr__(self) -> str:
-        left, top, side, _ = map(round, self.box)
+        left, top, side = map(round, self.box[:3])
         return f"Face({self.label} {self.probability:.0%}, left={left}, top={top}, side={side})"
 
 

@@ -1,0 +1,142 @@
+"""BlazeFace full range: a small convolutional face detector that comes with the package.
+
+Bazarevsky et al. 2019, https://arxiv.org/abs/1907.05047; weights of MediaPipe under the Apache License 2.0, see NOTICE.
+
+Each cell of a grid with a stride of 4 pixels predicts one face: its score, box and six keypoints. The network was
+trained on images of 192 pixels; it is run on the image at several scales, and once more on every candidate, turned
+upright and enlarged, which decides. On 1,500 of FER2013's training faces, enlarged four times and with replicated
+borders, it finds 1,231; there the median side of its boxes is 0.88 of FER2013's crop and their centers lie at 0.50
+across and 0.54 down.
+"""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from cv2.typing import MatLike
+from numpy.typing import NDArray
+
+from emotion.errors import UserError
+from emotion.inference.detectors import Box, largest_first
+from emotion.inference.images import RGBImage
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+MODEL = Path(__file__).parent / "full_range.onnx"
+STRIDE = 32  # the sides of an image are multiples of it
+SCALES = (192, 384)  # the longer side, in pixels; large and small faces are found at the first and the last
+FINE_SCALE, LARGE = 640, 1000  # a third scale, for images whose longer side is at least so long
+CANDIDATE = 0.2  # score from which a face is examined again
+OVERLAP, NESTED = 0.3, 0.6  # intersection over union, and over the smaller box, of two boxes of one face
+PATCH, PATCH_SIDE = 1.8, 128  # what is examined again: the side as a multiple of the box's, and in pixels
+SIDE, DOWN = (
+    1 / 0.88,
+    0.038,
+)  # FER2013's crop: its side as a multiple of the box's; how far the box lies below its center
+LEVEL_FROM = 15  # degrees from which a turned face is cropped upright
+
+
+class BlazeFace:
+    """Finds faces that look into the camera or to the side, turned at any angle, from about 20 pixels.
+
+    Args:
+        threshold: Minimum score of a face, from 0.2 to 1.
+
+    Raises:
+        UserError: The threshold is out of range.
+    """
+
+    def __init__(self, threshold: float = 0.45) -> None:
+        if not CANDIDATE <= threshold <= 1:
+            raise UserError(f"detector.threshold={threshold}: expected a number from {CANDIDATE} to 1.")
+        self.threshold = threshold
+        self.session = _session()
+
+    def __call__(self, image: RGBImage) -> list[Box]:
+        """Return the faces of an image (H, W, 3), the largest first."""
+        scales = (*SCALES, FINE_SCALE) if max(image.shape[:2]) >= LARGE else SCALES
+        candidates = _merge(np.concatenate([self._detect_at(image, side) for side in scales]))
+        examined = [self._examine(image, row) for row in candidates]
+        faces = [row for row in examined if row[0] >= self.threshold]
+        return largest_first([_box(row) for row in _merge(np.array(faces).reshape(-1, 17))])
+
+    def _detect_at(self, image: RGBImage, side: int) -> NDArray[np.float64]:
+        """Return candidates (N, 17) of the image scaled to a longer side of `side`, in pixels of the image.
+
+        A row is the score, the box's center, width and height, and six keypoints: right and left eye, nose, mouth,
+        right and left ear.
+        """
+        height, width = image.shape[:2]
+        factor = side / max(height, width)
+        size = max(1, round(width * factor)), max(1, round(height * factor))
+        pixels = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+        pixels = cv2.copyMakeBorder(pixels, 0, -size[1] % STRIDE, 0, -size[0] % STRIDE, cv2.BORDER_CONSTANT)
+        scores, faces = self._run(pixels)
+        chosen = scores >= CANDIDATE
+        return np.column_stack([scores[chosen], faces[chosen] / factor])
+
+    def _examine(self, image: RGBImage, row: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Run the network on the surroundings of a candidate, with its eyes level; score 0 if they hold no face."""
+        (right_x, right_y), (left_x, left_y) = row[5:7], row[7:9]
+        angle = np.arctan2(left_y - right_y, left_x - right_x)
+        scale = PATCH * row[3:5].mean() / PATCH_SIDE
+        rotation = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        offset = row[1:3] - rotation @ np.full(2, PATCH_SIDE / 2)
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        patch = cv2.warpAffine(image, np.column_stack([rotation, offset]), (PATCH_SIDE, PATCH_SIDE), flags=flags)
+        scores, faces = self._run(patch)
+        best = int(scores.argmax())
+        points = faces[best].reshape(8, 2)
+        centered = np.abs(points[0] - PATCH_SIDE / 2).max() < PATCH_SIDE / 4
+        size = np.full(2, scale * points[1].mean())
+        center, *keypoints = points[[0, 2, 3, 4, 5, 6, 7]] @ rotation.T + offset
+        return np.concatenate([[scores[best] if centered else 0.0], center, size, *keypoints])
+
+    def _run(self, pixels: MatLike) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the scores (N,) and faces (N, 16) of all cells of an image whose sides are multiples of `STRIDE`."""
+        tensor = pixels.astype(np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
+        scores, faces = self.session.run(None, {"image": tensor})
+        return scores, faces
+
+
+def _session() -> "InferenceSession":
+    from onnxruntime import InferenceSession, SessionOptions
+
+    options = SessionOptions()
+    options.intra_op_num_threads = 1  # small convolutions; more threads gain little
+    return InferenceSession(MODEL, options, providers=["CPUExecutionProvider"])
+
+
+def _merge(rows: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """Merge the rows of one face: the highest score, and the mean geometry weighted by score."""
+    rows = rows[np.argsort(-rows[:, 0])]
+    merged = []
+    while len(rows):
+        overlap, nested = _overlaps(rows[0], rows)
+        same = (overlap > OVERLAP) | (nested > NESTED)
+        averaged = overlap > OVERLAP
+        merged.append(np.append(rows[0, 0], np.average(rows[averaged, 1:], axis=0, weights=rows[averaged, 0])))
+        rows = rows[~same]
+    return merged
+
+
+def _overlaps(one: NDArray[np.float64], rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Intersection over union, and over the smaller area, of one box and others."""
+    low = np.maximum(one[1:3] - one[3:5] / 2, rows[:, 1:3] - rows[:, 3:5] / 2)
+    high = np.minimum(one[1:3] + one[3:5] / 2, rows[:, 1:3] + rows[:, 3:5] / 2)
+    shared = np.maximum(0, high - low).prod(1)
+    area, areas = one[3:5].prod(), rows[:, 3:5].prod(1)
+    return shared / (area + areas - shared), shared / np.minimum(area, areas)
+
+
+def _box(row: NDArray[np.float64]) -> Box:
+    """The square that FER2013 would crop, upright if the face is turned further than `LEVEL_FROM`."""
+    angle = math.degrees(math.atan2(row[8] - row[6], row[7] - row[5]))
+    angle = angle if abs(angle) >= LEVEL_FROM else 0.0
+    side = float(row[3:5].mean()) * SIDE
+    center_x = float(row[1]) + math.sin(math.radians(angle)) * DOWN * side
+    center_y = float(row[2]) - math.cos(math.radians(angle)) * DOWN * side
+    return Box(center_x - side / 2, center_y - side / 2, side, float(row[0]), angle)
