@@ -229,7 +229,7 @@ def test_without_fer2013_a_run_uses_synthetic_faces_says_so_and_is_short(
     train(cfg, RUN)
     output = capsys.readouterr().out
     assert "FER2013 was not found" in output
-    assert "training ends with" in output
+    assert "training stops at the end of the epoch in progress" in output
     assert "SYNTHETIC" in output.split("by class")[0].split("chosen by")[0]
     record = json.loads((RUN / "record.json").read_text())
     assert record["data"]["synthetic"] is True

@@ -16,14 +16,7 @@ from emotion.records.run_folder import Run
 
 
 class RunRow(NamedTuple):
-    """A run in a comparison.
-
-    Attributes:
-        name: Name in the tables.
-        run: The run.
-        scores: Scores on test.
-        pair: Test of the difference to the first run, or the reason why there is none.
-    """
+    """A run in a comparison: its scores on test, and its difference to the first run or why it is not tested."""
 
     name: str
     run: Run
@@ -32,14 +25,7 @@ class RunRow(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """Runs that differ in their seed only.
-
-    Attributes:
-        name: Name in the tables.
-        runs: The runs.
-        scores: Scores on test of each run.
-        test: Test of the difference to the first recipe, or the reason why there is none.
-    """
+    """Runs that differ in their seed only, and the difference to the first recipe or why it is not tested."""
 
     name: str
     runs: Sequence[Run]

@@ -18,18 +18,11 @@ PREDICTIONS = "predictions.npz"
 
 
 class Predictions(NamedTuple):
-    """Predictions on a run's test faces, (N,) each.
+    """Predictions on a run's test faces, (N,) each."""
 
-    Attributes:
-        rows: Row in the source.
-        labels: Class that the data gives.
-        deduplicated: Whether the face's pixels are not among the training faces.
-        predicted: Class that the run predicted.
-    """
-
-    rows: NDArray[np.integer]
+    rows: NDArray[np.integer]  # in the source
     labels: NDArray[np.integer]
-    deduplicated: NDArray[np.bool_]
+    deduplicated: NDArray[np.bool_]  # whether the pixels are not those of a training face
     predicted: NDArray[np.integer]
 
     def select(self, chosen: NDArray[Any]) -> "Predictions":

@@ -27,19 +27,12 @@ class RunLocked(UserError):
 
 
 class Run(NamedTuple):
-    """A run in its folder.
-
-    Attributes:
-        folder: The run's folder.
-        record: The run's record; empty if there is none yet.
-        state: One of `STATES`.
-        error: Why the run failed.
-    """
+    """A run in its folder."""
 
     folder: Path
-    record: RunRecord
-    state: str = "finished"
-    error: str = ""
+    record: RunRecord  # empty if there is none yet
+    state: str = "finished"  # one of `STATES`
+    error: str = ""  # of a failed run
 
 
 @contextlib.contextmanager

@@ -23,53 +23,29 @@ PACKAGES = ("torch", "torchvision", "timm", "lightning", "hydra-core", "torchmet
 
 @dataclass
 class RunRecord:
-    """The content of a run's record.json. A field that still has its default is left out of the file.
-
-    Attributes:
-        command: The command line.
-        commit: The commit of the source; ends in "+changes" if the source was edited since.
-        versions: Python's and the packages'.
-        machine: device, precision, channels_last, compiled.
-        config: The resolved config.
-        data: source, digest, synthetic; mix and dropped where they apply.
-        split: Number of rows by part: train, val, test.
-        distillation: temperature, weight and the teachers' checkpoints.
-        parameters: Number of parameters of the network.
-        effective: The factors of the effective batch size, and the learning rate.
-        weights: The tensors that the network started from, if not from random values.
-        resumed: Command and commit of every time that the run was resumed.
-        epochs: Number of epochs trained.
-        fit_seconds: Seconds of training, over all resumes.
-        epoch_seconds: Seconds of each epoch.
-        best: epoch and score of the best epoch, and the metric and mode that chose it.
-        calibration: The temperature, and NLL and ECE on validation before and after.
-        scores: Scores by part and TTA; {} for a trial of a search, which does not read test; None until scored.
-        wall_seconds: Seconds from the start to the scores; None if the run was resumed.
-        pruned: epoch and score at which a search pruned the run.
-        files: SHA-256 of the run's files.
-    """
+    """The content of a run's record.json. A field that still has its default is left out of the file."""
 
     command: str = ""
-    commit: str | None = None
-    versions: dict[str, str] = field(default_factory=dict)
-    machine: dict[str, Any] = field(default_factory=dict)
-    config: dict[str, Any] = field(default_factory=dict)
-    data: dict[str, Any] = field(default_factory=dict)
-    split: dict[str, int] = field(default_factory=dict)
-    distillation: dict[str, Any] | None = None
+    commit: str | None = None  # ends in "+changes" if the source was edited since
+    versions: dict[str, str] = field(default_factory=dict)  # of Python and packages
+    machine: dict[str, Any] = field(default_factory=dict)  # device, precision, channels_last, compiled
+    config: dict[str, Any] = field(default_factory=dict)  # resolved
+    data: dict[str, Any] = field(default_factory=dict)  # source, digest, synthetic; mix and exclusions if configured
+    split: dict[str, int] = field(default_factory=dict)  # number of rows by part: train, val, test
+    distillation: dict[str, Any] | None = None  # temperature, weight, the teachers' checkpoints
     parameters: int = 0
-    effective: dict[str, Any] = field(default_factory=dict)
-    weights: dict[str, Any] | None = None
-    resumed: list[dict[str, str | None]] = field(default_factory=list)
+    effective: dict[str, Any] = field(default_factory=dict)  # factors of the effective batch size; learning rate
+    weights: dict[str, Any] | None = None  # tensors that were loaded before training
+    resumed: list[dict[str, str | None]] = field(default_factory=list)  # command and commit of each resume
     epochs: int = 0
-    fit_seconds: float = 0.0
+    fit_seconds: float = 0.0  # of training, over all resumes
     epoch_seconds: list[float] = field(default_factory=list)
-    best: dict[str, Any] = field(default_factory=dict)
-    calibration: dict[str, Any] | None = None
-    scores: dict[str, Any] | None = None
-    wall_seconds: float | None = None
-    pruned: dict[str, Any] | None = None
-    files: dict[str, str] = field(default_factory=dict)
+    best: dict[str, Any] = field(default_factory=dict)  # epoch, score; the metric and mode that chose it
+    calibration: dict[str, Any] | None = None  # temperature; NLL and ECE on validation before and after
+    scores: dict[str, Any] | None = None  # by part and TTA; {} for a trial of a search; None before scoring
+    wall_seconds: float | None = None  # from the start to the scores; None if resumed
+    pruned: dict[str, Any] | None = None  # epoch and score at which a search stopped the run
+    files: dict[str, str] = field(default_factory=dict)  # SHA-256 of the run's files
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:

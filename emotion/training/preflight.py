@@ -184,7 +184,7 @@ def effective_size(criterion: nn.Module, targets: Tensor) -> float:
 
 
 def learning_check(classifier: EmotionClassifier, data: EmotionDataModule, config: TrainConfig) -> tuple[float, Check]:
-    """Let a copy learn a few faces by heart with the recipe's optimiser at a constant rate; return the share learned."""
+    """Overfit a copy on a few faces with the recipe's optimiser at a constant rate; return the share learned."""
     settings = config.preflight
     batch_size = min(settings["batch_size"], config.batch_size)
     changes = {"overfit": settings["faces"], "batch_size": batch_size, "sampler": SHUFFLED}

@@ -29,32 +29,19 @@ State = dict[str, Tensor]
 
 
 class LoadedWeights(NamedTuple):
-    """Names of the tensors that were loaded, and of those that were not.
-
-    Attributes:
-        source: Where the weights are from.
-        digest: SHA-256 of the file; None if timm downloaded it.
-        loaded: Tensors of the network that were loaded.
-        resized: Those that were resized first, with both shapes.
-        skipped: Tensors of the source that were not loaded, with the reason.
-        initialized: Tensors of the network that the source lacks.
-    """
+    """Names of the tensors that were loaded, and of those that were not."""
 
     source: str
-    digest: str | None
+    digest: str | None  # SHA-256 of the file; None if timm downloaded it
     loaded: list[str]
-    resized: list[str]
-    skipped: list[str]
-    initialized: list[str]
+    resized: list[str]  # loaded with another shape; with both shapes
+    skipped: list[str]  # only in the source, or of another shape; with the reason
+    initialized: list[str]  # only in the network
 
     def __str__(self) -> str:
         lines = [f"weights: {self.source}: {len(self.loaded)} tensors loaded"]
-        for word, names in (
-            ("resized", self.resized),
-            ("skipped", self.skipped),
-            ("newly initialized", self.initialized),
-        ):
-            lines += [f"  {len(names)} {word}: {_first_names(names)}"] if names else []
+        groups = {"resized": self.resized, "skipped": self.skipped, "newly initialized": self.initialized}
+        lines += [f"  {len(names)} {group}: {_first_names(names)}" for group, names in groups.items() if names]
         return "\n".join(lines)
 
     def summary(self) -> dict[str, Any]:
@@ -65,14 +52,9 @@ class LoadedWeights(NamedTuple):
 def load_into(
     net: nn.Module, source: str, input_size: int, in_channels: int, classes: tuple[str, ...]
 ) -> LoadedWeights:
-    """Load weights into `net`. The last layer is loaded only from a run with the same classes.
+    """Load "pretrained" weights, or those of a run folder or a .ckpt, .safetensors, .pth, .pt or .bin file.
 
-    Args:
-        net: The network.
-        source: "pretrained", a run folder, or a .ckpt, .safetensors, .pth, .pt or .bin file.
-        input_size: Side of the faces in pixels.
-        in_channels: Channels of the faces.
-        classes: Class names in order.
+    The last layer is loaded only from a run with the same classes.
 
     Raises:
         UserError: The source is missing or cannot be read, or its weights are of another network.

@@ -1,7 +1,7 @@
 """A training run in three steps: set it up, fit it, finalize it."""
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import lightning as L
@@ -30,30 +30,16 @@ HASHED_FILES = (str(BEST_CHECKPOINT), "rows.npz", PREDICTIONS, "metrics.csv", "l
 
 @dataclass
 class TrainingRun:
-    """The parts of a run.
-
-    Attributes:
-        config: The resolved config.
-        data: The data module, set up.
-        classifier: The classifier, with weights and teacher.
-        trainer: The trainer.
-        record: The record so far.
-        previous: The record of the run that is resumed.
-        started: time.perf_counter() at the start.
-    """
+    """The parts of a run."""
 
     config: TrainConfig
+    run_dir: Path
     data: EmotionDataModule
     classifier: EmotionClassifier
     trainer: L.Trainer
-    record: RunRecord
-    previous: RunRecord | None
-    started: float = field(default_factory=time.perf_counter)
-
-    @property
-    def run_dir(self) -> Path:
-        """The run's folder."""
-        return Path(self.config.run_dir)
+    record: RunRecord  # so far
+    previous: RunRecord | None  # of the run that is resumed
+    started: float  # time.perf_counter()
 
 
 def setup(config: TrainConfig, cfg: DictConfig) -> TrainingRun:
@@ -62,8 +48,8 @@ def setup(config: TrainConfig, cfg: DictConfig) -> TrainingRun:
     Raises:
         UserError: A setting is wrong, or the run cannot be resumed.
     """
-    started = time.perf_counter()
-    previous = RunRecord.read(Path(config.run_dir)) if config.resume else None
+    started, run_dir = time.perf_counter(), Path(config.run_dir)
+    previous = RunRecord.read(run_dir) if config.resume else None
     if previous:
         resume.is_fit_complete(previous, config)  # report a finished run before anything else
     is_fallback = select_source(config.data).is_synthetic
@@ -99,13 +85,12 @@ def setup(config: TrainConfig, cfg: DictConfig) -> TrainingRun:
     if previous:
         record.resumed = [*previous.resumed, {"command": record.command, "commit": record.commit}]
         record.command, record.commit, record.weights = previous.command, previous.commit, previous.weights
-    run = TrainingRun(config, data, classifier, trainer, record, previous, started)
     if trainer.is_global_zero:
         _announce(record)
-        write_config(cfg, run.run_dir)
-        data.save_rows(run.run_dir / "rows.npz")
-        (replace(previous, resumed=record.resumed, files={}) if previous else record).write(run.run_dir)
-    return run
+        write_config(cfg, run_dir)
+        data.save_rows(run_dir / "rows.npz")
+        (replace(previous, resumed=record.resumed, files={}) if previous else record).write(run_dir)
+    return TrainingRun(config, run_dir, data, classifier, trainer, record, previous, started)
 
 
 def fit(run: TrainingRun) -> None:

@@ -32,6 +32,10 @@ if TYPE_CHECKING:  # importing timm is slow
     from emotion.training.pretrained import LoadedWeights
 
 METRICS = tuple(f"{stage}/{metric}" for stage in ("val", "train") for metric in EPOCH_METRICS)
+DATA_SETTINGS = (
+    "labels", "split", "input", "augment", "mixup", "batch_size", "seed", "cache_dir", "sampler", "overfit", "target",
+)  # fmt: skip
+CLASSIFIER_SETTINGS = ("input", "loss", "optimizer", "scheduler", "backbone_lr", "layer_decay")
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 """Of torch.compile; reduce-overhead captures CUDA graphs."""
 
@@ -76,17 +80,7 @@ def make_data(config: TrainConfig) -> tuple[EmotionDataModule, dict[str, Any]]:
     data = EmotionDataModule(
         source=source.config,
         mix=source.mix_percent,
-        labels=config.labels,
-        split=config.split,
-        input=config.input,
-        augment=config.augment,
-        mixup=config.mixup,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        cache_dir=config.cache_dir,
-        sampler=config.sampler,
-        overfit=config.overfit,
-        target=config.target,
+        **{name: getattr(config, name) for name in DATA_SETTINGS},
     )
     data.setup()
     excluded = {"exclusions": data.exclusions} if data.exclusions else {}
@@ -101,12 +95,7 @@ def make_classifier(config: TrainConfig, data: EmotionDataModule) -> EmotionClas
         classes=data.classes,
         class_counts=data.class_counts.tolist(),
         monitor=config.monitor["metric"],
-        input=config.input,
-        loss=config.loss,
-        optimizer=config.optimizer,
-        scheduler=config.scheduler,
-        backbone_lr=config.backbone_lr,
-        layer_decay=config.layer_decay,
+        **{name: getattr(config, name) for name in CLASSIFIER_SETTINGS},
     )
 
 

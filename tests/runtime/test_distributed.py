@@ -1,4 +1,4 @@
-"""Several processes do what one does: every face scored once, the same figures, one record."""
+"""Several processes give the results of one: every face is scored once, with the same metrics and one record."""
 
 import csv
 import json
@@ -32,18 +32,18 @@ from emotion.training.config import TrainConfig
 
 Config = Callable[..., DictConfig]
 
-AS_IT_IS = [
+FIXED = [
     "model=simple_cnn", "model.dropout=0", "augment=none", "callbacks=default", "compile.cpu=false", "batch_size=4",
     "data=synthetic", "data.training=16", "data.public_test=23", "data.private_test=3",
     "trainer.accelerator=cpu", "trainer.precision=32-true",
 ]  # fmt: skip
-"""A network without batch statistics, which a learning rate of 0 leaves as it is. Of the 161 faces that validate, in
-batches of 16, the first of two processes has 81 and the second 80: a batch less, were they not made even."""
+"""A network without batch statistics, which a learning rate of 0 does not change. The 161 validation faces in batches
+of 16 give the first of two processes 81 faces and the second 80, one batch less if they were not evened out."""
 
 
 @pytest.fixture(autouse=True)
-def first_again() -> Iterator[None]:
-    """A trainer of Slurm's second task makes this process the second for all tests to come."""
+def reset_rank() -> Iterator[None]:
+    """Reset the rank, which the trainer of a second Slurm task changes for all later tests."""
     yield
     rank_zero_only.rank = 0
 
@@ -55,25 +55,25 @@ SEVERAL = {
 }
 
 
-def as_slurm(task: int, tasks: int = 2, nodes: int = 2) -> dict[str, str]:
-    """What srun sets in the environment of a task."""
-    of_a_node = tasks // nodes
+def slurm_variables(task: int, tasks: int = 2, nodes: int = 2) -> dict[str, str]:
+    """Return the environment variables that srun sets for a task."""
+    tasks_per_node = tasks // nodes
     numbers = {
-        "JOB_ID": 20000 + os.getpid() % 9000, "NTASKS": tasks, "NTASKS_PER_NODE": of_a_node, "NNODES": nodes,
-        "PROCID": task, "LOCALID": task % of_a_node, "NODEID": task // of_a_node,
+        "JOB_ID": 20000 + os.getpid() % 9000, "NTASKS": tasks, "NTASKS_PER_NODE": tasks_per_node, "NNODES": nodes,
+        "PROCID": task, "LOCALID": task % tasks_per_node, "NODEID": task // tasks_per_node,
     }  # fmt: skip
     return {"SLURM_NODELIST": "127.0.0.1"} | {f"SLURM_{name}": str(number) for name, number in numbers.items()}
 
 
-def started(*arguments: str, environment: dict[str, str] | None = None) -> "subprocess.Popen[str]":
+def start(*arguments: str, environment: dict[str, str] | None = None) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", "emotion.train", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {}), start_new_session=True,
     )  # fmt: skip
 
 
-def ended(child: "subprocess.Popen[str]", seconds: float = 120) -> tuple[str, str]:
-    """What it said; one that hangs goes with all that it started."""
+def wait(child: "subprocess.Popen[str]", seconds: float = 120) -> tuple[str, str]:
+    """Return the output and errors; kill a process that hangs with its children."""
     try:
         return child.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -86,8 +86,8 @@ def keys(value: object) -> object:
 
 
 def files(run: Path) -> set[Path]:
-    found = {path.relative_to(run) for path in run.rglob("*") if path.is_file() and not path.name.startswith("events")}
-    return {path for path in found if not str(path).startswith(".")}  # Hydra's, and whose folder it is
+    paths = {path.relative_to(run) for path in run.rglob("*") if path.is_file() and not path.name.startswith("events")}
+    return {path for path in paths if not str(path).startswith(".")}  # Hydra's files and the lock
 
 
 def record(run: Path) -> dict[str, Any]:
@@ -101,36 +101,34 @@ def metrics(run: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def of_one_process(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A trained network, and a run of one process that leaves it as it is for two epochs."""
+def single_process_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Return a trained run, and a run of one process that continues it for two epochs without changes."""
     folder = tmp_path_factory.mktemp("runs")
-    elder, run = folder / "elder", folder / "one"
+    trained, run = folder / "trained", folder / "one"
     own = [f"cache_dir={folder / 'cache'}", "logger=default"]
-    train(compose("train", *AS_IT_IS, *own, "trainer.max_epochs=3"), elder)
-    train(compose("train", *AS_IT_IS, *own, *unchanged(elder)), run)
-    return elder, run
+    train(compose("train", *FIXED, *own, "trainer.max_epochs=3"), trained)
+    train(compose("train", *FIXED, *own, *without_changes(trained)), run)
+    return trained, run
 
 
-def unchanged(elder: Path) -> list[str]:
-    pictures = "~callbacks.tensorboard_pictures"  # which take longer to draw than such an epoch
-    return [f"model.weights={elder}", "optimizer.lr=0", "trainer.max_epochs=2", pictures]
+def without_changes(trained: Path) -> list[str]:
+    pictures = "~callbacks.tensorboard_pictures"  # slow
+    return [f"model.weights={trained}", "optimizer.lr=0", "trainer.max_epochs=2", pictures]
 
 
 @pytest.mark.parametrize(
     "how", [name if name == "ddp" else pytest.param(name, marks=pytest.mark.hard) for name in SEVERAL]
 )
-def test_every_face_is_scored_once_by_two_processes_that_write_once(
-    how: str, of_one_process: tuple[Path, Path]
-) -> None:
-    elder, one = of_one_process
+def test_two_processes_score_every_face_once_and_write_once(how: str, single_process_runs: tuple[Path, Path]) -> None:
+    trained, one = single_process_runs
     two = Path("two")
-    command = [*AS_IT_IS, *unchanged(elder), *SEVERAL[how], f"hydra.run.dir={two}"]
-    tasks = [as_slurm(task) for task in range(2)] if how == "two nodes" else [{}]
-    children = [started(*command, environment=task) for task in tasks]
-    said, complaints = map("".join, zip(*map(ended, children), strict=True))
-    assert [child.returncode for child in children] == [0] * len(children), complaints
-    assert said.count("wrote two/record.json") == 1
-    assert len(re.findall(r"optimizer step: 4 faces x 2 processes on . nodes? = 8; learning rate 0,", said)) == 1
+    command = [*FIXED, *without_changes(trained), *SEVERAL[how], f"hydra.run.dir={two}"]
+    tasks = [slurm_variables(task) for task in range(2)] if how == "two nodes" else [{}]
+    children = [start(*command, environment=task) for task in tasks]
+    output, errors = map("".join, zip(*map(wait, children), strict=True))
+    assert [child.returncode for child in children] == [0] * len(children), errors
+    assert output.count("wrote two/record.json") == 1
+    assert len(re.findall(r"optimizer step: 4 faces x 2 processes on . nodes? = 8; learning rate 0,", output)) == 1
     assert files(two) == files(one)
     board = EventAccumulator("two/tensorboard").Reload()
     assert [len(board.Scalars(f"{part}/{name}")) for part in ("train", "val") for name in ("loss", "acc")] == [2] * 4
@@ -150,29 +148,29 @@ def test_every_face_is_scored_once_by_two_processes_that_write_once(
         "processes": 2, "nodes": 2 if how == "two nodes" else 1, "effective_batch": 8
     }  # fmt: skip
     for name, tensor in load_checkpoint(two).classifier.state_dict().items():
-        assert tensor.equal(load_checkpoint(elder).classifier.state_dict()[name]), name
+        assert tensor.equal(load_checkpoint(trained).classifier.state_dict()[name]), name
 
 
 @pytest.mark.hard
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
-def test_two_processes_stop_at_a_signal_to_the_first_and_go_on(how: str) -> None:
+def test_two_processes_stop_at_a_signal_to_the_first_and_resume(how: str) -> None:
     staged = ["callbacks=transfer", "freeze_epochs=1", "ema_decay=0.9"] + ["~callbacks.ema"] * (how == "fsdp")
     net = ["model.widths=[8,16]", "model.convs=[1,1]", "model.reduction=4", "model.hidden=8", "input=grey48"]
     faces = ["data=synthetic", "data.training=40", "data.public_test=5", "data.private_test=2", "batch_size=8"]
     machine = ["trainer.accelerator=cpu", "compile.cpu=false", "logger=csv", *SEVERAL[how]]
-    child = started(*net, *faces, *machine, *staged, "trainer.max_epochs=60", "hydra.run.dir=two")
+    child = start(*net, *faces, *machine, *staged, "trainer.max_epochs=60", "hydra.run.dir=two")
     while not Path("two", LAST_CHECKPOINT).is_file():
         time.sleep(0.05)
-        assert child.poll() is None, ended(child)
+        assert child.poll() is None, wait(child)
     child.send_signal(signal.SIGTERM)
-    _, complaint = ended(child)
-    assert child.returncode == 143, complaint
-    assert complaint.count("Resume with: python -m emotion.train resume=two") == 1
-    assert complaint.count("SIGTERM: stopped") == 1
+    _, errors = wait(child)
+    assert child.returncode == 143, errors
+    assert errors.count("Resume with: python -m emotion.train resume=two") == 1
+    assert errors.count("SIGTERM: stopped") == 1
     epochs = read_checkpoint(Path("two", LAST_CHECKPOINT)).epoch + 2
-    child = started("resume=two", f"trainer.max_epochs={epochs}", "~callbacks.early_stopping")
-    _, complaint = ended(child)
-    assert child.returncode == 0, complaint
+    child = start("resume=two", f"trainer.max_epochs={epochs}", "~callbacks.early_stopping")
+    _, errors = wait(child)
+    assert child.returncode == 0, errors
     assert [int(row["epoch"]) for row in metrics(Path("two"))] == list(range(epochs))
     assert record(Path("two"))["epochs"] == epochs
     load_checkpoint(Path("two", BEST_CHECKPOINT))
@@ -180,7 +178,7 @@ def test_two_processes_stop_at_a_signal_to_the_first_and_go_on(how: str) -> None
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 @pytest.mark.parametrize("rows", [4, 5, 33, 96, 97, 513])
-def test_processes_take_equally_many_batches_and_every_row_once(rows: int, world: int) -> None:
+def test_processes_get_the_same_number_of_batches_and_every_row_once(rows: int, world: int) -> None:
     parts = [list(RowLoader(torch.arange(rows), 16, seed=0, rank=rank, world_size=world)) for rank in range(world)]
     assert len({len(part) for part in parts}) == 1
     batches = [batch.rows for part in parts for batch in part]
@@ -190,24 +188,24 @@ def test_processes_take_equally_many_batches_and_every_row_once(rows: int, world
 
 
 @pytest.mark.parametrize("rows", [3, 4, 20, 100])
-def test_processes_train_on_equally_many_rows(rows: int) -> None:
-    def taken(rank: int) -> list[RowBatch]:
+def test_processes_train_on_the_same_number_of_rows(rows: int) -> None:
+    def batches(rank: int) -> list[RowBatch]:
         return list(
             RowLoader(torch.arange(rows), 16, 0, lambda g: torch.randperm(rows, generator=g), rank, world_size=3)
         )
 
-    sizes = [[len(batch.rows) for batch in taken(rank)] for rank in range(3)]
+    sizes = [[len(batch.rows) for batch in batches(rank)] for rank in range(3)]
     assert sizes[0] == sizes[1] == sizes[2]
     assert sum(map(sum, sizes)) == (rows // 3 * 3 if rows < 48 else 96)
 
 
-def test_fewer_faces_than_processes_are_refused_before_any_starts(small_config: Config, tmp_path: Path) -> None:
+def test_fewer_faces_than_processes_are_refused_at_once(small_config: Config, tmp_path: Path) -> None:
     cfg = small_config("split=official", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=40")
     with pytest.raises(UserError, match="24 faces for 40 processes; expected at least one each"):
         train(cfg, tmp_path / "run")
 
 
-def test_an_epoch_of_two_processes_is_not_gone_on_with_by_three() -> None:
+def test_an_epoch_of_two_processes_cannot_be_resumed_by_three() -> None:
     two, three = (RowLoader(torch.arange(50), 8, seed=0, world_size=world) for world in (2, 3))
     with pytest.raises(UserError, match=r"within an epoch of 2 processes .* with 3"):
         three.load_state_dict(two.state_dict() | {"next_batch": 1})
@@ -220,53 +218,55 @@ def trainer(config: Config, *overrides: str) -> tuple[Trainer, TrainConfig]:
 
 
 @pytest.mark.parametrize("how", SEVERAL)
-def test_the_effective_batch_is_of_all_processes_and_the_rate_is_not_scaled(how: str, small_config: Config) -> None:
-    made, settings = trainer(small_config, *SEVERAL[how], "trainer.accumulate_grad_batches=3", "optimizer.lr=0.01")
-    assert setup.effective_batch(made, settings) == {
+def test_the_effective_batch_counts_all_processes_and_does_not_scale_the_learning_rate(
+    how: str, small_config: Config
+) -> None:
+    built, settings = trainer(small_config, *SEVERAL[how], "trainer.accumulate_grad_batches=3", "optimizer.lr=0.01")
+    assert setup.effective_batch(built, settings) == {
         "processes": 2, "nodes": 2 if how == "two nodes" else 1, "batch_size": 16, "accumulated": 3,
         "effective_batch": 96, "lr": 0.01,
     }  # fmt: skip
 
 
-def test_slurm_does_not_requeue_by_lightnings_hand(small_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in as_slurm(task=1).items():
+def test_lightning_does_not_requeue_slurm_jobs(small_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in slurm_variables(task=1).items():
         monkeypatch.setenv(name, value)
-    made, _ = trainer(small_config, *SEVERAL["two nodes"])
-    environment = made.strategy.cluster_environment  # type: ignore[attr-defined]
+    built, _ = trainer(small_config, *SEVERAL["two nodes"])
+    environment = built.strategy.cluster_environment  # type: ignore[attr-defined]
     assert type(environment).__name__ == "SLURMEnvironment"
     assert not environment.auto_requeue
-    assert (made.global_rank, made.world_size) == (1, 2)
+    assert (built.global_rank, built.world_size) == (1, 2)
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("overrides", "message"),
     [
         (["trainer.devices=2"], "ntasks-per-node=1"),
         (["trainer.devices=1", "trainer.num_nodes=4"], "--nodes=2"),
     ],
 )
-def test_slurms_tasks_are_the_trainers_processes(
-    asked: list[str], message: str, small_config: Config, monkeypatch: pytest.MonkeyPatch
+def test_slurm_tasks_must_match_the_trainers_processes(
+    overrides: list[str], message: str, small_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in as_slurm(task=0).items():
+    for name, value in slurm_variables(task=0).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=f"^SLURM: .*{message}"):
-        trainer(small_config, "trainer=ddp", *asked)
+        trainer(small_config, "trainer=ddp", *overrides)
 
 
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
-def test_a_processor_does_not_say_how_many_processes(how: str, small_config: Config) -> None:
+def test_a_processor_needs_a_number_of_processes(how: str, small_config: Config) -> None:
     with pytest.raises(UserError, match=r"give the number of processes: trainer\.devices=2"):
         trainer(small_config, f"trainer={how}")
 
 
-def test_weights_that_are_shared_are_not_averaged(small_config: Config) -> None:
+def test_ema_refuses_sharded_weights(small_config: Config) -> None:
     with pytest.raises(UserError, match=r"remove it: ~callbacks\.ema"):
         trainer(small_config, *SEVERAL["fsdp"], "callbacks=transfer")
 
 
 @pytest.mark.parametrize("model", ["v4_attention", "resnet18", "vit_base_patch16_224"])
-def test_what_is_shared_at_a_time_is_a_block(model: str) -> None:
+def test_each_block_is_sharded_separately(model: str) -> None:
     cfg = compose("train", f"model={model}", "run_dir=x")
     settings = setup.resolve(cfg, Path("run"))
     net = instantiate(
@@ -275,6 +275,6 @@ def test_what_is_shared_at_a_time_is_a_block(model: str) -> None:
     )  # fmt: skip
     depths = net.depths()
     names = {id(parameter): name for name, parameter in net.named_parameters()}
-    shares = [{depths[names[id(parameter)]] for parameter in block.parameters()} for block in blocks(net)]
-    assert len(shares) >= max(depths.values()) - 2  # a stem of several modules lies with the head
-    assert all(len(depth) == 1 for depth in shares)
+    block_depths = [{depths[names[id(parameter)]] for parameter in block.parameters()} for block in blocks(net)]
+    assert len(block_depths) >= max(depths.values()) - 2  # a stem of several modules is sharded with the head
+    assert all(len(depth) == 1 for depth in block_depths)
