@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from emotion.inference.detectors import Whole
-from emotion.inference.frames import MOST, Frame, seen, together
+from emotion.inference.detectors import FullImage
+from emotion.inference.frames import BATCH_SIZE, Frame, batch_frames, process_frames
 from emotion.inference.predictor import Predictor
 from emotion.inference.tracking import Tracker
 
 
 class Brightness:
-    """Tells bright faces from dark ones."""
+    """A backend that distinguishes bright faces from dark ones."""
 
     name, classes, side, channels = "Brightness", ("bright", "dark"), 4, 1
 
@@ -22,65 +22,62 @@ class Brightness:
         return np.stack([bright, 1 - bright], 1).astype(np.float32)
 
 
-JUDGE = Predictor(Brightness(), Whole())
+PREDICTOR = Predictor(Brightness(), FullImage())
 
 
 def frame(number: int, level: int = 0) -> Frame:
     return Frame("clip", Path("clip"), np.full((8, 8, 3), level, np.uint8), number, 0.1 * number)
 
 
-def test_so_many_are_looked_at_together() -> None:
-    assert [len(some) for some in together(map(frame, range(10)), most=4)] == [4, 4, 2]
-    assert list(together(iter(()))) == []
+def test_batches_are_limited_by_number_and_size() -> None:
+    two_frames = 2 * 8 * 8 * 3
+    assert [len(batch) for batch in batch_frames(map(frame, range(10)), batch_size=4)] == [4, 4, 2]
+    assert [len(batch) for batch in batch_frames(map(frame, range(5)), max_bytes=two_frames)] == [2, 2, 1]
+    assert [len(batch) for batch in batch_frames(map(frame, range(3)), max_bytes=1)] == [1, 1, 1]
+    assert list(batch_frames(iter(()))) == []
 
 
-def test_of_large_ones_fewer_are() -> None:
-    bytes_of_two = 2 * 8 * 8 * 3
-    assert [len(some) for some in together(map(frame, range(5)), most_bytes=bytes_of_two)] == [2, 2, 1]
-    assert [len(some) for some in together(map(frame, range(3)), most_bytes=1)] == [1, 1, 1]
+def test_few_frames_of_a_long_video_are_in_memory() -> None:
+    alive, peak = [0], [0]
 
-
-def test_of_a_long_video_only_a_few_frames_are_held() -> None:
-    alive, most = [0], [0]
-
-    def gone() -> None:
+    def collect() -> None:
         alive[0] -= 1
 
     def frames() -> Iterator[Frame]:
-        for number in range(20 * MOST):
+        for number in range(20 * BATCH_SIZE):
             new = frame(number)
             alive[0] += 1
-            most[0] = max(most[0], alive[0])
-            weakref.finalize(new.picture, gone)
+            peak[0] = max(peak[0], alive[0])
+            weakref.finalize(new.image, collect)
             yield new
 
-    assert sum(1 for _ in seen(frames(), JUDGE, Tracker(0.5))) == 20 * MOST
-    assert MOST <= most[0] <= MOST + 2
+    assert sum(1 for _ in process_frames(frames(), PREDICTOR, Tracker(0.5))) == 20 * BATCH_SIZE
+    assert BATCH_SIZE <= peak[0] <= BATCH_SIZE + 2
 
 
-def test_a_live_frame_is_judged_before_the_next_is_read() -> None:
-    asked = []
+def test_a_live_frame_is_processed_before_the_next_is_read() -> None:
+    read = []
 
     def frames() -> Iterator[Frame]:
         for number in range(5):
-            asked.append(number)
+            read.append(number)
             yield frame(number)
 
-    for found in seen(frames(), JUDGE, Tracker(), most=1):
-        assert asked[-1] == found.frame.number
+    for result in process_frames(frames(), PREDICTOR, Tracker(), batch_size=1):
+        assert read[-1] == result.frame.number
 
 
-def test_faces_of_a_video_are_followed_and_smoothed() -> None:
+def test_faces_of_a_video_are_tracked_and_smoothed() -> None:
     levels = [0] * 5 + [255] * 5
-    found = list(seen(map(frame, range(10), levels), JUDGE, Tracker(smoothing=0.5)))
-    assert [one.numbers for one in found] == [[1]] * 10
-    bright = [float(one.faces[0].shares[0]) for one in found]
+    results = list(process_frames(map(frame, range(10), levels), PREDICTOR, Tracker(smoothing=0.5)))
+    assert [result.face_ids for result in results] == [[1]] * 10
+    bright = [float(result.faces[0].probs[0]) for result in results]
     assert bright[:5] == [0.0] * 5
     assert bright[5:] == pytest.approx([1 - np.exp(-0.2 * step) for step in range(1, 6)], abs=1e-5)
-    assert found[-1].faces[0].label == "bright"
+    assert results[-1].faces[0].label == "bright"
 
 
-def test_pictures_have_nothing_to_do_with_each_other() -> None:
-    stills = [Frame("x", Path("x"), np.full((8, 8, 3), level, np.uint8)) for level in (0, 255)]
-    found = list(seen(stills, JUDGE, Tracker(smoothing=0.5)))
-    assert [(one.numbers, one.faces[0].label) for one in found] == [([1], "dark"), ([1], "bright")]
+def test_images_are_not_tracked() -> None:
+    images = [Frame("x", Path("x"), np.full((8, 8, 3), level, np.uint8)) for level in (0, 255)]
+    results = list(process_frames(images, PREDICTOR, Tracker(smoothing=0.5)))
+    assert [(result.face_ids, result.faces[0].label) for result in results] == [([1], "dark"), ([1], "bright")]

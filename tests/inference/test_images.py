@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emotion.data.readers.images import flat
+from emotion.data.readers.images import convert_mode
 from emotion.errors import UserError
-from emotion.inference.images import LONGEST, as_picture, read_picture
-from tests.pictures import packed
+from emotion.inference.images import MAX_SIDE, load_image, read_image
+from tests.images import encode_image
 
 RAMP = np.linspace(0, 255, 12 * 8).astype(np.uint8).reshape(8, 12)
 
 
 @pytest.mark.parametrize(
-    ("image", "kind"),
+    ("image", "image_format"),
     [
         (Image.fromarray(RAMP), "PNG"),
         (Image.fromarray(RAMP.astype(np.uint16) * 257), "PNG"),
@@ -25,85 +25,87 @@ RAMP = np.linspace(0, 255, 12 * 8).astype(np.uint8).reshape(8, 12)
     ],
     ids=["grey", "16 bits", "webp", "palette", "rgba", "grey with alpha", "bmp"],
 )
-def test_every_mode_gives_the_same_three_channels(image: Image.Image, kind: str) -> None:
-    found = read_picture(packed(image, kind, **({"lossless": True} if kind == "WEBP" else {}))).pixels
-    assert found.shape == (8, 12, 3)
-    assert np.abs(found.astype(int) - RAMP[..., None]).max() <= 1
+def test_every_mode_becomes_rgb(image: Image.Image, image_format: str) -> None:
+    settings = {"lossless": True} if image_format == "WEBP" else {}
+    pixels = read_image(encode_image(image, image_format, **settings)).pixels
+    assert pixels.shape == (8, 12, 3)
+    assert np.abs(pixels.astype(int) - RAMP[..., None]).max() <= 1
 
 
-def test_cmyk_is_read() -> None:
+def test_cmyk_becomes_rgb_and_transparency_white() -> None:
     red = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
-    assert read_picture(packed(red, "JPEG")).pixels.mean((0, 1)).tolist() == pytest.approx([254, 0, 0], abs=3)
+    assert read_image(encode_image(red, "JPEG")).pixels.mean((0, 1)).tolist() == pytest.approx([254, 0, 0], abs=3)
+    assert read_image(encode_image(Image.new("RGBA", (4, 4), (0, 0, 0, 0)))).pixels.min() == 255
 
 
-def test_what_is_transparent_is_white() -> None:
-    assert read_picture(packed(Image.new("RGBA", (4, 4), (0, 0, 0, 0)))).pixels.min() == 255
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_a_turned_photograph_stands_upright(kind: str) -> None:
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG"])
+def test_exif_orientation_is_applied(image_format: str) -> None:
     image = Image.fromarray(np.repeat(RAMP, 8, 0).repeat(8, 1))
     exif = image.getexif()
-    exif[0x0112] = 6  # to be turned by 90 degrees
-    found = read_picture(packed(image, kind, exif=exif)).pixels
-    assert found.shape == (96, 64, 3)
-    assert found[:, -1, 0].mean() < found[:, 0, 0].mean()  # its first, dark row is now on the right
+    exif[0x0112] = 6  # rotate by 90 degrees
+    pixels = read_image(encode_image(image, image_format, exif=exif)).pixels
+    assert pixels.shape == (96, 64, 3)
+    assert pixels[:, -1, 0].mean() < pixels[:, 0, 0].mean()  # the dark first row is now on the right
 
 
-@pytest.mark.parametrize(("kind", "turned"), [("JPEG", 1), ("JPEG", 6), ("PNG", 1)])  # by libjpeg, and by strips
-def test_a_huge_picture_is_shrunk_and_says_by_how_much(kind: str, turned: int) -> None:
+@pytest.mark.parametrize(("image_format", "orientation"), [("JPEG", 1), ("JPEG", 6), ("PNG", 1)])
+def test_a_large_image_is_shrunk_by_its_scale(image_format: str, orientation: int) -> None:
     image = Image.new("L", (9000, 3000))
     exif = image.getexif()
-    exif[0x0112] = turned
-    found = read_picture(packed(image, kind, exif=exif))
-    assert found.pixels.shape == ((1365, LONGEST, 3) if turned == 1 else (LONGEST, 1365, 3))
-    assert found.factor == 9000 / LONGEST
+    exif[0x0112] = orientation
+    loaded = read_image(encode_image(image, image_format, exif=exif))
+    assert loaded.pixels.shape == ((1365, MAX_SIDE, 3) if orientation == 1 else (MAX_SIDE, 1365, 3))
+    assert loaded.scale == 9000 / MAX_SIDE
 
 
-def test_a_picture_that_is_not_shrunk_says_so() -> None:
-    assert [read_picture(packed(Image.new("L", size))).factor for size in ((1, 1), (4000, 3000))] == [1, 1]
-    assert as_picture(RAMP).factor == as_picture(Image.fromarray(RAMP)).factor == 1
-    assert as_picture(Image.new("L", (2 * LONGEST, 10))).factor == 2
+def test_other_images_have_scale_1() -> None:
+    assert [read_image(encode_image(Image.new("L", size))).scale for size in ((1, 1), (4000, 3000))] == [1, 1]
+    assert load_image(RAMP).scale == load_image(Image.fromarray(RAMP)).scale == 1
+    assert load_image(Image.new("L", (2 * MAX_SIDE, 10))).scale == 2
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "CMYK"])
-def test_strips_of_a_picture_are_the_picture(mode: str) -> None:
+def test_conversion_by_strips_changes_nothing(mode: str) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (700, 900, 4), np.uint8))
     image = noise if mode == "RGBA" else noise.convert("RGB").convert(mode)
-    assert (as_picture(image).pixels == np.asarray(flat(image, "RGB"))).all()
+    assert (load_image(image).pixels == np.asarray(convert_mode(image, "RGB"))).all()
 
 
-def test_too_many_pixels_are_refused_before_they_are_unpacked() -> None:
-    header = packed(Image.new("1", (30_000, 30_000)))
+def test_images_that_cost_too_much_are_rejected() -> None:
     with pytest.raises(UserError, match=r"too large .*expected at most 179 million pixels"):
-        read_picture(header, "x.png")
+        read_image(encode_image(Image.new("1", (20_000, 18_000))), "x.png")
     with pytest.raises(UserError, match=r"x.png is too large \(200 x 100 pixels\)"):
-        read_picture(packed(Image.new("L", (200, 100))), "x.png", most=10_000)
+        read_image(encode_image(Image.new("L", (200, 100))), "x.png", max_pixels=10_000)
+    jpeg = encode_image(Image.fromarray(RAMP), "JPEG", progressive=True)
+    scan = jpeg[jpeg.rindex(b"\xff\xda") : -2]
+    assert read_image(jpeg[:-2] + 80 * scan + jpeg[-2:]).pixels.shape == (8, 12, 3)
+    with pytest.raises(UserError, match=r"^x.jpg is a JPEG of more than 100 scans"):
+        read_image(jpeg[:-2] + 100 * scan + jpeg[-2:], "x.jpg")
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture", b"%PDF-1.7", b"GIF89a"], ids=["empty", "text", "pdf", "gif"])
-def test_what_is_no_picture_is_refused(content: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"", b"no image", b"%PDF-1.7", b"GIF89a"], ids=["empty", "text", "pdf", "gif"])
+def test_other_files_are_rejected(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.jpg").write_bytes(content)
-    with pytest.raises(UserError, match=r"x.jpg cannot be read .*expected a picture: PNG, JPEG, WEBP, BMP"):
-        read_picture(tmp_path / "x.jpg")
+    with pytest.raises(UserError, match=r"x.jpg cannot be read .*expected a complete image: PNG, JPEG, WEBP, BMP"):
+        read_image(tmp_path / "x.jpg")
 
 
-def test_half_a_picture_is_refused() -> None:
-    whole = packed(Image.effect_noise((200, 200), 50), "JPEG")
+def test_a_truncated_image_is_rejected() -> None:
+    content = encode_image(Image.effect_noise((200, 200), 50), "JPEG")
     with pytest.raises(UserError, match="cannot be read"):
-        read_picture(whole[: len(whole) // 2])
+        read_image(content[: len(content) // 2])
 
 
-def test_a_program_s_pictures_are_taken_in_any_form(tmp_path: Path) -> None:
+def test_images_are_accepted_in_any_form(tmp_path: Path) -> None:
     image = Image.fromarray(RAMP)
     image.save(tmp_path / "x.png")
-    forms = (tmp_path / "x.png", str(tmp_path / "x.png"), packed(image), image, RAMP, RAMP[..., None])
-    assert all((as_picture(form).pixels == RAMP[..., None]).all() for form in forms)
+    forms = (tmp_path / "x.png", str(tmp_path / "x.png"), encode_image(image), image, RAMP, RAMP[..., None])
+    assert all((load_image(form).pixels == RAMP[..., None]).all() for form in forms)
 
 
 @pytest.mark.parametrize("value", [3, RAMP.astype(float), np.zeros((0, 4), np.uint8), np.zeros((2, 4, 4, 3), np.uint8)])
-def test_what_a_program_gives_by_mistake_is_refused(value: object) -> None:
-    with pytest.raises(UserError, match=r"A picture of type \w+.*expected a path"):
-        as_picture(value)
-    with pytest.raises(UserError, match=r"nothing\.png is not there"):
-        as_picture("nothing.png")
+def test_other_values_are_rejected(value: object) -> None:
+    with pytest.raises(UserError, match=r"Found an image of type \w+.*expected a path"):
+        load_image(value)
+    with pytest.raises(UserError, match=r"nothing\.png does not exist"):
+        load_image("nothing.png")

@@ -3,69 +3,58 @@ from pathlib import Path
 import pytest
 
 from emotion.errors import UserError
-from emotion.inference.inputs import files
+from emotion.inference.inputs import find_files
+
+FILES = ("b.jpg", "a.PNG", "deep/er/c.webp", "deep/clip.MP4", "notes.txt", ".hidden.jpg", ".cache/d.jpg", "deep/a.PNG")
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    names = (
-        "b.jpg",
-        "a.PNG",
-        "deep/er/c.webp",
-        "deep/clip.MP4",
-        "notes.txt",
-        ".hidden.jpg",
-        ".cache/d.jpg",
-        "deep/a.PNG",
-    )
-    for name in names:
+    for name in FILES:
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     return tmp_path / "photos"
 
 
-def kept(*names: object, besides: Path | None = None) -> list[str]:
-    return [str(file.kept) for file in files([str(name) for name in names], besides)]
+def output_names(*names: object, exclude: Path | None = None) -> list[str]:
+    return [str(file.output_name) for file in find_files([str(name) for name in names], exclude)]
 
 
-def test_a_folder_is_all_pictures_and_videos_below_it(photos: Path) -> None:
-    found = files([str(photos)])
-    assert [str(file.kept) for file in found] == ["a.PNG", "b.jpg", "deep/a.PNG", "deep/clip.MP4", "deep/er/c.webp"]
-    assert [file.video for file in found] == [False, False, False, True, False]
-    assert all(file.path == photos / file.kept for file in found)
+def test_a_folder_is_searched_recursively(photos: Path) -> None:
+    files = find_files([str(photos)])
+    names = ["a.PNG", "b.jpg", "deep/a.PNG", "deep/clip.MP4", "deep/er/c.webp"]
+    assert [str(file.output_name) for file in files] == names
+    assert [file.is_video for file in files] == [False, False, False, True, False]
+    assert all(file.path == photos / file.output_name for file in files)
+    assert output_names(photos, exclude=photos / "deep") == ["a.PNG", "b.jpg"]
 
 
-def test_a_pattern_is_what_fits_it(photos: Path) -> None:
-    assert kept(photos / "*.jpg") == ["b.jpg"]
-    assert kept(photos / "**" / "*.PNG") == ["a.PNG", "deep/a.PNG"]
+def test_patterns(photos: Path) -> None:
+    assert output_names(photos / "*.jpg") == ["b.jpg"]
+    assert output_names(photos / "**" / "*.PNG") == ["a.PNG", "deep/a.PNG"]
 
 
-def test_a_file_is_taken_whatever_it_is_called(photos: Path) -> None:
-    assert kept(photos / "notes.txt") == ["notes.txt"]
-    odd = photos / "photo [1].jpg"
-    odd.touch()
-    assert kept(odd) == ["photo [1].jpg"]
+def test_a_file_may_have_any_name(photos: Path) -> None:
+    (photos / "photo [1].jpg").touch()
+    assert output_names(photos / "notes.txt") == ["notes.txt"]
+    assert output_names(photos / "photo [1].jpg") == ["photo [1].jpg"]
 
 
-def test_no_two_results_have_one_name(photos: Path) -> None:
-    assert kept(photos / "deep/a.PNG", photos / "a.PNG") == ["deep/a.PNG", "a.PNG"]
-    assert kept(photos / "b.jpg", photos) == ["b.jpg", "a.PNG", "deep/a.PNG", "deep/clip.MP4", "deep/er/c.webp"]
-
-
-def test_the_results_are_no_source(photos: Path) -> None:
-    assert kept(photos, besides=photos / "deep") == ["a.PNG", "b.jpg"]
+def test_output_names_are_unique(photos: Path) -> None:
+    assert output_names(photos / "deep/a.PNG", photos / "a.PNG") == ["deep/a.PNG", "a.PNG"]
+    assert output_names(photos / "b.jpg", photos) == ["b.jpg", "a.PNG", "deep/a.PNG", "deep/clip.MP4", "deep/er/c.webp"]
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nothing.jpg", r"nothing\.jpg is not there; expected a picture, a video, a folder, a pattern"),
-        ("*.jpg", r"\*\.jpg fits nothing to judge; expected pictures \(\.bmp, .*\.mp4"),
-        ("empty", r"empty holds nothing to judge"),
+        ("nothing.jpg", r"nothing\.jpg does not exist; expected an image, a video, a folder, a pattern"),
+        ("*.jpg", r"\*\.jpg matches no image or video; expected images \(\.bmp, .*\.mp4"),
+        ("empty", r"empty contains no image or video"),
     ],
 )
-def test_a_name_that_stands_for_nothing_says_what_may_be_given(name: str, message: str) -> None:
+def test_a_name_without_files_is_reported(name: str, message: str) -> None:
     Path("empty").mkdir()
     with pytest.raises(UserError, match=message):
-        files([name])
+        find_files([name])

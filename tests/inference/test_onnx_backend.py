@@ -1,5 +1,3 @@
-"""Files of ONNX as judges, and files that are none."""
-
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +8,7 @@ import onnx
 import pytest
 
 import emotion
-from emotion.checkpoints import ensemble
+from emotion.checkpoints.ensemble import load_ensemble
 from emotion.errors import UserError
 from emotion.exporting.onnx import export_onnx
 from emotion.inference.backends import load_backend
@@ -23,92 +21,90 @@ FILE = Path("small.onnx")
 
 @pytest.fixture
 def file(small_run: Callable[..., Path], kept_runs: Path) -> Path:
-    """Of the small V4 on six classes, with flip views inside."""
+    """The small V4 on six classes, exported with tta=flip."""
     run = small_run(Path("run"), "trainer.max_epochs=1")
-    kept = kept_runs / FILE
-    if not kept.exists():
-        export_onnx(ensemble.load_ensemble(run), kept, "flip")
-    FILE.write_bytes(kept.read_bytes())
+    cached = kept_runs / FILE
+    if not cached.exists():
+        export_onnx(load_ensemble(run), cached, "flip")
+    FILE.write_bytes(cached.read_bytes())
     return FILE
 
 
-def test_a_file_and_its_run_find_the_same_in_a_picture(file: Path) -> None:
-    picture = scene((50, 100, 240), (400, 200, 160))
-    ours, theirs = (emotion.load(source, tta="flip").predict(picture) for source in ("run", file))
-    assert len(ours) == 2
-    for face, other in zip(ours, theirs, strict=True):
+def run_python(code: str) -> list[str]:
+    """Run code in a new process, which must not write to standard error, and return its output lines."""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+def test_a_file_predicts_like_its_run(file: Path) -> None:
+    image = scene((50, 100, 240), (400, 200, 160))
+    expected, exported = (emotion.load(source, tta="flip").predict(image) for source in ("run", file))
+    assert len(expected) == 2
+    for face, other in zip(expected, exported, strict=True):
         assert (face.box, face.label, face.classes) == (other.box, other.label, other.classes)
-        np.testing.assert_allclose(face.shares, other.shares, atol=1e-5)
+        np.testing.assert_allclose(face.probs, other.probs, atol=1e-5)
 
 
-def test_a_picture_is_judged_without_torch(file: Path) -> None:
+def test_prediction_does_not_import_torch(file: Path) -> None:
     np.save("faces.npy", FACES)
-    code = (
+    lines = run_python(
         "import sys, emotion, numpy; "
         f"print(len(emotion.load('{file}', detector='none', tta='flip').predict(list(numpy.load('faces.npy'))))); "
         "print(sorted({'torch', 'lightning', 'torchvision', 'hydra', 'onnx'} & set(sys.modules)))"
     )
-    found = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.splitlines() == ["6", "[]"]
+    assert lines == ["6", "[]"]
 
 
-def test_views_that_are_not_inside_are_refused(file: Path) -> None:
-    with pytest.raises(UserError, match=r"small\.onnx has tta=flip inside; found tta=none\. .*tta=none"):
+def test_other_augmentation_and_maps_are_rejected(file: Path) -> None:
+    with pytest.raises(UserError, match=r"small\.onnx was exported with tta=flip; found tta=none\. .*tta=none"):
         load_backend(file, "none")
     assert OnnxBackend(file).tta == "flip"
-
-
-def test_a_file_without_maps_says_so(file: Path) -> None:
-    with pytest.raises(UserError, match="the file makes no maps"):
+    with pytest.raises(UserError, match="was exported without Grad-CAM"):
         OnnxBackend(file).maps(FACES)
 
 
-def test_what_is_no_file_of_ours_is_refused(file: Path) -> None:
+def test_other_files_are_rejected(file: Path) -> None:
     model = onnx.load(file)
     del model.metadata_props[:]
-    onnx.save(model, "theirs.onnx")
+    onnx.save(model, "foreign.onnx")
     onnx.helper.set_model_props(model, {"emotion": '{"format": "emotion onnx 0"}'})
     onnx.save(model, "older.onnx")
-    Path("cut.onnx").write_bytes(file.read_bytes()[:5000])
-    Path("text.onnx").write_text("no ONNX at all")
-    ours = "is no ONNX file of this package; expected one that python -m emotion.export wrote"
-    for name, says in {
-        "theirs.onnx": ours,
-        "older.onnx": ours,
-        "cut.onnx": r"cut\.onnx cannot be read as ONNX .* Is it whole",
+    Path("truncated.onnx").write_bytes(file.read_bytes()[:5000])
+    Path("text.onnx").write_text("not ONNX")
+    not_ours = "is not an ONNX file of this package; expected a file that python -m emotion.export wrote"
+    for name, message in {
+        "foreign.onnx": not_ours,
+        "older.onnx": not_ours,
+        "truncated.onnx": r"truncated\.onnx cannot be read as ONNX .* Is it complete",
         "text.onnx": r"text\.onnx cannot be read as ONNX",
-        "nowhere.onnx": r"nowhere\.onnx is not there; expected a file that python -m emotion.export wrote",
+        "nowhere.onnx": r"nowhere\.onnx does not exist; expected a file that python -m emotion.export wrote",
     }.items():
-        with pytest.raises(UserError, match=says):
+        with pytest.raises(UserError, match=message):
             emotion.load(name)
 
 
 @pytest.mark.parametrize("kind", list(hostile.MEMORY_HUNGRY)[:-1])
-def test_a_file_that_asks_for_more_memory_than_a_face_needs_is_refused_without_it(kind: str) -> None:
+def test_a_file_that_needs_too_much_memory_is_rejected_without_using_it(kind: str) -> None:
     hostile.onnx_file(Path("greedy.onnx"), kind)
-    code = (
+    message, megabytes = run_python(
         "import emotion\nfrom emotion.benchmarks.measurement import peak_memory\n"
         "try:\n    emotion.load('greedy.onnx')\n"
         "except emotion.errors.UserError as error:\n    print(error)\n"
         "print(peak_memory())"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    said, megabytes = found.stdout.splitlines()
-    assert said.startswith(
-        "greedy.onnx cannot be asked, or takes more than 600 MB for a face; expected one that python"
-    )
+    assert message.startswith("greedy.onnx cannot be run, or needs more than 600 MB for a face; expected a file that")
     assert float(megabytes) < 1000
-    assert found.stderr == ""
 
 
-def test_faces_that_take_too_much_together_are_asked_one_after_another() -> None:
+def test_a_batch_that_needs_too_much_memory_is_split() -> None:
     hostile.onnx_file(FILE, "92 MB a face")
-    judge, faces = OnnxBackend(FILE), np.random.default_rng(0).integers(0, 256, (13, 48, 48), np.uint8)
-    each = np.concatenate([judge.probabilities(faces[i : i + 1]) for i in range(len(faces))])
-    np.testing.assert_allclose(judge.probabilities(faces), each, atol=1e-6)
+    backend, faces = OnnxBackend(FILE), np.random.default_rng(0).integers(0, 256, (13, 48, 48), np.uint8)
+    expected = np.concatenate([backend.probabilities(faces[i : i + 1]) for i in range(len(faces))])
+    np.testing.assert_allclose(backend.probabilities(faces), expected, atol=1e-6)
 
 
-def test_a_missing_runtime_names_the_extra(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match=r"ONNX needs onnxruntime.*pip install 'emotion\[export\]'"):
-        emotion.load(file)
+        load_backend(FILE)

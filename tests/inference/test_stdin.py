@@ -1,4 +1,3 @@
-from io import BytesIO
 from itertools import islice
 
 import numpy as np
@@ -7,129 +6,114 @@ from PIL import Image
 
 from emotion.errors import UserError
 from emotion.inference import stdin
-from emotion.inference.frames import Frame, Reel
-from emotion.inference.stdin import piped
-from tests.pictures import packed, scene
+from emotion.inference.frames import Frame, VideoStream
+from emotion.inference.stdin import read_stdin
+from tests.images import encode_image, scene
+
+LEVELS = (10, 90, 170, 250)
+GREYS = [np.full((40, 60, 3), level, np.uint8) for level in LEVELS]
 
 
-class Trickle:
-    """Gives what it has in small pieces, as a slow pipe does, and knows how much was asked of it."""
+class Pipe:
+    """A stream that returns at most `chunk` bytes at a time."""
 
-    def __init__(self, content: bytes, piece: int) -> None:
-        self.content, self.piece, self.given = content, piece, 0
+    def __init__(self, content: bytes, chunk: int = 1 << 16) -> None:
+        self.content, self.chunk, self.position = content, chunk, 0
 
     def read1(self, size: int) -> bytes:
-        found = self.content[self.given : self.given + min(size, self.piece)]
-        self.given += len(found)
-        return found
+        data = self.content[self.position : self.position + min(size, self.chunk)]
+        self.position += len(data)
+        return data
 
 
-GREYS = [np.full((40, 60, 3), level, np.uint8) for level in (10, 90, 170, 250)]
+def read_stream(content: bytes, chunk: int = 1 << 16, frame_stride: int = 1) -> VideoStream:
+    stream = read_stdin(Pipe(content, chunk), 10, frame_stride)
+    assert isinstance(stream, VideoStream)
+    return stream
 
 
-def levels(reel: object) -> list[int]:
-    assert isinstance(reel, Reel)
-    return [round(float(frame.picture.mean())) for frame in reel.frames]
+def levels(stream: VideoStream) -> list[int]:
+    return [round(float(frame.image.mean())) for frame in stream.frames]
 
 
-@pytest.mark.parametrize("piece", [1, 3, 1000, 1 << 20])
-def test_jpegs_one_after_another_are_its_frames(piece: int) -> None:
-    reel = piped(Trickle(b"".join(packed(one, "JPEG") for one in GREYS), piece), rate=10)
-    assert isinstance(reel, Reel)
-    frames = list(reel.frames)
-    assert [round(float(frame.picture.mean())) for frame in frames] == [10, 90, 170, 250]
+@pytest.mark.parametrize("chunk", [1, 3, 1000, 1 << 20])
+def test_a_sequence_of_jpegs_is_a_video(chunk: int) -> None:
+    stream = read_stream(b"".join(encode_image(grey, "JPEG") for grey in GREYS), chunk)
+    frames = list(stream.frames)
+    assert tuple(round(float(frame.image.mean())) for frame in frames) == LEVELS
     assert [frame.number for frame in frames] == [0, 1, 2, 3]
     assert [frame.time for frame in frames] == [0.0, 0.1, 0.2, 0.3]
 
 
-def test_of_so_many_the_first_is_handed_out() -> None:
-    reel = piped(flowing(b"".join(packed(one, "JPEG") for one in GREYS)), rate=10, every=3)
-    assert isinstance(reel, Reel)
-    assert [(frame.number, frame.time) for frame in reel.frames] == [(0, 0.0), (3, 0.3)]
-    assert (reel.read, reel.rate) == (4, pytest.approx(10 / 3))
-
-
-def flowing(content: bytes) -> Trickle:
-    return Trickle(content, 1 << 16)
+def test_frame_stride() -> None:
+    stream = read_stream(b"".join(encode_image(grey, "JPEG") for grey in GREYS), frame_stride=3)
+    assert [(frame.number, frame.time) for frame in stream.frames] == [(0, 0.0), (3, 0.3)]
+    assert (stream.num_read, stream.fps) == (4, pytest.approx(10 / 3))
 
 
 @pytest.mark.parametrize("settings", [{"progressive": True}, {"restart_marker_rows": 1}, {"optimize": True}])
-def test_every_kind_of_jpeg_ends_where_it_ends(settings: dict[str, object]) -> None:
+def test_every_kind_of_jpeg_is_split_correctly(settings: dict[str, object]) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
-    content = packed(noise, "JPEG", quality=95, **settings)
-    reel = piped(flowing(content * 3), rate=10)
-    assert isinstance(reel, Reel)
-    assert [frame.picture.shape for frame in reel.frames] == [(64, 64, 3)] * 3
+    stream = read_stream(3 * encode_image(noise, "JPEG", quality=95, **settings))
+    assert [frame.image.shape for frame in stream.frames] == [(64, 64, 3)] * 3
 
 
-def test_a_picture_within_a_picture_is_no_frame() -> None:
-    thumbnail = packed(np.zeros((8, 8, 3), np.uint8), "JPEG")
-    content = b"".join(packed(grey, "JPEG", comment=thumbnail) for grey in GREYS)
-    assert levels(piped(flowing(content), rate=10)) == [10, 90, 170, 250]
+def test_thumbnails_and_bytes_between_images_are_skipped() -> None:
+    thumbnail = encode_image(np.zeros((8, 8, 3), np.uint8), "JPEG")
+    first, second = (encode_image(grey, "JPEG", comment=thumbnail) for grey in GREYS[:2])
+    header = b"--boundary\r\nContent-Type: image/jpeg\r\n\r\n"
+    assert levels(read_stream(first + header + second + b"\r\n")) == [10, 90]
 
 
-def test_what_lies_between_pictures_is_left_out() -> None:
-    first, second = (packed(grey, "JPEG") for grey in GREYS[:2])
-    parts = (first, b"--boundary\r\nContent-Type: image/jpeg\r\n\r\n", second, b"\r\n")
-    assert levels(piped(flowing(b"".join(parts)), rate=10)) == [10, 90]
+def test_damaged_and_truncated_frames_are_counted_and_skipped() -> None:
+    valid = encode_image(scene((10, 10, 100), width=200, height=150), "JPEG")
+    damaged = valid[:200] + b"\x00" * 20 + valid[220:]
+    stream = read_stream(valid + damaged + valid + valid[: len(valid) // 2])
+    assert len(list(stream.frames)) == stream.num_read - stream.num_damaged == 2
+    assert stream.num_damaged >= 2
 
 
-def test_a_damaged_frame_and_a_cut_one_are_counted_and_left_out() -> None:
-    whole = packed(scene((10, 10, 100), width=200, height=150), "JPEG")
-    damaged = whole[:200] + b"\x00" * 20 + whole[220:]
-    reel = piped(flowing(whole + damaged + whole + whole[: len(whole) // 2]), rate=10)
-    assert isinstance(reel, Reel)
-    assert len(list(reel.frames)) == reel.read - reel.damaged == 2
-    assert reel.damaged >= 2
+@pytest.mark.parametrize("image_format", ["PNG", "WEBP", "BMP", "JPEG"])
+def test_a_single_image_of_any_format(image_format: str) -> None:
+    frame = read_stdin(Pipe(encode_image(GREYS[1], image_format), 7), 10)
+    assert isinstance(frame, Frame)
+    assert (frame.image.shape, frame.number, frame.time) == ((40, 60, 3), None, None)
 
 
-def test_one_picture_is_a_picture_of_any_format() -> None:
-    for kind in ("PNG", "WEBP", "BMP", "JPEG"):
-        file = BytesIO()
-        Image.fromarray(GREYS[1]).save(file, kind)
-        found = piped(Trickle(file.getvalue(), 7), rate=10)
-        assert isinstance(found, Frame)
-        assert (found.picture.shape, found.number, found.time) == ((40, 60, 3), None, None)
-
-
-def test_a_telephone_s_photograph_with_others_behind_it_is_one_picture() -> None:
-    file = BytesIO()
+def test_a_multi_picture_photo_is_a_single_image() -> None:
     first, second = map(Image.fromarray, GREYS[:2])
-    first.save(file, "MPO", save_all=True, append_images=[second])
-    found = piped(flowing(file.getvalue()), rate=10)
-    assert isinstance(found, Frame)
-    assert found.picture.mean() == pytest.approx(10, abs=1)
+    frame = read_stdin(Pipe(encode_image(first, "MPO", save_all=True, append_images=[second])), 10)
+    assert isinstance(frame, Frame)
+    assert frame.image.mean() == pytest.approx(10, abs=1)
 
 
-def test_a_frame_is_there_before_the_next_but_one_is_read() -> None:
-    each = [packed(grey, "JPEG") for grey in GREYS * 50]
-    stream = Trickle(b"".join(each), 64)
-    reel = piped(stream, rate=10)
-    assert isinstance(reel, Reel)
-    for number, _ in enumerate(islice(reel.frames, 150)):
-        assert stream.given <= sum(map(len, each[: max(2, number + 1)])) + 64
+def test_frames_are_returned_as_they_arrive_and_no_more_is_held() -> None:
+    jpegs = [encode_image(grey, "JPEG") for grey in GREYS * 50]
+    pipe = Pipe(b"".join(jpegs), 64)
+    stream = read_stdin(pipe, 10)
+    assert isinstance(stream, VideoStream)
+    for i, _ in enumerate(islice(stream.frames, 150)):
+        assert pipe.position <= sum(map(len, jpegs[: max(2, i + 1)])) + 64
+    buffer = stdin._Buffer(Pipe(b"".join(jpegs), 100))
+    for _ in buffer.jpegs():
+        assert len(buffer.content) <= max(map(len, jpegs)) + 100
 
 
-def test_a_stream_never_holds_more_than_one_picture_s_bytes() -> None:
-    stream = stdin._Stream(Trickle(b"".join(packed(one, "JPEG") for one in GREYS * 50), 100))
-    largest = max(map(len, (packed(one, "JPEG") for one in GREYS)))
-    for _ in stream.jpegs():
-        assert len(stream.held) <= largest + 100
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "standard input is empty; expected an image or a sequence of JPEGs"),
+        (b"\xff", "standard input is empty"),
+        (b"\x00\x00\x00\x20ftypisom and so on", "standard input cannot be read .*expected a complete image"),
+    ],
+)
+def test_invalid_input_is_one_error(content: bytes, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_stdin(Pipe(content), 10)
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff"])
-def test_nothing_on_standard_input_says_what_to_give(content: bytes) -> None:
-    with pytest.raises(UserError, match=r"standard input is empty; expected a picture, or JPEGs"):
-        piped(flowing(content), rate=10)
-
-
-def test_something_else_on_standard_input_is_one_message() -> None:
-    with pytest.raises(UserError, match=r"standard input cannot be read .*expected a picture"):
-        piped(flowing(b"\x00\x00\x00\x20ftypisom and so on"), rate=10)
-
-
-def test_no_end_of_a_picture_is_waited_for_without_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stdin, "MOST_BYTES", 10_000)
-    for start in (b"\x89PNG", packed(GREYS[0], "JPEG")[:-2]):
-        with pytest.raises(UserError, match="expected pictures of at most 0 MiB; found a larger one"):
-            piped(flowing(start + b"\x01" * 200_000), rate=10)
+def test_images_without_end_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stdin, "MAX_BYTES", 10_000)
+    for start in (b"\x89PNG", encode_image(GREYS[0], "JPEG")[:-2]):
+        with pytest.raises(UserError, match="contains an image above 0 MiB"):
+            read_stdin(Pipe(start + b"\x01" * 200_000), 10)
