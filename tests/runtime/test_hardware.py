@@ -1,4 +1,4 @@
-"""What the machine is asked for."""
+"""Properties of the machine."""
 
 import platform
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-ASKS_AGAIN = """
+PAGE_FAULTS = """
 import resource, torch
 from emotion.runtime import hardware
 
@@ -20,9 +20,9 @@ print(*(pages() for _ in range(40)))
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep memory")
-def test_memory_that_is_kept_is_in_the_end_not_asked_for_again() -> None:
-    said = subprocess.run([sys.executable, "-c", ASKS_AGAIN], capture_output=True, text=True, check=True).stdout
-    pages = [int(number) for number in said.split()]
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")
+def test_freed_memory_is_reused_without_page_faults() -> None:
+    output = subprocess.run([sys.executable, "-c", PAGE_FAULTS], capture_output=True, text=True, check=True).stdout
+    pages = [int(number) for number in output.split()]
     assert pages[0] > 100
-    assert sum(pages[-10:]) < pages[0] / 20, pages  # the first few may lie beside one another
+    assert sum(pages[-10:]) < pages[0] / 20, pages  # the first allocations may not reuse gaps
