@@ -82,6 +82,11 @@ class EmotionClassifier(L.LightningModule):
         self.teacher: Teacher | None = None
         self.sharded = False
 
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the network's input."""
+        return self.preprocess.channels, self.preprocess.size, self.preprocess.size
+
     def configure_model(self) -> None:
         """Shard the network under a strategy with a device mesh; leave it whole under any other."""
         if self.device_mesh is not None and not self.sharded:

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from filelock import FileLock
@@ -26,9 +26,6 @@ from emotion.errors import UserError
 from emotion.io.atomic import write_json
 from emotion.io.bounded import read_json_object
 from emotion.runtime import distributed, hardware
-
-if TYPE_CHECKING:
-    from emotion.classifier import EmotionClassifier
 
 MAX_ERROR = 2e-2  # relative error of an output or gradient; the rounding of bfloat16 alone gives 2e-3 to 5e-3
 MAX_SLOWDOWN, MIN_LOSS = 1.1, 2e-3  # bfloat16 may take this many times as long as float32, and this many seconds more
@@ -43,6 +40,17 @@ TRACED_FUNCTIONS = {
     *("avg_pool2d", "adaptive_avg_pool2d", "mean"),
 }
 """Names of the functions of torch that multiply or sum."""
+
+
+class Classifier(Protocol):
+    """A network and the shape of the faces that it takes."""
+
+    @property
+    def net(self) -> nn.Module: ...  # noqa: D102
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
 
 
 class PrecisionReport(NamedTuple):
@@ -92,7 +100,7 @@ class LayerComparison(NamedTuple):
 
 
 def evaluation_precision(
-    classifiers: Iterable["EmotionClassifier"],
+    classifiers: Iterable[Classifier],
     choice: str,
     batch_size: int,
     accelerator: str,
@@ -124,15 +132,14 @@ def choose_precision(reports: Iterable[PrecisionReport], setting: str) -> str:
 
 
 def classifier_precision_report(
-    classifier: "EmotionClassifier",
+    classifier: Classifier,
     batch_size: int,
     memory_format: torch.memory_format,
     accelerator: str,
     cache_dir: str | Path,
 ) -> PrecisionReport:
     """Return the report of a classifier's network for batches of its input shape."""
-    preprocess = classifier.preprocess
-    shape = batch_size, preprocess.channels, preprocess.size, preprocess.size
+    shape = batch_size, *classifier.input_shape
     return precision_report(classifier.net, shape, memory_format, accelerator, cache_dir)
 
 
