@@ -1,155 +1,169 @@
 """Publish a classifier on the Hugging Face Hub: python -m emotion.publish checkpoint=RUN repo=owner/name."""
 
-import json
 import re
 import tempfile
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from emotion.cli import verb
+from emotion.config.typed import typed
 from emotion.errors import UserError
-from emotion.reporting.text import near
+from emotion.reporting.text import relative_path
 
 if TYPE_CHECKING:
-    from emotion.checkpoints.load import Loaded
+    from emotion.checkpoints.load import LoadedCheckpoint
 
-Settings = dict[str, Any]
+ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
-NEEDED_FOR_ONNX = ("onnx", "onnxscript", "onnxruntime")
+
+@dataclass(frozen=True)
+class PublishConfig:
+    """The settings of conf/publish.yaml."""
+
+    data_dir: str
+    cache_dir: str
+    checkpoint: Any
+    folder: str | None
+    repo: str
+    license: str | None
+    private: bool
+    onnx: bool
+    dry_run: bool
+    output: str | None
 
 
 def publish(cfg: DictConfig, folder: Path) -> Path:
-    """The folder with weights, ONNX, label map and model card, laid in the repository unless dry_run=true.
+    """Write a folder with weights, ONNX, label map and model card; upload it unless dry_run=true; return the folder.
 
     Raises:
-        UserError: something given is missing or wrong, or the Hub refuses it.
+        UserError: A setting is invalid, or the Hub refuses the upload.
     """
+    config = typed(cfg, PublishConfig)
+
     from emotion.checkpoints import hub
     from emotion.publishing import upload
 
-    settings: Settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    _check(settings)
-    repo = settings["repo"]
-    if hub.named(repo)[1]:
-        raise UserError(f"repo={repo}: expected OWNER/NAME alone; what is published is the newest of it.")
-    if not settings["dry_run"]:
-        upload.check(repo)
-    if settings["folder"]:
-        folder = _whole(Path(settings["folder"]))
+    _check(config)
+    if hub.parse_name(config.repo)[1]:
+        raise UserError(f"repo={config.repo}: expected OWNER/NAME without a revision; uploads go to the main branch.")
+    if not config.dry_run:
+        upload.check_access(config.repo)
+    if config.folder:
+        folder = _check_folder(Path(config.folder))
     else:
-        folder = Path(settings["output"] or folder)
-        _write(folder, settings)
-    again = f"python -m emotion.publish folder={folder} repo={repo}" + (" private=true" if settings["private"] else "")
-    if settings["dry_run"]:
-        print(f"nothing was uploaded (dry_run=true); to do so: {again}")
+        folder = Path(config.output or folder)
+        _write_folder(folder, config)
+    command = f"python -m emotion.publish folder={folder} repo={config.repo}"
+    command += " private=true" if config.private else ""
+    if config.dry_run:
+        print(f"nothing was uploaded (dry_run=true); to upload: {command}")
         return folder
     try:
-        address = upload.upload(folder, repo, private=settings["private"])
+        address = upload.upload(folder, config.repo, private=config.private)
     except UserError as error:
-        raise UserError(f"{error}\nThe folder is whole; to try again: {again}") from error
-    print(f'published {address}\nload it with: emotion.load("hub:{repo}")')
+        raise UserError(f"{error}\nThe folder is complete; to try again: {command}") from error
+    print(f'published {address}\nload it with: emotion.load("hub:{config.repo}")')
     return folder
 
 
-def _check(settings: Settings) -> None:
-    if not isinstance(settings["repo"], str):
-        raise UserError(f"repo={settings['repo']}: expected OWNER/NAME.")
-    if bool(settings["checkpoint"]) == bool(settings["folder"]):
-        raise UserError("expected one of checkpoint=RUN and folder=FOLDER, which python -m emotion.publish wrote.")
-    for name in ("private", "onnx", "dry_run"):
-        if not isinstance(settings[name], bool):
-            raise UserError(f"{name}={settings[name]}: expected true or false.")
-    known = settings["license"]
-    if known is not None and not (isinstance(known, str) and re.fullmatch(r"[a-z0-9][a-z0-9.-]*", known)):
+def _check(config: PublishConfig) -> None:
+    if bool(config.checkpoint) == bool(config.folder):
         raise UserError(
-            f"license={known}: expected the Hub's spelling of one, such as mit, apache-2.0 or cc-by-nc-4.0."
+            "expected one of checkpoint=RUN and folder=FOLDER, a folder that python -m emotion.publish wrote."
+        )
+    if config.license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", config.license):
+        raise UserError(
+            f"license={config.license}: expected the Hub's spelling, such as mit, apache-2.0 or cc-by-nc-4.0."
         )
 
 
-def _whole(folder: Path) -> Path:
-    """The folder of an earlier `publish`; raises UserError where it is none."""
+def _check_folder(folder: Path) -> Path:
+    """Return the folder if an earlier `publish` wrote it completely."""
     from emotion.checkpoints import hub
     from emotion.checkpoints.load import load_checkpoint
     from emotion.publishing import upload
 
     if missing := [name for name in upload.FILES if name != upload.ONNX and not (folder / name).is_file()]:
         raise UserError(
-            f"folder={folder} has no {', '.join(missing)}; expected one that python -m emotion.publish wrote."
+            f"folder={folder} has no {', '.join(missing)}; expected a folder that python -m emotion.publish wrote."
         )
     load_checkpoint(folder / hub.WEIGHTS)
     return folder
 
 
-def _write(folder: Path, settings: Settings) -> None:
-    """All files of one checkpoint, made beside `folder` and moved into it together."""
-    from emotion.checkpoints import ensemble
+def _write_folder(folder: Path, config: PublishConfig) -> None:
+    """Write the files of one checkpoint to a temporary folder, then move them into `folder`."""
+    from emotion.checkpoints.ensemble import load_ensemble
     from emotion.publishing import upload
 
-    loaded = ensemble.load(settings["checkpoint"]).loaded
+    loaded = load_ensemble(config.checkpoint).loaded
     if len(loaded) > 1:
         raise UserError(
-            f"checkpoint= names {len(loaded)} checkpoints; one is published. Publish each, or teach one network by "
-            f"them: experiment=distill."
+            f"checkpoint= names {len(loaded)} checkpoints; expected one. Publish each of them, or distill them into "
+            f"one network: experiment=distill."
         )
     if others := [path.name for path in folder.glob("*") if path.name not in upload.FILES]:
-        raise UserError(f"output={folder} holds {', '.join(sorted(others)[:5])}; expected a new or empty folder.")
+        raise UserError(f"output={folder} contains {', '.join(sorted(others)[:5])}; expected a new or empty folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".publish", dir=folder.parent) as place:
-        made = Path(place)
-        _make(made, loaded[0], settings)
+    with tempfile.TemporaryDirectory(prefix=".publish", dir=folder.parent) as temporary:
+        scratch = Path(temporary)
+        _write_files(scratch, loaded[0], config)
         folder.mkdir(exist_ok=True)
         for name in upload.FILES:
             (folder / name).unlink(missing_ok=True)
-            if (made / name).is_file():
-                (made / name).replace(folder / name)
-                print(f"wrote {near((folder / name).absolute())}")
+            if (scratch / name).is_file():
+                (scratch / name).replace(folder / name)
+                print(f"wrote {relative_path((folder / name).absolute())}")
 
 
-def _make(folder: Path, loaded: "Loaded", settings: Settings) -> None:
+def _write_files(folder: Path, loaded: "LoadedCheckpoint", config: PublishConfig) -> None:
     from emotion.checkpoints import hub, portable
     from emotion.checkpoints.load import read_checkpoint
-    from emotion.io.atomic import write_text
-    from emotion.publishing import model_card, upload
-    from emotion.publishing.card_facts import Facts
-    from emotion.records import run_record
+    from emotion.io.atomic import write_json, write_text
+    from emotion.publishing import upload
+    from emotion.publishing.card_facts import ModelFacts
+    from emotion.publishing.model_card import model_card
+    from emotion.records.run_record import record_of_checkpoint
 
     weights = folder / hub.WEIGHTS
-    portable.write(weights, folder / portable.CONFIG, read_checkpoint(loaded.path), run_record.record_of(loaded))
-    if settings["onnx"]:
-        _export(weights, folder / upload.ONNX)
-    facts, classes = Facts(portable.description(weights)), loaded.classifier.classes
-    maps = {"id2label": dict(enumerate(classes)), "label2id": {name: index for index, name in enumerate(classes)}}
-    write_text(folder / upload.LABELS, json.dumps(maps, indent=2) + "\n")
-    write_text(folder / upload.CARD, model_card.card(facts, folder, settings["repo"], settings["license"]))
-    if settings["license"] is None:
-        print("note: no license= is given, and the card names none: nobody is told what they may do with the weights.")
-    for doubt in facts.doubts:
-        print(f"warning: {doubt}")
+    record, checkpoint = record_of_checkpoint(loaded), read_checkpoint(loaded.path)
+    portable.write(weights, folder / portable.CONFIG, checkpoint, record.to_dict() if record else None)
+    if config.onnx:
+        _export_onnx(weights, folder / upload.ONNX)
+    facts = ModelFacts(portable.read_description(weights))
+    id2label = dict(enumerate(facts.classes))
+    label2id = {name: index for index, name in id2label.items()}
+    write_json(folder / upload.LABELS, {"id2label": id2label, "label2id": label2id})
+    write_text(folder / upload.CARD, model_card(facts, folder, config.repo, config.license))
+    if config.license is None:
+        print("note: without license= the card names no license, so nobody knows how the weights may be used.")
+    for warning in facts.warnings:
+        print(f"warning: {warning}")
 
 
-def _export(weights: Path, path: Path) -> None:
-    """The ONNX file of the weights as they travel; says so where it is left out."""
-    from emotion.checkpoints import ensemble
-
-    if missing := [name for name in NEEDED_FOR_ONNX if find_spec(name) is None]:
-        print(f"note: {path.name} is left out, as it needs {', '.join(missing)}: pip install 'emotion[export]'.")
+def _export_onnx(weights: Path, path: Path) -> None:
+    """Export the published weights as ONNX, or print why the file is left out."""
+    if missing := [name for name in ONNX_PACKAGES if find_spec(name) is None]:
+        print(f"note: {path.name} is left out because it needs {', '.join(missing)}: pip install 'emotion[export]'.")
         return
+    from emotion.checkpoints.ensemble import load_ensemble
     from emotion.exporting.onnx import export_onnx
 
     try:
-        export_onnx(ensemble.load(weights), path, tta="none")
+        export_onnx(load_ensemble(weights), path, tta="none")
     except UserError as error:
         raise UserError(f"{error}\nTo publish without it: onnx=false.") from error
 
 
 @verb("publish")
 def main(cfg: DictConfig) -> None:
-    """Publish."""
-    publish(cfg, near(Path(HydraConfig.get().runtime.output_dir)))
+    """Run `publish`."""
+    publish(cfg, relative_path(Path(HydraConfig.get().runtime.output_dir)))
 
 
 if __name__ == "__main__":

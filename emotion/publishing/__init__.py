@@ -1,1 +1,1 @@
-"""Between a trained classifier and the Hugging Face Hub: its card, what is sent, what is fetched."""
+"""Upload of classifiers to the Hugging Face Hub, with a model card."""

@@ -1,104 +1,140 @@
-"""What is known of a classifier that travels, from the description beside its weights and nothing else."""
+"""The facts about a classifier that its model card states, from the description of its weights."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from emotion.checkpoints.contents import CheckpointDescription
 from emotion.data.readers.fer2013 import PUBLISHED_MD5
-from emotion.data.sources import stored
+from emotion.data.sources import stored_shape
+from emotion.records.run_record import RunRecord
 
-FER2013 = tuple(
+FER2013_READERS = tuple(
     f"emotion.data.readers.{name}" for name in ("fer2013.read_csv", "fer2013.read_icml_csv", "image_folder.read")
 )
-FERPLUS, DRAWN = "emotion.data.readers.ferplus.read", "emotion.data.readers.synthetic.read"
+FERPLUS_READER, SYNTHETIC_READER = "emotion.data.readers.ferplus.read", "emotion.data.readers.synthetic.read"
+FER2013_TEST = {
+    "official": "PrivateTest",
+    "swapped_test": "PublicTest, since PrivateTest chose the epoch",
+    "stratified": "PublicTest and PrivateTest together",
+    "random": "PublicTest and PrivateTest together",
+}
+"""FER2013's usage of the test part of each split."""
 
 
-class Facts:
-    """A description, as `emotion.checkpoints.portable.description` gives it, asked the questions of a model card.
+class ModelFacts:
+    """What a description of weights says about the classifier.
+
+    Args:
+        description: As `emotion.checkpoints.portable.read_description` returns it.
 
     Attributes:
-        record: of the run; empty where there is none.
-        settings: what the classifier was built with.
-        judged: the run's scores on test by views; empty where they are of another epoch, or there are none.
-        temperature: divides the logits.
-        digest: of the source of the faces, MD5.
+        record: Record of the run; empty if there is none.
+        settings: Arguments of EmotionClassifier.
+        classes: Class names in the order of the probabilities.
+        scores: Test scores by TTA; empty if the run was not scored, or at another epoch.
+        temperature: The temperature that the classifier applies.
+        readers: Targets of the data readers, from the outermost (a mix, other labels) to the one of the files.
+        side: Side of the faces in pixels.
+        channels: Channels of the faces.
     """
 
-    def __init__(self, told: Mapping[str, Any]) -> None:
-        self.record: dict[str, Any] = told["record"] or {}
-        self.settings: dict[str, Any] = told["hyper_parameters"]
-        same = self.record.get("best", {}).get("epoch") == told["epoch"]
-        self.judged: dict[str, Any] = ((self.record.get("scores") or {}) if same else {}).get("test", {})
+    def __init__(self, description: CheckpointDescription) -> None:
+        self.record = RunRecord.from_dict(description.record or {})
+        self.settings: dict[str, Any] = description.hyper_parameters
+        self.classes = list(description.classes)
+        scored = self.record.best.get("epoch") == description.epoch
+        self.scores: dict[str, Any] = self.record.test_scores if scored else {}
         self.temperature = float(self.settings.get("temperature", 1.0))
-        self.digest: str = told["EmotionDataModule"]["source"]
-        self._source: dict[str, Any] = told["datamodule_hyper_parameters"]["source"]
+        self.digests = {description.data_state["source"], self.record.data.get("digest")}
+        source = description.data_hyper_parameters["source"]
+        self.side, self.channels = stored_shape(source)
+        self.readers: list[str] = [source["_target_"]]
+        while isinstance(source.get("source"), Mapping):
+            source = source["source"]
+            self.readers.append(source["_target_"])
 
     @property
     def title(self) -> str:
-        """`AttentionCNN: 7 facial expressions`."""
+        """Title of the card, such as `AttentionCNN: 7 facial expressions`."""
         model = self.settings["model"]
-        return (
-            f"{model.get('backbone') or model['_target_'].rpartition('.')[2]}: {len(self.classes)} facial expressions"
-        )
+        network = model.get("backbone") or model["_target_"].rpartition(".")[2]
+        return f"{network}: {len(self.classes)} facial expressions"
 
     @property
-    def classes(self) -> list[str]:
-        """In the order of the probabilities."""
-        return list(self.settings["classes"])
+    def is_fer2013(self) -> bool:
+        """Whether the faces are those of FER2013, in any format and with any labels."""
+        return self.readers[-1] in FER2013_READERS
 
     @property
-    def stored(self) -> tuple[int, int]:
-        """Side and channels of the faces."""
-        return stored(self._source)
+    def is_ferplus(self) -> bool:
+        """Whether the labels are those of FER+."""
+        return FERPLUS_READER in self.readers
 
     @property
-    def readers(self) -> list[str]:
-        """What read the faces, outermost first: what mixes others in, puts other labels on them, reads the file."""
-        readers, source = [self._source["_target_"]], self._source
-        while isinstance(source.get("source"), Mapping):
-            source = source["source"]
-            readers += [source["_target_"]]
-        return readers
+    def is_published_file(self) -> bool:
+        """Whether the data is the published fer2013.csv."""
+        return PUBLISHED_MD5 in self.digests
 
     @property
-    def of_fer2013(self) -> bool:
-        """Whether the faces are FER2013's, in whatever form and under whatever labels."""
-        return self.readers[-1] in FER2013
+    def is_synthetic(self) -> bool:
+        """Whether the faces are synthetic."""
+        return self.readers[-1] == SYNTHETIC_READER
 
     @property
-    def of_ferplus(self) -> bool:
-        """Whether the labels are FER+'s."""
-        return FERPLUS in self.readers
+    def is_calibrated(self) -> bool:
+        """Whether the scores are those of probabilities at a temperature other than 1."""
+        return any("uncalibrated" in scores["all"] for scores in self.scores.values())
 
     @property
-    def published(self) -> bool:
-        """Whether the faces are the very file that was published."""
-        return self.digest == PUBLISHED_MD5 or self.record.get("data", {}).get("digest") == PUBLISHED_MD5
+    def dataset(self) -> tuple[str, str]:
+        """Identifier and name of the data for the metadata."""
+        if self.is_ferplus:
+            return "ferplus", "FER+"
+        if self.is_fer2013:
+            return "fer2013", "FER2013"
+        return ("synthetic", "Synthetic faces") if self.is_synthetic else ("other", "Other faces")
 
     @property
-    def drawn(self) -> bool:
-        """Whether the faces are the package's own drawings."""
-        return self.readers[-1] == DRAWN
+    def fer2013_test(self) -> str | None:
+        """FER2013's usage of the test part; None for other data and splits."""
+        return FER2013_TEST.get(self.record.split_name) if self.is_fer2013 else None
 
     @property
-    def tempered(self) -> bool:
-        """Whether the scores are of probabilities at `temperature`, where that is not 1."""
-        return any("uncalibrated" in found["all"] for found in self.judged.values())
+    def warnings(self) -> list[str]:
+        """Reasons to distrust the weights, each a sentence or two."""
+        warnings = []
+        if self.is_synthetic:
+            warnings.append(
+                "These weights were trained and evaluated on SYNTHETIC faces rendered by the package. They have seen "
+                "no photograph, and their scores say nothing about real faces."
+            )
+        if not self.record.command:
+            return [*warnings, "There is no record of the run that produced these weights: no scores and no origin."]
+        if not self.scores:
+            warnings.append("These weights have no scores: their run was not scored, or at another epoch.")
+        if not self.record.commit:
+            warnings.append("The commit of the code that trained these weights is unknown.")
+        elif "+" in self.record.commit:
+            warnings.append(
+                "The code that trained these weights was modified after its commit, so the training cannot be repeated."
+            )
+        return warnings
 
     @property
-    def doubts(self) -> list[str]:
-        """What whoever publishes or finds the weights is to be warned of."""
-        said = []
-        if self.drawn:
-            said += [
-                "These weights were trained and judged on SYNTHETIC faces, drawn by the package. They have seen no "
-                "photograph, and their scores say nothing about real faces."
-            ]
-        if not self.record:
-            return [*said, "There is no record of the run that made these weights: no scores, and no origin."]
-        if not self.judged:
-            said += ["There are no scores of these weights: their run was not scored, or another epoch of it was."]
-        if not self.record.get("commit"):
-            said += ["It is not known which commit holds the code that trained these weights."]
-        elif "+" in self.record["commit"]:
-            said += ["The code that trained these weights was changed since its commit, so nobody can run it again."]
-        return said
+    def training(self) -> list[str]:
+        """Lines about what else went into the training."""
+        record, lines = self.record, []
+        if record.weights:
+            lines.append(f"initialized with the weights {record.weights['source']}")
+        if record.distillation:
+            teachers = ", ".join(str(teacher["path"]) for teacher in record.distillation["teachers"])
+            lines.append(f"distilled from {teachers}")
+        if mix := record.data.get("mix"):
+            lines.append(f"training faces added from {mix['source']}")
+        if exclusions := record.data.get("exclusions"):
+            lines.append(f"{record.num_excluded:,} faces excluded by {exclusions['file']}")
+        merged = {name: emotions for name, emotions in record.labels.items() if list(emotions) != [name]}
+        if merged:
+            classes = "; ".join(f"{name} is the data's {' or '.join(emotions)}" for name, emotions in merged.items())
+            lines.append(f"classes: {classes}")
+        return lines

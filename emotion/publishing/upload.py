@@ -1,4 +1,4 @@
-"""A published classifier's folder on its way to the Hugging Face Hub."""
+"""Upload of a folder with a classifier to the Hugging Face Hub."""
 
 from pathlib import Path
 
@@ -7,72 +7,72 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ge
 from emotion.checkpoints import hub, portable
 from emotion.errors import UserError
 
-MADE_BY_THE_HUB = ".gitattributes"
+HUB_OWN_FILE = ".gitattributes"
 ONNX, LABELS, CARD = "model.onnx", "label_map.json", "README.md"
 FILES = (CARD, hub.CONFIG, hub.WEIGHTS, ONNX, LABELS)
-"""All that ever leaves a folder; ONNX alone may be missing."""
+"""The only files that are uploaded; ONNX is optional."""
 
 
-def check(repo: str) -> None:
-    """Refuse what could not be uploaded, before anything is made.
+def check_access(repo: str) -> None:
+    """Check token and repository before anything is written.
 
     Raises:
-        UserError: no token, or none that the Hub takes; the Hub is out of reach; something else lies there.
+        UserError: There is no valid token, the Hub cannot be reached, or the repository contains something else.
     """
     if not get_token():
         raise UserError(
-            "there is no token for the Hugging Face Hub, and nothing was made. Set HF_TOKEN or log in with hf auth "
-            "login (a token that may write), or make the folder alone: dry_run=true."
+            "there is no token for the Hugging Face Hub; nothing was written. Set HF_TOKEN or run hf auth login (with "
+            "a token that can write), or only write the folder: dry_run=true."
         )
-    with hub.asking(repo):
+    with hub.hub_errors(repo):
         HfApi().whoami()
-    _lying_there(repo)
+    _existing_files(repo)
 
 
 def upload(folder: Path, repo: str, *, private: bool) -> str:
-    """Lay the folder's files in the repository, made where it is not there yet, in one commit; its address.
+    """Upload the folder's files in one commit and return the repository's address.
 
-    Those of ours that the folder has not, such as a former ONNX file, are removed in the same commit.
+    The repository is created if necessary. Files of a previous upload that the folder lacks are deleted in the same
+    commit.
 
     Raises:
-        UserError: the Hub refuses, or is out of reach.
+        UserError: The Hub refuses, or cannot be reached.
     """
-    there = _lying_there(repo)
-    mine = [name for name in FILES if (folder / name).is_file()]
-    additions = [CommitOperationAdd(name, folder / name) for name in mine]
-    stale = [CommitOperationDelete(name) for name in FILES if name in there and name not in mine]
-    with hub.asking(repo):
+    existing = _existing_files(repo)
+    names = [name for name in FILES if (folder / name).is_file()]
+    additions = [CommitOperationAdd(name, folder / name) for name in names]
+    deletions = [CommitOperationDelete(name) for name in FILES if name in existing and name not in names]
+    with hub.hub_errors(repo):
         address = HfApi().create_repo(repo, private=private, exist_ok=True)
-    with hub.asking(repo):  # create_commit, as upload_folder may make several
-        HfApi().create_commit(repo, [*additions, *stale], commit_message="A classifier, written by emotion.publish")
+    with hub.hub_errors(repo):  # upload_folder may make several commits
+        HfApi().create_commit(repo, [*additions, *deletions], commit_message="Upload a classifier with emotion.publish")
     return str(address)
 
 
-def _lying_there(repo: str) -> set[str]:
-    """The repository's files, none where it is not there yet.
+def _existing_files(repo: str) -> set[str]:
+    """Return the names of the repository's files; none if it does not exist.
 
     Raises:
-        UserError: they are not of a classifier of ours.
+        UserError: They are not those of a classifier of this package.
     """
     try:
-        info = hub.listed(repo)
-    except hub.Missing:
+        info = hub.model_info(repo)
+    except hub.RepositoryNotFound:
         return set()
-    names = {one.rfilename for one in info.siblings or []} - {MADE_BY_THE_HUB}
-    if not names:
-        return names
-    found = ", ".join(sorted(names)[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-    other = UserError(
-        f"hub:{repo} holds something else, which is left alone: found {found}; expected an empty repository, or one "
-        f"that python -m emotion.publish filled. Give another repo=OWNER/NAME."
+    sizes = {file.rfilename: file.size for file in info.siblings or [] if file.rfilename != HUB_OWN_FILE}
+    if not sizes:
+        return set()
+    found = ", ".join(sorted(sizes)[:8]) + (f" and {len(sizes) - 8} more" if len(sizes) > 8 else "")
+    foreign = UserError(
+        f"hub:{repo} contains something else and is left unchanged: found {found}; expected an empty repository, or "
+        f"one that python -m emotion.publish filled. Choose another repo=OWNER/NAME."
     )
-    sizes = {one.rfilename: one.size for one in info.siblings or []}
-    if not 0 < (sizes.get(hub.CONFIG) or 0) <= hub.LARGEST[hub.CONFIG]:
-        raise other
-    with hub.asking(repo):
+    if not 0 < (sizes.get(hub.CONFIG) or 0) <= hub.MAX_BYTES[hub.CONFIG]:
+        raise foreign
+    with hub.hub_errors(repo):
         config = Path(hf_hub_download(repo, hub.CONFIG, revision=info.sha))
     try:
-        portable.description(config.with_name(hub.WEIGHTS))
+        portable.read_description(config.with_name(hub.WEIGHTS))
     except UserError:
-        raise other from None
-    return names
+        raise foreign from None
+    return set(sizes)

@@ -1,4 +1,4 @@
-"""As much of the Hugging Face Hub as publishing and fetching ask for, over loopback, in memory."""
+"""The parts of the Hugging Face Hub that publishing and downloading use, in memory on a local port."""
 
 import base64
 import hashlib
@@ -14,38 +14,46 @@ from urllib.parse import unquote, urlparse
 import pytest
 
 Files = dict[str, bytes]
-TOKEN = "hf_aTokenThatNobodyMaySee"
+TOKEN = "hf_aTokenThatMustStaySecret"
 
 
 class Hub(ThreadingHTTPServer):
-    """Repositories by name, each a list of commits of whole contents; what was asked; which answers are faults."""
+    """A local Hub.
+
+    Attributes:
+        repos: Commits of each repository, each with all its files.
+        sizes: File sizes to report instead of the true ones.
+        requests: Method and path of every request.
+        tokens: Authorization headers.
+        faults: Status and headers to answer with, by a part of `METHOD /path`.
+    """
 
     daemon_threads = True
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answer)
+        super().__init__(("127.0.0.1", 0), Handler)
         self.repos: dict[str, list[Files]] = {}
         self.large: Files = {}
-        self.sizes: dict[str, int] = {}  # that a file is said to have
-        self.asked: list[tuple[str, str]] = []
+        self.sizes: dict[str, int] = {}
+        self.requests: list[tuple[str, str]] = []
         self.tokens: set[str | None] = set()
-        self.faults: dict[str, tuple[int, dict[str, str]]] = {}  # by a part of what is asked: status, headers
+        self.faults: dict[str, tuple[int, dict[str, str]]] = {}
 
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
     def put(self, repo: str, **files: bytes) -> None:
-        """A commit of these files, their names' last `_` for a dot."""
+        """Commit files, with the last `_` of each name replaced by a dot."""
         named = {".".join(name.rsplit("_", 1)): content for name, content in files.items()}
         self.repos.setdefault(repo, []).append(named)
 
-    def fetched(self) -> set[str]:
-        """Names of the files whose content was asked for."""
-        return {path.rpartition("/")[2] for method, path in self.asked if method == "GET" and "/resolve/" in path}
+    def downloaded(self) -> set[str]:
+        """Return the names of the files whose content was requested."""
+        return {path.rpartition("/")[2] for method, path in self.requests if method == "GET" and "/resolve/" in path}
 
 
-class Answer(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     server: Hub
 
     def do_GET(self) -> None:
@@ -54,81 +62,82 @@ class Answer(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_PUT = do_GET
 
     def log_message(self, *_: object) -> None:
-        """Nothing."""
+        pass
 
     def _answer(self) -> None:
         hub, path = self.server, unquote(urlparse(self.path).path)
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        hub.asked.append((self.command, path))
+        hub.requests.append((self.command, path))
         hub.tokens.add(self.headers.get("Authorization"))
         for part, (status, headers) in hub.faults.items():
             if part in f"{self.command} {path}":
-                return self._say({"error": "it is a fault"}, status, headers)
-        if found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-            return self._file(*found.groups())
-        if found := re.fullmatch(r"/api/models/([^/]+/[^/]+?)(?:/revision/(.+))?", path):
-            return self._described(*found.groups())
-        if found := re.fullmatch(r"/api/models/(.+)/commit/main", path):
-            return self._commit(found[1])
+                return self._send({"error": "it is a fault"}, status, headers)
+        if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            return self._send_file(*match.groups())
+        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+?)(?:/revision/(.+))?", path):
+            return self._send_info(*match.groups())
+        if match := re.fullmatch(r"/api/models/(.+)/commit/main", path):
+            return self._commit(match[1])
         if path.startswith("/large/"):
             hub.large[path.removeprefix("/large/")] = self.body
-            return self._say({})
-        asked = json.loads(self.body or b"{}")
+            return self._send({})
+        request = json.loads(self.body or b"{}")
         if path == "/api/repos/create":
-            repo = f"{asked['organization']}/{asked['name']}"
-            known = repo in hub.repos
+            repo = f"{request['organization']}/{request['name']}"
+            exists = repo in hub.repos
             hub.repos.setdefault(repo, [{".gitattributes": b""}])
-            return self._say({"url": f"{hub.address}/{repo}"}, 409 if known else 200)
+            return self._send({"url": f"{hub.address}/{repo}"}, 409 if exists else 200)
         if path.endswith("/objects/batch"):
-            places = [
-                one | {"actions": {"upload": {"href": f"{hub.address}/large/{one['oid']}"}}} for one in asked["objects"]
+            objects = [
+                entry | {"actions": {"upload": {"href": f"{hub.address}/large/{entry['oid']}"}}}
+                for entry in request["objects"]
             ]
-            return self._say({"objects": places})
+            return self._send({"objects": objects})
         if "/preupload/" in path:
             modes = {
-                one["path"]: "lfs" if one["path"].endswith((".safetensors", ".onnx")) else "regular"
-                for one in asked["files"]
+                entry["path"]: "lfs" if entry["path"].endswith((".safetensors", ".onnx")) else "regular"
+                for entry in request["files"]
             }
             files = [{"path": name, "uploadMode": mode, "shouldIgnore": False} for name, mode in modes.items()]
-            return self._say({"files": files})
-        return self._say({"name": "somebody", "errors": [], "warnings": []})  # whoami-v2, validate-yaml
+            return self._send({"files": files})
+        return self._send({"name": "somebody", "errors": [], "warnings": []})  # whoami-v2, validate-yaml
 
-    def _at(self, repo: str, revision: str | None) -> tuple[str, Files] | None:
+    def _revision(self, repo: str, revision: str | None) -> tuple[str, Files] | None:
         commits = {f"{number:040x}": files for number, files in enumerate(self.server.repos.get(repo, []), start=1)}
         sha = list(commits)[-1] if commits and revision in (None, "main") else revision or ""
         return (sha, commits[sha]) if sha in commits else None
 
-    def _described(self, repo: str, revision: str | None) -> None:
-        found = self._at(repo, revision)
-        if not found:
+    def _send_info(self, repo: str, revision: str | None) -> None:
+        commit = self._revision(repo, revision)
+        if not commit:
             code = "RevisionNotFound" if repo in self.server.repos else "RepoNotFound"
-            return self._say({"error": "nothing here"}, 404, {"X-Error-Code": code})
-        sizes = {name: self.server.sizes.get(name, len(content)) for name, content in found[1].items()}
+            return self._send({"error": "nothing here"}, 404, {"X-Error-Code": code})
+        sizes = {name: self.server.sizes.get(name, len(content)) for name, content in commit[1].items()}
         files = [{"rfilename": name, "size": size} for name, size in sizes.items()]
-        return self._say({"id": repo, "sha": found[0], "siblings": files, "private": False, "tags": []})
+        return self._send({"id": repo, "sha": commit[0], "siblings": files, "private": False, "tags": []})
 
-    def _file(self, repo: str, revision: str, name: str) -> None:
-        found = self._at(repo, revision)
-        if not found or name not in found[1]:
-            return self._say({}, 404, {"X-Error-Code": "EntryNotFound"})
-        content = found[1][name]
+    def _send_file(self, repo: str, revision: str, name: str) -> None:
+        commit = self._revision(repo, revision)
+        if not commit or name not in commit[1]:
+            return self._send({}, 404, {"X-Error-Code": "EntryNotFound"})
+        content = commit[1][name]
         etag = f'"{hashlib.sha256(content).hexdigest()}"'
-        return self._say(content, 200, {"X-Repo-Commit": found[0], "ETag": etag})
+        return self._send(content, 200, {"X-Repo-Commit": commit[0], "ETag": etag})
 
     def _commit(self, repo: str) -> None:
         files = dict(self.server.repos[repo][-1])
         for line in map(json.loads, self.body.splitlines()):
-            told = line["value"]
+            value = line["value"]
             if line["key"] == "file":
-                files[told["path"]] = base64.b64decode(told["content"])
+                files[value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "lfsFile":
-                files[told["path"]] = self.server.large[told["oid"]]
+                files[value["path"]] = self.server.large[value["oid"]]
             elif line["key"] == "deletedFile":
-                del files[told["path"]]
+                del files[value["path"]]
         self.server.repos[repo].append(files)
-        return self._say({"commitUrl": f"{self.server.address}/{repo}/commit/1", "commitOid": "1" * 40})
+        return self._send({"commitUrl": f"{self.server.address}/{repo}/commit/1", "commitOid": "1" * 40})
 
-    def _say(self, answer: object, status: int = 200, headers: dict[str, str] | None = None) -> None:
+    def _send(self, answer: object, status: int = 200, headers: dict[str, str] | None = None) -> None:
         body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         self.send_response(status)
         for name, value in ({"Content-Length": str(len(body))} | (headers or {})).items():
@@ -140,7 +149,7 @@ class Answer(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A Hub that this process asks, with an empty cache; it has read its settings from the environment already."""
+    """Run a Hub and point huggingface_hub, which has already read its environment, to it and to an empty cache."""
     with Hub() as hub:
         Thread(target=hub.serve_forever, args=(0.01,), daemon=True).start()
         settings = {
@@ -159,5 +168,5 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 def environment(hub: Hub) -> dict[str, str]:
-    """The same for a process of its own."""
+    """Return the same settings for a child process."""
     return {"HF_ENDPOINT": hub.address, "HF_HOME": "hf", "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
