@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from emotion.cli import command_line, join_bare_arguments, set_command_line, verb
 from emotion.config.compose import as_list, is_int_at_least
-from emotion.config.typed import typed
+from emotion.config.typed import check_choices, typed
 from emotion.errors import UserError
 from emotion.reporting.text import relative_path
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 STANDARD_STREAM = "-"  # as source or output
 NO_FACE = (
-    "No face was found. detector.min_face=0.02 finds smaller faces, detector.min_neighbors=2 less certain ones, "
-    "detector=yunet turned ones; for cropped faces use detector=none."
+    "No face was found. detector.threshold=0.3 also accepts less certain faces (with detector=haar: "
+    "detector.min_neighbors=2); for cropped faces use detector=none."
 )
 
 
@@ -126,9 +126,7 @@ def _open_source(config: PredictConfig, folder: Path | None) -> "list[SourceFile
 
 
 def _check(config: PredictConfig) -> None:
-    for name, choices in (("format", ("jsonl", "csv")), ("accelerator", ("auto", "cpu", "gpu"))):
-        if (value := getattr(config, name)) not in choices:
-            raise UserError(f"{name}={value}: expected {', '.join(choices)}.")
+    check_choices(config, format=("jsonl", "csv"), accelerator=("auto", "cpu", "gpu"))
     if config.accelerator == "gpu":
         import torch
 

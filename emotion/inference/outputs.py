@@ -19,7 +19,6 @@ from emotion.inference.timeline import Timeline
 from emotion.inference.video import VideoWriter
 from emotion.io.atomic import write_atomically
 
-FORMATS = ("jsonl", "csv")
 COLUMNS = ("source", "frame", "time", "face", "left", "top", "width", "height", "score", "label", "probability")
 """Of CSV, followed by a probability for each class. JSON has `box` and `probabilities` instead."""
 

@@ -98,7 +98,7 @@ def test_no_face_is_not_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert rows() == []
     output, errors = capsys.readouterr()
     assert "wall.png: no face\n" in output
-    assert errors.startswith("No face was found. detector.min_face=0.02 finds smaller faces")
+    assert errors.startswith("No face was found. detector.threshold=0.3 also accepts less certain faces")
 
 
 @pytest.mark.parametrize(("image_format", "size"), [("JPEG", (9000, 6000)), ("PNG", (6000, 4500))])
