@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from emotion.checkpoints.locate import locate_all
 from emotion.cli import verb
-from emotion.config.compose import as_list, is_int_at_least
+from emotion.config.compose import as_list
 from emotion.config.typed import check_choices, typed
 from emotion.errors import UserError
 from emotion.reporting.text import console, format_duration, relative_path
@@ -22,6 +22,14 @@ if TYPE_CHECKING:
     from emotion.checkpoints.ensemble import Ensemble
     from emotion.explainers.explanation import Explanation
     from emotion.explainers.image_set import ImageSet
+
+
+@dataclass  # not frozen, as OmegaConf merges into it
+class FaithfulnessConfig:
+    """Numbers of faces to measure."""
+
+    faces: int
+    sensitivity: int
 
 
 @dataclass(frozen=True)
@@ -35,11 +43,11 @@ class ExplainConfig:
     compare_with: Any
     subset: str
     faces: int
-    rows: Any
+    rows: list[int] | None
     images: Any
     target: Any
     layer: str | None
-    faithfulness: Any
+    faithfulness: FaithfulnessConfig | None
     num_shown: int
     seed: int
     precision: str
@@ -178,7 +186,7 @@ def _explain_network(
         progress.console.print(f"{name}: {method}, {len(maps)} faces in {format_duration(seconds)}", highlight=False)
         scores = None
         if config.faithfulness:
-            count = config.faithfulness["faces"]
+            count = config.faithfulness.faces
             faces, targets_, maps_ = images.faces[:count], targets[:count], maps[:count]
             steps = faithfulness.SCORING_STEPS
             if not baselines:
@@ -188,7 +196,7 @@ def _explain_network(
                 if baseline not in baselines:
                     baseline_maps = make_maps(maps_)
                     baselines[baseline] = faithfulness.score_ranking(explainer, faces, targets_, baseline_maps, advance)
-            num_sensitivity = config.faithfulness["sensitivity"]
+            num_sensitivity = config.faithfulness.sensitivity
             scores = faithfulness.score_maps(explainer, faces, targets_, maps_, num_sensitivity, advance)
         signed = explainer.explainer.signed
         explanations.append(Explanation(name, method, signed, maps, targets, probabilities, seconds, scores, baselines))
@@ -198,26 +206,20 @@ def _explain_network(
 def _check(config: ExplainConfig) -> None:
     import torch
 
-    check_choices(
-        config,
-        subset=("train", "val", "test"),
-        precision=("auto", "32-true", "bf16-mixed"),
-        accelerator=("auto", "cpu", "gpu") if torch.cuda.is_available() else ("auto", "cpu"),
-    )
+    accelerators = ("auto", "cpu", "gpu") if torch.cuda.is_available() else ("auto", "cpu")
+    precisions = ("auto", "32-true", "bf16-mixed")
+    check_choices(config, subset=("train", "val", "test"), precision=precisions, accelerator=accelerators)
     for name, minimum in (("faces", 1), ("num_shown", 1), ("seed", 0)):
         if getattr(config, name) < minimum:
             raise UserError(f"{name}={getattr(config, name)}: expected an integer of {minimum} or more.")
-    faithfulness = config.faithfulness
-    sizes = [faithfulness.get(name) for name in ("faces", "sensitivity")] if isinstance(faithfulness, dict) else [None]
-    if faithfulness is not None and not all(is_int_at_least(size, 2) for size in sizes):
-        raise UserError(f"faithfulness={faithfulness}: expected faces and sensitivity, integers of 2 or more, or null.")
-    rows, images = config.rows, config.images
-    if rows is not None and images is not None:
+    if config.faithfulness and min(config.faithfulness.faces, config.faithfulness.sensitivity) < 2:
+        raise UserError("faithfulness.faces= and faithfulness.sensitivity=: expected integers of 2 or more.")
+    if config.rows is not None and config.images is not None:
         raise UserError("rows= and images= both select the faces; give one of them.")
-    if rows is not None and not (isinstance(rows, list) and rows and all(is_int_at_least(row, 0) for row in rows)):
-        raise UserError(f"rows={rows}: expected row numbers of the source: rows=[28709,30011].")
-    if images is not None and not (images and isinstance(images, str | list)):
-        raise UserError(f"images={images}: expected image files or folders of them: images=[a.jpg,photos].")
+    if config.rows == []:
+        raise UserError("rows=[]: expected row numbers of the source: rows=[28709,30011].")
+    if config.images is not None and not (config.images and isinstance(config.images, str | list)):
+        raise UserError(f"images={config.images}: expected image files or folders of them: images=[a.jpg,photos].")
     if config.layer and not {"gradcam", "gradcam++"} & set(config.explainer):
         raise UserError(
             f"layer={config.layer} applies to Grad-CAM only; use explainer=gradcam, or explainer.attention.layer= for "

@@ -1,6 +1,6 @@
 """Export a trained classifier: python -m emotion.export checkpoint=RUN [target=onnx|weights|web]."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from emotion.checkpoints.locate import BEST_CHECKPOINT, PORTABLE_SUFFIX, locate_all
 from emotion.cli import verb
-from emotion.config.typed import typed
+from emotion.config.typed import check_choices, typed
 from emotion.errors import UserError
 from emotion.reporting.text import relative_path
 
@@ -91,10 +91,7 @@ def _export_onnx(ensemble: "Ensemble", path: Path, config: ExportConfig) -> Expo
     faces, source = _comparison_faces(ensemble, data)
     fp32, int8 = path.with_name(f"{path.name}.onnx"), path.with_name(f"{path.name}_int8.onnx")
     parity, opset = export_onnx(ensemble, fp32, config.tta, faces=faces)
-    print(
-        f"opset {opset}; on {parity.faces} {source}, probabilities differ from PyTorch's by at most "
-        f"{parity.max_difference:.1e} and {100 * parity.agreement:.1f} % of the predictions are the same"
-    )
+    print(f"opset {opset}; on {parity.faces} {source}, {parity}")
     with single_thread():
         backend = OnnxBackend(fp32, threads=1)
         pixels = torch.from_numpy(faces[:1])
@@ -105,18 +102,14 @@ def _export_onnx(ensemble: "Ensemble", path: Path, config: ExportConfig) -> Expo
             }
         )
     print(f"one face on one thread: {milliseconds['onnx']:.2f} ms, in PyTorch {milliseconds['torch']:.2f} ms")
-    report = {
-        "tta": config.tta,
-        "opset": opset,
-        "parity": parity._asdict() | {"source": source},
-        "milliseconds": milliseconds,
-    }
+    report: dict[str, Any] = {"tta": config.tta, "opset": opset, "milliseconds": milliseconds}
+    report["parity"] = parity._asdict() | {"source": source}
     if not config.int8:
         return Exported([fp32], report)
     assert data is not None, "_load_data raises instead"
     quantized = export_int8(fp32, int8, data)
     quantized.print()
-    return Exported([fp32, int8] if quantized.kept else [fp32], report | {"int8": quantized.to_dict()})
+    return Exported([fp32, int8] if quantized.kept else [fp32], report | {"int8": asdict(quantized)})
 
 
 def _export_weights(ensemble: "Ensemble", path: Path, config: ExportConfig) -> Exported:
@@ -147,10 +140,7 @@ def _export_weights(ensemble: "Ensemble", path: Path, config: ExportConfig) -> E
             f"{loaded.path}: half precision changes a probability by {parity.max_difference:.3f}; expected at most "
             f"{MAX_ROUNDING_DIFFERENCE}."
         )
-    print(
-        f"on {parity.faces} {source}, probabilities differ from the checkpoint's by at most "
-        f"{parity.max_difference:.1e} and {100 * parity.agreement:.1f} % of the predictions are the same"
-    )
+    print(f"on {parity.faces} {source}, {parity}")
     weights, description = path.with_name(f"{path.name}.safetensors"), path.with_name(f"{path.name}.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     portable.write(weights, description, checkpoint, record)
@@ -162,7 +152,7 @@ def _export_web(ensemble: "Ensemble", path: Path, config: ExportConfig) -> Expor
     from emotion.exporting.web import export_web
 
     folder = path.parent if config.output else path.parent / "web"
-    return Exported(export_web(ensemble, folder, config.runtime, Path(config.cache_dir), config.tta), {})
+    return Exported(export_web(ensemble, folder, config.runtime, config.tta), {})
 
 
 TARGETS = {"onnx": _export_onnx, "weights": _export_weights, "web": _export_web}
@@ -214,9 +204,7 @@ def _default_name(ensemble: "Ensemble") -> str:
 def _check(config: ExportConfig) -> None:
     from emotion.data.transforms.tta import TTA
 
-    for key, choices in {"target": tuple(TARGETS), "tta": tuple(TTA)}.items():
-        if getattr(config, key) not in choices:
-            raise UserError(f"{key}={getattr(config, key)}: expected {', '.join(choices)}.")
+    check_choices(config, target=tuple(TARGETS), tta=tuple(TTA))
     for key, default, targets in (
         ("tta", "none", ("onnx", "web")),
         ("int8", False, ("onnx",)),

@@ -24,29 +24,17 @@ RANKED = ("deletion", "insertion", "road")
 
 
 class Explanation(NamedTuple):
-    """The maps of N faces by one explainer.
-
-    Attributes:
-        network: Name of the network.
-        method: Name of the explainer.
-        signed: Whether negative values count against the class.
-        maps: (N, H, W).
-        targets: (N,) explained classes.
-        probabilities: (N, K) of the network.
-        seconds: Time to compute the maps.
-        scores: Faithfulness of the maps; None if not measured.
-        baselines: Faithfulness of maps that do not depend on the face, by name.
-    """
+    """The maps of N faces by one explainer."""
 
     network: str
-    method: str
-    signed: bool
-    maps: Tensor
-    targets: Tensor
-    probabilities: Tensor
-    seconds: float = 0.0
-    scores: FaithfulnessScores | None = None
-    baselines: Mapping[str, FaithfulnessScores] = {}
+    method: str  # name of the explainer
+    signed: bool  # whether negative values count against the class
+    maps: Tensor  # (N, H, W)
+    targets: Tensor  # (N,) explained classes
+    probabilities: Tensor  # (N, K) of the network
+    seconds: float = 0.0  # time to compute the maps
+    scores: FaithfulnessScores | None = None  # None if not measured
+    baselines: Mapping[str, FaithfulnessScores] = {}  # of maps that do not depend on the face, by name
 
     @property
     def num_blank(self) -> int:

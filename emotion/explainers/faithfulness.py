@@ -37,15 +37,10 @@ Score = Callable[[Tensor], Tensor]
 
 
 class FaithfulnessScores(NamedTuple):
-    """The measures of a set of maps.
+    """The measures of a set of maps, by name."""
 
-    Attributes:
-        measures: One value per face, (N,) or fewer, by name; NaN where a map is blank.
-        curves: Mean probability (STEPS + 1,) of deletion and insertion.
-    """
-
-    measures: Mapping[str, Tensor]
-    curves: Mapping[str, Tensor]
+    measures: Mapping[str, Tensor]  # one value per face, (N,) or fewer; NaN where a map is blank
+    curves: Mapping[str, Tensor]  # mean probability (STEPS + 1,) of deletion and insertion
 
 
 def score_maps(

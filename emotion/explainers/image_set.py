@@ -17,25 +17,15 @@ from emotion.errors import UserError
 
 
 class ImageSet(NamedTuple):
-    """N faces with their origin and, if known, their labels.
+    """N faces with their origin and, if known, their labels."""
 
-    Attributes:
-        faces: (N, 1 or 3, H, W) in [0, 1].
-        rows: (N,) row numbers of the source, or indices of the files.
-        names: Names for captions.
-        labels: (N,) class indices; None for image files.
-        classes: Class names.
-        source: Name of the data.
-        digest: MD5 of the data; None for image files.
-    """
-
-    faces: Tensor
-    rows: NDArray[np.int64]
-    names: Sequence[str]
-    labels: Tensor | None
+    faces: Tensor  # (N, 1 or 3, H, W) in [0, 1]
+    rows: NDArray[np.int64]  # (N,) of the source, or indices of the files
+    names: Sequence[str]  # for captions
+    labels: Tensor | None  # (N,) class indices; None for image files
     classes: tuple[str, ...]
-    source: str
-    digest: str | None
+    source: str  # name of the data
+    digest: str | None  # MD5 of the data; None for image files
 
     def summary(self) -> dict[str, Any]:
         """Return the origin of the faces for the record."""

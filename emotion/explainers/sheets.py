@@ -72,7 +72,7 @@ def plot_curves(explanations: Sequence[Explanation]) -> Figure:
             for baseline, style in (("center", "--"), ("chance", ":")):
                 scores = members[0].baselines[baseline]
                 curve = 100 * scores.curves[name].numpy()
-                axes.plot(np.linspace(0, 100, len(curve)), curve, style, color="grey", label=baseline)
+                axes.plot(np.linspace(0, 100, len(curve)), curve, style, color="gray", label=baseline)
             verb = "removed" if name == "deletion" else "restored"
             axes.set(xlabel=f"% of pixels {verb}, most important first", ylabel="probability %")
             axes.set_title(f"{network}: {name}, n={len(scores.measures[name])}", fontsize=10)

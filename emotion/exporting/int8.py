@@ -9,11 +9,12 @@ import io
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -39,27 +40,14 @@ Scores = Mapping[str, Sequence[float]]
 
 @dataclass(frozen=True)
 class Int8Report:
-    """How int8 compares with float32, and whether the int8 file is kept.
-
-    Attributes:
-        kept: Whether the file is kept.
-        reason: Why it is not; None if it is.
-        calibration: Number of faces, chosen method, and validation scores by method.
-        milliseconds: Median time of one face on one thread, of fp32 and int8.
-        validation: Validation scores of fp32 and int8.
-        test: Test scores of fp32 and int8.
-    """
+    """How int8 compares with float32, and whether the int8 file is kept."""
 
     kept: bool
-    reason: str | None
-    calibration: dict[str, Any] = field(default_factory=dict)
-    milliseconds: dict[str, float] = field(default_factory=dict)
-    validation: dict[str, Scores] = field(default_factory=dict)
-    test: dict[str, Scores] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report for export.json."""
-        return asdict(self)
+    reason: str | None  # why it is not kept
+    calibration: dict[str, Any] = field(default_factory=dict)  # faces, chosen method, validation scores by method
+    milliseconds: dict[str, float] = field(default_factory=dict)  # median per face on one thread, of fp32 and int8
+    validation: dict[str, Scores] = field(default_factory=dict)  # of fp32 and int8
+    test: dict[str, Scores] = field(default_factory=dict)  # of fp32 and int8
 
     def print(self) -> None:
         """Print test scores and times of both files, and the decision."""
@@ -162,17 +150,6 @@ def median_milliseconds(functions: Mapping[str, Callable[[], object]], seconds: 
     return {name: 1000 * median(values) for name, values in times.items()}
 
 
-class _CalibrationReader:
-    """Single faces for ONNX Runtime's calibration."""
-
-    def __init__(self, faces: NDArray[np.uint8]) -> None:
-        self.faces: Iterator[NDArray[np.uint8]] = iter(np.split(faces, len(faces)))
-
-    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-        """Return the next face, or None after the last."""
-        return next(({FACES: face} for face in self.faces), None)
-
-
 def _evaluate(file: Path, data: EmotionDataModule, rows: NDArray[np.int64]) -> Scores:
     backend = OnnxBackend(file)
     predicted = run_in_batches(backend.probabilities, data.faces.images[rows]).argmax(1)
@@ -187,11 +164,12 @@ def _time(files: Mapping[str, Path], face: NDArray[np.uint8]) -> dict[str, float
 
 def _quantize(method: str, fp32: Path, folder: Path, calibration: NDArray[np.uint8]) -> Path:
     onnx, quantization = import_optional("onnx"), import_optional("onnxruntime.quantization")
+    faces = ({FACES: face} for face in np.split(calibration, len(calibration)))
     folded, path = folder / "folded.onnx", folder / f"{method}.onnx"
     shape_inference = import_optional("onnxruntime.quantization.shape_inference")
     shape_inference.quant_pre_process(fp32, folded, skip_symbolic_shape=True)
     quantization.quantize_static(
-        folded, path, _CalibrationReader(calibration), per_channel=True,
+        folded, path, SimpleNamespace(get_next=lambda: next(faces, None)), per_channel=True,
         op_types_to_quantize=list(QUANTIZED_OPERATORS),
         activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
         calibrate_method=quantization.CalibrationMethod[method],

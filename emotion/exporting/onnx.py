@@ -43,28 +43,22 @@ Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 class Parity(NamedTuple):
-    """How probabilities compare with the checkpoint's on some faces.
-
-    Attributes:
-        faces: Number of faces.
-        max_difference: Largest difference of a probability.
-        agreement: Fraction of faces with the same predicted class.
-    """
+    """How probabilities compare with the checkpoint's on some faces."""
 
     faces: int
-    max_difference: float
-    agreement: float
+    max_difference: float  # of a probability
+    agreement: float  # fraction of faces with the same predicted class
+
+    def __str__(self) -> str:
+        """Return the comparison as the end of a sentence."""
+        return (
+            f"probabilities differ from the checkpoint's by at most {self.max_difference:.1e}, "
+            f"{100 * self.agreement:.1f} % of the predictions are the same"
+        )
 
 
 class ExportedNetwork(nn.Module):
-    """The exported computation.
-
-    Args:
-        ensemble: The classifiers.
-        tta: Test-time augmentation.
-        cam: Whether to output a map as well.
-        side: Side of the raw faces.
-    """
+    """The exported computation on raw faces of `side` pixels; with `cam` it also outputs a map."""
 
     def __init__(self, ensemble: Ensemble, tta: str, cam: bool, side: int) -> None:
         super().__init__()

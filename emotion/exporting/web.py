@@ -39,16 +39,13 @@ CONTENT_SECURITY_POLICY = (
 MIN_HALVED_SIZE = 1024  # elements
 
 
-def export_web(
-    ensemble: Ensemble, folder: Path, runtime: str | None = None, cache: Path | None = None, tta: str = "none"
-) -> list[Path]:
+def export_web(ensemble: Ensemble, folder: Path, runtime: str | None = None, tta: str = "none") -> list[Path]:
     """Write the page with its network, detector and runtime into `folder`, next to what is there.
 
     Args:
         ensemble: One or more classifiers; moved to the CPU.
         folder: Created if necessary.
         runtime: Folder with onnxruntime-web; None to download it with npm.
-        cache: Folder to keep the download in; None not to keep it.
         tta: Test-time augmentation of the network.
 
     Returns:
@@ -58,7 +55,7 @@ def export_web(
         UserError: The runtime is not available, the network cannot be exported or the folder cannot be written;
             nothing is written.
     """
-    contents: dict[str, bytes] = dict(runtime_files(runtime, cache))
+    contents: dict[str, bytes] = dict(runtime_files(runtime))
     contents |= {name: (WEB / source).read_bytes() for name, source in PAGE.items()}
     contents["index.html"] = _page((WEB / "index.html").read_text(encoding="utf-8")).encode()
     contents["cascade.json"] = _compact_json(cascade_tables())

@@ -22,10 +22,7 @@ FER2013_TEST = {
 
 
 class ModelFacts:
-    """What a description of weights says about the classifier.
-
-    Args:
-        description: As `emotion.checkpoints.portable.read_description` returns it.
+    """What the description of weights says about the classifier.
 
     Attributes:
         record: Record of the run; empty if there is none.
@@ -33,9 +30,13 @@ class ModelFacts:
         classes: Class names in the order of the probabilities.
         scores: Test scores by TTA; empty if the run was not scored, or at another epoch.
         temperature: The temperature that the classifier applies.
-        readers: Targets of the data readers, from the outermost (a mix, other labels) to the one of the files.
+        is_calibrated: Whether the scores are those of probabilities at a temperature other than 1.
         side: Side of the faces in pixels.
         channels: Channels of the faces.
+        is_fer2013: Whether the faces are those of FER2013, in any format and with any labels.
+        is_ferplus: Whether the labels are those of FER+.
+        is_published_file: Whether the data is the published fer2013.csv.
+        is_synthetic: Whether the faces are synthetic.
     """
 
     def __init__(self, description: CheckpointDescription) -> None:
@@ -45,13 +46,18 @@ class ModelFacts:
         scored = self.record.best.get("epoch") == description.epoch
         self.scores: dict[str, Any] = self.record.test_scores if scored else {}
         self.temperature = float(self.settings.get("temperature", 1.0))
-        self.digests = {description.data_state["source"], self.record.data.get("digest")}
+        self.is_calibrated = any("uncalibrated" in scores["all"] for scores in self.scores.values())
+
         source = description.data_hyper_parameters["source"]
         self.side, self.channels = stored_shape(source)
-        self.readers: list[str] = [source["_target_"]]
+        readers: list[str] = [source["_target_"]]  # from the outermost (a mix, other labels) to that of the files
         while isinstance(source.get("source"), Mapping):
             source = source["source"]
-            self.readers.append(source["_target_"])
+            readers.append(source["_target_"])
+        self.is_fer2013 = readers[-1] in FER2013_READERS
+        self.is_ferplus = FERPLUS_READER in readers
+        self.is_published_file = PUBLISHED_MD5 in (description.data_state["source"], self.record.data.get("digest"))
+        self.is_synthetic = readers[-1] == SYNTHETIC_READER
 
     @property
     def title(self) -> str:
@@ -59,31 +65,6 @@ class ModelFacts:
         model = self.settings["model"]
         network = model.get("backbone") or model["_target_"].rpartition(".")[2]
         return f"{network}: {len(self.classes)} facial expressions"
-
-    @property
-    def is_fer2013(self) -> bool:
-        """Whether the faces are those of FER2013, in any format and with any labels."""
-        return self.readers[-1] in FER2013_READERS
-
-    @property
-    def is_ferplus(self) -> bool:
-        """Whether the labels are those of FER+."""
-        return FERPLUS_READER in self.readers
-
-    @property
-    def is_published_file(self) -> bool:
-        """Whether the data is the published fer2013.csv."""
-        return PUBLISHED_MD5 in self.digests
-
-    @property
-    def is_synthetic(self) -> bool:
-        """Whether the faces are synthetic."""
-        return self.readers[-1] == SYNTHETIC_READER
-
-    @property
-    def is_calibrated(self) -> bool:
-        """Whether the scores are those of probabilities at a temperature other than 1."""
-        return any("uncalibrated" in scores["all"] for scores in self.scores.values())
 
     @property
     def dataset(self) -> tuple[str, str]:

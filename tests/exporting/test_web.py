@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from filelock import FileLock
 from numpy.typing import NDArray
 from onnxruntime import InferenceSession
 
@@ -21,7 +20,7 @@ import emotion
 from emotion.checkpoints.ensemble import load_ensemble
 from emotion.errors import UserError
 from emotion.exporting.web import export_web, halve_weights
-from emotion.exporting.web_runtime import FILES, NAME, runtime_files
+from emotion.exporting.web_runtime import FILES
 from emotion.inference.detectors import Box, Haar, crop
 from emotion.inference.onnx_backend import OnnxBackend
 from tests.images import encode_image, scene
@@ -41,28 +40,14 @@ PREDICT = """async ([image, map]) => {
 }"""
 
 
-@pytest.fixture(scope="session")
-def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the runtime, downloaded once for all workers."""
-    if shutil.which("npm") is None:
-        pytest.skip("needs npm to download the page's runtime")
-    folder = tmp_path_factory.getbasetemp().parent / "web_runtime"
-    with FileLock(f"{folder}.lock"):
-        try:
-            runtime_files(None, folder)
-        except UserError as error:
-            pytest.skip(f"needs the page's runtime: {error}")
-    (package,) = folder.iterdir()
-    return package
-
-
 @pytest.fixture(scope="module")
-def site(runtime: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The root of a web server, with the page in below/page."""
     root = tmp_path_factory.mktemp("site")
-    package = tmp_path_factory.mktemp("runtime") / NAME
-    shutil.copytree(runtime, package / "dist")
-    export_web(load_ensemble("attention_cnn"), root / "below" / "page", str(package.parent))
+    try:
+        export_web(load_ensemble("attention_cnn"), root / "below" / "page")
+    except UserError as error:
+        pytest.skip(f"needs the page's runtime: {error}")
     return root
 
 
@@ -323,12 +308,3 @@ def test_nothing_is_written_without_a_runtime(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="runtime="):
         export_web(load_ensemble("attention_cnn"), tmp_path / "page", str(tmp_path))
     assert not (tmp_path / "page").exists()
-
-
-def test_download_is_cached(runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = shutil.copytree(runtime, tmp_path / "cache" / runtime.name)
-    monkeypatch.setenv("PATH", "")  # no npm
-    assert set(runtime_files(None, package.parent)) == set(FILES)
-    (package / "ort.wasm.bundle.min.mjs").write_bytes(b"damaged")
-    with pytest.raises(UserError, match="is downloaded with npm"):
-        runtime_files(None, package.parent)
