@@ -142,7 +142,7 @@ def test_a_signal_stops_cleanly_and_the_run_resumes(signum: int, status: int) ->
     assert f"python -m emotion.train resume={run}" in errors
     refused = run_verb("train", f"resume={run}", "model=v4_attention", "optimizer.lr=1")
     assert "cannot take model=v4_attention optimizer.lr=1; allowed are settings that begin with" in refused.err
-    resumed = run_verb("train", f"resume={run}", "trainer.max_epochs=12")
+    resumed = run_verb("train", f"resume={run}", "trainer.max_epochs=5")
     assert resumed.status == 0, resumed.err
     assert (run / BEST_CHECKPOINT).is_file()
     assert (run / "record.json").is_file()

@@ -14,8 +14,9 @@ OF_PICKLE = {"UnpicklingError"}  # raised by torch.load
 STARTS_PROCESSES = {
     "benchmarks/demo.py": "measures the demo from its start",
     "benchmarks/images.py": "measures reading in a fresh process",
-    "benchmarks/preparing.py": "measures preparing in a fresh process",
-    "benchmarks/sweeps.py": "measures training from its start",
+    "benchmarks/reading.py": "measures reading a source in a fresh process",
+    "benchmarks/startup.py": "measures verbs from their start",
+    "benchmarks/time_to_accuracy.py": "measures training from its start",
     "callbacks/graceful_stop.py": "makes Slurm requeue the job",
     "exporting/web_runtime.py": "downloads ONNX Runtime with npm and checks its digest",
     "records/run_record.py": "asks git for the commit",
