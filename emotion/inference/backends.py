@@ -30,6 +30,13 @@ class Backend(Protocol):
     def probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Classify faces (B, side, side), or (B, side, side, 3) if RGB; returns probabilities (B, K)."""
 
+    def maps(self, faces: NDArray[np.uint8], targets: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return Grad-CAM maps (B, h, w), non-negative, for the same faces and their most likely classes (B,).
+
+        Raises:
+            UserError: The network has none.
+        """
+
 
 def load_backend(checkpoint: str | Path | Sequence[object], tta: str = "none", accelerator: str = "auto") -> Backend:
     """Load a classifier: an .onnx file with ONNX Runtime, without importing torch; any other checkpoint with PyTorch.

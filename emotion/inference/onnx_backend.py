@@ -82,11 +82,11 @@ class OnnxBackend:
         """Classify faces (B, side, side), or (B, side, side, 3) if RGB; returns probabilities (B, K)."""
         return self._run(PROBABILITIES, faces)
 
-    def maps(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the Grad-CAM of each face's most likely class (B, h, w), non-negative.
+    def maps(self, faces: NDArray[np.uint8], targets: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """Return Grad-CAM maps (B, h, w), non-negative; the file itself selects the most likely classes.
 
         Raises:
-            UserError: The file was exported without it.
+            UserError: The file was exported without them.
         """
         if MAP not in [output.name for output in self.session.get_outputs()]:
             raise UserError(f"{self.name} was exported without Grad-CAM; python -m emotion.export target=web adds it.")

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, TextIO
 
 from PIL import Image
@@ -26,7 +25,7 @@ TABLE, ANNOTATED, TIMELINES = "predictions", "annotated", "timelines"
 JPEG_QUALITY = 92  # also of WEBP
 
 
-class Outputs:
+class Outputs(ExitStack):
     """An output folder whose files are complete whenever the context is left, or standard output.
 
     Args:
@@ -40,19 +39,11 @@ class Outputs:
     """
 
     def __init__(self, folder: Path | None, table_format: str, draw: bool, classes: Sequence[str]) -> None:
+        super().__init__()
         self.folder, self.table_format, self.classes = folder, table_format, tuple(classes)
         self.drawing_folder = folder if draw else None
         self.written: list[Path] = []
-        self._open_files = ExitStack()
         self._table: PredictionWriter | None = None
-
-    def __enter__(self) -> "Outputs":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._open_files.close()
 
     def add_rows(self, result: FrameResult) -> None:
         """Write the faces of a frame to the table."""
@@ -104,7 +95,7 @@ class Outputs:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{TABLE}.{self.table_format}"
         self.written.insert(0, path)
-        return self._open_files.enter_context(path.open("w", encoding="utf-8", newline=""))
+        return self.enter_context(path.open("w", encoding="utf-8", newline=""))
 
 
 class VideoOutput(NamedTuple):

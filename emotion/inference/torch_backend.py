@@ -1,16 +1,24 @@
 """The PyTorch backend."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from emotion.checkpoints.ensemble import load_ensemble
+from emotion.data.transforms.preprocess import to_float
 from emotion.data.transforms.tta import TTA
 from emotion.errors import UserError
 from emotion.runtime.hardware import torch_device
+
+if TYPE_CHECKING:
+    from emotion.explainers.explainer import EnsembleExplainer
+
+MAP_LAYER = "features"
 
 
 class TorchBackend:
@@ -38,3 +46,19 @@ class TorchBackend:
         pixels = torch.from_numpy(faces).to(self.ensemble.device)
         probabilities: NDArray[np.float32] = self.ensemble.probabilities(pixels, self.tta).cpu().numpy()
         return probabilities
+
+    def maps(self, faces: NDArray[np.uint8], targets: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return Grad-CAM maps (B, side, side) from 0 to 1 for the same faces and classes (B,).
+
+        Raises:
+            UserError: The network has no layer `MAP_LAYER`.
+        """
+        maps = self._explainer.maps(to_float(torch.from_numpy(faces)), torch.from_numpy(targets))
+        return np.asarray(maps.clamp(0, 1), np.float32)
+
+    @cached_property
+    def _explainer(self) -> "EnsembleExplainer":
+        from emotion.explainers.explainer import EnsembleExplainer
+        from emotion.explainers.gradcam import GradCam  # slow import
+
+        return EnsembleExplainer(self.ensemble, GradCam(MAP_LAYER))

@@ -5,7 +5,6 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 
 import cv2
 from cv2.typing import MatLike
@@ -110,9 +109,7 @@ class VideoWriter:
             frame = cv2.resize(frame, self.size, interpolation=cv2.INTER_AREA)
         self.current = frame
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
         """Finish the file.
 
         Raises:

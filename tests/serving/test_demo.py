@@ -2,9 +2,7 @@
 
 import re
 import socket
-import struct
 import sys
-import zlib
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
@@ -32,6 +30,7 @@ from emotion.inference.torch_backend import TorchBackend
 from emotion.serving.limits import MAX_ADDRESSES, RateLimiter
 from emotion.serving.session import Session
 from tests.images import encode_image, scene
+from tests.promises.hostile_images import png, zeros
 from tests.serving.demo_server import TWO, send_request, serve, start_demo
 
 POST = b"POST /api/predict HTTP/1.1\r\nHost: localhost\r\n"
@@ -112,16 +111,6 @@ def test_every_response_has_security_headers(port: int, path: str) -> None:
     assert "server" not in headers
 
 
-def png_header(width: int, height: int) -> bytes:
-    """A PNG of that size with almost no pixel data."""
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"\0")))
-    parts = (
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
-
-
 INVALID = {
     "text": (b"What is this?", 415, "The file is not an image; expected PNG, JPEG, WEBP, BMP."),
     "empty": (b"", 415, "The file is not an image"),
@@ -130,8 +119,8 @@ INVALID = {
         422,
         "cannot be read .*truncated.* complete",
     ),
-    "Pillow's limit": (png_header(30_000, 30_000), 422, "too large .*900000000.* at most 40 million pixels"),
-    "megapixels": (png_header(8_000, 6_000), 422, "too large .8000 x 6000 pixels.; expected at most 40"),
+    "Pillow's limit": (png(30_000, 30_000, 8, 2, zeros(1)), 422, "too large .*900000000.* at most 40 million pixels"),
+    "megapixels": (png(8_000, 6_000, 8, 2, zeros(1)), 422, "too large .8000 x 6000 pixels.; expected at most 40"),
     "megabytes": (bytes(1_000_001), 413, "The file is too large; expected at most 1 MB"),
 }
 
@@ -310,31 +299,31 @@ def test_bodies_being_received_are_limited_together(session: Session) -> None:
         assert send_request(port)[0] == 200
 
 
-class PlainBackend:
-    """A backend without Grad-CAM."""
+class OtherBackend:
+    """A backend with its own maps, or without."""
 
-    def __init__(self, backend: Backend) -> None:
-        self.name, self.classes, self.side, self.channels = "plain", backend.classes, backend.side, backend.channels
-        self.probabilities = backend.probabilities
+    def __init__(self, backend: Backend, maps: list[list[float]] | None) -> None:
+        self.name, self.classes, self.side, self.channels = "other", backend.classes, backend.side, backend.channels
+        self.probabilities, self.values = backend.probabilities, maps
 
-
-class BackendWithMaps(PlainBackend):
-    """A backend that computes its own maps."""
-
-    def maps(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return np.tile(np.array([[0, 1], [2, 4]], np.float32), (len(faces), 1, 1))
+    def maps(self, faces: NDArray[np.uint8], targets: NDArray[np.int64]) -> NDArray[np.float32]:
+        if self.values is None:
+            raise UserError("There are no maps.")
+        return np.tile(np.array(self.values, np.float32), (len(faces), 1, 1))
 
 
-def test_a_backend_without_maps_says_so(predictor: Predictor) -> None:
-    session = Session(Predictor(PlainBackend(predictor.backend), predictor.detector), 40)
-    assert session.about()["maps_unavailable"] == "plain does not support Grad-CAM."
-    assert [face["map"] for face in session.predict(TWO, with_maps=True)["faces"]] == [None, None]
-
-
-def test_a_backend_s_own_maps_are_scaled(predictor: Predictor) -> None:
-    session = Session(Predictor(BackendWithMaps(predictor.backend), predictor.detector), 40)
-    assert session.about()["maps_unavailable"] is None
-    expected = {"width": 2, "height": 2, "values": [0, 0.25, 0.5, 1]}
+@pytest.mark.parametrize(
+    ("maps", "reason", "expected"),
+    [
+        (None, "There are no maps.", None),
+        ([[0, 1], [2, 4]], None, {"width": 2, "height": 2, "values": [0, 0.25, 0.5, 1]}),
+    ],
+)
+def test_maps_are_scaled_or_their_absence_explained(
+    maps: list[list[float]] | None, reason: str | None, expected: dict | None, predictor: Predictor
+) -> None:
+    session = Session(Predictor(OtherBackend(predictor.backend, maps), predictor.detector), 40)
+    assert session.about()["maps_unavailable"] == reason
     assert [face["map"] for face in session.predict(TWO, with_maps=True)["faces"]] == [expected] * 2
 
 
