@@ -320,6 +320,8 @@ YAML = {
     "settings of Hydra": f"hydra: {{callbacks: {{x: {{{EVIL}}}}}}}\n",
     "a log handler of any class": f"hydra: {{job_logging: {{handlers: {{x: {{{EVIL}}}}}}}}}\n",
     "too long": "a: " + "b" * 5_000_000,
+    "a list": "- seed\n",
+    "not YAML": "seed: [",
 }
 
 

@@ -138,6 +138,7 @@ MADE: dict[str, Callable[[], bytes]] = {
     "a png as.jpg": lambda: encode_image(FACE),
     "a bomb of jpeg as.mp4": lambda: encode_image(Image.new("RGB", (9_000, 9_000)), "JPEG"),
     "a playlist as.mp4": lambda: b"#EXTM3U\n#EXTINF:10,\nhttp://127.0.0.1:9/a.ts\nfile:///etc/passwd\n#EXT-X-ENDLIST\n",
+    "text as.png": lambda: b"no image" * 100,
     "an archive as.png": lambda: b"PK\3\4" + bytes(1_000),
 }
 """File names and the functions that make the files."""

@@ -64,9 +64,9 @@ def change_key(folder: Path) -> None:
 
 def swap(folder: Path) -> None:
     other = other_folder(folder)
-    folder.rename("kept")
+    folder.rename("moved")
     other.rename(folder)
-    Path("kept").rename(other)
+    Path("moved").rename(other)
 
 
 def replace_by_file(folder: Path) -> None:

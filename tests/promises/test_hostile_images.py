@@ -130,7 +130,7 @@ def test_a_jpeg_with_random_changes(
 @pytest.mark.hard
 def test_a_folder_of_malicious_images_and_a_valid_one(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
-    for name, content in [(name, made()) for name, made in MADE.items()] + [("valid.png", encode_image(FACE))]:
+    for name, content in [(name, make()) for name, make in MADE.items()] + [("valid.png", encode_image(FACE))]:
         (tmp_path / "pictures" / name).write_bytes(content)
     command = [sys.executable, "-m", "emotion.predict", "pictures", "output=seen"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

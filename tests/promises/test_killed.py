@@ -138,16 +138,16 @@ def equal(one: Faces, other: Faces) -> bool:
 @pytest.mark.parametrize("group", GROUPS)
 def test_preparation_resumes(group: int, many_faces: Path, tally: Tally) -> None:
     reader = {"_target_": "emotion.data.readers.fer2013.read_csv", "path": str(many_faces)}
-    asked = [f"data_dir={many_faces.parent}", "data=fer2013_csv"]
+    arguments = [f"data_dir={many_faces.parent}", "data=fer2013_csv"]
     for cache in ("warm", "whole"):  # for the first the server starts
         start = time.monotonic()
-        assert start_verb("prepare", [*asked, f"cache_dir={cache}"], Path("log")).wait() == 0
+        assert start_verb("prepare", [*arguments, f"cache_dir={cache}"], Path("log")).wait() == 0
     seconds, draw = time.monotonic() - start, random.Random(group)
     whole = prepare(reader, "whole")
     for number in range(5):
         with tally(f"{group}.{number}"):
             cache = Path(f"cache {number}")
-            verb = start_verb("prepare", [*asked, f"cache_dir='{cache}'"], Path("log"))
+            verb = start_verb("prepare", [*arguments, f"cache_dir='{cache}'"], Path("log"))
             kill(verb, draw.uniform(0, seconds))
             for folder in (one for one in cache.glob("*") if one.is_dir() and len(one.name) == 32):
                 json.loads((folder / "meta.json").read_text())

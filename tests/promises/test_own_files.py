@@ -124,7 +124,7 @@ def test_resume_auto_recovers_from_a_damaged_checkpoint(
 
 @pytest.mark.parametrize(
     ("name", "counts"),
-    [(str(BEST_CHECKPOINT), (12, 13, 5)), ("predictions.npz", (5, 7, 3)), ("record.json", (8, 0, 4))],
+    [(str(BEST_CHECKPOINT), (22, 13, 5)), ("predictions.npz", (15, 7, 3)), ("record.json", (8, 0, 4))],
 )
 def test_damaged_files_of_a_finished_run_are_refused(
     name: str, counts: Counts, runs: dict[str, DictConfig], tally: Tally
@@ -138,7 +138,7 @@ def test_damaged_files_of_a_finished_run_are_refused(
 
 @pytest.mark.parametrize(
     ("name", "counts"),
-    [("one.safetensors", (6, 6, 3)), ("one.json", (4, 0, 2)), ("one.onnx", (4, 0, 0))],
+    [("one.safetensors", (16, 6, 3)), ("one.json", (4, 0, 2)), ("one.onnx", (4, 0, 0))],
 )
 def test_damaged_exports_are_refused(name: str, counts: Counts, runs: dict[str, DictConfig], tally: Tally) -> None:
     target = "onnx" if name.endswith("onnx") else "weights"

@@ -42,10 +42,10 @@ def table(seed: int, rows: int, usages: tuple[int, ...]) -> tuple[NDArray[np.uin
 
 @fast
 @given(seeds, st.integers(0, 300), st.floats(0, 1), seeds, st.sampled_from(["stratified", "random"]))
-def test_a_random_split_uses_every_row_once(seed: int, rows: int, fraction: float, drawn: int, name: str) -> None:
+def test_a_random_split_uses_every_row_once(seed: int, rows: int, fraction: float, split_seed: int, name: str) -> None:
     usage, labels = table(seed, rows, (TRAINING, PUBLIC_TEST, PRIVATE_TEST, TEST))
-    split = getattr(splits, name)(usage, labels, fraction, drawn)
-    again = getattr(splits, name)(usage, labels, fraction, drawn)
+    split = getattr(splits, name)(usage, labels, fraction, split_seed)
+    again = getattr(splits, name)(usage, labels, fraction, split_seed)
     everything = np.concatenate(split)
     np.testing.assert_array_equal(np.sort(everything), np.flatnonzero(labels != NO_CLASS))
     assert (usage[split.train] == TRAINING).all()
@@ -65,8 +65,8 @@ def test_a_random_split_uses_every_row_once(seed: int, rows: int, fraction: floa
 def test_the_official_split_follows_the_usages(seed: int, rows: int) -> None:
     usage, labels = table(seed, rows, (TRAINING, PUBLIC_TEST, PRIVATE_TEST))
     official, swapped = splits.official(usage, labels), splits.swapped_test(usage, labels)
-    for part, kept in zip(official, (TRAINING, PUBLIC_TEST, PRIVATE_TEST), strict=True):
-        np.testing.assert_array_equal(part, np.flatnonzero((usage == kept) & (labels != NO_CLASS)))
+    for part, expected in zip(official, (TRAINING, PUBLIC_TEST, PRIVATE_TEST), strict=True):
+        np.testing.assert_array_equal(part, np.flatnonzero((usage == expected) & (labels != NO_CLASS)))
     assert [part.tolist() for part in swapped] == [official[place].tolist() for place in (0, 2, 1)]
 
 
@@ -130,10 +130,10 @@ def test_any_bytes_are_read_or_refused_with_a_message(content: bytes, kind: str)
 @fast
 @given(st.lists(st.integers(0, 10), min_size=10, max_size=10), st.floats(0, 0.99))
 def test_the_majority_label_needs_more_than_the_required_share(votes: list[int], agreement: float) -> None:
-    kept = drop_single_votes(np.array([votes], np.uint8))
-    chosen = int(majority_labels(kept, agreement)[0])
-    most = [place for place, count in enumerate(kept[0]) if count > agreement * kept.sum()]
-    if most and kept[0].max() > agreement * kept.sum():
-        assert kept[0, chosen] == kept[0].max()
+    remaining = drop_single_votes(np.array([votes], np.uint8))
+    chosen = int(majority_labels(remaining, agreement)[0])
+    most = [place for place, count in enumerate(remaining[0]) if count > agreement * remaining.sum()]
+    if most and remaining[0].max() > agreement * remaining.sum():
+        assert remaining[0, chosen] == remaining[0].max()
     else:
         assert chosen == 8  # unknown
