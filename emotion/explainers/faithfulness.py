@@ -5,13 +5,12 @@ measured in the same way: an explainer that does no better than the blob says no
 """
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
-from pytorch_grad_cam.metrics.road import NoisyLinearImputer, neighbors_weights
-from scipy.sparse import csc_matrix
-from scipy.sparse.linalg import spsolve
+from pytorch_grad_cam.metrics.road import NoisyLinearImputer
 from scipy.stats import spearmanr
 from torch import Tensor
 
@@ -234,13 +233,8 @@ def _rank_pixels(maps: Tensor) -> Tensor:
     return shuffled[flat[:, shuffled].argsort(dim=1, descending=True, stable=True)]
 
 
-def _impute(face: Tensor, kept: Tensor, noise: float = 0.01) -> Tensor:
-    """Replace the pixels of a face (1 or 3, H, W) outside `kept` (H, W) by weighted means of their neighbors.
-
-    Same as pytorch-grad-cam's imputer, which triggers a NumPy 2 warning when called with tensors.
-    """
-    equations, known = NoisyLinearImputer.setup_sparse_system(kept.numpy(), face.numpy(), neighbors_weights)
-    solution = torch.from_numpy(spsolve(csc_matrix(equations), known)).float().view(-1, len(face)).T
-    imputed = face.clone()
-    imputed[:, kept == 0] = solution + noise * torch.randn(solution.shape)
+def _impute(face: Tensor, kept: Tensor) -> Tensor:
+    """Replace the pixels of a face (1 or 3, H, W) outside `kept` (H, W) by weighted means of their neighbors."""
+    with warnings.catch_warnings(action="ignore"):  # NumPy 2 warns about argwhere of a tensor
+        imputed: Tensor = NoisyLinearImputer()(face, kept)
     return imputed
