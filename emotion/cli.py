@@ -14,12 +14,13 @@ from typing import NoReturn, TypeVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from emotion.config import overrides, untrusted
+from emotion.config import overrides, paths, untrusted
 from emotion.config.compose import CONF, compose, quote
 from emotion.config.migrate import migrate
 from emotion.errors import UserError
@@ -44,7 +45,7 @@ DISK_ERRORS = {
     errno.ENAMETOOLONG: "A run's folder is named after its swept settings; sweep over fewer.",
     errno.ENOTDIR: "Choose another folder: hydra.run.dir=FOLDER.",
 }
-OVERRIDE = re.compile(r"\+{0,2}(hydra/)?[\w.@]+=")
+OVERRIDE = re.compile(r"\+{0,2}(hydra/)?(?P<name>[\w.@]+)=")
 OPTIONS_WITH_VALUE = (
     *("--cfg", "-c", "--package", "-p", "--config-path", "-cp"),
     *("--config-name", "-cn", "--config-dir", "-cd", "--experimental-rerun"),
@@ -56,9 +57,10 @@ ALLOWED_ON_RESUME = (
 )
 
 
-def verb(name: str) -> Callable[[Callable[[DictConfig], Result]], Callable[[], None]]:
+def verb(name: str, positional: str | None = None) -> Callable[[Callable[[DictConfig], Result]], Callable[[], None]]:
     """Turn a function of a config into the entry point `python -m emotion.<name>`, composed from conf/<name>.yaml.
 
+    Arguments without a key are values of the setting `positional`; several are a list. Paths are taken literally.
     Exit status: 0 success, 2 user error (one message, no traceback), 130 Ctrl-C, 143 SIGTERM. In a sweep (-m) a job's
     error is raised, so that the other jobs run before it is reported.
     """
@@ -75,6 +77,8 @@ def verb(name: str) -> Callable[[Callable[[DictConfig], Result]], Callable[[], N
         @functools.wraps(task)
         def entry() -> None:
             with report_errors(), _raise_hydra_errors():
+                _join_bare_arguments(name, positional)
+                quote_paths(name)
                 untrusted.check_command(command_line())
                 overrides.check_additions(name, command_line())
                 try:
@@ -134,31 +138,47 @@ def report_errors() -> Iterator[None]:
         _fail("stopped by Ctrl-C.", 128 + signal.SIGINT)
 
 
+def quote_paths(name: str) -> None:
+    """Take the paths on the command line of a verb literally; expand `~` in them and in this package's variables."""
+    for variable in {"EMOTION_DATA", "EMOTION_CACHE"} & os.environ.keys():
+        os.environ[variable] = os.path.expanduser(os.environ[variable])
+    set_command_line(paths.quote_paths(name, command_line(), is_sweep=is_sweep_command()))
+
+
 def resume_in_place() -> None:
     """Make `resume=RUN` on the command line use RUN's stored config and folder.
 
     Only settings that do not change the training itself may be added; the others are in the checkpoint.
     """
+    quote_paths("train")
     arguments = command_line()
     if "--config-path" in arguments and os.environ.get("LOCAL_RANK", "0") != "0":
         # started by the first process, which has stored the additions
         set_command_line([argument for argument in arguments if argument[:1] not in ("+", "~")])
-    runs = [argument.removeprefix("resume=") for argument in arguments if argument.startswith("resume=")]
-    if not runs or runs[-1] == "auto" or "--config-path" in arguments:
+    resumes = [argument for argument in arguments if argument.startswith("resume=")]
+    name = str(OverridesParser.create().parse_override(resumes[-1]).value()) if resumes else "auto"
+    if name == "auto" or "--config-path" in arguments:
         return
-    run = Path(runs[-1].strip("'\"")).absolute()
+    run = Path(name).absolute()
     with report_errors():
-        _check_resumable(run, runs[-1])
-    added = [argument for argument in arguments if not argument.startswith("resume=")]
-    if refused := [argument for argument in added if not argument.lstrip("+~").startswith(ALLOWED_ON_RESUME)]:
+        _check_resumable(run, name)
+    added = [argument for argument in arguments if argument not in resumes]
+    if refused := [argument for argument in added if not _is_allowed_on_resume(argument.lstrip("+~"))]:
         _fail(
-            f"resume={runs[-1]} continues with the run's own settings and cannot take {' '.join(refused)}; allowed "
-            f"are settings that begin with {' '.join(ALLOWED_ON_RESUME)}.",
+            f"resume={name} continues with the run's own settings and cannot take {' '.join(refused)}; allowed "
+            f"are settings that begin with {' '.join(ALLOWED_ON_RESUME)}, and the places of its data: data_dir=FOLDER.",
             2,
         )
     folder = quote(str(run))
     location = [f"hydra.run.dir={folder}", "hydra/job_logging=none", "hydra.output_subdir=null", f"resume={folder}"]
     set_command_line(["--config-path", str(run / ".hydra"), "--config-name", "config", *added, *location])
+
+
+def _is_allowed_on_resume(override: str) -> bool:
+    """Return whether a resumed run takes an override: where its files are, how and how long it trains."""
+    key = override.partition("=")[0]
+    is_location = key in ("cache_dir", "split.exclude") or key.startswith("data")
+    return override.startswith(ALLOWED_ON_RESUME) or (is_location and paths.is_path_setting("train", key))
 
 
 def _check_resumable(run: Path, name: str) -> None:
@@ -177,15 +197,30 @@ def _check_resumable(run: Path, name: str) -> None:
         )
 
 
-def join_bare_arguments(key: str) -> None:
-    """Replace arguments that are no overrides, such as `RUN RUN`, by the list `key=[RUN,RUN]`."""
+def _join_bare_arguments(name: str, positional: str | None) -> None:
+    """Replace arguments without a key, such as `RUN RUN`, by `positional=[RUN,RUN]`."""
     bare: list[str] = []
     rest: list[str] = []
     for argument in command_line():
         is_value = bool(rest) and rest[-1] in OPTIONS_WITH_VALUE
-        (rest if is_value or argument[:1] in "-~" or OVERRIDE.match(argument) else bare).append(argument)
-    if bare:
-        set_command_line([*rest, f"{key}=[{','.join(map(quote, bare))}]"])
+        (rest if is_value or _has_key(name, argument) else bare).append(argument)
+    if not bare:
+        return
+    if positional is None:
+        settings = f"expected settings: python -m emotion.{name} KEY=VALUE"
+        resume = f"; to continue a run: resume={bare[0]}" if name == "train" and paths.exists(bare[0]) else ""
+        raise UserError(f"{' '.join(bare)}: {settings}{resume}. --help lists them.")
+    if given := [argument for argument in rest if argument.lstrip("+").startswith(f"{positional}=")]:
+        raise UserError(f"found {' '.join(bare)} and {given[0]}; expected one of them, as both name {positional}=.")
+    set_command_line([*rest, f"{positional}={paths.quote_list(bare)}"])
+
+
+def _has_key(name: str, argument: str) -> bool:
+    """Return whether an argument is an option or a setting, not a path such as `~/a`, or `seed=0` of another verb."""
+    if argument[:1] in "-~":
+        return not argument.startswith("~/")
+    match = OVERRIDE.match(argument)
+    return match is not None and not (paths.exists(argument) and match["name"].split(".")[0] not in compose(name))
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from emotion.cli import join_bare_arguments, verb
+from emotion.cli import verb
 from emotion.config.compose import as_list
 from emotion.config.typed import check_choices, typed
 from emotion.errors import UserError
@@ -82,12 +82,11 @@ def compare(cfg: DictConfig, folder: Path) -> tuple[list["PairedComparison"], li
     )
 
 
-@verb("compare")
+@verb("compare", positional="runs")
 def main(cfg: DictConfig) -> None:
     """Compare runs."""
     compare(cfg, Path(cfg.output or relative_path(Path(HydraConfig.get().runtime.output_dir))))
 
 
 if __name__ == "__main__":
-    join_bare_arguments("runs")
     main()

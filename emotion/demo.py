@@ -113,7 +113,7 @@ def _check(config: DemoConfig) -> None:
             raise UserError(f"limits.{name}={value:g}: expected a number above 0.")
 
 
-@verb("demo")
+@verb("demo", positional="checkpoint")
 def main(cfg: DictConfig) -> None:
     """Serve."""
     demo(cfg)

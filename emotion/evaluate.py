@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from emotion.checkpoints.locate import BEST_CHECKPOINT, PORTABLE_SUFFIX, locate_all
+from emotion.checkpoints.locate import BEST_CHECKPOINT, PORTABLE_SUFFIX, announce_default, locate_all
 from emotion.cli import verb
 from emotion.config.typed import check_choices, typed
 from emotion.errors import UserError
@@ -54,6 +54,7 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[s
     """
     config = typed(cfg, EvaluateConfig)
     locate_all(config.checkpoint)
+    announce_default("evaluate", config.checkpoint)
     _check(config)
     from emotion.checkpoints.ensemble import load_ensemble
     from emotion.checkpoints.training_data import load_data
@@ -201,7 +202,7 @@ def _check_output(path: Path, checkpoint: str | list[str]) -> None:
         raise UserError(f"{path} holds the scores of {other}; give another folder: output=FOLDER.")
 
 
-@verb("evaluate")
+@verb("evaluate", positional="checkpoint")
 def main(cfg: DictConfig) -> None:
     """Evaluate a checkpoint."""
     evaluate(cfg, relative_path(Path(HydraConfig.get().runtime.output_dir)))

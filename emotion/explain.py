@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from emotion.checkpoints.locate import locate_all
+from emotion.checkpoints.locate import announce_default, locate_all
 from emotion.cli import verb
 from emotion.config.compose import as_list
 from emotion.config.typed import check_choices, typed
@@ -67,6 +67,7 @@ def explain(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     config = typed(cfg, ExplainConfig)
     for source in filter(None, (config.checkpoint, config.compare_with)):
         locate_all(source)
+    announce_default("explain", config.checkpoint)
     _check(config)
 
     import numpy as np
@@ -229,7 +230,7 @@ def _check(config: ExplainConfig) -> None:
         raise UserError(f"output={config.output} is a file; expected a folder.")
 
 
-@verb("explain")
+@verb("explain", positional="checkpoint")
 def main(cfg: DictConfig) -> None:
     """Run `explain` into the output folder."""
     explain(cfg, Path(cfg.output or relative_path(Path(HydraConfig.get().runtime.output_dir))))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from emotion.checkpoints.locate import BEST_CHECKPOINT, PORTABLE_SUFFIX, locate_all
+from emotion.checkpoints.locate import BEST_CHECKPOINT, PORTABLE_SUFFIX, announce_default, locate_all
 from emotion.cli import verb
 from emotion.config.typed import check_choices, typed
 from emotion.errors import UserError
@@ -56,6 +56,7 @@ def export(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """
     config = typed(cfg, ExportConfig)
     locate_all(config.checkpoint)
+    announce_default("export", config.checkpoint)
     _check(config)
 
     from emotion.checkpoints.ensemble import load_ensemble
@@ -220,7 +221,7 @@ def _check(config: ExportConfig) -> None:
         raise UserError(f"output={config.output} is a file; expected a folder.")
 
 
-@verb("export")
+@verb("export", positional="checkpoint")
 def main(cfg: DictConfig) -> None:
     """Run `export`."""
     export(cfg, relative_path(Path(HydraConfig.get().runtime.output_dir)))

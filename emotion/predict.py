@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from emotion.cli import command_line, join_bare_arguments, set_command_line, verb
+from emotion.cli import command_line, set_command_line, verb
 from emotion.config.compose import as_list, is_int_at_least
 from emotion.config.typed import check_choices, typed
 from emotion.errors import UserError
@@ -146,7 +146,7 @@ def _check(config: PredictConfig) -> None:
         raise UserError(f"output={config.output} is a file; expected a folder, or - for standard output.")
 
 
-@verb("predict")
+@verb("predict", positional="source")
 def main(cfg: DictConfig) -> None:
     """Predict and report."""
     folder = Path(str(cfg.output)) if cfg.output else relative_path(Path(HydraConfig.get().runtime.output_dir))
@@ -154,7 +154,6 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    join_bare_arguments("source")
     if f"output={STANDARD_STREAM}" in command_line():
         set_command_line([*command_line(), "hydra.run.dir=."])  # no output folder
     main()

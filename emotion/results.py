@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from emotion.cli import join_bare_arguments, verb
+from emotion.cli import verb
 from emotion.config.compose import as_list
 from emotion.config.typed import typed
 from emotion.reporting.text import relative_path
@@ -63,12 +63,11 @@ def results(cfg: DictConfig) -> dict[str, str]:
     return tables
 
 
-@verb("results")
+@verb("results", positional="runs")
 def main(cfg: DictConfig) -> None:
     """Archive runs and write the tables."""
     results(cfg)
 
 
 if __name__ == "__main__":
-    join_bare_arguments("runs")
     main()

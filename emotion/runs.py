@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from emotion.cli import join_bare_arguments, verb
+from emotion.cli import verb
 from emotion.config.compose import as_list
 from emotion.config.typed import check_choices, typed
 from emotion.errors import UserError
@@ -185,12 +185,11 @@ def _remove(found: Sequence["Run"], config: RunsConfig) -> None:
     print(f"removed {removed} {config.remove}, {megabytes:.1f} MB")
 
 
-@verb("runs")
+@verb("runs", positional="runs")
 def main(cfg: DictConfig) -> None:
     """List, sort and remove runs."""
     runs(cfg)
 
 
 if __name__ == "__main__":
-    join_bare_arguments("runs")
     main()

@@ -1,5 +1,6 @@
 """Train a classifier, evaluate its best epoch on test, write the run record: python -m emotion.train model=NAME."""
 
+import shlex
 import signal
 import sys
 from contextlib import nullcontext
@@ -71,7 +72,7 @@ def main(cfg: DictConfig) -> float:
         if isinstance(stopped, Stopped) and not is_rank_zero():
             sys.exit(0)
         if (run_dir / LAST_CHECKPOINT).is_file() and not is_sweep_job():  # a sweep resumes its runs itself
-            print(f"Resume with: python -m emotion.train resume={run_dir}", file=sys.stderr)
+            print(f"Resume with: python -m emotion.train {shlex.quote(f'resume={run_dir}')}", file=sys.stderr)
         if isinstance(stopped, Stopped):
             print(stopped, file=sys.stderr)
             sys.exit(128 + stopped.signum)

@@ -36,7 +36,7 @@ MISTAKES = {
     "an unknown model": (["train", "model=v5"], r"(?s)Could not find 'model/v5'.*Available options.*v4_attention"),
     "a missing source": (["train", "data=fer2013_csv"], r"fer2013.csv does not exist.*data_dir=FOLDER"),
     "a folder that is no run": (["train", "resume=nowhere"], "nowhere is not a run: it has no .hydra/config.yaml"),
-    "no checkpoint given": (["evaluate"], "checkpoint= is missing"),
+    "no checkpoint given": (["publish", "repo=a/b"], "expected one of checkpoint=RUN and folder=FOLDER"),
     "a missing checkpoint": (["evaluate", "checkpoint=nowhere"], "nowhere does not exist; expected a run folder"),
     "a source to prepare that is not there": (["prepare", "data=icml_csv"], "icml_face_data.csv does not exist"),
     "runs to compare that are not there": (["compare", "outputs/nowhere"], "nowhere: expected finished runs.*no such"),

@@ -44,8 +44,9 @@ def test_every_command_composes(verb: str, rest: str) -> None:
     overrides = [word for word in words if "=" in word and not word.startswith(("resume=", "KEY="))]
     if verb == "predict" and "source=" not in rest:
         overrides.append("source=x")
-    if verb in ("compare", "results"):
-        overrides.append(f"runs=[{','.join(word for word in words if '=' not in word)}]")
+    if verb in ("compare", "results", "evaluate", "explain", "export"):
+        key = "runs" if verb in ("compare", "results") else "checkpoint"
+        overrides.append(f"{key}=[{','.join(word for word in words if '=' not in word)}]")
     parsed = OverridesParser.create().parse_overrides([word.replace("RUN", "outputs/x") for word in overrides])
     sweeps = [override for override in parsed if override.is_sweep_override() and override.is_discrete_sweep()]
     first = [f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}" for override in sweeps]

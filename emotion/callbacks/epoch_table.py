@@ -1,5 +1,6 @@
 """Progress as plain text for terminals and log files: a line per epoch, and an estimate of the training time."""
 
+import shlex
 import time
 from typing import Any
 
@@ -125,9 +126,10 @@ class TimeEstimate(L.Callback):
             remaining = timer.time_remaining("train")
             if remaining is not None and remaining < epoch_seconds * epochs:
                 total = f"training stops at the end of the epoch in progress after {human_duration(remaining)}"
+        resume = shlex.quote(f"resume={self.run_dir}")
         print(
             f"{1 / face_seconds:,.0f} faces/s: an epoch takes about {human_duration(epoch_seconds)}, {total}.\n"
-            f"Ctrl-C stops with a checkpoint; resume with: python -m emotion.train resume={self.run_dir}",
+            f"Ctrl-C stops with a checkpoint; resume with: python -m emotion.train {resume}",
             flush=True,
         )
 

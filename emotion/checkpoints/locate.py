@@ -7,6 +7,8 @@ from emotion.config.compose import as_list
 from emotion.errors import UserError
 
 BEST_CHECKPOINT, LAST_CHECKPOINT = Path("checkpoints/best.ckpt"), Path("checkpoints/last.ckpt")
+DEFAULT = "fast_cnn"
+"""The weights of this package that every verb uses if no checkpoint is named (but `publish`, which uploads)."""
 HUB, PORTABLE_SUFFIX = "hub:", ".safetensors"
 ZOO = Path(__file__).parent.parent / "zoo"
 
@@ -28,6 +30,12 @@ def locate_all(sources: str | Path | Sequence[object]) -> list[str]:
     return names
 
 
+def announce_default(verb: str, sources: object) -> None:
+    """Say that a verb uses the package's weights, and how to name others."""
+    if sources == DEFAULT:
+        print(f"checkpoint={DEFAULT}: weights of this package; for those of a run: python -m emotion.{verb} RUN")
+
+
 def locate(source: str | Path) -> Path:
     """Return the checkpoint file of a run folder (best, else last), a file, a Hub repository or a zoo name.
 
@@ -38,7 +46,7 @@ def locate(source: str | Path) -> Path:
         from emotion.checkpoints.hub import download
 
         return download(str(source).removeprefix(HUB))
-    path = Path(source)
+    path = Path(source).expanduser()
     if path.is_dir():
         for name in (BEST_CHECKPOINT, LAST_CHECKPOINT):
             if (path / name).is_file():

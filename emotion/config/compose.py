@@ -1,6 +1,7 @@
 """Compose the config of a verb, and helpers for values and overrides."""
 
 import contextlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,5 +34,5 @@ def as_list(value: str | Sequence[object]) -> list[str]:
 
 
 def quote(text: str) -> str:
-    """Quote text for Hydra's override grammar."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    """Quote text for Hydra's override grammar, in which a backslash escapes only before a quote."""
+    return "'" + re.sub(r"(\\+)(?='|\Z)", r"\1\1", text).replace("'", "\\'") + "'"

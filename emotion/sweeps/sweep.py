@@ -87,7 +87,7 @@ def parse_command_line() -> Sweep | None:
     else:
         size = math.prod(len(list(override.sweep_string_iterator())) for override in swept.values())
     unnamed = f"hydra.job.config.override_dirname.exclude_keys=[{','.join([*shared, *INTERNAL_KEYS])}]"
-    set_command_line([*command_line(), unnamed, f"{FOLDER_KEY}='{folder}'"])
+    set_command_line([*command_line(), unnamed, f"{FOLDER_KEY}={quote(str(folder))}"])
     return Sweep(folder, identity, size, (folder / SWEEP_FILE).is_file(), cfg if is_search else None)
 
 

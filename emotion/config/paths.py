@@ -1,0 +1,81 @@
+"""Settings that hold paths: taken literally from the command line, outside of Hydra's grammar of values."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from emotion.config.compose import quote
+
+PATH_SETTING = re.compile(
+    r"compare_with|resume|runs|source|images|explanations|records|readme|csv|runtime|output"
+    r"|distillation\.teacher|model\.weights|detector\.model|split\.exclude|study\.storage|hydra\.sweep\.subdir"
+    r"|data\.(.+\.)?(train|val|test|label_map)|data\.required_paths\.\w+"
+    r"|(.+[._])?(checkpoint|path|root|votes|dir|dirpath|filename|file|folder|uri)"
+)
+"""Names of the settings that hold a path or a list of paths, in any verb."""
+LISTS = re.compile(r"checkpoint|compare_with|runs|source|images|explanations|distillation\.teacher|data\..+")
+"""Names of those that may be a list."""
+NOT_PATHS = {"bench": ("runs", "images")}  # numbers of them
+
+OVERRIDE = re.compile(r"\+{0,2}(?P<name>[\w.@/]+)=(?P<value>.*)", re.DOTALL)
+IN_HYDRA = re.compile(r"null|\?\?\?|'.*'|\".*\"", re.DOTALL)
+"""Values that keep their meaning in Hydra: null and quoted text."""
+PLAIN = re.compile(r"(?!(true|false|inf|nan)$)(\.\.?/)*[a-z_/][\w./-]*", re.ASCII | re.IGNORECASE)
+"""Paths that Hydra reads literally; they stay unquoted, since the folders of a sweep are named after its settings."""
+LIST_ITEM = re.compile(r"\s*'(?:\\.|[^'\\])*'\s*(?=,|$)|\s*\"(?:\\.|[^\"\\])*\"\s*(?=,|$)|[^,]+")
+IN_SWEEP = re.compile(r"(choice|glob|shuffle|sort|tag)\(.*\)|.*\],\[.*")
+"""Values that keep their meaning in a sweep."""
+
+
+def is_path_setting(verb: str, name: str) -> bool:
+    """Return whether a verb's setting, by its dotted name, holds a path or a list of paths."""
+    return PATH_SETTING.fullmatch(name) is not None and name not in NOT_PATHS.get(verb, ())
+
+
+def quote_paths(verb: str, arguments: Sequence[str], *, is_sweep: bool) -> list[str]:
+    """Return a command line with the values of path settings quoted for Hydra where necessary, and `~` expanded.
+
+    `[A,B]` is a list of paths. A comma in a list, and in a sweep any comma, separates paths unless it is part of one
+    that exists. Quoted values are left as they are, so that quoting twice changes nothing.
+    """
+    return [_quote_argument(verb, argument, is_sweep=is_sweep) for argument in arguments]
+
+
+def quote_list(paths: Sequence[str]) -> str:
+    """Quote paths as a value for Hydra, several as a list, with `~` expanded."""
+    expanded = [path if IN_HYDRA.fullmatch(path) else os.path.expanduser(path) for path in paths]
+    quoted = [path if (PLAIN.fullmatch(path) or IN_HYDRA.fullmatch(path)) else quote(path) for path in expanded]
+    return quoted[0] if len(quoted) == 1 else f"[{','.join(quoted)}]"
+
+
+def exists(path: str) -> bool:
+    """Return whether there is a file or folder of that name, `~` expanded."""
+    try:
+        return Path(os.path.expanduser(path)).exists()
+    except (OSError, ValueError):  # too long, or a null byte
+        return False
+
+
+def _quote_argument(verb: str, argument: str, *, is_sweep: bool) -> str:
+    match = OVERRIDE.fullmatch(argument)
+    if match is None or not is_path_setting(verb, match["name"]):
+        return argument
+    key, value = argument[: match.start("value")], match["value"]
+    if value and exists(value):
+        return key + quote_list([value])
+    if is_sweep and IN_SWEEP.fullmatch(value):
+        return argument
+    if value.startswith("[") and value.endswith("]") and LISTS.fullmatch(match["name"]):
+        return f"{key}[{','.join(quote_list([path]) for path in _split(value[1:-1]))}]"
+    return key + ",".join(quote_list([path]) for path in (_split(value) if is_sweep else [value]))
+
+
+def _split(text: str) -> Iterator[str]:
+    """Yield the paths between the commas of a list, of several readings the longest path that exists."""
+    parts = LIST_ITEM.findall(text)
+    while parts:
+        lengths = range(len(parts), 1, -1)
+        length = next((n for n in lengths if exists(",".join(parts[:n]).strip())), 1)
+        yield ",".join(parts[:length]).strip()
+        parts = parts[length:]

@@ -1,0 +1,124 @@
+"""Paths on the command line are taken literally, whatever their names."""
+
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from emotion.cli import quote_paths as quote_command_line
+from emotion.config import paths
+from emotion.config.compose import VERBS, compose, quote
+from emotion.config.overrides import _dotted_keys
+from tests.processes import run_verb
+
+NAMES = (
+    "a=b", "model=simple_cnn,seed=0", "gesichter_ä", "a#b", "a b", "a,b", "[x]", "[x] (1)", "{y}", "it's",
+    'di"es', "50%", "2024", "1e5", "true", "nan", ".5", "a:b", "a\\b", "end\\", "(z)", "-", "$x", "photos(1)", "null/x",
+)  # fmt: skip
+
+
+def read(verb: str, setting: str, value: str) -> object:
+    """Return what Hydra reads from `setting=value` on the command line of a verb."""
+    (quoted,) = paths.quote_paths(verb, [f"{setting}={value}"], is_sweep=False)
+    assert paths.quote_paths(verb, [quoted], is_sweep=False) == [quoted]  # further processes quote it again
+    return OverridesParser.create().parse_override(quoted).value()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_path_is_taken_literally(name: str) -> None:
+    Path("S", name).mkdir(parents=True)
+    for setting in ("checkpoint", "data_dir", "output"):
+        assert read("evaluate", setting, f"S/{name}") == f"S/{name}"
+        assert read("evaluate", setting, f"~/{name}") == str(Path.home() / name)
+    others = [f"S/{name}", "S/a=b", "fast_cnn"]
+    assert read("evaluate", "checkpoint", f"[{','.join(others)}]") == others
+    assert read("train", "hydra.run.dir", name) == name
+
+
+def test_a_comma_is_part_of_a_name_where_that_exists() -> None:
+    for name in ("S/seed=0,lr=1", "S/seed=1,lr=1", "S/x, y"):
+        Path(name).mkdir(parents=True)
+    assert read("compare", "runs", "[S/seed=0,lr=1,S/seed=1,lr=1]") == ["S/seed=0,lr=1", "S/seed=1,lr=1"]
+    assert read("explain", "images", "[S/x, y, z.jpg]") == ["S/x, y", "z.jpg"]
+    assert read("predict", "source", "['a,b',c]") == ["a,b", "c"]
+
+
+def test_null_and_interpolations_keep_their_meaning() -> None:
+    assert read("evaluate", "votes", "null") is None
+    assert paths.quote_paths("train", ["hydra.run.dir=outputs/${seed}"], is_sweep=False) == [
+        "hydra.run.dir='outputs/${seed}'"
+    ]
+
+
+def test_a_sweep_over_paths_separates_them_at_commas() -> None:
+    Path("a,b").mkdir()
+    quoted = paths.quote_paths("train", ["model.weights=S/seed=0,run", "data_dir=a,b", "seed=0,1"], is_sweep=True)
+    assert quoted == ["model.weights='S/seed=0',run", "data_dir='a,b'", "seed=0,1"]
+    assert paths.quote_paths("train", quoted, is_sweep=True) == quoted
+
+
+def test_every_setting_whose_default_is_a_path_is_a_path_setting() -> None:
+    found = set()
+    for verb in VERBS:
+        for data in ("auto", "path_list", "ferplus") if verb in ("train", "prepare") else (None,):
+            raw = OmegaConf.to_container(compose(verb, *([f"data={data}"] if data else [])), resolve=False)
+            for key in _dotted_keys(raw):
+                value = _raw(raw, key)
+                if isinstance(value, str) and ("data_dir}" in value or value.startswith("outputs/")):
+                    assert paths.is_path_setting(verb, key), f"{verb}: {key}={value}"
+                    found.add(key)
+    assert {"data.source.path", "cache_dir", "data.votes", "data.train", "csv", "records"} <= found
+    for key in ("data.path", "split.exclude", "distillation.teacher", "detector.model", "callbacks.x.dirpath"):
+        assert paths.is_path_setting("train", key)
+    assert not paths.is_path_setting("bench", "runs")
+
+
+def _raw(node: object, key: str) -> object:
+    for part in key.split("."):
+        assert isinstance(node, dict)
+        node = node[part]
+    return node
+
+
+def test_home_is_expanded_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMOTION_DATA", "~/faces")
+    monkeypatch.setattr(sys, "argv", ["emotion.prepare"])
+    quote_command_line("prepare")
+    assert compose("prepare").data_dir == str(Path.home() / "faces")
+
+
+def test_bare_runs_are_checkpoints(small_run: Callable[..., Path]) -> None:
+    """The names of a sweep's folders, in the sweep's folder, where they look like settings."""
+    small_run(Path("model=v4,seed=0"), "trainer.max_epochs=1", "tta=none")
+    done = run_verb("evaluate", "model=v4,seed=0", "accelerator=cpu", "output=o=1,#ä")
+    assert done.status == 0, done.err
+    assert Path("o=1,#ä/best_random_test_none.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    {
+        "prepare faces": "faces: expected settings: python -m emotion.prepare KEY=VALUE",
+        "train run": r"run: expected settings: .*; to continue a run: resume=run",
+        "evaluate run checkpoint=run": "found run and checkpoint=run; expected one of them",
+        "export nowhere": "nowhere does not exist; expected a run folder",
+        "explain ~/nowhere": f"{Path.home()}/nowhere does not exist; expected a run folder",
+        "publish repo=a/b": r"checkpoint=RUN and folder=FOLDER",
+    }.items(),
+)
+def test_bare_arguments_that_mean_nothing_are_refused(command: str, message: str) -> None:
+    Path("run").mkdir()
+    verb, *arguments = shlex.split(command)
+    done = run_verb(verb, *arguments)
+    assert done.status == 2
+    assert message.replace(".*", "") in done.err or all(part in done.err for part in message.split(".*")), done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_quoted_text_is_read_as_it_was() -> None:
+    texts = ["a\\b", "a\\\\b", "a\\'b", "'", "\\"]
+    assert compose("evaluate", f"checkpoint=[{','.join(map(quote, texts))}]").checkpoint == texts
