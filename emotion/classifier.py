@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import lightning as L
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
@@ -81,6 +82,7 @@ class EmotionClassifier(L.LightningModule):
         self.memory_format = torch.contiguous_format
         self.teacher: Teacher | None = None
         self.sharded = False
+        self.unchecked_losses: list[tuple[int, Tensor]] = []  # batch and loss; infinite if any process's is not finite
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -134,8 +136,37 @@ class EmotionClassifier(L.LightningModule):
         return mean_probabilities(self.logits(pixels, tta), self.temperature)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the mean loss of a batch."""
-        return self._step(batch, self.train_scores)
+        """Return the mean loss of a batch.
+
+        Raises:
+            UserError: The loss of this batch, or on an accelerator of the one before, is NaN or infinite.
+        """
+        loss = self._step(batch, self.train_scores)
+        if self._trainer is not None:
+            self._check_losses(loss.detach(), batch_idx)
+        return loss
+
+    def _check_losses(self, loss: Tensor, batch_idx: int) -> None:
+        """Check the loss of all processes; an accelerator's later, so that it need not wait for the next batch."""
+        if self.trainer.world_size > 1:  # all processes stop together
+            bad = self.trainer.strategy.reduce((~loss.isfinite()).float(), reduce_op="max")
+            loss = torch.where(bad > 0, float("inf"), loss)
+        self.unchecked_losses.append((batch_idx, loss))
+        is_last = batch_idx + 1 == self.trainer.num_training_batches
+        while len(self.unchecked_losses) > (0 if is_last or loss.device.type == "cpu" else 1):
+            index, value = self.unchecked_losses.pop(0)
+            if not value.isfinite():
+                self._refuse(f"batch {index + 1}", "training", value)
+
+    def _refuse(self, moment: str, kind: str, loss: Tensor) -> NoReturn:
+        """Raise UserError for a loss that is not finite."""
+        rate, precision = self.trainer.optimizers[0].param_groups[-1]["lr"], self.trainer.precision
+        advice = "" if str(precision).startswith("32") else ", or trainer.precision=32-true"
+        raise UserError(
+            f"epoch {self.current_epoch + 1}, {moment}: the {kind} loss is {float(loss)}; the learning rate is "
+            f"{rate:g}. Lower optimizer.lr, or limit the gradients by trainer.gradient_clip_val=1{advice}. Start a new "
+            f"run; this one keeps the best of its earlier epochs, if any."
+        )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the validation scores."""
@@ -157,6 +188,7 @@ class EmotionClassifier(L.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Reset the scores."""
         self.train_scores.reset()
+        self.unchecked_losses.clear()
 
     def on_validation_epoch_start(self) -> None:
         """Reset the scores, and share batch statistics between the processes of a sharded network, as DDP does."""
@@ -184,7 +216,10 @@ class EmotionClassifier(L.LightningModule):
         return logged[name]
 
     def on_validation_epoch_end(self) -> None:
-        """Log the scores."""
+        """Log the scores, unless the loss of an epoch of training is NaN or infinite: then raise UserError."""
+        loss = self.val_scores.compute()["loss"]
+        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking and not loss.isfinite():
+            self._refuse("validation", "validation", loss)
         self._log_scores("val", self.val_scores)
 
     def on_test_epoch_end(self) -> None:

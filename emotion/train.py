@@ -21,7 +21,7 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
         UserError: A setting is wrong, or something is missing.
         Stopped: Ctrl-C or SIGTERM; a checkpoint to resume from is written.
     """
-    from emotion.records.run_folder import lock_run, read_run
+    from emotion.records.run_folder import lock_run, read_run, record_error
     from emotion.runtime.distributed import is_rank_zero
     from emotion.training import resume
     from emotion.training.preflight import preflight
@@ -40,8 +40,9 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
         if config.preflight.get("run"):
             return preflight(config)
         run = setup(config, cfg)
-        fit(run)
-        return finalize(run)
+        with record_error(run_dir) if rank_zero else nullcontext():
+            fit(run)
+            return finalize(run)
 
 
 @verb("train")

@@ -19,7 +19,7 @@ from emotion.config.compose import compose
 from emotion.errors import Stopped, UserError
 from emotion.loggers.csv_logger import read_metrics
 from emotion.records.predictions import read_predictions
-from emotion.records.run_folder import find_finished
+from emotion.records.run_folder import find_finished, read_run
 from emotion.runtime.signals import handle_signals
 from emotion.train import train
 from emotion.training.config import TrainConfig
@@ -305,3 +305,31 @@ def test_a_signal_lost_before_training_stops_it_after_a_batch(small_config: Conf
         with pytest.raises(Stopped):
             train(small_config(), RUN)
     assert read_checkpoint(RUN / LAST_CHECKPOINT).training_state["global_step"] == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "moment"),
+    [
+        (("optimizer.lr=1e30", "trainer.precision=32-true"), "epoch 1, batch 2: the training loss is"),
+        (("optimizer.lr=1e30", "trainer.limit_train_batches=1"), "epoch 1, validation: the validation loss is"),
+        (("optimizer.lr=1e30", "callbacks=[transfer]", "freeze_epochs=1"), "epoch 1, batch 2: the training loss is"),
+    ],
+)
+def test_a_loss_that_is_no_number_ends_the_run(
+    overrides: tuple[str, ...], moment: str, small_config: Callable[..., DictConfig]
+) -> None:
+    with pytest.raises(UserError, match=f"{moment} (nan|inf); the learning rate is .*. Lower optimizer.lr") as error:
+        train(small_config("logger=csv", *overrides), RUN)
+    assert not list(RUN.rglob("*.ckpt"))
+    run = read_run(RUN)
+    assert (run.state, run.error) == ("failed", str(error.value))
+    assert not run.record.best
+
+
+def test_the_best_epoch_before_it_is_kept(small_config: Callable[..., DictConfig]) -> None:
+    """Only the head trains in the first epoch, the backbone diverges in the second."""
+    staged = ("callbacks=transfer", "freeze_epochs=1", "backbone_lr=1e30", "scheduler=staged_cosine")
+    with pytest.raises(UserError, match="epoch 2, batch"):
+        train(small_config("logger=csv", "trainer.precision=32-true", *staged), RUN)
+    assert load_checkpoint(RUN).epoch == 0
+    assert read_run(RUN).state == "failed"

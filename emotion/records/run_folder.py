@@ -5,6 +5,7 @@ import glob
 import json
 import os
 import socket
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from emotion.checkpoints.locate import LAST_CHECKPOINT
-from emotion.errors import UserError
+from emotion.errors import Pruned, Stopped, UserError
 from emotion.io.atomic import remove_partial, write_text
 from emotion.records.run_record import RECORD, RunRecord
 
@@ -62,6 +63,22 @@ def lock_run(run_dir: Path) -> Iterator[None]:
         lock.release()
         with contextlib.suppress(OSError):  # remove the folder if the run wrote nothing to it
             run_dir.rmdir()
+
+
+@contextlib.contextmanager
+def record_error(run_dir: Path) -> Iterator[None]:
+    """Write an error to error.txt, by which a run counts as failed; one that was stopped or pruned has none."""
+    (run_dir / ERROR_FILE).unlink(missing_ok=True)
+    try:
+        yield
+    except (Stopped, Pruned, RunLocked):
+        raise
+    except Exception as error:
+        message = str(error) if isinstance(error, UserError) else "".join(traceback.format_exception(error))
+        with contextlib.suppress(OSError):  # such as a full disk, which may be the error
+            run_dir.mkdir(parents=True, exist_ok=True)
+            write_text(run_dir / ERROR_FILE, f"{message}\n")
+        raise
 
 
 def write_config(cfg: DictConfig, run_dir: Path) -> None:

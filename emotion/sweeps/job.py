@@ -16,8 +16,7 @@ from omegaconf import DictConfig, read_write
 
 from emotion.cli import command_line, set_command_line
 from emotion.errors import Stopped, UserError
-from emotion.io.atomic import write_text
-from emotion.records.run_folder import ERROR_FILE, RunLocked, lock_run, read_run
+from emotion.records.run_folder import RunLocked, lock_run, read_run, record_error
 from emotion.reporting.text import format_duration
 from emotion.runtime.distributed import is_rank_zero
 
@@ -39,9 +38,8 @@ def run_job(train: Train, cfg: DictConfig, run_dir: Path) -> float:
     try:
         rank_zero = is_rank_zero()
         output = _output_to(run_dir / OUTPUT) if parallel else nullcontext()
-        with lock_run(run_dir) if rank_zero else nullcontext(), output, _single_run(run_dir):
-            if rank_zero:
-                (run_dir / ERROR_FILE).unlink(missing_ok=True)
+        lock, errors = (lock_run, record_error) if rank_zero else (nullcontext, nullcontext)
+        with errors(run_dir), lock(run_dir), output, _single_run(run_dir):
             if cfg.preflight.run:
                 raise UserError("debug=preflight checks one run before it starts; use it without -m and sweep=.")
             score = _run(train, cfg, run_dir)
@@ -53,9 +51,6 @@ def run_job(train: Train, cfg: DictConfig, run_dir: Path) -> float:
     except Exception as error:
         message = str(error) if isinstance(error, UserError) else "".join(traceback.format_exception(error))
         print(f"error: {name}: {message}", file=sys.stderr, flush=True)
-        if is_rank_zero():
-            run_dir.mkdir(parents=True, exist_ok=True)  # an empty folder was removed
-            write_text(run_dir / ERROR_FILE, f"{message}\n")
         return math.nan
     if parallel:
         run = read_run(run_dir)
