@@ -7,6 +7,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from emotion.callbacks.staged_unfreezing import StagedUnfreezing, freeze
 from emotion.checkpoints.load import read_checkpoint
@@ -14,6 +15,7 @@ from emotion.config.compose import compose
 from emotion.errors import UserError
 from emotion.loggers.csv_logger import read_metrics
 from emotion.models.timm_backbone import TimmBackbone
+from emotion.models.v4_attention import V4Attention
 from emotion.train import train
 
 Config = Callable[..., DictConfig]
@@ -97,6 +99,25 @@ def test_batch_statistics_can_be_frozen_while_weights_are_trained() -> None:
     assert not any(module.training for module in net.modules() if isinstance(module, nn.BatchNorm2d))
 
 
+def test_the_heads_norm_keeps_training_while_the_backbones_is_frozen() -> None:
+    net = V4Attention(6, widths=(8, 16), convs=(1, 1), reduction=4, hidden=8)
+    for train_, batch_norm, backbone in (("head", "train", False), ("all", "frozen", False), ("all", "train", True)):
+        freeze(net, train_, batch_norm)
+        norms = {name: m.training for name, m in net.named_modules() if isinstance(m, _BatchNorm)}
+        assert norms.pop("head.5") is True
+        assert set(norms.values()) == {backbone}
+    freeze(net.eval(), 1, "train")
+    assert [net.features[i][0].body[1].training for i in (0, 1)] == [False, True]
+
+
+def test_a_norm_without_weights_is_frozen_with_the_block_it_is_in() -> None:
+    net = V4Attention(6, widths=(8, 16), convs=(1, 1), reduction=4, hidden=8)
+    for stage in net.features:
+        stage[0].body[1] = nn.BatchNorm2d(stage[0].body[1].num_features, affine=False)
+    freeze(net, 1)
+    assert [stage[0].body[1].training for stage in net.features] == [False, True]
+
+
 def test_own_networks_can_be_trained_in_stages(small_config: Config) -> None:
     cfg = small_config("callbacks=transfer", "freeze_epochs=1", "trainer.max_epochs=1")
     before = initial_state(cfg)
@@ -116,6 +137,8 @@ def test_stages_follow_each_other() -> None:
         }
     )
     assert [stages.phase(epoch) for epoch in range(7)] == ["head"] * 2 + ["last"] * 3 + ["whole"] * 2
+    ending = StagedUnfreezing({"none": {"train": "head", "epochs": 0}, "one": {"train": 0, "epochs": 1}})
+    assert [ending.phase(epoch) for epoch in range(3)] == ["one"] * 3
 
 
 def test_a_stage_can_be_added_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,17 @@ def test_iou_of_squares() -> None:
     assert iou(Box(0, 0, 10, 1), Box(5, 0, 10, 1)) == pytest.approx(50 / 150)
     assert iou(Box(0, 0, 10, 1), Box(0, 0, 5, 1)) == pytest.approx(25 / 100)
     assert iou(Box(0, 0, 10, 1), Box(10, 0, 10, 1)) == 0
+    assert iou(Box(0, 0, 10, 1), Box(20, 20, 10, 1)) == iou(Box(20, 0, 10, 1), Box(0, 20, 10, 1)) == 0
+    assert iou(Box(3, 1, 10, 1), Box(1, 5, 12, 1)) == pytest.approx(10 * 6 / (100 + 144 - 60))
+    assert iou(Box(1, 5, 12, 1), Box(3, 1, 10, 1)) == pytest.approx(10 * 6 / (100 + 144 - 60))
+
+
+def test_a_face_is_the_same_from_an_overlap_of_30_percent() -> None:
+    """Squares of 100, moved by 53 and 54: IoU 47 / 153 = 0.307 and 46 / 154 = 0.299."""
+    for left, number in ((53, 1), (54, 2)):
+        tracker = Tracker()
+        update(tracker, 0.0, 0)
+        assert update(tracker, 0.1, left) == [number]
 
 
 def test_a_face_keeps_its_number_in_any_order() -> None:
@@ -29,6 +40,23 @@ def test_a_face_keeps_its_number_in_any_order() -> None:
     assert update(tracker, 0.1, 310, 20) == [2, 1]
     assert update(tracker, 0.2, 40, 600) == [1, 3]
     assert update(tracker, 0.3, 320) == [2]
+
+
+def test_a_face_is_followed_from_frame_to_frame_and_not_from_its_first_place() -> None:
+    tracker = Tracker()
+    assert [update(tracker, 0.1 * i, 50 * i) for i in range(6)] == [[1]] * 6
+    assert tracker.tracks[0].box.left == 250
+    assert update(tracker, 0.6, 0) == [2]
+
+
+def test_an_absence_is_counted_from_the_last_sight() -> None:
+    tracker = Tracker()
+    for i in range(20):
+        update(tracker, i * GAP_SECONDS / 4, 0)
+    for i in range(20, 20 + GAP_FRAMES):
+        update(tracker, i * GAP_SECONDS / 4)
+    assert update(tracker, 23 * GAP_SECONDS / 4, 0) == [1]
+    assert (tracker.tracks[0].time, tracker.tracks[0].missed) == (23 * GAP_SECONDS / 4, 0)
 
 
 def test_the_best_pair_is_matched_first() -> None:

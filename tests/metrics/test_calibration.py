@@ -11,6 +11,7 @@ from emotion.metrics.calibration import (
     fit_temperature,
     negative_log_likelihood,
     reliability,
+    soft_cross_entropy,
 )
 
 # confidence 0.6 with half correct, twice as many faces as confidence 0.9 with all correct
@@ -50,8 +51,29 @@ def test_likelihood_is_the_cross_entropy_and_stays_finite() -> None:
     assert negative_log_likelihood(torch.tensor([[1.0, 0.0]]), torch.tensor([1])).isfinite().all()
 
 
-def test_brier_score_of_a_uniform_prediction() -> None:
+def test_brier_score_by_hand() -> None:
     assert brier_score(torch.full((1, 4), 0.25), torch.tensor([2])).item() == pytest.approx(0.75)
+    assert brier_score(torch.tensor([[0.7, 0.1, 0.2]]), torch.tensor([0])).item() == pytest.approx(0.09 + 0.01 + 0.04)
+
+
+def test_cross_entropy_to_shares_by_hand() -> None:
+    shares = torch.tensor([[0.75, 0.25, 0.0], [0.0, 1.0, 0.0]])
+    found = soft_cross_entropy(shares, torch.tensor([[0.5, 0.25, 0.25], [1.0, 0.0, 0.0]]))
+    assert found.tolist() == pytest.approx([1.25 * math.log(2), -math.log(1e-12)])  # a probability of 0 stays finite
+
+
+def test_a_bin_includes_its_upper_bound() -> None:
+    assert reliability(torch.tensor([[0.5, 0.5]]), torch.tensor([0]), bins=10).faces.tolist() == [0] * 4 + [1] + [0] * 5
+    faces = reliability(torch.tensor([[0.53, 0.47], [0.54, 0.46]]), torch.tensor([0, 0])).faces
+    assert faces.tolist() == [0] * 7 + [1, 1] + [0] * 6  # 8/15 is 0.533
+
+
+@pytest.mark.parametrize("correct", [0.6, 0.97, 0.999])
+def test_temperature_makes_the_confidence_the_share_of_correct_faces(correct: float) -> None:
+    """Of two classes with a difference of 5 in every face: 1 / (1 + exp(-5 / T)) is the share."""
+    labels = (torch.arange(1000) >= 1000 * correct).long()
+    expected = 5 / math.log(correct / (1 - correct))
+    assert fit_temperature(torch.tensor([[5.0, 0.0]] * 1000), labels) == pytest.approx(expected, rel=1e-6)
 
 
 def sample(faces: int, temperature: float) -> tuple[Tensor, Tensor]:
@@ -79,6 +101,7 @@ def test_fitted_temperature_minimises_the_negative_log_likelihood(scale: float) 
 def test_uninformative_logits_become_uniform() -> None:
     logits = 10 * torch.eye(5).repeat(20, 1)
     labels = (torch.arange(100) + 1) % 5  # certain and never correct
+    assert fit_temperature(logits, labels) == pytest.approx(20 * 10)  # the largest: 20 times the range of the logits
     probabilities = (logits / fit_temperature(logits, labels)).softmax(-1)
     assert negative_log_likelihood(probabilities, labels).mean().item() == pytest.approx(math.log(5), abs=0.02)
 

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torchmetrics.functional.classification import (
     multiclass_accuracy,
@@ -35,6 +36,10 @@ def test_macro_f1_ignores_classes_that_do_not_occur() -> None:
     matrix = torch.tensor([[5, 0, 0], [0, 5, 0], [0, 0, 0]])
     assert class_scores(matrix).macro_f1 == 1
     assert class_scores(matrix).f1.tolist() == [1, 1, 0]
+    predicted_only = class_scores(torch.tensor([[4, 1], [0, 0]]))  # recall 4 / 5; the second class is an error
+    assert predicted_only.f1.tolist() == pytest.approx([8 / 9, 0])
+    assert predicted_only.macro_f1.item() == pytest.approx(4 / 9)
+    assert [score.sum().item() for score in class_scores(torch.zeros(2, 2))] == [0] * 5
 
 
 def test_a_batch_of_matrices_is_scored_one_by_one() -> None:
@@ -68,5 +73,10 @@ def test_soft_targets_count_as_their_most_probable_class() -> None:
 def test_restored_state_continues_the_epoch() -> None:
     one, other = EpochScores(5), EpochScores(5)
     one.update(torch.tensor(1.0), LOGITS[:9], TARGETS[:9])
-    other.restore(one.sums())
+    sums = one.sums()
+    other.restore(sums)
     assert other.compute() == one.compute()
+    for scores in (one, other):
+        scores.update(torch.tensor(3.0), LOGITS[9:30], TARGETS[9:30])
+        assert scores.compute()["loss"].item() == pytest.approx((9 * 1 + 21 * 3) / 30)
+    assert sums["faces"] == 9

@@ -1,14 +1,20 @@
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 import torch
 
 from emotion.metrics.classification import class_scores, confusion_matrix
 from emotion.metrics.statistics import (
+    bootstrap_scores,
     compare_predictions,
     holm,
+    holm_corrected,
     mcnemar,
     mean_over_seeds,
+    normal_interval,
     paired_bootstrap,
+    percentile_interval,
     welch,
     wilson_interval,
 )
@@ -96,9 +102,56 @@ def test_paired_bootstrap_keeps_its_significance_level() -> None:
     assert significant <= 12
 
 
+@pytest.mark.parametrize("changed", [20, 100])
+def test_paired_bootstrap_approximates_the_normal_interval(changed: int) -> None:
+    """Of 1,000 faces, `changed` become correct and 10 wrong: the variance of a face's change is known."""
+    labels = np.arange(1000) % 2
+    first, second = labels.copy(), labels.copy()
+    first[:changed], second[-10:] = 1 - labels[:changed], 1 - labels[-10:]
+    mean = (changed - 10) / 1000
+    error = (((changed + 10) / 1000 - mean**2) / 1000) ** 0.5
+    accuracy, _ = paired_bootstrap(labels, first, second, 2)
+    assert accuracy.value == pytest.approx(mean)
+    assert (accuracy.lower, accuracy.upper) == pytest.approx((mean - 1.96 * error, mean + 1.96 * error), abs=8e-4)
+    p = 2 * NormalDist().cdf(-mean / error)
+    assert accuracy.p == pytest.approx(p + 2 / 10_001, rel=0.3)  # 0.067, and the least: no resample reaches 0
+
+
+def test_percentile_interval_holds_95_percent() -> None:
+    assert percentile_interval(torch.tensor(7.0), torch.arange(1001.0)) == [7, 25, 975]
+
+
+def test_normal_interval_by_hand() -> None:
+    """Standard deviation 10 / 3 ** 0.5 of four values, 1.96 standard errors."""
+    half_width = 1.959964 * (100 / 3) ** 0.5 / 2
+    found = normal_interval(torch.tensor([0.0, 10.0, 0.0, 10.0]))
+    assert found == pytest.approx([5, 5 - half_width, 5 + half_width])
+    assert normal_interval(torch.tensor([3.0])) == [3, None, None]
+    assert normal_interval(torch.zeros(0)) == [None, None, None]
+    assert None not in normal_interval(torch.tensor([3.0, 4.0]))
+
+
+def test_resampled_accuracy_has_the_binomial_standard_deviation() -> None:
+    scores = bootstrap_scores(torch.tensor([[30, 10], [10, 50]]))
+    assert scores.accuracy.shape == (2000,)
+    assert scores.accuracy.mean().item() == pytest.approx(0.8, abs=0.003)
+    assert scores.accuracy.std().item() == pytest.approx(0.04, rel=0.05)
+    assert bootstrap_scores(torch.zeros(2, 2, dtype=torch.long)).f1.tolist() == [[0, 0]] * 2000
+
+
+def test_p_values_of_both_scores_are_corrected_together() -> None:
+    labels = np.arange(40) % 3
+    tests = [compare_predictions(labels, labels, np.where(np.arange(40) < n, 1, labels), 3) for n in (12, 30)]
+    corrected = holm_corrected(tests)
+    p = [[p for test in several for p in (test.accuracy.p, test.macro_f1.p)] for several in (tests, corrected)]
+    assert p[1] == holm(p[0]) != p[0]
+    assert [test.accuracy[:3] for test in corrected] == [test.accuracy[:3] for test in tests]
+
+
 def test_holm_matches_the_textbook() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.2]) == [0.2]
+    assert holm([0.6, 0.5]) == [1, 1]
     assert holm([]) == []
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
+import hydra.utils
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from emotion.config.compose import compose
 from emotion.config.instantiate import instantiate
 from emotion.errors import UserError
+from emotion.models.blocks import CBAM
 from tests.conftest import SYSTEMS, options
 
 PARAMETERS = {
@@ -35,6 +37,32 @@ Fast CNN: 180 + 7,200 + 28,800 + 80,640 in the convolutions of its stages, 28,80
 blocks, 1,432 in normalisations, 791 in its head. ResNet-CBAM: a ResNet-18 without its head (11,176,512) with one input
 channel (-6,272), four CBAMs (43,920), a head (3,591).
 """
+
+
+RESIDUAL, CONV = "ResidualBlock", "Conv2d BatchNorm2d ReLU MaxPool2d"
+POOLED = "AdaptiveAvgPool2d Flatten Dropout Linear"
+FLAT = "Flatten Linear ReLU Dropout Linear"
+LAYERS = {
+    "attention_cnn": ([CONV] * 4 + ["ChannelAttention SpatialAttention"], FLAT),
+    "baseline_cnn": ([CONV] * 4, FLAT),
+    "compact_cnn": (["Conv2d LeakyReLU Conv2d LeakyReLU MaxPool2d"], "Flatten Linear LeakyReLU Linear"),
+    "fast_cnn": (
+        ["Conv2d BatchNorm2d SiLU"]
+        + ["Conv2d MaxPool2d BatchNorm2d SiLU _Residual"] * 2
+        + ["Conv2d BatchNorm2d SiLU _Residual"],
+        POOLED,
+    ),
+    "improved_cnn": ([CONV] * 4, "Flatten Linear BatchNorm1d ReLU Dropout Linear ReLU Dropout Linear"),
+    "resnet_cbam": ([CONV] + [f"{RESIDUAL} {RESIDUAL} ChannelAttention SpatialAttention"] * 4, POOLED),
+    "simple_cnn": (["Conv2d ReLU MaxPool2d Conv2d ReLU MaxPool2d"], FLAT),
+    "v1_cnn": ([f"{RESIDUAL} MaxPool2d"] * 3, f"{POOLED} ReLU BatchNorm1d Dropout Linear"),
+    "v2_se": ([f"{RESIDUAL} SqueezeExcitation MaxPool2d"] * 4, f"{POOLED} ReLU BatchNorm1d Dropout Linear"),
+    "v4_attention": (
+        [f"{RESIDUAL} SqueezeExcitation SpatialAttention MaxPool2d"] * 4,
+        f"{POOLED} ReLU BatchNorm1d Dropout Linear",
+    ),
+}
+"""Layers and blocks in their order: the stages, and the head."""
 
 
 def by_default(default: Iterable[str], values: Iterable[str]) -> list[Any]:
@@ -88,6 +116,30 @@ def test_parameter_count_is_as_published(model: str) -> None:
     with torch.device("meta"):
         net = make(model, recipe(model)[-1])
     assert sum(parameter.numel() for parameter in net.parameters()) == PARAMETERS[model]
+
+
+@every_model
+def test_the_class_alone_is_the_published_network(model: str) -> None:
+    network = hydra.utils.get_class(recipe(model)[0]["_target_"])
+    with torch.device("meta"):
+        alone, composed = network(num_classes=recipe(model)[-1]), make(model, recipe(model)[-1])
+    assert sum(parameter.numel() for parameter in alone.parameters()) == PARAMETERS[model]
+    assert str(alone.features) == str(composed.features)  # every setting of a layer, and their order
+    assert model == "fast_cnn" or str(alone.head) == str(composed.head)
+
+
+def layers(part: nn.Module) -> list[str]:
+    names = [layers(child) if type(child) in (nn.Sequential, CBAM) else [type(child).__name__] for child in part]  # type: ignore[attr-defined]
+    return [name for several in names for name in several]
+
+
+@every_model
+def test_layers_have_their_published_order(model: str) -> None:
+    with torch.device("meta"):
+        net = make(model)
+    stages, head = LAYERS[model]
+    assert " ".join(layers(net.features)) == " ".join(stages)
+    assert " ".join(layers(net.head)) == head
 
 
 @pytest.mark.parametrize("classes", [7, *(pytest.param(n, marks=pytest.mark.exhaustive) for n in (4, 6))])
@@ -213,6 +265,22 @@ def test_invalid_settings_are_refused(model: str) -> None:
     config, channels, size, _ = recipe(model)
     with pytest.raises(UserError, match=config["_target_"]):
         instantiate(config | INVALID[model], num_classes=6, in_channels=channels, input_size=size)
+
+
+def test_strides_dropouts_and_slopes_are_the_published_ones() -> None:
+    nets = {model: make(model, 7) for model in SYSTEMS}
+    dropouts = {
+        model: [module.p for module in net.modules() if isinstance(module, nn.Dropout)] for model, net in nets.items()
+    }
+    three = dict.fromkeys(("v1_cnn", "v2_se", "v4_attention"), [0.5, 0.3])
+    half = dict.fromkeys(("attention_cnn", "baseline_cnn", "simple_cnn"), [0.5])
+    assert dropouts == three | half | {"compact_cnn": [], "fast_cnn": [0.2], "improved_cnn": [0.5, 0.25], "resnet_cbam": [0.3]}
+    sides = {model: net.eval().features(faces(model, 1)).shape[-1] for model, net in nets.items()}
+    assert sides == {
+        "attention_cnn": 3, "baseline_cnn": 3, "compact_cnn": 24, "fast_cnn": 5, "improved_cnn": 3, "resnet_cbam": 2,
+        "simple_cnn": 12, "v1_cnn": 8, "v2_se": 4, "v4_attention": 4,
+    }  # fmt: skip
+    assert {m.negative_slope for m in nets["compact_cnn"].modules() if isinstance(m, nn.LeakyReLU)} == {0.1}
 
 
 def test_compact_cnn_is_initialised_as_published() -> None:

@@ -57,3 +57,18 @@ def test_linear_rises_to_the_rate_and_falls_to_0() -> None:
     for peak, values in zip(RATES, rates(linear(optimizer(), STEPS, warmup=0.2)), strict=True):
         assert values[:20] == pytest.approx([peak * (step + 1) / 20 for step in range(20)])
         assert values[20:] == pytest.approx([peak * (STEPS - step) / 80 for step in range(20, STEPS + 1)])
+
+
+def test_default_warmups_peak_after_their_share_of_the_steps() -> None:
+    peaks = {make: rates(make(optimizer(), 200), 199)[1] for make in (cosine, linear, one_cycle)}
+    assert {make.__name__: values.index(max(values)) for make, values in peaks.items()} == {
+        "cosine": 9, "linear": 29, "one_cycle": 59,
+    }  # fmt: skip
+    assert peaks[cosine][105] == pytest.approx(5e-4)  # half way between the peak, at step 10, and the end
+    assert rates(cosine(optimizer(), 20))[1][-1] == 0  # and stays there after the last step
+
+
+def test_a_schedule_of_few_steps_starts_below_no_rate_of_0() -> None:
+    assert rates(linear(optimizer(), 2), 2)[1] == pytest.approx([1e-3, 1e-3, 0])
+    assert rates(linear(optimizer(), 1), 1)[1] == pytest.approx([1e-3, 0])
+    assert rates(cosine(optimizer(), 1), 1)[1] == pytest.approx([1e-3, 1e-3])

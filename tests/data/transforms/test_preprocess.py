@@ -29,6 +29,7 @@ def test_gray_faces_have_three_equal_channels_before_normalization() -> None:
         3, 1, 1
     )
     torch.testing.assert_close(back[:, 0], back[:, 2])
+    torch.testing.assert_close(back[:, 0], back[:, 1])
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -51,6 +52,29 @@ def test_enlarging_is_bilinear() -> None:
     torch.testing.assert_close(result, expected)
 
 
+@pytest.mark.parametrize("pixels", [GRAY, COLOR], ids=["gray", "color"])
+def test_shrinking_is_antialiased(pixels: torch.Tensor) -> None:
+    result = Preprocess(20, 3, [0.0], [1.0])(pixels)
+    expected = reference.resize(to_float(pixels), [20, 20], antialias=True).expand(-1, 3, -1, -1)
+    torch.testing.assert_close(result, expected)
+
+
+def test_faces_become_planes_of_channels_from_0_to_1() -> None:
+    assert to_float(GRAY).equal(GRAY[:, None] / 255)
+    assert to_float(COLOR).equal(torch.stack([COLOR[..., channel] for channel in range(3)], 1) / 255)
+
+
+def test_maps_return_to_the_part_of_the_face_that_the_network_sees() -> None:
+    plain = Preprocess(24, 1, [0.0], [1.0])
+    maps = torch.rand(2, 24, 24, generator=torch.Generator().manual_seed(0))
+    assert plain.maps_to_faces(maps, 24, 24).equal(maps)
+    enlarged = torch.nn.functional.interpolate(maps[:, None], (48, 40), mode="bilinear")[:, 0]
+    torch.testing.assert_close(plain.maps_to_faces(maps, 48, 40), enlarged)
+    zoomed = Preprocess(24, 1, [0.0], [1.0], zoom=31 / 24).maps_to_faces(maps, 31, 31)
+    assert zoomed[:, 4:28, 4:28].equal(maps)  # 3.5 pixels at each side, rounded as in the crop
+    assert zoomed.sum().item() == pytest.approx(maps.sum().item())
+
+
 def test_zoom_is_resize_and_centre_crop() -> None:
     """To 255, then to the centre 224, as in ImageNet evaluation with torchvision."""
     result = Preprocess(224, 1, [0.0], [1.0], zoom=1.14)(GRAY)
@@ -62,11 +86,17 @@ def test_shrinking_keeps_the_pixels_that_zoom_uses() -> None:
     large = torch.randint(0, 256, (2, 100, 100), dtype=torch.uint8)
     preprocess = Preprocess(64, 1, [0.0], [1.0], zoom=1.14)
     assert preprocess.shrink(to_float(large)).shape == (2, 1, 73, 73)
-    assert preprocess(large).shape == (2, 1, 64, 64)
+    small = reference.resize(to_float(large), [73, 73], antialias=True)
+    torch.testing.assert_close(preprocess(large), reference.center_crop(small, [64, 64]))
+    assert preprocess.shrink(to_float(large[:, :73, :73])).equal(to_float(large[:, :73, :73]))
 
 
 def test_invalid_settings_are_refused() -> None:
     with pytest.raises(UserError, match="expected 1 or 3 channels"):
         Preprocess(48, 2, [0.5], [0.5])
+    with pytest.raises(UserError, match="expected 1 or 3 channels"):
+        Preprocess(48, 3, [0.5, 0.5], [0.5])
+    with pytest.raises(UserError, match="expected 1 or 3 channels"):
+        Preprocess(48, 3, [0.5], [0.5, 0.5])
     with pytest.raises(UserError, match=r"zoom 0\.9; expected 1"):
         Preprocess(48, 1, [0.5], [0.5], zoom=0.9)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torchvision.transforms.v2 import functional as reference
 
 from emotion.checkpoints import ensemble
 from emotion.data.transforms.tta import TTA, flip, mean_probabilities, ten_crop, tta_logits, tta_logits_by_name
@@ -19,10 +20,11 @@ def test_flip_adds_the_mirror_image() -> None:
 
 
 def test_ten_crop_has_corners_and_centre_and_their_mirror_images() -> None:
-    views = ten_crop(torch.rand(2, 1, 48, 48))
-    assert len(views) == 10
-    assert all(view.shape == (2, 1, 48, 48) for view in views)
-    assert views[1].equal(views[0].flip(-1))
+    faces = torch.rand(2, 1, 48, 48)
+    crops = reference.five_crop(faces, [44, 44])
+    enlarged = [reference.resize(crop, [48, 48], antialias=False) for crop in crops]
+    expected = torch.stack([view for crop in enlarged for view in (crop, crop.flip(-1))])
+    torch.testing.assert_close(torch.stack(ten_crop(faces)), expected)
 
 
 @pytest.mark.parametrize("tta", TTA)
@@ -31,6 +33,8 @@ def test_probabilities_are_averaged(tta: str) -> None:
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48 * 48, 4))
     expected = sum(net(view).softmax(1) for view in TTA[tta](faces)) / len(TTA[tta](faces))
     torch.testing.assert_close(mean_probabilities(tta_logits(net, faces, tta)), expected)
+    tempered = sum((net(view) / 2).softmax(1) for view in TTA[tta](faces)) / len(TTA[tta](faces))
+    torch.testing.assert_close(mean_probabilities(tta_logits(net, faces, tta), 2.0), tempered)
 
 
 def test_a_shared_view_is_evaluated_once() -> None:
