@@ -1,7 +1,7 @@
 """Mutation test: plant one fault at a time in a module, and see whether the module's tests notice it.
 
-`make test-mutants` samples faults of every module of `TESTS` and prints those that survive. mutmut and cosmic-ray are not
-used: they start Python anew or rewrite the package for each fault, mutate messages as well, and cannot sample.
+`make test-mutants` samples faults of every module of `TESTS` and prints those that survive. mutmut and cosmic-ray are
+not used: they start Python anew for each fault or rewrite the package, mutate messages as well, and cannot sample.
 """
 
 import argparse
@@ -70,7 +70,9 @@ def faults(node: ast.AST) -> Iterator[Fault]:
         if field in ("annotation", "returns", "decorator_list"):
             continue
         for index, part in enumerate(child if isinstance(child, list) else [child]):
-            if isinstance(part, ast.Raise | ast.JoinedStr | ast.Import | ast.ImportFrom) or not isinstance(part, ast.AST):
+            if isinstance(part, ast.Raise | ast.JoinedStr | ast.Import | ast.ImportFrom) or not isinstance(
+                part, ast.AST
+            ):
                 continue
             if isinstance(child, list) and _can_go(node, field, part):
                 yield part.lineno, "drop", lambda c=child, i=index, f=field: _drop(c, i, f)  # type: ignore[misc]
@@ -109,7 +111,9 @@ def _faults_of(node: ast.AST) -> Iterator[Fault]:
         key = "id" if isinstance(node, ast.Name) else "attr"
         if isinstance(node.ctx, ast.Load) and (name := NAMES.get(getattr(node, key))):
             yield line, f"{name} for {getattr(node, key)}", lambda: setattr(node, key, name)
-    elif isinstance(node, ast.Call) and len(node.args) > 1 and not any(isinstance(a, ast.Starred) for a in node.args[:2]):
+    elif (
+        isinstance(node, ast.Call) and len(node.args) > 1 and not any(isinstance(a, ast.Starred) for a in node.args[:2])
+    ):
         yield line, "first arguments swapped", lambda: node.args.insert(0, node.args.pop(1))
 
 

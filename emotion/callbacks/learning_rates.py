@@ -11,7 +11,7 @@ class LearningRates(L.Callback):
     """
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log the current rates: those of the epoch's last step, or after it with a schedule by step."""
+        """Log the current rates: those of the epoch's last step with a plateau schedule, those after it with others."""
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
         for index, group in enumerate(groups):
             name = "lr" if len(groups) == 1 else f"lr/{group.get('name', index)}"

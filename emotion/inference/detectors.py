@@ -168,10 +168,10 @@ def crop(image: RGBImage, box: Box, side: int, channels: int) -> NDArray[np.uint
 
 def _crop_turned(image: RGBImage, box: Box, side: int, channels: int) -> NDArray[np.uint8]:
     """Turn the image about the box's center until the face is upright, then crop."""
-    center_x, center_y = box.left + box.side / 2, box.top + box.side / 2
     size = max(1, round(box.side))
+    center_x, center_y = box.left + (box.side - 1) / 2, box.top + (box.side - 1) / 2  # OpenCV counts from pixel centers
     matrix = np.asarray(cv2.getRotationMatrix2D((center_x, center_y), box.angle, 1.0), np.float64)
-    matrix[:, 2] += (size / 2 - center_x, size / 2 - center_y)
+    matrix[:, 2] += ((size - 1) / 2 - center_x, (size - 1) / 2 - center_y)
     upright = cv2.warpAffine(image, matrix, (size, size), borderMode=cv2.BORDER_REPLICATE)
     return crop(np.asarray(upright, np.uint8), Box(0, 0, size, box.score), side, channels)
 

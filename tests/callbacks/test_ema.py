@@ -119,7 +119,9 @@ def test_a_loaded_average_waits_for_the_next_step(run: Path) -> None:
     average = [value.clone() for value in ema.stored]
     names = [f"net.{name}" for name in classifier.net.state_dict()]
     assert all(value.equal(checkpoint["state_dict"][name]) for name, value in zip(names, average, strict=True))
-    assert all(ema.raw_weights(classifier)[name.removeprefix("net.")].equal(checkpoint["raw_weights"][name]) for name in names)
+    assert all(
+        ema.raw_weights(classifier)[name.removeprefix("net.")].equal(checkpoint["raw_weights"][name]) for name in names
+    )
     steps = trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total
     for step, moves in ((14, False), (15, True), (15, False)):
         steps.completed, before = step, [value.clone() for value in ema.stored]

@@ -41,7 +41,7 @@ def test_squeeze_excitation_is_the_sigmoid_of_two_layers_of_the_means() -> None:
         block.weights[2].weight[1] = -1  # the second channel: -2
         expected = maps * torch.tensor([1.0, -2.0]).sigmoid().view(1, 2, 1, 1)
         torch.testing.assert_close(block(maps), expected)
-        torch.testing.assert_close(filled(SqueezeExcitation(2, 2), -1.0)(maps), maps / 2)  # the hidden unit is rectified
+        torch.testing.assert_close(filled(SqueezeExcitation(2, 2), -1.0)(maps), maps / 2)  # by the ReLU
 
 
 def test_spatial_attention_scales_positions() -> None:
@@ -120,7 +120,9 @@ def test_a_residual_block_adds_its_input_before_the_last_activation() -> None:
         (2, 2), (1, 1), (1, 1),
     ]  # fmt: skip
     assert isinstance(ResidualBlock(3, 3, stride=2).skip, nn.Sequential)
-    assert (ResidualBlock(3, 4).skip[0].bias, ResidualBlock(3, 4, bias=True).skip[0].bias) != (None, None)
+    for bias in (False, True):
+        convolutions = [layer for layer in ResidualBlock(3, 4, bias=bias).modules() if isinstance(layer, nn.Conv2d)]
+        assert [layer.bias is not None for layer in convolutions] == [bias] * 3
 
 
 @pytest.mark.parametrize(("reduction", "accepted"), [(0, False), (1, True), (8, True), (9, False)])

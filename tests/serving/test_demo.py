@@ -150,6 +150,7 @@ FOREIGN = {
     "origin": ({"Origin": "https://evil.example"}, 403),
     "null origin": ({"Origin": "null"}, 403),
     "origin with other port": ({"Origin": "http://127.0.0.1:1"}, 403),
+    "other host of the same site": ({"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "cors"}, 403),
     "cross-site form": ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, 403),
 }
 
@@ -164,6 +165,9 @@ def test_foreign_hosts_and_origins_are_rejected(foreign: str, port: int) -> None
 def test_own_hosts_and_origins_are_accepted(port: int) -> None:
     for host in (f"127.0.0.1:{port}", f"localhost:{port}", f"LOCALHOST:{port}", f"[::1]:{port}", "localhost."):
         assert send_request(port, None, "/api/about", {"Host": host, "Origin": f"http://{host}"})[0] == 200
+    for site, mode in (("same-origin", "cors"), ("none", "navigate"), ("cross-site", "navigate")):  # the last is a link
+        headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode}
+        assert send_request(port, None, "/api/about", headers)[0] == 200
 
 
 def test_on_a_network_addresses_and_allowed_hosts_are_accepted_and_the_page_says_so(session: Session) -> None:

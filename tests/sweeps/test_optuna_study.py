@@ -54,10 +54,12 @@ def test_a_search_can_be_extended_reports_its_best_trial_and_is_ranked_by_valida
     first = sweep(*SEARCH, "study.n_trials=2", NO_PRUNER)
     assert first.status == 0, first.err
     suggested = [trial.params for trial in trials()]
+    assert suggested[0] != suggested[1]
     done = sweep(*SEARCH, "study.n_trials=3", NO_PRUNER)
     assert done.status == 0, done.err
     assert "3 runs: 3 finished" in done.out
     assert [trial.params for trial in trials()][:2] == suggested
+    assert trials()[2].params not in suggested
     assert Path("search/study_history.png").is_file()
     line = next(line for line in done.out.splitlines() if line.startswith("  python -m emotion.train"))
     best = max(trials(), key=lambda trial: trial.value or 0)

@@ -38,14 +38,15 @@ def test_both_csv_formats_give_the_same_faces(end: str, tmp_path: Path, few_face
     assert read.origin == other.origin == [f"row {row}" for row in range(63)]
 
 
-def test_more_rows_than_a_chunk_keep_their_order(tmp_path: Path, few_faces: FaceChunk) -> None:
+@pytest.mark.parametrize("rows", [fer2013.CHUNK - 1, fer2013.CHUNK, fer2013.CHUNK + 1, 2 * fer2013.CHUNK])
+def test_any_number_of_rows_keeps_its_order(rows: int, tmp_path: Path, few_faces: FaceChunk) -> None:
     lines = csv_lines(few_faces)
     path = tmp_path / "fer2013.csv"
-    path.write_text("\n".join([lines[0], *(lines[1:] * 9)]))
+    path.write_text("\n".join([lines[0], *(lines[1:] * 17)[:rows]]))
     read = all_rows(fer2013.read_csv(str(path)))
-    np.testing.assert_array_equal(read.labels, np.tile(few_faces.labels, 9))
-    assert len(read.labels) > fer2013.CHUNK
-    assert read.origin[-1] == f"row {len(read.labels) - 1}"
+    expected = FaceChunk(*(np.concatenate([column] * 17)[:rows] for column in few_faces[:3]), [])
+    assert_equal(read, expected)
+    assert read.origin == [f"row {row}" for row in range(rows)]
 
 
 def pixel(line: str, value: str) -> str:
@@ -58,6 +59,7 @@ DAMAGE: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
     "header only": (lambda f: f[:1], "no rows"),
     "a truncated row": (lambda f: [*f[:3], f[3][:4000]], r"row 2 \(line 4\): found 2 columns, expected 3.*truncated"),
     "a pixel too few": (lambda f: [*f[:1], f[1].replace(" ", "", 1)], "row 0.*found (2303 pixels|pixel value)"),
+    "a pixel too many": (lambda f: [f[0], pixel(f[1], "7 7")], "row 0.*found 2305 pixels"),
     "a pixel of 256": (lambda f: [*f[:2], pixel(f[2], "256")], "row 1.*found pixel value 256, expected 0 to 255"),
     "a negative pixel": (lambda f: [*f[:2], pixel(f[2], "-1")], "row 1.*found pixel value -1"),
     "a pixel that wraps to 70": (lambda f: [*f[:2], pixel(f[2], "4294967366")], "found pixel value 4294967366"),

@@ -95,6 +95,14 @@ def test_more_images_than_a_chunk_keep_their_order(monkeypatch: pytest.MonkeyPat
     assert all(places == values for places, values in chunks)
 
 
+@pytest.mark.parametrize("count", [images.BLOCK, images.CHUNK, images.CHUNK + 1])
+def test_any_number_of_images_keeps_its_order(count: int) -> None:
+    for shade in range(256):
+        saved(f"{shade}.png", Image.new("L", (2, 2), shade))
+    files = [Path(f"{i % 256}.png") for i in range(count)]
+    assert read(*files, size=2, channels=1)[:, 0, 0].tolist() == [i % 256 for i in range(count)]
+
+
 def test_images_that_cannot_be_read_are_all_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "CHUNK_BYTES", 3 * 8 * 8 * 3)
     noise = np.random.default_rng(0).integers(0, 256, (40, 40), np.uint8)

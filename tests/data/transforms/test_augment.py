@@ -148,7 +148,11 @@ def test_jitter_raises_and_lowers_saturation_about_the_grey_of_each_pixel() -> N
 
 def test_jittered_values_stay_between_0_and_1() -> None:
     torch.manual_seed(0)
-    for channels, jitter in ((1, ColorJitter(brightness=0.9)), (1, ColorJitter(contrast=0.9)), (3, ColorJitter(0, 0, 0.9))):
+    for channels, jitter in (
+        (1, ColorJitter(brightness=0.9)),
+        (1, ColorJitter(contrast=0.9)),
+        (3, ColorJitter(0, 0, 0.9)),
+    ):
         changed = jitter(torch.rand(64, channels, 8, 8).round())  # black and white
         assert (changed.min(), changed.max()) == (0, 1)
 
