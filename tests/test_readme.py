@@ -7,8 +7,9 @@ from statistics import fmean
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from emotion.config.compose import compose
+from emotion.config.compose import CONF, compose
 from emotion.records.run_folder import find_finished
 from emotion.reporting.readme_tables import README_TABLES, RECORDS_TABLES, fill, make_tables
 from tests.conftest import ROOT
@@ -50,7 +51,13 @@ def test_every_command_composes(verb: str, rest: str) -> None:
     parsed = OverridesParser.create().parse_overrides([word.replace("RUN", "outputs/x") for word in overrides])
     sweeps = [override for override in parsed if override.is_sweep_override() and override.is_discrete_sweep()]
     first = [f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}" for override in sweeps]
-    compose(verb, *(str(override.input_line) for override in parsed if not override.is_sweep_override()), *first)
+    single = [override for override in parsed if not override.is_sweep_override()]
+    cfg = compose(verb, *(str(override.input_line) for override in single), *first)
+    for override in single:
+        key = override.key_or_group
+        found = OmegaConf.select(cfg, key)
+        if not isinstance(found, DictConfig | ListConfig) and not (CONF / key).is_dir() and not key.startswith("hydra"):
+            assert found == override.value()
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -126,6 +126,7 @@ def test_images_are_resized_to_the_first_of_even_size() -> None:
         writer.add(shade(10, 49, 65), 0.0)
         writer.add(shade(200, 100, 30), 0.1)
     assert [frame.shape for frame in read_video(PATH)] == [(48, 64, 3)] * 2
+    assert levels() == pytest.approx([10, 200], abs=6)
 
 
 def test_a_path_that_cannot_be_written_is_one_error(capfd: pytest.CaptureFixture[str]) -> None:

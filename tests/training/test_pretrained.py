@@ -50,7 +50,9 @@ def test_prefixes_of_training_loops_are_removed(wrapper: str, place: str | None)
     torch.save({place: state, "epoch": 3} if place else state, "wrapped.pth")
     net = TimmBackbone(2, 3, 64, "resnet10t")
     loaded = load_into(net, "wrapped.pth", 64, 3, CLASSES)
-    assert len(loaded.loaded) == len(net.backbone.state_dict())
+    own = net.backbone.state_dict()
+    assert len(loaded.loaded) == len(own)
+    assert all(value.equal(state[f"{wrapper}{name}"]) for name, value in own.items())
 
 
 def test_a_first_convolution_of_rgb_adapts_to_grey() -> None:
