@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from emotion.config import overrides, paths, untrusted
+from emotion.config import help, overrides, paths, untrusted
 from emotion.config.compose import CONF, compose, quote
 from emotion.config.migrate import migrate
 from emotion.errors import UserError
@@ -70,12 +70,16 @@ def verb(name: str, positional: str | None = None) -> Callable[[Callable[[DictCo
         def job(cfg: DictConfig) -> Result:
             _silence_libraries()
             with handle_signals(), contextlib.nullcontext() if is_sweep_job() else report_errors():
+                overrides.check_types(name, HydraConfig.get().overrides.task, cfg)
                 return _run_without_empty_folder(task, cfg)
 
         run_hydra: Callable[[], None] = hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)
 
         @functools.wraps(task)
         def entry() -> None:
+            if text := help.answer(name, command_line()):
+                print(text)
+                return
             with report_errors(), _raise_hydra_errors():
                 _join_bare_arguments(name, positional)
                 quote_paths(name)
@@ -109,8 +113,10 @@ def is_sweep_job() -> bool:
 
 
 def is_sweep_command() -> bool:
-    """Return whether the command line asks for a sweep."""
-    return any(argument in MULTIRUN or argument.startswith("sweep=") for argument in command_line())
+    """Return whether the command line asks for a sweep, and not for help."""
+    arguments = command_line()
+    is_sweep = any(argument in MULTIRUN or argument.startswith("sweep=") for argument in arguments)
+    return is_sweep and help.answer("train", arguments) is None
 
 
 @contextlib.contextmanager

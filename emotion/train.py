@@ -7,9 +7,13 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from emotion.cli import is_sweep_command, is_sweep_job, resume_in_place, verb
+from emotion.cli import command_line, is_sweep_command, is_sweep_job, resume_in_place, set_command_line, verb
+from emotion.config.compose import compose
+from emotion.data.sources import select_source
 from emotion.errors import UserError
 from emotion.reporting.text import relative_path
 
@@ -82,9 +86,32 @@ def main(cfg: DictConfig) -> float:
         raise
 
 
+def use_first_run_recipe() -> None:
+    """Add `experiment=first_run` to the command line if the run will use synthetic faces because FER2013 is missing.
+
+    Not if the command line has an experiment, resumes a run or starts several.
+    """
+    arguments = command_line()
+    keys = {argument.lstrip("+").partition("=")[0] for argument in arguments}
+    if is_sweep_command() or keys & {"experiment", "resume", "--config-path", "--help", "-h", "--version"}:
+        return
+    try:
+        data = compose("train", *(argument for argument in arguments if argument.startswith("data"))).data
+    except (HydraException, OmegaConfBaseException):  # the run reports it
+        return
+    if select_source(OmegaConf.to_container(data, resolve=True)).is_synthetic:  # type: ignore[arg-type]
+        if not keys & {"--cfg", "-c"}:
+            print(
+                "Without FER2013: clear synthetic faces, and a short recipe for them, experiment=first_run.",
+                flush=True,
+            )
+        set_command_line(["experiment=first_run", *arguments])  # Hydra takes overrides before options
+
+
 def dispatch() -> None:
     """Run one training, or a sweep and its report (status 1 if a run of the sweep failed)."""
     resume_in_place()
+    use_first_run_recipe()
     if not is_sweep_command():
         return main()
     from emotion.sweeps.run_sweep import run_sweep

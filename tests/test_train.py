@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from emotion.loggers.csv_logger import read_metrics
 from emotion.records.predictions import read_predictions
 from emotion.records.run_folder import find_finished, read_run
 from emotion.runtime.signals import handle_signals
-from emotion.train import train
+from emotion.train import train, use_first_run_recipe
 from emotion.training.config import TrainConfig
 from emotion.training.run import TrainingRun, fit, setup
 from emotion.training.setup import make_classifier, make_data, make_trainer, resolve
@@ -237,13 +238,47 @@ def test_without_fer2013_a_run_uses_synthetic_faces_says_so_and_is_short(
 
 
 @pytest.mark.parametrize(
+    ("arguments", "is_used"),
+    [
+        (["model=simple_cnn"], True),
+        (["data_dir=nowhere", "trainer.max_epochs=2", "--cfg", "job"], True),
+        (["data=synthetic"], False),
+        (["data_dir=found"], False),
+        (["experiment=fast_cpu"], False),
+        (["resume=auto"], False),
+        (["-m", "seed=0,1"], False),
+        (["--help"], False),
+        (["data=mistyped"], False),
+    ],
+)
+def test_without_fer2013_the_recipe_is_short_unless_another_is_chosen(
+    arguments: list[str], is_used: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("found").mkdir()
+    Path("found/fer2013.csv").touch()
+    monkeypatch.setattr(sys, "argv", ["train", *arguments])
+    use_first_run_recipe()
+    assert sys.argv[1:] == ["experiment=first_run"] * is_used + arguments
+
+
+def test_settings_given_override_the_short_recipe() -> None:
+    cfg = compose("train", "experiment=first_run", "model=fast_cnn", "trainer.max_epochs=2", "input=grey48")
+    assert (cfg.trainer.max_epochs, cfg.input.size, cfg.optimizer._target_) == (2, 48, "torch.optim.Adam")
+
+
+@pytest.mark.parametrize(
     ("override", "message"),
     [
         ("monitor.metric=val/auc", r"expected a metric of val/loss, val/acc, .* and mode max or min"),
         ("monitor.mode=most", r"expected a metric of val/loss, val/acc, .* and mode max or min"),
         ("compile.cpu=quick", r"compile.cpu=quick: expected true, false, default, reduce-overhead, max"),
         ("tta=many", "tta=many: expected none, flip, ten_crop"),
-        ("batch_size=0", "batch_size=0: expected a positive integer"),
+        ("batch_size=0", "batch_size=0: expected at least 1"),
+        ("seed=-1", "seed=-1: expected at least 0"),
+        ("seed=4294967296", "seed=4294967296: expected at most 4294967295"),
+        ("patience=-1", "patience=-1: expected at least 0"),
+        ("trainer.max_epochs=0", "max_epochs=0: expected a positive integer"),
+        ("+trainer.fast_dev_run=true", "debug=limit runs a few batches"),
         ("batch_size=1.5", r"batch_size: Value '1.5' of type 'float' could not be converted to Integer"),
     ],
 )

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 
 from hydra._internal.utils import get_args
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from emotion.config.compose import CONF, compose
@@ -33,6 +33,9 @@ ANSWERS = {
     "train": "To evaluate a run without training: python -m emotion.evaluate checkpoint=RUN.",
 }
 """Settings of other projects that need more words in `train`."""
+
+ALSO_WORDS = {"trainer.devices"}
+"""Settings whose default is a number and that also take a word: auto."""
 
 UNKNOWN = re.compile(r"Could not (?:override '|delete from config. ')(?P<key>[^']+)'")
 EXISTS = re.compile(r"Could not append to config. An item is already at '(?P<key>[^']+)'|(?P<group>\S+) appears more")
@@ -79,6 +82,42 @@ def check_additions(verb: str, arguments: Sequence[str]) -> None:
         is_group = (CONF / root).is_dir() or root == "study"  # which sweep=tpe adds
         if root not in config or not (known or is_group):
             raise UserError(unknown_setting(verb, key, _setting_keys(verb)))
+
+
+def check_types(verb: str, arguments: Sequence[str], config: DictConfig) -> None:
+    """Refuse a word for a setting whose default in the chosen groups is a number or a list of numbers.
+
+    Args:
+        verb: Name of the verb.
+        arguments: The overrides.
+        config: The config that they compose.
+
+    Raises:
+        UserError: Naming the first such setting.
+    """
+    values = {key: override for override in _overrides(arguments) if not _is_group(key := _key(override))}
+    if not values:
+        return
+    try:
+        defaults = compose(verb, *(override for override in _overrides(arguments) if _is_group(_key(override))))
+    except HydraException:  # a resumed run has its own configs
+        return
+    for key, override in values.items():
+        default, value = (OmegaConf.select(one, key, throw_on_missing=False) for one in (defaults, config))
+        if key in ALSO_WORDS or not _numbers(default) or value is None or _numbers(value):
+            continue
+        kind = "a number" if isinstance(default, int | float) else "a number or a list of numbers"
+        raise UserError(f"{override}: expected {kind}, such as {default}.")
+
+
+def _numbers(value: object) -> bool:
+    """Return whether it is a number or a list of numbers that is not empty."""
+    items = list(value) if isinstance(value, ListConfig) else [value]
+    return bool(items) and all(isinstance(item, int | float) and not isinstance(item, bool) for item in items)
+
+
+def _is_group(key: str) -> bool:
+    return "@" in key or (CONF / key).is_dir()
 
 
 def unknown_setting(verb: str, key: str, keys: Collection[str]) -> str:

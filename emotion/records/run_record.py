@@ -144,8 +144,9 @@ def provenance(*packages: str) -> dict[str, Any]:
 
 
 def command() -> str:
-    """Return the command line of this process as it was typed."""
-    return shlex.join(["python", *sys.orig_argv[1:]])
+    """Return the command line of this process as it was typed, the script `emotion` as `python -m emotion`."""
+    script, *arguments = sys.orig_argv[1:]
+    return shlex.join(["python", *(["-m", "emotion"] if Path(script).name == "emotion" else [script]), *arguments])
 
 
 def commit() -> str | None:

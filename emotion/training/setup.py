@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from emotion.checkpoints.checkpoint_io import AtomicCheckpointIO
 from emotion.classifier import EmotionClassifier
+from emotion.config.compose import is_int_at_least
 from emotion.config.instantiate import check_targets, instantiate
 from emotion.config.migrate import migrate
 from emotion.config.typed import typed
@@ -36,6 +37,8 @@ DATA_SETTINGS = (
     "labels", "split", "input", "augment", "mixup", "batch_size", "seed", "cache_dir", "sampler", "overfit", "target",
 )  # fmt: skip
 CLASSIFIER_SETTINGS = ("input", "loss", "optimizer", "scheduler", "backbone_lr", "layer_decay")
+MINIMA = {"seed": 0, "batch_size": 1, "patience": 0, "freeze_epochs": 0, "overfit": 0, "layer_decay": 0, "ema_decay": 0}
+MAX_SEED = 2**32 - 1
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 """Of torch.compile; reduce-overhead captures CUDA graphs."""
 
@@ -65,8 +68,15 @@ def resolve_as(kind: type[Kind], cfg: DictConfig, run_dir: Path) -> Kind:
     config = typed(cfg, kind)
     if config.monitor["metric"] not in METRICS or config.monitor["mode"] not in ("min", "max"):
         raise UserError(f"monitor={config.monitor}: expected a metric of {', '.join(METRICS)}, and mode max or min.")
-    if config.batch_size < 1:
-        raise UserError(f"batch_size={config.batch_size}: expected a positive integer.")
+    for name, minimum in MINIMA.items():
+        if getattr(config, name) < minimum:
+            raise UserError(f"{name}={getattr(config, name)}: expected at least {minimum}.")
+    if config.seed > MAX_SEED:
+        raise UserError(f"seed={config.seed}: expected at most {MAX_SEED}.")
+    if not is_int_at_least(epochs := config.trainer["max_epochs"], 1):
+        raise UserError(f"trainer.max_epochs={epochs}: expected a positive integer.")
+    if config.trainer.get("fast_dev_run"):
+        raise UserError("trainer.fast_dev_run keeps no checkpoint to evaluate; debug=limit runs a few batches of all.")
     if config.tta not in TTA:
         raise UserError(f"tta={config.tta}: expected {', '.join(TTA)}.")
     return config

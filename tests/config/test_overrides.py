@@ -1,8 +1,10 @@
+import re
+
 import pytest
 from hydra.errors import HydraException
 
 from emotion.config.compose import compose
-from emotion.config.overrides import check_additions, explain
+from emotion.config.overrides import check_additions, check_types, explain
 from emotion.errors import UserError
 
 ANSWERS = {
@@ -59,3 +61,38 @@ def test_an_addition_that_no_part_reads_is_refused(override: str) -> None:
 )
 def test_an_addition_to_a_part_is_left_to_that_part(override: str) -> None:
     check_additions("train", [override])
+
+
+@pytest.mark.parametrize(
+    ("verb", "override"),
+    [
+        ("train", "seed=abc"),
+        ("train", "optimizer.lr=fast"),
+        ("train", "trainer.max_epochs=abc"),
+        ("train", "model.widths=[a]"),
+        ("train", "input.size=true"),
+        ("train", "callbacks.tensorboard_pictures.faces=x"),
+        ("demo", "limits.megabytes=ten"),
+        ("audit", "near.bits=x"),
+        ("predict", "detector.threshold=high"),
+    ],
+)
+def test_a_word_for_a_number_is_refused(verb: str, override: str) -> None:
+    with pytest.raises(UserError, match=rf"{re.escape(override)}: expected a number.*, such as"):
+        check_types(verb, [override], compose(verb, override))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "trainer.devices=2",
+        "trainer.devices=auto",
+        "optimizer=sgd",
+        "model.dropout=0",
+        "model.dropout=[0,1]",
+        "compile.cpu=default",
+        "tta=none",
+    ],
+)
+def test_a_value_of_another_type_that_is_valid_is_left(override: str) -> None:
+    check_types("train", ["model=v4_attention", override], compose("train", "model=v4_attention", override))

@@ -37,7 +37,9 @@ UNITS: Mapping[str, tuple[int, ...]] = {
 ALL_UNITS = sorted({unit for units in UNITS.values() for unit in units})
 
 
-def read(training: int = 300, public_test: int = 50, private_test: int = 50, seed: int = 0) -> DataSource:
+def read(
+    training: int = 300, public_test: int = 50, private_test: int = 50, seed: int = 0, variation: float = 1.0
+) -> DataSource:
     """Generate faces of the seven emotions in random order; equal seeds give equal faces.
 
     Args:
@@ -45,9 +47,10 @@ def read(training: int = 300, public_test: int = 50, private_test: int = 50, see
         public_test: Faces per class with usage PublicTest.
         private_test: Faces per class with usage PrivateTest.
         seed: Of all randomness.
+        variation: Of expression, pose, light and focus, and how often faces are covered: 0 (clear examples) to 1.
 
     Raises:
-        UserError: A number is negative, or all are 0.
+        UserError: A number is negative, all are 0, or the variation is out of range.
     """
     counts = (training, public_test, private_test)
     if min(counts) < 0 or sum(counts) == 0:
@@ -55,41 +58,45 @@ def read(training: int = 300, public_test: int = 50, private_test: int = 50, see
             f"Synthetic faces: training={training} public_test={public_test} private_test={private_test} per class; "
             f"expected non-negative numbers, at least one of them positive."
         )
+    if not 0 <= variation <= 1:
+        raise UserError(f"Synthetic faces: variation={variation}; expected 0 to 1.")
     rng = np.random.default_rng(seed)
     usage = np.repeat(np.arange(3, dtype=np.uint8), [n * len(EMOTIONS) for n in counts])
     labels = np.concatenate([rng.permutation(np.repeat(np.arange(7, dtype=np.uint8), n)) for n in counts])
-    return DataSource("synthetic faces", EMOTIONS, [], len(labels), _chunks(labels, usage, seed))
+    return DataSource("synthetic faces", EMOTIONS, [], len(labels), _chunks(labels, usage, seed, variation))
 
 
-def _chunks(labels: NDArray[np.uint8], usage: NDArray[np.uint8], seed: int) -> Iterator[FaceChunk]:
+def _chunks(labels: NDArray[np.uint8], usage: NDArray[np.uint8], seed: int, variation: float) -> Iterator[FaceChunk]:
     for start in range(0, len(labels), CHUNK):
         part = slice(start, start + CHUNK)
-        images = render_faces(labels[part], np.random.default_rng([seed, start]))
+        images = render_faces(labels[part], np.random.default_rng([seed, start]), variation)
         origin = [f"synthetic {USAGES[index]} {start + i}" for i, index in enumerate(usage[part])]
         yield FaceChunk(images, labels[part], usage[part], origin)
 
 
-def render_faces(labels: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:
+def render_faces(labels: NDArray[np.uint8], rng: Generator, variation: float = 1.0) -> NDArray[np.uint8]:
     """Return faces (B, 48, 48) that show the emotions `labels` (B,), indices into EMOTIONS."""
-    return np.concatenate([_render_batch(labels[i : i + BATCH], rng) for i in range(0, len(labels), BATCH)])
+    batches = [_render_batch(labels[i : i + BATCH], rng, variation) for i in range(0, len(labels), BATCH)]
+    return np.concatenate(batches)
 
 
-def _render_batch(labels: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:
-    units = _sample_units(labels, rng)
+def _render_batch(labels: NDArray[np.uint8], rng: Generator, variation: float) -> NDArray[np.uint8]:
+    units = _sample_units(labels, rng, variation)
     identity = _Identity.sample(len(labels), rng)
-    x, y = _sample_pose(len(labels), rng)
+    x, y = _sample_pose(len(labels), rng, variation)
     image = _head(x, y, identity, units)
     for part, rows in PARTS:
         part(image[:, rows], x[:, rows], y[:, rows], identity, units)
-    _occlude(image, x, y, identity, rng)
-    return _photograph(image, x, y, rng)
+    _occlude(image, x, y, identity, rng, variation)
+    return _photograph(image, x, y, rng, variation)
 
 
-def _sample_units(labels: NDArray[np.uint8], rng: Generator) -> dict[int, Field]:
+def _sample_units(labels: NDArray[np.uint8], rng: Generator, variation: float) -> dict[int, Field]:
     """Return the intensity of each unit, 0 to 1: at least 0.21 for those of the emotion, near 0 for others."""
     active = np.array([[unit in UNITS[emotion] for unit in ALL_UNITS] for emotion in EMOTIONS])[labels]
-    strength = rng.uniform(0.35, 1.0, (len(labels), 1)) * rng.uniform(0.6, 1.0, active.shape)
-    noise = np.abs(rng.normal(0, 0.12, active.shape))
+    strength = rng.uniform(1 - 0.65 * variation, 1.0, (len(labels), 1))
+    strength = strength * rng.uniform(1 - 0.4 * variation, 1.0, active.shape)
+    noise = np.abs(rng.normal(0, 0.12 * variation, active.shape))
     intensity = np.where(active, strength, noise).astype(np.float32)
     return {unit: intensity[:, i, None, None] for i, unit in enumerate(ALL_UNITS)}
 
@@ -141,12 +148,12 @@ class _Identity:
         )
 
 
-def _sample_pose(count: int, rng: Generator) -> tuple[Field, Field]:
+def _sample_pose(count: int, rng: Generator, variation: float) -> tuple[Field, Field]:
     """Return the face coordinates (B, 48, 48) of every pixel under random yaw, roll, zoom and shift."""
     line = np.linspace(-1, 1, SIDE, dtype=np.float32)
     rows, columns = line[None, :, None], line[None, None, :]
     roll, yaw, zoom, right, down = (
-        rng.normal(0, spread, (count, 1, 1)).astype(np.float32) for spread in (0.11, 0.22, 0.06, 0.06, 0.05)
+        rng.normal(0, spread * variation, (count, 1, 1)).astype(np.float32) for spread in (0.11, 0.22, 0.06, 0.06, 0.05)
     )
     zoom = np.exp(zoom)
     x = (np.cos(roll) * (columns - right) + np.sin(roll) * (rows - down)) / zoom
@@ -242,10 +249,10 @@ def _mouth(image: Field, x: Field, y: Field, identity: _Identity, units: dict[in
     _paint(image, identity.skin * 0.8, np.minimum((0.02 - np.abs(y - line - gap - 0.14)) * 20, bow))
 
 
-def _occlude(image: Field, x: Field, y: Field, identity: _Identity, rng: Generator) -> None:
+def _occlude(image: Field, x: Field, y: Field, identity: _Identity, rng: Generator, variation: float) -> None:
     """Cover some faces by glasses, a fringe or a block."""
     for probability, cover in ((0.1, _glasses), (0.12, _fringe), (0.12, _block)):
-        selected = np.flatnonzero(rng.random(len(image)) < probability)
+        selected = np.flatnonzero(rng.random(len(image)) < probability * variation)
         covered = image[selected]
         cover(covered, x[selected], y[selected], identity.select(selected), rng)
         image[selected] = covered
@@ -269,12 +276,12 @@ def _block(image: Field, x: Field, y: Field, identity: _Identity, rng: Generator
     _paint(image, shade, np.minimum(width - np.abs(x - left), height - np.abs(y - top)) * 12)
 
 
-def _photograph(image: Field, x: Field, y: Field, rng: Generator) -> NDArray[np.uint8]:
+def _photograph(image: Field, x: Field, y: Field, rng: Generator, variation: float) -> NDArray[np.uint8]:
     """Apply side light, exposure, lens blur and sensor noise; return pixels from 0 to 255."""
     count = len(image)
 
     def normal(spread: float) -> Field:
-        return rng.normal(0, spread, (count, 1, 1)).astype(np.float32)
+        return rng.normal(0, spread * variation, (count, 1, 1)).astype(np.float32)
 
     light = 1 + normal(0.22) * x + normal(0.15) * y
     image = 0.5 + (image * light - 0.5) * np.exp(normal(0.2)) + normal(0.07)
@@ -282,7 +289,7 @@ def _photograph(image: Field, x: Field, y: Field, rng: Generator) -> NDArray[np.
     soft[:, 1:-1] += image[:, :-2] + image[:, 2:]
     soft[:, 1:-1] /= 3
     soft[:, :, 1:-1] = (soft[:, :, :-2] + soft[:, :, 1:-1] + soft[:, :, 2:]) / 3
-    image += rng.uniform(0, 1, (count, 1, 1)).astype(np.float32) * (soft - image)
+    image += rng.uniform(0, variation, (count, 1, 1)).astype(np.float32) * (soft - image)
     image += rng.standard_normal(image.shape, dtype=np.float32) * np.abs(normal(0.025))
     return (np.clip(image, 0, 1) * 255).astype(np.uint8)
 

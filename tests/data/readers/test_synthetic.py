@@ -45,3 +45,23 @@ def test_mean_faces_of_two_emotions_differ_in_the_mouth() -> None:
 def test_counts_without_faces_are_refused(counts: tuple[int, int, int]) -> None:
     with pytest.raises(UserError, match="at least one of them positive"):
         read(*counts)
+
+
+def test_clear_faces_are_told_apart_by_their_pixels_and_varied_ones_are_not() -> None:
+    """The nearest mean face of training is right for most test faces of every emotion."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(840, dtype=np.uint8) % 7
+    recall = {}
+    for variation in (0.3, 1.0):
+        train, test = (render_faces(labels, rng, variation).reshape(len(labels), -1).astype(float) for _ in range(2))
+        means = np.stack([train[labels == label].mean(0) for label in range(7)])
+        nearest = ((test[:, None] - means) ** 2).sum(-1).argmin(1)
+        recall[variation] = np.array([(nearest[labels == label] == label).mean() for label in range(7)])
+    assert recall[0.3].min() > recall[1.0].mean()
+    assert recall[0.3].mean() > 1.5 * recall[1.0].mean()
+
+
+@pytest.mark.parametrize("variation", [-0.1, 1.1])
+def test_a_variation_out_of_range_is_refused(variation: float) -> None:
+    with pytest.raises(UserError, match=r"variation=.*expected 0 to 1"):
+        read(1, 1, 1, variation=variation)
