@@ -1,5 +1,6 @@
 """Evaluate a checkpoint or an ensemble: python -m emotion.evaluate checkpoint=RUN [tta=flip] [robustness=true]."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,8 +65,7 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[s
     from emotion.runtime.precision import evaluation_precision
 
     ensemble = load_ensemble(config.checkpoint).to(torch_device(config.accelerator))
-    replaced = {name: value for name in ("data", "labels", "split") if (value := getattr(config, name)) is not None}
-    data = load_data(ensemble.loaded[0], {"data_dir": config.data_dir, "cache_dir": config.cache_dir} | replaced)
+    data = load_data(ensemble.loaded[0], cfg)
     votes = _load_votes(config, data.faces)
     rows = getattr(data.split, config.subset)
     precision = evaluation_precision(
@@ -186,14 +186,16 @@ def _robustness(
 def _output_path(
     config: EvaluateConfig, ensemble: "Ensemble", data: "EmotionDataModule", folder: Path
 ) -> tuple[Path, str]:
-    """Return the output folder and the prefix of the files in it."""
+    """Return the output folder and the prefix of the files in it, which tells other data or another split apart."""
     stem = "ensemble"
     if len(ensemble.loaded) == 1:
         path = ensemble.loaded[0].path
         run = path.parent.parent if path.parent.name == BEST_CHECKPOINT.parent.name else path.parent
         folder, stem = folder if path.suffix == PORTABLE_SUFFIX else run / "evaluation", path.stem
     split = data.hparams["split"]["_target_"].rsplit(".", 1)[-1]
-    return Path(config.output or folder), f"{stem}_{split}_{config.subset}_{config.tta}"
+    state = data.state_dict()
+    other = f"_{hashlib.md5(repr(state).encode()).hexdigest()[:8]}" if state != ensemble.loaded[0].data_state else ""
+    return Path(config.output or folder), f"{stem}_{split}_{config.subset}_{config.tta}{other}"
 
 
 def _check_output(path: Path, checkpoint: str | list[str]) -> None:

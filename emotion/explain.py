@@ -82,7 +82,7 @@ def explain(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from emotion.runtime.precision import evaluation_precision
 
     networks = _load_networks(config)
-    images = _load_images(config, list(networks.values()))
+    images = _load_images(config, cfg, list(networks.values()))
     precisions = {
         name: evaluation_precision(ensemble.members, config.precision, BATCH_SIZE, config.accelerator, config.cache_dir)
         for name, ensemble in networks.items()
@@ -136,7 +136,7 @@ def _load_networks(config: ExplainConfig) -> dict[str, "Ensemble"]:
     raise UserError(f"compare_with={config.compare_with} is the checkpoint itself; expected another one.")
 
 
-def _load_images(config: ExplainConfig, networks: list["Ensemble"]) -> "ImageSet":
+def _load_images(config: ExplainConfig, cfg: DictConfig, networks: list["Ensemble"]) -> "ImageSet":
     """Load the faces to explain; print how many of them a network was trained on."""
     import numpy as np
 
@@ -145,8 +145,7 @@ def _load_images(config: ExplainConfig, networks: list["Ensemble"]) -> "ImageSet
 
     if config.images is not None:
         return image_set_of_files(as_list(config.images), networks)
-    replaced = {name: value for name in ("data", "labels", "split") if (value := getattr(config, name)) is not None}
-    data = load_data(networks[0].loaded[0], {"data_dir": config.data_dir, "cache_dir": config.cache_dir} | replaced)
+    data = load_data(networks[0].loaded[0], cfg)
     if config.rows is None:
         rows = sample_balanced(getattr(data.split, config.subset), data.labels, config.faces, config.seed)
     else:

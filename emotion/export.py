@@ -65,7 +65,7 @@ def export(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
     ensemble = load_ensemble(config.checkpoint).eval()
     output = Path(config.output or _default_folder(ensemble, folder))
-    files, report = TARGETS[config.target](ensemble, output / (config.name or _default_name(ensemble)), config)
+    files, report = TARGETS[config.target](ensemble, output / (config.name or _default_name(ensemble)), config, cfg)
     record = {
         **provenance("onnx", "onnxruntime", "onnxscript"),
         "target": config.target,
@@ -79,7 +79,7 @@ def export(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     return record
 
 
-def _export_onnx(ensemble: "Ensemble", path: Path, config: ExportConfig) -> Exported:
+def _export_onnx(ensemble: "Ensemble", path: Path, config: ExportConfig, cfg: DictConfig) -> Exported:
     """Write an ONNX file and, if `int8` and worth it, a quantized one."""
     import torch
 
@@ -88,7 +88,7 @@ def _export_onnx(ensemble: "Ensemble", path: Path, config: ExportConfig) -> Expo
     from emotion.inference.onnx_backend import OnnxBackend
     from emotion.runtime.hardware import single_thread
 
-    data = _load_data(ensemble, config)
+    data = _load_data(ensemble, config, cfg)
     faces, source = _comparison_faces(ensemble, data)
     fp32, int8 = path.with_name(f"{path.name}.onnx"), path.with_name(f"{path.name}_int8.onnx")
     parity, opset = export_onnx(ensemble, fp32, config.tta, faces=faces)
@@ -113,7 +113,7 @@ def _export_onnx(ensemble: "Ensemble", path: Path, config: ExportConfig) -> Expo
     return Exported([fp32, int8] if quantized.kept else [fp32], report | {"int8": asdict(quantized)})
 
 
-def _export_weights(ensemble: "Ensemble", path: Path, config: ExportConfig) -> Exported:
+def _export_weights(ensemble: "Ensemble", path: Path, config: ExportConfig, cfg: DictConfig) -> Exported:
     """Write half-precision weights as .safetensors and their description as JSON, the format of emotion/zoo."""
     import tempfile
 
@@ -130,7 +130,7 @@ def _export_weights(ensemble: "Ensemble", path: Path, config: ExportConfig) -> E
     (loaded,) = ensemble.loaded
     checkpoint, run = read_checkpoint(loaded.path), record_of_checkpoint(loaded)
     record = run.to_dict() if run else None
-    faces, source = _comparison_faces(ensemble, _load_data(ensemble, config))
+    faces, source = _comparison_faces(ensemble, _load_data(ensemble, config, cfg))
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy.safetensors"
         portable.write(copy, copy.with_suffix(".json"), checkpoint, record)
@@ -148,7 +148,7 @@ def _export_weights(ensemble: "Ensemble", path: Path, config: ExportConfig) -> E
     return Exported([weights, description], {"parity": parity._asdict() | {"source": source}})
 
 
-def _export_web(ensemble: "Ensemble", path: Path, config: ExportConfig) -> Exported:
+def _export_web(ensemble: "Ensemble", path: Path, config: ExportConfig, cfg: DictConfig) -> Exported:
     """Write a folder of static files: `output`, or web/ in the run's export folder."""
     from emotion.exporting.web import export_web
 
@@ -159,13 +159,15 @@ def _export_web(ensemble: "Ensemble", path: Path, config: ExportConfig) -> Expor
 TARGETS = {"onnx": _export_onnx, "weights": _export_weights, "web": _export_web}
 
 
-def _load_data(ensemble: "Ensemble", config: ExportConfig) -> "EmotionDataModule | None":
-    """Load the training data of the (first) checkpoint; None if it is missing and not needed."""
-    from emotion.checkpoints.training_data import load_data
+def _load_data(ensemble: "Ensemble", config: ExportConfig, cfg: DictConfig) -> "EmotionDataModule | None":
+    """Load the training data of the (first) checkpoint; None if it is missing, not named and not needed."""
+    from emotion.checkpoints.training_data import DATA_VARIABLE, load_data, named_folder
 
     try:
-        return load_data(ensemble.loaded[0], {"data_dir": config.data_dir, "cache_dir": config.cache_dir})
+        return load_data(ensemble.loaded[0], cfg)
     except UserError as error:
+        if not (named_folder(cfg) or DATA_VARIABLE).startswith(DATA_VARIABLE):
+            raise
         if config.int8:
             raise UserError(f"int8=true needs the data that the checkpoint was trained on: {error}") from error
         return None

@@ -45,7 +45,7 @@ def run(config: BenchConfig) -> BenchResult:
     precision = resolve_precision(config, classifier).trainer["precision"]
     classifier.optimize_for_device(channels_last=config.channels_last)
     classifier.to(torch_device(config.trainer["accelerator"]))
-    explainer = EnsembleExplainer(Ensemble([LoadedCheckpoint(Path(), classifier, {}, "", 0)]), GradCam(), precision)
+    explainer = EnsembleExplainer(Ensemble([LoadedCheckpoint(Path(), classifier, {}, {}, 0)]), GradCam(), precision)
     rows = np.concatenate(data.split)[: config.faces]
     pixels, labels = torch.from_numpy(data.faces.images[rows]), torch.from_numpy(data.labels[rows].astype(np.int64))
 

@@ -27,7 +27,7 @@ def run(config: BenchConfig) -> BenchResult:
     from emotion.runtime.hardware import single_thread
 
     classifier, _, source = synthetic_classifier(config)
-    ensemble = Ensemble([LoadedCheckpoint(Path(), classifier, {"source": source}, "", 0)])
+    ensemble = Ensemble([LoadedCheckpoint(Path(), classifier, {"source": source}, {}, 0)])
     faces = synthetic_faces(*ensemble.source_shape)
     with tempfile.TemporaryDirectory() as folder, single_thread():
         fp32 = Path(folder) / "fp32.onnx"

@@ -34,8 +34,13 @@ class LoadedCheckpoint(NamedTuple):
     path: Path
     classifier: EmotionClassifier
     data: dict[str, Any]  # arguments of EmotionDataModule
-    digest: str  # of the data source
+    data_state: dict[str, str]  # digests of the data `source` and of the `split`
     epoch: int
+
+    @property
+    def digest(self) -> str:
+        """Digest of the data source."""
+        return self.data_state["source"]
 
     @property
     def source_shape(self) -> tuple[int, int]:
@@ -62,8 +67,8 @@ def load_checkpoint(source: str | Path) -> LoadedCheckpoint:
             raise ValueError(f"its temperature is {classifier.temperature}, expected a positive number")
     except REFUSALS as error:
         raise _not_ours(path, error) from error
-    data, digest = checkpoint.data_hyper_parameters, checkpoint.data_state["source"]
-    return LoadedCheckpoint(path, classifier.eval(), data, digest, checkpoint.epoch)
+    data, state = checkpoint.data_hyper_parameters, checkpoint.data_state
+    return LoadedCheckpoint(path, classifier.eval(), data, state, checkpoint.epoch)
 
 
 def read_checkpoint(path: Path) -> CheckpointContents:

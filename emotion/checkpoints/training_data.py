@@ -1,37 +1,102 @@
 """The data that a checkpoint was trained on, or other data to use it with."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from emotion.checkpoints.load import LoadedCheckpoint, check_classes
+from emotion.data.cache import LOCATIONS
 from emotion.data.datamodule import EmotionDataModule
 from emotion.data.faces import Faces
 from emotion.data.sources import select_source, synthetic_warning
 from emotion.data.splits import RowNumbers
+from emotion.errors import UserError
+
+DATA_VARIABLE = "EMOTION_DATA"
 
 
-def load_data(loaded: LoadedCheckpoint, settings: Mapping[str, Any]) -> EmotionDataModule:
-    """Return the checkpoint's data, set up, with `data`, `labels` and `split` of `settings` replacing its own.
+def load_data(loaded: LoadedCheckpoint, cfg: DictConfig) -> EmotionDataModule:
+    """Return the checkpoint's data, set up, with `data`, `labels` and `split` of a verb's config replacing its own.
+
+    Without `data`, a folder named by `data_dir=` or `EMOTION_DATA` replaces the folder of its files.
 
     Raises:
-        UserError: The data is missing or has other classes than the checkpoint.
+        UserError: The data is missing, not in the folder that is named, or has other classes than the checkpoint.
     """
+    settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     arguments = dict(loaded.data) | {"cache_dir": settings["cache_dir"], "overfit": 0, "target": "majority"}
-    path = Path(str(arguments["source"].get("path", "")))
-    moved = Path(settings["data_dir"]) / path.name
-    if not path.exists() and moved.exists():
-        arguments["source"] = arguments["source"] | {"path": str(moved)}
-    if "data" in settings:
+    if settings.get("data") is None:
+        arguments["source"] = _locate_source(loaded, cfg)
+    else:
         source = select_source(settings["data"])
         if source.is_synthetic:
             print(f"*** {synthetic_warning(settings['data'])} ***\n")
-        arguments["source"] = source.config
-    arguments |= {name: settings[name] for name in ("labels", "split") if name in settings}
+        arguments |= {"source": source.config, "mix": source.mix_percent}
+    arguments |= {name: settings[name] for name in ("labels", "split") if settings.get(name) is not None}
     data = EmotionDataModule(**arguments)
-    data.setup()
+    try:
+        data.setup()
+    except UserError as error:
+        if settings.get("data") is None and (named := named_folder(cfg)) and not _all_exist(arguments["source"]):
+            own = next(_locations(loaded.data["source"]), "no files")
+            raise UserError(
+                f"{error}\n{named} replaces the data of {loaded.path}, {own}. Name its folder, or the data in another "
+                f"form: data=NAME."
+            ) from error
+        raise
     check_classes(loaded.path, loaded.classifier.classes, data.classes)
     return data
+
+
+def named_folder(cfg: DictConfig) -> str | None:
+    """Return how the user named the folder of the data: `data_dir=FOLDER` or `EMOTION_DATA=FOLDER`, else None."""
+    if not OmegaConf.is_interpolation(cfg, "data_dir"):
+        return f"data_dir={cfg.data_dir}"
+    return f"{DATA_VARIABLE}={os.environ[DATA_VARIABLE]}" if DATA_VARIABLE in os.environ else None
+
+
+def _locate_source(loaded: LoadedCheckpoint, cfg: DictConfig) -> Mapping[str, Any]:
+    """Return the checkpoint's source in the folder that is named; without one, in `data_dir` if it is gone."""
+    own: Mapping[str, Any] = loaded.data["source"]
+    first, named = next(_locations(own), None), named_folder(cfg)
+    if first is None:  # generated
+        if named and not named.startswith(DATA_VARIABLE):
+            raise UserError(
+                f"{loaded.path} was trained on generated faces ({own['_target_']}), so {named} has no effect. Name the "
+                f"data, too: data=auto {named}."
+            )
+        return own
+    is_folder = first.is_dir() or not (first.is_file() or first.suffix)
+    moved = _move(own, first if is_folder else first.parent, Path(cfg.data_dir))
+    return moved if named or (not _all_exist(own) and _all_exist(moved)) else own
+
+
+def _locations(source: Mapping[str, Any]) -> Iterator[Path]:
+    """Yield the files and folders of a source, those of the main source of a composed one first."""
+    for key, value in source.items():
+        if isinstance(value, Mapping):
+            yield from _locations(value)
+        elif key in LOCATIONS and value is not None:
+            yield Path(str(value))
+
+
+def _all_exist(source: Mapping[str, Any]) -> bool:
+    return all(path.exists() for path in _locations(source))
+
+
+def _move(source: Mapping[str, Any], old: Path, new: Path) -> dict[str, Any]:
+    """Return a source whose locations inside the folder `old` are at the same place in `new`."""
+    moved: dict[str, Any] = dict(source)
+    for key, value in source.items():
+        if isinstance(value, Mapping):
+            moved[key] = _move(value, old, new)
+        elif key in LOCATIONS and value is not None:
+            path, root = Path(os.path.abspath(str(value))), Path(os.path.abspath(old))
+            moved[key] = str(new / path.relative_to(root)) if path.is_relative_to(root) else value
+    return moved
 
 
 def training_rows(

@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from stat import S_ISREG
@@ -60,7 +61,7 @@ def prepare(source: Config, cache_dir: str | Path, progress: Progress = lambda d
     stamps, stamp = cache / "stamps", _stamp(data)
     last = _read_stamp(stamps, location)
     if last and last.stamp == stamp and (faces := _open(cache / last.key)):
-        return faces
+        return _renamed(faces, data)
     try:
         stamps.mkdir(parents=True, exist_ok=True)
         with FileLock(cache / ".lock"):
@@ -83,7 +84,14 @@ def prepare(source: Config, cache_dir: str | Path, progress: Progress = lambda d
             f"The cache {cache} cannot be written: {error.strerror or error}. "
             f"Free some space, or choose another folder: cache_dir=FOLDER."
         ) from error
-    return faces
+    return _renamed(faces, data)
+
+
+def _renamed(faces: Faces, data: DataSource) -> Faces:
+    """Return the faces under the present names of their source, which may have been prepared elsewhere."""
+    parts = zip(data.components, faces.components, strict=True)
+    components = tuple(Component(own.name, component.digest) for own, component in parts)
+    return replace(faces, source=data.name, components=components)
 
 
 def _write(data: DataSource, folder: Path, meta: dict[str, Any], stamp: str, progress: Progress) -> None:

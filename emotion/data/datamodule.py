@@ -167,7 +167,7 @@ class EmotionDataModule(L.LightningDataModule):
         if differing := [name for name, value in self.state_dict().items() if state_dict.get(name) != value]:
             raise UserError(
                 f"{self.faces.source} is not the data that the run started with: different {' and '.join(differing)}. "
-                f"Restore the original data, or start a new run."
+                f"Restore the original data or name its place (data_dir=FOLDER), or start a new run."
             )
 
     def save_rows(self, path: Path) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from emotion.checkpoints.load import PREVIOUS_CHECKPOINT, check_classes, read_checkpoint
 from emotion.checkpoints.locate import LAST_CHECKPOINT
+from emotion.data.cache import LOCATIONS, prepare
+from emotion.data.faces import Faces
 from emotion.data.sources import select_source
 from emotion.errors import UserError
 from emotion.records.recipe import recipe_differences
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 COMPARED_BY_DIGEST = ("source", "split", "cache_dir")
 """Hyper-parameters of the data module that may differ between machines; its state has digests of the data."""
-LOCATION_KEYS = ("path", "root", "train", "val", "test", "votes", "data_dir")
+LOCATION_KEYS = (*LOCATIONS, "required_paths", "data_dir")
 """Settings of a data source that say where it is, which may differ between machines."""
 
 
@@ -98,12 +100,24 @@ def check_recipe(previous: RunRecord, config: TrainConfig) -> None:
 
 
 def check_source(previous: RunRecord, config: TrainConfig) -> None:
-    """Check that a run on synthetic faces is not resumed on real ones or vice versa; raises UserError if it is."""
-    reader = select_source(config.data).config
+    """Check that a finished run was trained on the data of `config`, which may have moved; raises UserError if not."""
+    source = reader = select_source(config.data).config
     while isinstance(reader.get("source"), Mapping):
         reader = reader["source"]
     if previous.is_synthetic != (reader["_target_"] == "emotion.data.readers.synthetic.read"):
         raise _another_folder(config, f"was trained on {previous.data['source']}, now data={reader['_target_']}")
+    if previous.config["data"] != config.data:  # read it only if it is in another place
+        check_digest(previous, prepare(source, config.cache_dir))
+
+
+def check_digest(previous: RunRecord, faces: Faces) -> None:
+    """Check that faces are those on which a run was trained; raises UserError if not."""
+    main = faces.components[0] if "mix" in previous.data else faces
+    if main.digest != previous.data["digest"]:
+        raise UserError(
+            f"{main.source} is not {previous.data['source']}, the data that the run started with. Restore it or name "
+            f"its place (data_dir=FOLDER), or start a new run."
+        )
 
 
 def check_teachers(previous: dict[str, Any] | None, current: dict[str, Any] | None) -> None:

@@ -39,6 +39,7 @@ class TrainingRun:
     trainer: L.Trainer
     record: RunRecord  # so far
     previous: RunRecord | None  # of the run that is resumed
+    checkpoint: Path | None  # from which it is resumed
     started: float  # time.perf_counter()
 
 
@@ -50,8 +51,7 @@ def setup(config: TrainConfig, cfg: DictConfig) -> TrainingRun:
     """
     started, run_dir = time.perf_counter(), Path(config.run_dir)
     previous = RunRecord.read(run_dir) if config.resume else None
-    if previous:
-        resume.is_fit_complete(previous, config)  # report a finished run before anything else
+    is_complete = previous is not None and resume.is_fit_complete(previous, config)  # reports a finished run
     is_fallback = select_source(config.data).is_synthetic
     L.seed_everything(config.seed, verbose=False)
     data, description = parts.make_data(config)
@@ -63,6 +63,11 @@ def setup(config: TrainConfig, cfg: DictConfig) -> TrainingRun:
     compiled = parts.optimize_for_device(classifier, config, may_compile=not is_fallback)
     if previous:
         resume.check_teachers(previous.distillation, distillation)
+    checkpoint = None
+    if previous and is_complete:
+        resume.check_digest(previous, data.faces)
+    elif config.resume:  # before anything is written
+        checkpoint = resume.latest_valid_checkpoint(run_dir, classifier, data)
     trainer = parts.make_trainer(config, max_minutes=config.synthetic_max_minutes if is_fallback else None)
     for rows in (data.split.train, data.split.val):  # before Lightning starts other processes
         check_processes(len(rows), trainer.world_size)
@@ -90,7 +95,7 @@ def setup(config: TrainConfig, cfg: DictConfig) -> TrainingRun:
         write_config(cfg, run_dir)
         data.save_rows(run_dir / "rows.npz")
         (replace(previous, resumed=record.resumed, files={}) if previous else record).write(run_dir)
-    return TrainingRun(config, run_dir, data, classifier, trainer, record, previous, started)
+    return TrainingRun(config, run_dir, data, classifier, trainer, record, previous, checkpoint, started)
 
 
 def fit(run: TrainingRun) -> None:
@@ -100,10 +105,7 @@ def fit(run: TrainingRun) -> None:
         for name in ("epochs", "fit_seconds", "epoch_seconds", "best"):
             setattr(record, name, getattr(run.previous, name))
         return
-    checkpoint = None
-    if run.config.resume:
-        checkpoint = resume.latest_valid_checkpoint(run.run_dir, run.classifier, run.data)
-    trainer.fit(run.classifier, datamodule=run.data, ckpt_path=checkpoint, weights_only=True)
+    trainer.fit(run.classifier, datamodule=run.data, ckpt_path=run.checkpoint, weights_only=True)
     record.epochs = trainer.current_epoch
     score = trainer.callback_metrics.get(run.config.monitor["metric"], float("nan"))
     record.best = {"epoch": trainer.current_epoch - 1, "score": float(score), **run.config.monitor}

@@ -1,5 +1,4 @@
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -149,8 +148,7 @@ def test_the_accuracy_on_a_thousand_test_faces_agrees_with_the_record(name: str,
     record = run_record.record_of_checkpoint(load_checkpoint(name))
     assert record is not None
     classifier = ensemble.load_ensemble(name)
-    cache = os.environ["EMOTION_CACHE"]
-    data = load_data(classifier.loaded[0], {"cache_dir": cache, "data_dir": str(fer2013.parent)})
+    data = load_data(classifier.loaded[0], compose("export", f"data_dir={fer2013.parent}"))
     rows = np.random.default_rng(0).permutation(data.split.test)[:1000]
     correct = predict_probabilities(classifier, data.faces.images, rows).argmax(1).numpy() == data.labels[rows]
     expected = record.test_scores["none"]["all"]["accuracy"][0]

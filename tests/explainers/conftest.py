@@ -55,7 +55,7 @@ def classifier_of(net: nn.Module, classes: int, channels: int, size: int) -> Emo
 
 
 def ensemble_of(*classifiers: EmotionClassifier) -> Ensemble:
-    return Ensemble([LoadedCheckpoint(Path("nowhere"), classifier, {}, "", 0) for classifier in classifiers])
+    return Ensemble([LoadedCheckpoint(Path("nowhere"), classifier, {}, {}, 0) for classifier in classifiers])
 
 
 @pytest.fixture

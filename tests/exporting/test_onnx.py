@@ -48,7 +48,7 @@ def make_member(
         scheduler={},
     )
     source = {"_target_": "emotion.data.readers.path_list.read", "size": side, "channels": channels}
-    member = LoadedCheckpoint(Path("nowhere"), classifier.eval(), {"source": source}, "", 0)
+    member = LoadedCheckpoint(Path("nowhere"), classifier.eval(), {"source": source}, {}, 0)
     if not fitted:
         return member
     for layer in classifier.net.modules():

@@ -81,7 +81,7 @@ def test_published_classifier_loads_and_scores_as_before(run: Path, served: Hub)
     pixels = torch.from_numpy(FACES)
     probabilities = [loaded.classifier.probabilities(pixels).detach() for loaded in (published, original)]
     torch.testing.assert_close(*probabilities, atol=2e-3, rtol=0)
-    data = load_data(published, {"cache_dir": "cache", "data_dir": "data"})
+    data = load_data(published, compose("export"))
     ensemble, split = Ensemble([published]), data.split
     result = score_rows(ensemble, data.faces.images, data.labels, split.test, split.train)["none"]
     record, published_record = record_of(run), record_of_checkpoint(published)

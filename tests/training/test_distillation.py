@@ -49,7 +49,7 @@ def classifier(size: int = 48, channels: int = 1, seed: int = 0) -> EmotionClass
 
 
 def teacher(*classifiers: EmotionClassifier, temperature: float = 4.0, weight: float = 0.5) -> Teacher:
-    return Teacher([LoadedCheckpoint(Path("x"), one, {}, "", 0) for one in classifiers], temperature, weight)
+    return Teacher([LoadedCheckpoint(Path("x"), one, {}, {}, 0) for one in classifiers], temperature, weight)
 
 
 def logits_of(one: EmotionClassifier) -> Tensor:
