@@ -33,6 +33,7 @@ class ExportConfig:
     checkpoint: Any
     target: str
     tta: str
+    grad_cam: bool
     int8: bool
     name: str | None
     runtime: str | None
@@ -91,7 +92,7 @@ def _export_onnx(ensemble: "Ensemble", path: Path, config: ExportConfig, cfg: Di
     data = _load_data(ensemble, config, cfg)
     faces, source = _comparison_faces(ensemble, data)
     fp32, int8 = path.with_name(f"{path.name}.onnx"), path.with_name(f"{path.name}_int8.onnx")
-    parity, opset = export_onnx(ensemble, fp32, config.tta, faces=faces)
+    parity, opset = export_onnx(ensemble, fp32, config.tta, config.grad_cam, half=not config.int8, faces=faces)
     print(f"opset {opset}; on {parity.faces} {source}, {parity}")
     with single_thread():
         backend = OnnxBackend(fp32, threads=1)
@@ -210,6 +211,7 @@ def _check(config: ExportConfig) -> None:
     check_choices(config, target=tuple(TARGETS), tta=tuple(TTA))
     for key, default, targets in (
         ("tta", "none", ("onnx", "web")),
+        ("grad_cam", False, ("onnx",)),
         ("int8", False, ("onnx",)),
         ("runtime", None, ("web",)),
     ):

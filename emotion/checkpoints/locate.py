@@ -9,7 +9,7 @@ from emotion.errors import UserError
 BEST_CHECKPOINT, LAST_CHECKPOINT = Path("checkpoints/best.ckpt"), Path("checkpoints/last.ckpt")
 DEFAULT = "fast_cnn"
 """The weights of this package that every verb uses if no checkpoint is named (but `publish`, which uploads)."""
-HUB, PORTABLE_SUFFIX = "hub:", ".safetensors"
+HUB, PORTABLE_SUFFIX, ONNX_SUFFIX = "hub:", ".safetensors", ".onnx"
 ZOO = Path(__file__).parent.parent / "zoo"
 
 
@@ -62,6 +62,6 @@ def locate(source: str | Path) -> Path:
     )
 
 
-def zoo() -> dict[str, Path]:
-    """Return the trained weights in the package by name."""
-    return {path.stem: path for path in sorted(ZOO.glob("*.safetensors"))}
+def zoo(suffix: str = PORTABLE_SUFFIX) -> dict[str, Path]:
+    """Return the trained weights in the package by name: as .safetensors, or the same as .onnx."""
+    return {path.stem: path for path in sorted(ZOO.glob(f"*{suffix}"))}

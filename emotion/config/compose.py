@@ -4,10 +4,10 @@ import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import hydra
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 PACKAGE = Path(__file__).parent.parent
 CONF = next(folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir())
@@ -16,8 +16,11 @@ CONF = next(folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if 
 VERBS = sorted(file.stem for file in CONF.glob("*.yaml") if file.stem != "base")
 
 
-def compose(verb: str, *overrides: str) -> DictConfig:
+def compose(verb: str, *overrides: str) -> "DictConfig":
     """Compose the config of `python -m emotion.<verb> OVERRIDE ...`."""
+    import hydra  # emotion.load() does without it
+    from hydra.core.global_hydra import GlobalHydra
+
     initialized = GlobalHydra.instance().is_initialized()  # by the running verb, with the same configs
     with contextlib.nullcontext() if initialized else hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra.compose(verb, overrides=list(overrides))

@@ -37,6 +37,7 @@ MAX_DIFFERENCE = 1e-3
 """By how much a probability may differ from PyTorch's."""
 
 BATCH_SIZE = 64
+MIN_HALVED_SIZE = 1024  # elements of a tensor
 
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Raw faces (B, ...) to probabilities (B, K)."""
@@ -101,6 +102,7 @@ def export_onnx(
     path: Path,
     tta: str = "none",
     cam: bool = False,
+    half: bool = False,
     faces: NDArray[np.uint8] | None = None,
     opsets: Sequence[int] = OPSETS,
 ) -> tuple[Parity, int]:
@@ -111,6 +113,7 @@ def export_onnx(
         path: The file to write.
         tta: Test-time augmentation inside the file.
         cam: Whether the file has the second output `map`.
+        half: Whether to store weights in half precision where that is lossless.
         faces: Faces (N, side, side) or (N, side, side, 3) to compare on; None for synthetic faces.
         opsets: Tried in order until one succeeds; prints why the others failed.
 
@@ -132,6 +135,8 @@ def export_onnx(
     for opset in opsets:
         try:
             model = _convert(program, opset, [PROBABILITIES, MAP] if cam else [PROBABILITIES])
+            if half:
+                halve_weights(model)
             onnx.helper.set_model_props(model, {METADATA: metadata})
             onnx.checker.check_model(model)
             content = model.SerializeToString()
@@ -234,6 +239,28 @@ def _convert(program: torch.export.ExportedProgram, opset: int, outputs: Sequenc
     return model
 
 
+def halve_weights(model: Any) -> None:  # noqa: ANN401
+    """Store the weights of an onnx.ModelProto in half precision where that is lossless; it computes in float32.
+
+    It is lossless for all weights that were loaded from half-precision .safetensors.
+    """
+    onnx = import_optional("onnx")
+    casts = []
+    for weights in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(weights)
+        if values.dtype != np.float32 or values.size < MIN_HALVED_SIZE:
+            continue
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
+        if np.array_equal(half.astype(np.float32), values):
+            name = weights.name
+            weights.CopyFrom(onnx.numpy_helper.from_array(half, f"{name}.half"))
+            casts.append(onnx.helper.make_node("Cast", [weights.name], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
 def _metadata(ensemble: Ensemble, tta: str, side: int, channels: int) -> dict[str, Any]:
     records = [record_of_checkpoint(loaded) for loaded in ensemble.loaded]
     contents = [record.to_dict() if record else None for record in records]
@@ -241,6 +268,7 @@ def _metadata(ensemble: Ensemble, tta: str, side: int, channels: int) -> dict[st
         {"format": FORMAT, "name": ensemble.name, "classes": ensemble.classes}
         | {"side": side, "channels": channels, "tta": tta}
         | ensemble.summary()
+        | {"synthetic": any(record is not None and record.is_synthetic for record in records)}
         | {"record": contents if len(contents) > 1 else contents[0]}
     )
     return metadata

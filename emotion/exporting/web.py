@@ -8,14 +8,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import numpy as np
-
 from emotion.checkpoints.ensemble import Ensemble
 from emotion.errors import UserError
 from emotion.exporting.onnx import export_onnx
 from emotion.exporting.web_runtime import VERSION, runtime_files
 from emotion.inference.detectors import CASCADE, HAAR_OFFSET, HAAR_SIDE, HAAR_STEP, Haar
-from emotion.inference.onnx_backend import import_optional
 from emotion.io.atomic import sync_folder
 
 WEB = files("emotion") / "web"
@@ -35,8 +32,6 @@ CONTENT_SECURITY_POLICY = (
     "style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; base-uri 'none'; form-action 'none'"
 )
 """Set by the page itself, since a static host sends no such header: only own files are loaded, nothing is sent."""
-
-MIN_HALVED_SIZE = 1024  # elements
 
 
 def export_web(ensemble: Ensemble, folder: Path, runtime: str | None = None, tta: str = "none") -> list[Path]:
@@ -66,8 +61,8 @@ def export_web(ensemble: Ensemble, folder: Path, runtime: str | None = None, tta
         contents[name] = text.format(version=VERSION, cascade=license_text).encode()
     with tempfile.TemporaryDirectory() as scratch:
         network = Path(scratch) / "model.onnx"
-        export_onnx(ensemble, network, tta, cam=True)
-        contents["model.onnx"] = halve_weights(network.read_bytes())
+        export_onnx(ensemble, network, tta, cam=True, half=True)
+        contents["model.onnx"] = network.read_bytes()
     return _write(folder, contents)
 
 
@@ -115,31 +110,6 @@ def model_description(ensemble: Ensemble) -> dict[str, Any]:
             "offset": HAAR_OFFSET,
         },
     }
-
-
-def halve_weights(network: bytes) -> bytes:
-    """Store the weights of an ONNX file in half precision where that is lossless; it computes in float32 as before.
-
-    It is lossless for all weights that were loaded from half-precision .safetensors.
-    """
-    onnx = import_optional("onnx")
-    model = onnx.load_from_string(network)
-    casts = []
-    for weights in model.graph.initializer:
-        values = onnx.numpy_helper.to_array(weights)
-        if values.dtype != np.float32 or values.size < MIN_HALVED_SIZE:
-            continue
-        with np.errstate(over="ignore"):
-            half = values.astype(np.float16)
-        if np.array_equal(half.astype(np.float32), values):
-            name = weights.name
-            weights.CopyFrom(onnx.numpy_helper.from_array(half, f"{name}.half"))
-            casts.append(onnx.helper.make_node("Cast", [weights.name], [name], to=onnx.TensorProto.FLOAT))
-    nodes = [*casts, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    onnx.checker.check_model(model)
-    return bytes(model.SerializeToString())
 
 
 def _page(page: str) -> str:

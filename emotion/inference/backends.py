@@ -7,9 +7,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from emotion.checkpoints.locate import ONNX_SUFFIX, locate_all, zoo
 from emotion.errors import UserError
 
-ONNX_SUFFIX = ".onnx"
+LIGHT_TTA = ("none", "flip")  # what the ONNX files of this package can do
+SYNTHETIC_WARNING = (
+    "SYNTHETIC: {name} was trained on synthetic faces; its answers about photographs mean nothing. "
+    "Train on real faces, or leave checkpoint= out."
+)
 
 
 class Backend(Protocol):
@@ -20,12 +25,14 @@ class Backend(Protocol):
         classes: Class names in the order of the probabilities.
         side: Side of its faces in pixels.
         channels: 1 for grey faces, 3 for RGB.
+        is_synthetic: Whether it was trained on synthetic faces, which says nothing about photographs.
     """
 
     name: str
     classes: tuple[str, ...]
     side: int
     channels: int
+    is_synthetic: bool
 
     def probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Classify faces (B, side, side), or (B, side, side, 3) if RGB; returns probabilities (B, K)."""
@@ -39,25 +46,28 @@ class Backend(Protocol):
 
 
 def load_backend(checkpoint: str | Path | Sequence[object], tta: str = "none", accelerator: str = "auto") -> Backend:
-    """Load a classifier: an .onnx file with ONNX Runtime, without importing torch; any other checkpoint with PyTorch.
+    """Load a classifier with ONNX Runtime, which needs no torch, where it can be, otherwise with PyTorch.
+
+    ONNX Runtime takes .onnx files, and weights of this package unless accelerator=gpu or tta=ten_crop is requested.
 
     Args:
         checkpoint: A checkpoint, or a list of checkpoints for an ensemble.
         tta: Test-time augmentation: none, flip or ten_crop.
-        accelerator: auto, cpu or gpu; ignored for ONNX.
+        accelerator: auto, cpu or gpu; ignored for .onnx files.
 
     Raises:
         UserError: A checkpoint is missing or invalid, or `tta` does not fit it.
     """
-    if isinstance(checkpoint, str | Path) and str(checkpoint).endswith(ONNX_SUFFIX):
+    names = locate_all(checkpoint)  # before torch is imported: a missing checkpoint is reported at once
+    files = [name for name in names if name.endswith(ONNX_SUFFIX)]
+    if files and len(names) > 1:
+        raise UserError(f"checkpoint={names}: an ensemble cannot contain .onnx files; expected a single one.")
+    if len(names) == 1 and not files and accelerator != "gpu" and tta in LIGHT_TTA and not Path(names[0]).exists():
+        files = [str(path) for name, path in zoo(ONNX_SUFFIX).items() if name == names[0]]
+    if files:
         from emotion.inference.onnx_backend import OnnxBackend
 
-        return OnnxBackend(Path(checkpoint), tta)
-    if not isinstance(checkpoint, str | Path) and any(str(member).endswith(ONNX_SUFFIX) for member in checkpoint):
-        raise UserError(f"checkpoint={checkpoint}: an ensemble cannot contain .onnx files; expected a single one.")
-    from emotion.checkpoints.locate import locate_all
-
-    locate_all(checkpoint)  # before torch is imported: a missing checkpoint is reported at once
+        return OnnxBackend(Path(files[0]), tta)
     from emotion.inference.torch_backend import TorchBackend
 
     return TorchBackend(checkpoint, tta, accelerator)

@@ -15,7 +15,7 @@ from emotion.io.bounded import parse_json
 
 FORMAT = "emotion onnx 1"
 METADATA = "emotion"
-"""Metadata property that holds JSON: format, name, classes, side, channels, tta, temperature, record."""
+"""Metadata property that holds JSON: format, name, classes, side, channels, tta, temperature, synthetic, record."""
 
 FACES, PROBABILITIES, MAP = "faces", "probabilities", "map"
 """Names of the input and of the outputs."""
@@ -35,11 +35,11 @@ class OnnxBackend:
 
     Args:
         source: The file or its bytes.
-        tta: Test-time augmentation, which must be the exported one; None accepts any.
+        tta: Test-time augmentation: the exported one, or flip if the file has none; None accepts any.
         threads: Number of threads; 0 for all cores.
 
     Attributes:
-        record: Record of the exported run, if the file contains one.
+        record: Record of the exported run, or a list of them for an ensemble, if the file contains any.
 
     Raises:
         UserError: The file is missing, no ONNX, not written by this package, has other augmentation, or needs more than
@@ -71,8 +71,10 @@ class OnnxBackend:
         metadata = self._metadata()
         self.name, self.classes, self.tta = metadata["name"], tuple(metadata["classes"]), metadata["tta"]
         self.side, self.channels, self.record = metadata["side"], metadata["channels"], metadata.get("record")
+        self.is_synthetic = bool(metadata.get("synthetic"))
+        self.flip = (self.tta, tta) == ("none", "flip")
         self._check_output()
-        if tta not in (None, self.tta):
+        if tta not in (None, self.tta) and not self.flip:
             raise UserError(
                 f"{self.file} was exported with tta={self.tta}; found tta={tta}. Use that, or export again: "
                 f"python -m emotion.export checkpoint=RUN tta={tta}."
@@ -80,7 +82,8 @@ class OnnxBackend:
 
     def probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Classify faces (B, side, side), or (B, side, side, 3) if RGB; returns probabilities (B, K)."""
-        return self._run(PROBABILITIES, faces)
+        probabilities = self._run(PROBABILITIES, faces)
+        return (probabilities + self._run(PROBABILITIES, faces[:, :, ::-1])) / 2 if self.flip else probabilities
 
     def maps(self, faces: NDArray[np.uint8], targets: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Return Grad-CAM maps (B, h, w), non-negative; the file itself selects the most likely classes.

@@ -45,7 +45,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The root of a web server, with the page in below/page."""
     root = tmp_path_factory.mktemp("site")
     try:
-        export_web(load_ensemble("attention_cnn"), root / "below" / "page")
+        export_web(load_ensemble("fast_cnn"), root / "below" / "page")
     except UserError as error:
         pytest.skip(f"needs the page's runtime: {error}")
     return root
@@ -120,7 +120,7 @@ def color_scene(seed: int) -> NDArray[np.uint8]:
 
 @pytest.mark.parametrize("image", [TWO, color_scene(0), color_scene(1)[:700, 100:1400], scene()])
 def test_browser_and_python_agree(page: "sync_api.Page", site: Path, image: NDArray[np.uint8]) -> None:
-    faces, expected = predict(page, image, maps=True), emotion.load("attention_cnn", detector="haar").predict(image)
+    faces, expected = predict(page, image, maps=True), emotion.load("fast_cnn", detector="haar").predict(image)
     assert len(faces) == len(expected)
     backend = OnnxBackend(site / "below/page/model.onnx")
     for face, other in zip(faces, expected, strict=True):
@@ -279,7 +279,7 @@ def test_folder_documents_its_files_and_licenses_and_is_small(site: Path) -> Non
     assert "Copyright (c) Microsoft Corporation" in licenses
     assert "Copyright (C) 2000, Intel Corporation" in licenses
     assert json.loads((folder / "model.json").read_text())["detector"]["min_neighbors"] == Haar().min_neighbors
-    parameters = sum(parameter.numel() for parameter in load_ensemble("attention_cnn").parameters())
+    parameters = sum(parameter.numel() for parameter in load_ensemble("fast_cnn").parameters())
     assert (folder / "model.onnx").stat().st_size < 2.05 * parameters  # two bytes each
 
 
@@ -306,5 +306,5 @@ def test_weights_are_halved_where_that_is_lossless() -> None:
 
 def test_nothing_is_written_without_a_runtime(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="runtime="):
-        export_web(load_ensemble("attention_cnn"), tmp_path / "page", str(tmp_path))
+        export_web(load_ensemble("fast_cnn"), tmp_path / "page", str(tmp_path))
     assert not (tmp_path / "page").exists()
