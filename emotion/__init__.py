@@ -8,14 +8,15 @@ if TYPE_CHECKING:
 
     from emotion.inference.predictor import Predictor
 
-__all__ = ["load"]
+__all__ = ["__version__", "load"]
 
 
 def load(
     checkpoint: "str | Path | Sequence[object]" = "fast_cnn",
     detector: str = "blazeface",
     tta: str = "none",
-    accelerator: str = "auto",
+    device: str = "auto",
+    min_confidence: float = 0.0,
 ) -> "Predictor":
     """Load a trained classifier and a face detector: `emotion.load("RUN").predict(images)`.
 
@@ -24,13 +25,15 @@ def load(
             hub:owner/name; or a list of these as an ensemble.
         detector: blazeface, haar, none (images are cropped faces), or the file of YuNet's model.
         tta: Test-time augmentation: none, flip or ten_crop.
-        accelerator: auto, cpu or gpu.
+        device: auto, cpu or gpu. Included weights and .onnx files run on the CPU with ONNX Runtime, without torch,
+            unless gpu is requested.
+        min_confidence: Probability of the most likely class below which a face is labelled "unclear".
 
     Raises:
         emotion.errors.UserError: An argument is invalid, or a file is missing.
     """
     from emotion.errors import UserError
-    from emotion.inference.backends import load_backend
+    from emotion.inference.backends import SYNTHETIC_WARNING, load_backend
     from emotion.inference.blazeface import BlazeFace
     from emotion.inference.detectors import FullImage, Haar, YuNet
     from emotion.inference.predictor import Predictor
@@ -38,5 +41,19 @@ def load(
     detectors = {"blazeface": BlazeFace, "haar": Haar, "none": FullImage}
     if detector not in detectors and not detector.endswith(".onnx"):
         raise UserError(f"detector={detector}: expected {', '.join(detectors)}, or the .onnx file of YuNet's model.")
-    face_detector = detectors[detector]() if detector in detectors else YuNet(detector)
-    return Predictor(load_backend(checkpoint, tta, accelerator), face_detector)
+    if device not in ("auto", "cpu", "gpu"):
+        raise UserError(f"device={device}: expected auto, cpu or gpu.")
+    backend = load_backend(checkpoint, tta, device)
+    if backend.is_synthetic:
+        import warnings
+
+        warnings.warn(SYNTHETIC_WARNING.format(name=backend.name), stacklevel=2)
+    return Predictor(backend, detectors[detector]() if detector in detectors else YuNet(detector), min_confidence)
+
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("emotion")
+    raise AttributeError(f"module 'emotion' has no attribute {name!r}")

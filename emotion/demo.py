@@ -27,6 +27,7 @@ class DemoConfig:
     checkpoint: Any
     tta: str
     accelerator: str
+    min_confidence: float
     host: str
     port: int
     allowed_hosts: list[str]
@@ -47,7 +48,7 @@ def demo(cfg: DictConfig) -> None:
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise UserError(f"{error.name} is not installed; the demo needs it: pip install 'emotion[demo]'.") from error
-    from emotion.inference.backends import load_backend
+    from emotion.inference.backends import SYNTHETIC_WARNING, load_backend
 
     with listen(config.host, config.port) as listener:
         address, port = listener.getsockname()[:2]
@@ -58,11 +59,15 @@ def demo(cfg: DictConfig) -> None:
         from emotion.serving.server import create_server
         from emotion.serving.session import Session
 
-        session = Session(Predictor(backend, instantiate(config.detector)), config.limits.megapixels)
+        session = Session(
+            Predictor(backend, instantiate(config.detector), config.min_confidence), config.limits.megapixels
+        )
         local = is_loopback(address)
         server = create_server(session, config.host, config.allowed_hosts, config.limits, local)
         url = f"http://{_url_host(config.host)}:{port}/"
         print(f"{backend.name} runs at {url} (Ctrl-C stops it)", flush=True)
+        if backend.is_synthetic:
+            print(SYNTHETIC_WARNING.format(name=backend.name), file=sys.stderr)
         if not local:
             print(
                 f"warning: host={config.host}: everyone on the network can use the page. Browsers open the camera only "

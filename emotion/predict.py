@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 STANDARD_STREAM = "-"  # as source or output
 NO_FACE = (
-    "No face was found. detector.threshold=0.3 also accepts less certain faces (with detector=haar: "
+    "No face was found. detector.threshold=0.2 also accepts less certain faces (with detector=haar: "
     "detector.min_neighbors=2); for cropped faces use detector=none."
 )
 
@@ -40,6 +40,7 @@ class PredictConfig:
     max_seconds: float | None
     smoothing: float
     fps: float
+    min_confidence: float
     format: str
     annotate: bool
     accelerator: str
@@ -66,7 +67,7 @@ def predict(cfg: DictConfig, folder: Path | None) -> PredictionSummary:
     from rich.console import Console
 
     from emotion.config.instantiate import instantiate
-    from emotion.inference.backends import load_backend
+    from emotion.inference.backends import SYNTHETIC_WARNING, load_backend
     from emotion.inference.frames import VideoStream
     from emotion.inference.outputs import Outputs
     from emotion.inference.pipeline import Pipeline
@@ -75,7 +76,7 @@ def predict(cfg: DictConfig, folder: Path | None) -> PredictionSummary:
 
     source = _open_source(config, folder)
     backend = load_backend(config.checkpoint, config.tta, config.accelerator)
-    predictor = Predictor(backend, instantiate(config.detector))
+    predictor = Predictor(backend, instantiate(config.detector), config.min_confidence)
     warnings, console = Console(stderr=True), new_console()
     console.quiet = folder is None
 
@@ -84,6 +85,8 @@ def predict(cfg: DictConfig, folder: Path | None) -> PredictionSummary:
 
     network = f"{backend.name} ({', '.join(as_list(config.checkpoint))}): {', '.join(backend.classes)}"
     report(network, warnings if folder is None else console)
+    if backend.is_synthetic:
+        report(SYNTHETIC_WARNING.format(name=backend.name), warnings)
     outputs = Outputs(folder, config.format, config.annotate, backend.classes)
     pipeline = Pipeline(predictor, outputs, console, warnings)
     try:
@@ -127,11 +130,6 @@ def _open_source(config: PredictConfig, folder: Path | None) -> "list[SourceFile
 
 def _check(config: PredictConfig) -> None:
     check_choices(config, format=("jsonl", "csv"), accelerator=("auto", "cpu", "gpu"))
-    if config.accelerator == "gpu":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise UserError("accelerator=gpu: no GPU was found; expected auto or cpu.")
     if not is_int_at_least(config.frame_stride, 1):
         raise UserError(f"frame_stride={config.frame_stride}: expected an integer of at least 1.")
     if not (math.isfinite(config.smoothing) and config.smoothing >= 0):

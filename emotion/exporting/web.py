@@ -6,13 +6,14 @@ import tempfile
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 from emotion.checkpoints.ensemble import Ensemble
 from emotion.errors import UserError
 from emotion.exporting.onnx import export_onnx
 from emotion.exporting.web_runtime import VERSION, runtime_files
-from emotion.inference.detectors import CASCADE, HAAR_OFFSET, HAAR_SIDE, HAAR_STEP, Haar
+from emotion.inference import blazeface
+from emotion.inference.annotate import css_colours
+from emotion.inference.predictor import MIN_CONTRAST
 from emotion.io.atomic import sync_folder
 
 WEB = files("emotion") / "web"
@@ -22,10 +23,16 @@ PAGE = {
     "start.js": "start.js",
     "engine.js": "engine_local.js",
     "worker.js": "worker.js",
-    "haar.js": "haar.js",
+    "blazeface.js": "blazeface.js",
     "pixels.js": "pixels.js",
 }
 """Names in the exported folder, and the source files in emotion/web."""
+
+DETECTOR_SETTINGS = (
+    *("STRIDE", "SCALES", "FINE_SCALE", "LARGE", "CANDIDATE", "OVERLAP", "NESTED", "PATCH", "PATCH_SIDE"),
+    *("SLOPE", "OFFSET", "SIDE", "DOWN", "LEVEL_FROM"),
+)
+"""Constants of `emotion.inference.blazeface` that blazeface.js needs."""
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; connect-src 'self'; "
@@ -53,12 +60,12 @@ def export_web(ensemble: Ensemble, folder: Path, runtime: str | None = None, tta
     contents: dict[str, bytes] = dict(runtime_files(runtime))
     contents |= {name: (WEB / source).read_bytes() for name, source in PAGE.items()}
     contents["index.html"] = _page((WEB / "index.html").read_text(encoding="utf-8")).encode()
-    contents["cascade.json"] = _compact_json(cascade_tables())
-    contents["model.json"] = _compact_json(model_description(ensemble))
-    license_text = CASCADE.read_text(encoding="utf-8").partition("<!--")[2].partition("-->")[0].rstrip()
+    contents["detector.onnx"] = blazeface.MODEL.read_bytes()
+    contents["model.json"] = json.dumps(model_description(ensemble)).encode()
+    notice = (blazeface.MODEL.parent / "NOTICE").read_text(encoding="utf-8")
     for name, source in (("README.txt", "local_readme.txt"), ("LICENSES.txt", "local_licenses.txt")):
         text = (WEB / source).read_text(encoding="utf-8")
-        contents[name] = text.format(version=VERSION, cascade=license_text).encode()
+        contents[name] = text.format(version=VERSION, notice=notice).encode()
     with tempfile.TemporaryDirectory() as scratch:
         network = Path(scratch) / "model.onnx"
         export_onnx(ensemble, network, tta, cam=True, half=True)
@@ -66,49 +73,18 @@ def export_web(ensemble: Ensemble, folder: Path, runtime: str | None = None, tta
     return _write(folder, contents)
 
 
-def cascade_tables() -> dict[str, Any]:
-    """Return the trees of OpenCV's Haar cascade for haar.js.
-
-    A node is [left, right, feature, threshold]; left and right are nodes of its tree, or leaves if 0 or less. A feature
-    is a list of rectangles [left, top, width, height, weight]. A stage is the number of nodes of each tree, and the
-    threshold for the sum of their leaves.
-    """
-    root = ElementTree.parse(CASCADE).getroot()[0]
-    stages, nodes, leaves = [], [], []
-    for stage in root.iterfind("stages/_"):
-        tree_sizes = []
-        for tree in stage.iterfind("weakClassifiers/_"):
-            numbers = [float(number) for number in tree.findtext("internalNodes", "").split()]
-            tree_nodes = [[*map(int, numbers[i : i + 3]), numbers[i + 3]] for i in range(0, len(numbers), 4)]
-            tree_sizes.append(len(tree_nodes))
-            nodes += tree_nodes
-            leaves += [float(leaf) for leaf in tree.findtext("leafValues", "").split()]
-        stages.append([tree_sizes, float(stage.findtext("stageThreshold", ""))])
-    features = [
-        [[int(float(number)) for number in (rectangle.text or "").split()] for rectangle in feature.iterfind("rects/_")]
-        for feature in root.iterfind("features/_")
-    ]
-    side = int(root.findtext("width", ""))
-    return {"side": side, "stages": stages, "nodes": nodes, "leaves": leaves, "features": features}
-
-
 def model_description(ensemble: Ensemble) -> dict[str, Any]:
     """Return the content of model.json: name, classes and input of the network, and settings of the detector."""
     side, channels = ensemble.source_shape
-    haar = Haar()
     return {
         "name": ensemble.name,
         "classes": ensemble.classes,
+        "colours": css_colours(ensemble.classes),
         "side": side,
         "channels": channels,
-        "detector": {
-            "max_side": haar.max_side,
-            "min_face": haar.min_face,
-            "min_neighbors": haar.min_neighbors,
-            "step": HAAR_STEP,
-            "side_ratio": HAAR_SIDE,
-            "offset": HAAR_OFFSET,
-        },
+        "min_contrast": MIN_CONTRAST,
+        "detector": {name.lower(): getattr(blazeface, name) for name in DETECTOR_SETTINGS}
+        | {"threshold": blazeface.BlazeFace().threshold},
     }
 
 
@@ -118,10 +94,6 @@ def _page(page: str) -> str:
     assert page.count(charset) == page.count(scripts) == 1
     policy = f'<meta http-equiv="Content-Security-Policy" content="{CONTENT_SECURITY_POLICY}">\n'
     return page.replace(charset, charset + policy).replace(scripts, f'<script src="start.js"></script>\n{scripts}')
-
-
-def _compact_json(content: dict[str, Any]) -> bytes:
-    return json.dumps(content, separators=(",", ":")).encode()
 
 
 def _write(folder: Path, contents: dict[str, bytes]) -> list[Path]:

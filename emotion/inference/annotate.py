@@ -69,6 +69,11 @@ def class_colours(classes: Sequence[str]) -> list[Colour]:
     return colours
 
 
+def css_colours(classes: Sequence[str]) -> list[str]:
+    """Return `class_colours` as #rrggbb."""
+    return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in class_colours(classes)]
+
+
 def annotate(image: RGBImage, faces: Sequence[Face], face_ids: Sequence[int] = ()) -> RGBImage:
     """Return a copy with each face's box and label, and its probabilities as bars where they fit.
 

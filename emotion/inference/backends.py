@@ -58,12 +58,14 @@ def load_backend(checkpoint: str | Path | Sequence[object], tta: str = "none", a
     Raises:
         UserError: A checkpoint is missing or invalid, or `tta` does not fit it.
     """
-    names = locate_all(checkpoint)  # before torch is imported: a missing checkpoint is reported at once
+    names = [str(checkpoint)] if isinstance(checkpoint, str | Path) else [str(name) for name in checkpoint]
     files = [name for name in names if name.endswith(ONNX_SUFFIX)]
     if files and len(names) > 1:
         raise UserError(f"checkpoint={names}: an ensemble cannot contain .onnx files; expected a single one.")
-    if len(names) == 1 and not files and accelerator != "gpu" and tta in LIGHT_TTA and not Path(names[0]).exists():
-        files = [str(path) for name, path in zoo(ONNX_SUFFIX).items() if name == names[0]]
+    if not files:
+        locate_all(checkpoint)  # before torch is imported: a missing checkpoint is reported at once
+    if len(names) == 1 and accelerator != "gpu" and tta in LIGHT_TTA and not Path(names[0]).exists():
+        files = files or [str(path) for name, path in zoo(ONNX_SUFFIX).items() if name == names[0]]
     if files:
         from emotion.inference.onnx_backend import OnnxBackend
 

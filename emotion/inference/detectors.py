@@ -38,6 +38,11 @@ class Box(NamedTuple):
     score: float
     angle: float = 0.0
 
+    @property
+    def xyxy(self) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom."""
+        return self.left, self.top, self.left + self.side, self.top + self.side
+
     def scaled(self, factor: float) -> "Box":
         """Return the box in pixels of the image enlarged by `factor`."""
         return self._replace(left=self.left * factor, top=self.top * factor, side=self.side * factor)

@@ -6,8 +6,10 @@ All limits are checked against the file's header, before any pixel is decoded.
 import io
 import math
 import warnings
+from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
+from urllib.request import Request, urlopen
 
 import cv2
 import numpy as np
@@ -17,6 +19,10 @@ from PIL.ImageFile import ImageFile
 
 from emotion.data.readers.images import DECODE_ERRORS, FORMATS, convert_mode
 from emotion.errors import UserError
+
+ADDRESSES = ("http://", "https://")
+COLORS = ("rgb", "bgr")
+TIMEOUT = 20  # seconds to wait for a server
 
 RGBImage = NDArray[np.uint8]
 """(H, W, 3)."""
@@ -50,30 +56,58 @@ class LoadedImage(NamedTuple):
     scale: float = 1.0
 
 
-def load_image(value: object) -> LoadedImage:
-    """Load an image from a path, the bytes of a file, a Pillow image or an array.
+def load_image(value: object, color: str = "rgb") -> LoadedImage:
+    """Load an image from a path, an http(s) address, the bytes of a file, a Pillow image or an array.
 
-    Arrays are uint8: grey (H, W) or (H, W, 1), or RGB (H, W, 3).
+    Arrays are uint8: grey (H, W) or (H, W, 1), or color (H, W, 3), or with transparency (H, W, 4), which is put on
+    white.
+
+    Args:
+        value: The image.
+        color: Order of the channels of an array: rgb or bgr.
 
     Raises:
         UserError: `value` is none of these, or the file is missing, damaged or too large.
     """
+    if isinstance(value, str) and value.startswith(ADDRESSES):
+        return read_image(download(value), value)
     if isinstance(value, str | Path):
-        if not Path(value).is_file():
+        if not Path(value).expanduser().is_file():
             raise UserError(f"{value} does not exist; expected an image file.")
-        return read_image(Path(value))
+        return read_image(Path(value).expanduser())
     if isinstance(value, bytes | bytearray):
         return read_image(bytes(value))
     if isinstance(value, Image.Image):
         return _to_rgb(value.copy(), max(value.size))
     pixels = np.asarray(value)
-    grey = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 1)
-    if pixels.dtype != np.uint8 or not pixels.size or not (grey or (pixels.ndim == 3 and pixels.shape[2] == 3)):
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    if pixels.dtype != np.uint8 or not pixels.size or pixels.ndim not in (2, 3) or channels not in (1, 3, 4):
         raise UserError(
-            f"Found an image of type {type(value).__name__}, {pixels.dtype} {pixels.shape}; expected a path, the bytes "
-            f"of a file, a Pillow image, or a uint8 array, (H, W) grey or (H, W, 3) RGB."
+            f"Found an image of type {type(value).__name__}, {pixels.dtype} {pixels.shape}; expected a path, an "
+            f"address, the bytes of a file, a Pillow image, or a uint8 array, (H, W) grey or (H, W, 3) RGB."
         )
-    return LoadedImage(np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2) if grey else pixels)
+    if channels == 1:
+        return LoadedImage(np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2))
+    if color == "bgr":
+        pixels = pixels[:, :, [2, 1, 0, 3][:channels]]
+    return LoadedImage(pixels) if channels == 3 else _to_rgb(Image.fromarray(pixels), max(pixels.shape[:2]))
+
+
+def download(address: str) -> bytes:
+    """Return the content of a file on the web, at most `MAX_BYTES` of it.
+
+    Raises:
+        UserError: The server does not answer within `TIMEOUT` seconds, refuses, or sends more.
+    """
+    request = Request(address, headers={"User-Agent": "emotion"})
+    try:
+        with urlopen(request, timeout=TIMEOUT) as response:
+            content: bytes = response.read(MAX_BYTES + 1)
+    except (OSError, ValueError, HTTPException) as error:
+        raise UserError(f"{address} cannot be loaded ({error}). Does the address open in a browser?") from error
+    if len(content) > MAX_BYTES:
+        raise UserError(f"{address} is {_too_large('as a file', f'{MAX_BYTES / 1e6:.0f} MB')}")
+    return content
 
 
 def read_image(source: Path | bytes, name: str = "", max_pixels: int = MAX_PIXELS) -> LoadedImage:

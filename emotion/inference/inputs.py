@@ -51,6 +51,20 @@ def find_files(names: Sequence[str], exclude: Path | None = None) -> list[Source
     return [SourceFile(path, Path(os.path.relpath(absolute, root))) for absolute, path in unique]
 
 
+def find_images(name: str) -> list[Path] | None:
+    """Return the images in a folder, or that match a pattern; None for any other name.
+
+    Raises:
+        UserError: There are none.
+    """
+    if not Path(name).expanduser().is_dir() and (Path(name).expanduser().is_file() or not glob.has_magic(name)):
+        return None
+    images = [file.path for file in find_files([name]) if not file.is_video]
+    if not images:
+        raise UserError(f"{name} contains no image; expected {', '.join(sorted(SUFFIXES))}.")
+    return images
+
+
 def _resolve(name: str, exclude: Path | None) -> list[Path]:
     path = Path(name).expanduser()
     if path.is_file():

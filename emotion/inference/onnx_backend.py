@@ -83,7 +83,9 @@ class OnnxBackend:
     def probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Classify faces (B, side, side), or (B, side, side, 3) if RGB; returns probabilities (B, K)."""
         probabilities = self._run(PROBABILITIES, faces)
-        return (probabilities + self._run(PROBABILITIES, faces[:, :, ::-1])) / 2 if self.flip else probabilities
+        if self.flip:
+            probabilities = np.stack([probabilities, self._run(PROBABILITIES, faces[:, :, ::-1])]).mean(0)
+        return probabilities
 
     def maps(self, faces: NDArray[np.uint8], targets: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Return Grad-CAM maps (B, h, w), non-negative; the file itself selects the most likely classes.

@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -18,7 +19,10 @@ from emotion.inference.timeline import Timeline
 from emotion.inference.video import VideoWriter
 from emotion.io.atomic import write_atomically
 
-COLUMNS = ("source", "frame", "time", "face", "left", "top", "width", "height", "score", "label", "probability")
+COLUMNS = (
+    *("source", "frame", "time", "face", "left", "top", "width", "height"),
+    *("angle", "score", "label", "probability"),
+)
 """Of CSV, followed by a probability for each class. JSON has `box` and `probabilities` instead."""
 
 TABLE, ANNOTATED, TIMELINES = "predictions", "annotated", "timelines"
@@ -151,18 +155,12 @@ def replace_surrogates(text: str) -> str:
 
 def _row(result: FrameResult, i: int) -> dict[str, Any]:
     frame, face = result.frame, result.faces[i]
-    left, top, side, score, _ = face.box.scaled(frame.scale)
     return {
         "source": frame.source,
         "frame": frame.number,
         "time": None if frame.time is None else round(frame.time, 3),
         "face": result.face_ids[i],
-        "box": [round(float(value), 1) for value in (left, top, side, side)],
-        "score": round(score, 3),
-        "label": face.label,
-        "probability": round(face.probability, 4),
-        "probabilities": {name: round(value, 4) for name, value in face.probabilities.items()},
-    }
+    } | replace(face, box=face.box.scaled(frame.scale)).to_dict()
 
 
 def _prepare_path(path: Path, source: str) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion.inference.annotate import class_colours
+from emotion.inference.annotate import css_colours
 from emotion.inference.frames import FrameResult
 from emotion.inference.tracking import GAP_SECONDS
 
@@ -125,7 +125,7 @@ class Timeline:
         shown = [history for history in longest if history.num_frames >= min_frames]
         figure = Figure(figsize=(11, 1.4 + 1.75 * len(shown)), layout="constrained")
         grid = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
-        colours = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in class_colours(self.classes)]
+        colours = css_colours(self.classes)
         end = max(self.end, MIN_WIDTH)
         for axes, history in zip(grid, shown, strict=True):
             for times, probs in history.segments(max(GAP_SECONDS, 3 * self.bin_width)):

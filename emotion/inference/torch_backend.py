@@ -37,6 +37,8 @@ class TorchBackend:
     def __init__(self, checkpoint: str | Path | Sequence[object], tta: str = "none", accelerator: str = "auto") -> None:
         if tta not in TTA:
             raise UserError(f"tta={tta}: expected one of {', '.join(TTA)}.")
+        if accelerator == "gpu" and not torch.cuda.is_available():
+            raise UserError("accelerator=gpu: no GPU was found; expected auto or cpu.")
         self.ensemble = load_ensemble(checkpoint).to(torch_device(accelerator)).eval()
         self.name, self.classes, self.tta = self.ensemble.name, self.ensemble.classes, tta
         self.side, self.channels = self.ensemble.source_shape

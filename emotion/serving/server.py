@@ -26,6 +26,7 @@ PAGE = {  # path, file in emotion/web, media type
     "/style.css": ("style.css", "text/css"),
     "/app.js": ("app.js", "text/javascript"),
     "/engine.js": ("engine_server.js", "text/javascript"),
+    "/api/schema.json": ("schema.json", "application/schema+json"),
 }
 SHUTDOWN_SECONDS = 5  # for requests in progress
 LOCAL_PRIVACY = "Images stay on this machine. The server processes them in memory and stores nothing."
@@ -54,6 +55,7 @@ def create_server(
             Route("/api/about", routes.about),
             Route("/api/predict", routes.predict, methods=["POST"]),
         ],
+        exception_handlers={404: _not_found},
         middleware=[Middleware(Guard, host=host, allowed_hosts=allowed_hosts, local=local)],
         lifespan=routes.lifespan,
     )
@@ -128,6 +130,11 @@ class Routes:
             raise HTTPException(429, "Too many images from your address; wait a moment.", {"Retry-After": str(wait)})
         if self.queue_length > self.max_queue:  # including the image in progress
             raise HTTPException(503, "The server is busy; try again in a moment.", {"Retry-After": "1"})
+
+
+async def _not_found(request: Request, error: Exception) -> Response:
+    message = "Nothing is here. POST the bytes of an image to /api/predict; /api/schema.json describes the answer."
+    return JSONResponse({"error": message}, 404)
 
 
 def _static_file(name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:

@@ -1,6 +1,7 @@
 """Process the demo's images: from the bytes of a file to the JSON that the page displays."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -9,6 +10,7 @@ from PIL import UnidentifiedImageError
 
 from emotion.data.readers.images import FORMATS
 from emotion.errors import UserError
+from emotion.inference.annotate import css_colours
 from emotion.inference.images import read_image
 from emotion.inference.predictor import Face, Predictor
 
@@ -45,8 +47,8 @@ class Session:
     def about(self) -> JSON:
         """Describe the network."""
         backend = self.predictor.backend
-        about = {"name": backend.name, "classes": backend.classes, "side": backend.side, "channels": backend.channels}
-        return about | {"maps_unavailable": self.maps_unavailable}
+        about = {"name": backend.name, "classes": backend.classes, "colours": css_colours(backend.classes)}
+        return about | {"side": backend.side, "channels": backend.channels, "maps_unavailable": self.maps_unavailable}
 
     def predict(self, content: bytes | bytearray, with_maps: bool) -> JSON:
         """Return the faces of a PNG, JPEG, WEBP or BMP file, the largest first, and the milliseconds taken.
@@ -67,7 +69,8 @@ class Session:
         maps += [None] * (len(faces) - len(maps))
         return {
             "faces": [
-                _face_json(face, image.scale) | {"map": face_map} for face, face_map in zip(faces, maps, strict=True)
+                replace(face, box=face.box.scaled(image.scale)).to_dict() | {"map": face_map}
+                for face, face_map in zip(faces, maps, strict=True)
             ],
             "milliseconds": round(1000 * (time.perf_counter() - start), 1),
         }
@@ -87,8 +90,3 @@ class Session:
             {"width": width, "height": height, "values": values}
             for values in maps.reshape(len(maps), -1).astype(float).round(3).tolist()
         ]
-
-
-def _face_json(face: Face, scale: float) -> JSON:
-    left, top, side = (round(float(value), 2) for value in face.box.scaled(scale)[:3])
-    return {"left": left, "top": top, "side": side, "probabilities": face.probs.tolist()}

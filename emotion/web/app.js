@@ -3,10 +3,10 @@
 
 import { load, predict } from "./engine.js";
 
-const MAX_SIDE = 1280; // pixels of an image sent to the engine
+const MAX_SIDE = 1280; // pixels of an image on the page
 const CAMERA_SIDE = 640;
 const RETRY_DELAY = 1000; // milliseconds until the camera continues after an error
-const FACE_COLOURS = ["#6cc3f5", "#f5b13d", "#4fd39a", "#ff9cc7", "#f0e356", "#c3aaff"]; // light, behind dark digits
+const UNCLEAR_COLOUR = "#8c919b";
 const HEAT_COLOURS = [[64, 16, 122], [163, 44, 123], [236, 107, 73], [251, 191, 61], [252, 254, 165]]; // low to high
 const CAMERA_ERRORS = {
   NotAllowedError: "Access to the camera was denied. Allow it in the browser's address bar, or choose an image.",
@@ -21,14 +21,15 @@ const [dropzone, frame, image, boxes, video] = ["dropzone", "frame", "image", "b
 const [message, timing, faceList, empty] = ["message", "timing", "faces", "empty"].map(byId);
 
 let classes = [];
+let colours = {}; // by class
 let task = 0; // number of the current task; results of earlier ones are dropped
 let cameraOn = false;
-let shown = null; // {canvas, mirrored}
+let shown = null; // {image, mirrored}; an image is {width, height, file, draw}, see `fromSource`
 let lastRequest = Promise.resolve();
 
 // One request at a time.
-function enqueue(canvas) {
-  const result = lastRequest.then(() => predict(canvas, { map: mapSwitch.checked }));
+function enqueue(image) {
+  const result = lastRequest.then(() => predict(image, { map: mapSwitch.checked }));
   lastRequest = result.catch(() => {});
   return result;
 }
@@ -51,9 +52,12 @@ async function openImage(blob) {
     if (own === task) report(`${blob.name || "The pasted file"} is not an image that this browser can open.`, true);
     return;
   }
-  const canvas = draw(bitmap, bitmap.width, bitmap.height, MAX_SIDE);
-  bitmap.close();
-  await process(canvas, own, false);
+  await process(fromSource(bitmap, bitmap.width, bitmap.height, blob), own, false);
+}
+
+// An image for the engine, which reads the file, or draws the source with a longer side of at most `maxSide`.
+function fromSource(source, width, height, file = null) {
+  return { width, height, file, draw: (maxSide) => draw(source, width, height, maxSide) };
 }
 
 // Draw on white, shrunk to a longer side of at most `maxSide`.
@@ -69,12 +73,12 @@ function draw(source, width, height, maxSide, canvas = document.createElement("c
   return canvas;
 }
 
-async function process(canvas, own, mirrored) {
+async function process(image, own, mirrored) {
   report("Processing…");
   try {
-    const result = await enqueue(canvas);
+    const result = await enqueue(image);
     if (own !== task) return;
-    show(canvas, result, mirrored);
+    show(image, result, mirrored);
     report(summarize(result.faces));
     timing.textContent = `${Math.round(result.milliseconds)} ms`;
   } catch (error) {
@@ -83,7 +87,7 @@ async function process(canvas, own, mirrored) {
 }
 
 function summarize(faces) {
-  if (!faces.length) return "No face found. Faces should be frontal, well lit and not too small.";
+  if (!faces.length) return "No face found. Faces should be well lit and not too small.";
   return faces.length === 1 ? "1 face found." : `${faces.length} faces found.`;
 }
 
@@ -123,10 +127,11 @@ async function processCamera(own, mirrored) {
     await new Promise(requestAnimationFrame); // pauses while the page is hidden
     if (own !== task || !video.videoWidth) continue;
     draw(video, video.videoWidth, video.videoHeight, CAMERA_SIDE, canvas);
+    const image = fromSource(canvas, canvas.width, canvas.height);
     try {
-      const result = await enqueue(canvas);
+      const result = await enqueue(image);
       if (own !== task) return;
-      show(canvas, result, mirrored);
+      show(image, result, mirrored);
       times.push(performance.now());
       while (times.length > 30 || times[0] < times.at(-1) - 2000) times.shift();
       timing.textContent = `${frameRate(times)}${Math.round(result.milliseconds)} ms per frame`;
@@ -159,31 +164,33 @@ function setCameraOn(on) {
 
 // ---- results ----
 
-function show(canvas, result, mirrored) {
-  shown = { canvas, mirrored };
-  const { width, height } = canvas;
+function show(source, result, mirrored) {
+  shown = { image: source, mirrored };
+  const { width, height } = source;
   frame.style.setProperty("--ratio", width / height);
   frame.classList.toggle("mirrored", mirrored);
   frame.hidden = false;
   byId("hint").hidden = true;
   dropzone.classList.add("filled");
-  draw(canvas, width, height, MAX_SIDE, image);
-  const left = (face) => (mirrored ? width - face.left - face.side : face.left);
-  const faces = [...result.faces].sort((a, b) => left(a) - left(b)); // keeps numbers stable while faces move
+  const drawn = source.draw(MAX_SIDE);
+  draw(drawn, drawn.width, drawn.height, MAX_SIDE, image);
+  const left = ({ box }) => (mirrored ? width - box[0] - box[2] : box[0]);
+  const faces = [...result.faces];
+  if (cameraOn) faces.sort((a, b) => left(a) - left(b)); // keeps numbers stable while faces move
   boxes.replaceChildren(
-    ...faces.map((face, i) =>
-      createBox(face, [left(face) / width, face.top / height, face.side / width, face.side / height], i),
-    ),
+    ...faces.map((face, i) => {
+      const [, top, across, down] = face.box;
+      const angle = mirrored ? -face.angle : face.angle;
+      return createBox(face, [left(face) / width, top / height, across / width, down / height], angle, i);
+    }),
   );
   faces.forEach((face, i) => updateCard(faceList.children[i] ?? faceList.appendChild(createCard(i)), face));
   while (faceList.children.length > faces.length) faceList.lastChild.remove();
   empty.hidden = faces.length > 0;
   empty.textContent = "No face found.";
-  const labels = faces.map((face, i) => `${i + 1} ${classes[argmax(face.probabilities)]}`).join(", ");
+  const labels = faces.map((face, i) => `${i + 1} ${face.label}`).join(", ");
   image.setAttribute("aria-label", `Image with ${labels || "no face"}`);
 }
-
-const argmax = (values) => values.indexOf(Math.max(...values));
 
 function create(tag, className, text = "") {
   const element = document.createElement(tag);
@@ -192,17 +199,21 @@ function create(tag, className, text = "") {
   return element;
 }
 
-// Give an element the colour of face i, and return a badge with its number.
-function createBadge(element, i) {
-  element.style.setProperty("--colour", FACE_COLOURS[i % FACE_COLOURS.length]);
-  return create("span", "number", i + 1);
+// Give an element the colour of a label, and its text black or white.
+function colour(element, label) {
+  const value = colours[label] ?? UNCLEAR_COLOUR;
+  const [red, green, blue] = [1, 3, 5].map((start) => parseInt(value.slice(start, start + 2), 16));
+  element.style.setProperty("--colour", value);
+  element.style.setProperty("--on-colour", 0.299 * red + 0.587 * green + 0.114 * blue > 150 ? "#14161a" : "#fff");
 }
 
-function createBox(face, position, i) {
+function createBox(face, position, angle, i) {
   const element = create("div", "box");
+  colour(element, face.label);
+  if (angle) element.style.transform = `rotate(${angle}deg)`;
   ["left", "top", "width", "height"].forEach((side, k) => (element.style[side] = `${100 * position[k]}%`));
   if (face.map) element.append(createHeatmap(face.map));
-  element.append(createBadge(element, i));
+  element.append(create("span", "number", i + 1));
   return element;
 }
 
@@ -226,13 +237,15 @@ function createHeatmap({ width, height, values }) {
 function createCard(i) {
   const element = create("li", "face");
   const title = create("h3", "");
-  title.append(createBadge(element, i), create("span", "title"));
+  title.append(create("span", "number", i + 1), create("span", "title"));
   const bars = create("ul", "bars");
   for (const name of classes) {
     const row = create("li", "");
     const track = create("span", "track");
     track.setAttribute("aria-hidden", "true");
-    track.append(create("span", ""));
+    const bar = create("span", "");
+    bar.style.background = colours[name];
+    track.append(bar);
     row.append(create("span", "", name), track, create("span", "percent"));
     bars.append(row);
   }
@@ -240,13 +253,14 @@ function createCard(i) {
   return element;
 }
 
-function updateCard(element, { probabilities }) {
-  const best = argmax(probabilities);
-  element.querySelector(".title").textContent = classes[best];
-  const percents = roundPercents(probabilities);
+function updateCard(element, { label, probabilities }) {
+  colour(element, label);
+  element.querySelector(".title").textContent = label;
+  const values = classes.map((name) => probabilities[name]);
+  const percents = roundPercents(values);
   [...element.querySelectorAll(".bars li")].forEach((row, i) => {
-    row.classList.toggle("best", i === best);
-    row.querySelector(".track span").style.width = `${100 * probabilities[i]}%`;
+    row.classList.toggle("best", classes[i] === label);
+    row.querySelector(".track span").style.width = `${100 * values[i]}%`;
     row.querySelector(".percent").textContent = `${percents[i]} %`;
   });
 }
@@ -272,7 +286,7 @@ cameraButton.addEventListener("click", () => (cameraOn ? stopCamera() : startCam
 mapSwitch.addEventListener("change", () => {
   byId("legend").hidden = !mapSwitch.checked;
   frame.classList.toggle("mapped", mapSwitch.checked);
-  if (mapSwitch.checked && shown && !cameraOn) process(shown.canvas, ++task, shown.mirrored);
+  if (mapSwitch.checked && shown && !cameraOn) process(shown.image, ++task, shown.mirrored);
 });
 document.addEventListener("keydown", (event) => event.key === "Escape" && stopCamera());
 document.addEventListener("paste", (event) => {
@@ -297,6 +311,7 @@ window.addEventListener("pagehide", () => stopCamera());
 try {
   const about = await load();
   classes = about.classes;
+  colours = Object.fromEntries(classes.map((name, i) => [name, about.colours[i]]));
   const input = `${about.side} x ${about.side} ${about.channels === 1 ? "grey" : "colour"} pixels`;
   const names = `${classes.slice(0, -1).join(", ")} or ${classes.at(-1)}`;
   byId("about").textContent = `${about.name} classifies faces of ${input} as ${names}.`;

@@ -1,27 +1,28 @@
 // Engine of the page that runs in the browser, in a worker. The alternative, engine_server.js, uses a server.
 
+const MAX_SIDE = 4096; // pixels; larger images are shrunk, as in Python
 const PRIVACY = "Images stay in this browser, which processes them itself and stores nothing.";
 const START_FAILED =
   "The engine could not be started. Is the folder complete? The browser must support module workers (2023 or later).";
 
-const context = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
 const pending = new Map(); // requests by id
 let worker;
 let lastId = 0;
 
-// Resolves to {name, classes, side, channels, privacy}.
+// Resolves to {name, classes, colours, side, channels, privacy}.
 export async function load() {
   worker ??= startWorker();
   return { ...(await request({ task: "load" })), privacy: PRIVACY };
 }
 
-// Resolves to {faces: [{left, top, side, probabilities, map}], milliseconds}.
-export async function predict(canvas, { map = false } = {}) {
+// Resolves to {faces: [{box, angle, label, probabilities, map, ...}], milliseconds}.
+export async function predict(image, { map = false } = {}) {
+  const canvas = image.draw(MAX_SIDE);
   const { width, height } = canvas;
-  [context.canvas.width, context.canvas.height] = [width, height];
-  context.drawImage(canvas, 0, 0);
-  const { data } = context.getImageData(0, 0, width, height);
-  return request({ task: "predict", width, height, data, map }, [data.buffer]);
+  const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+  const result = await request({ task: "predict", width, height, data, map }, [data.buffer]);
+  for (const face of result.faces) face.box = face.box.map((value) => (value * image.width) / width);
+  return result;
 }
 
 // A worker created from a blob inherits the page's security policy, which blocks all other hosts; one created from a

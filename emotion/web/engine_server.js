@@ -1,20 +1,28 @@
 // Engine of the page that sends images to the server. The alternative, engine_local.js, runs in the browser.
 
-const LOSSLESS_PIXELS = 300 * 300; // images up to this size are sent as PNG, since JPEG would alter small faces
+const FILE_TYPES = ["image/png", "image/jpeg", "image/webp", "image/bmp"]; // which the server decodes itself
+const LOSSLESS_PIXELS = 300 * 300; // camera images up to this size are sent as PNG, since JPEG would alter small faces
+const MAX_SIDE = 4096; // pixels of other files
 const TIMEOUT = 30_000; // milliseconds
 
-// Resolves to {name, classes, side, channels, privacy, maps_unavailable: reason or null}.
+// Resolves to {name, classes, colours, side, channels, privacy, maps_unavailable: reason or null}.
 export async function load() {
   return request("api/about");
 }
 
-// Resolves to {faces: [{left, top, side, probabilities, map}], milliseconds including the transfer}.
-export async function predict(canvas, { map = false } = {}) {
+// Resolves to {faces: [{box, angle, label, probabilities, map, ...}], milliseconds including the transfer}.
+export async function predict({ width, file, draw }, { map = false } = {}) {
   const start = performance.now();
-  const lossless = canvas.width * canvas.height <= LOSSLESS_PIXELS;
-  const body = await new Promise((done) => canvas.toBlob(done, lossless ? "image/png" : "image/jpeg", 0.92));
-  if (!body) throw new Error("The browser could not encode the image.");
+  let [body, scale] = [file, 1];
+  if (!FILE_TYPES.includes(file?.type)) {
+    const canvas = draw(MAX_SIDE);
+    scale = width / canvas.width;
+    const lossless = file || canvas.width * canvas.height <= LOSSLESS_PIXELS;
+    body = await new Promise((done) => canvas.toBlob(done, lossless ? "image/png" : "image/jpeg", 0.92));
+    if (!body) throw new Error("The browser could not encode the image.");
+  }
   const { faces } = await request(map ? "api/predict?map=1" : "api/predict", { method: "POST", body });
+  for (const face of faces) face.box = face.box.map((value) => value * scale);
   return { faces, milliseconds: performance.now() - start };
 }
 

@@ -10,10 +10,10 @@ export function round(value) {
   return floor % 2 === 0 ? floor : floor + 1;
 }
 
-/** RGBA to one channel. */
+/** RGB to one channel. */
 export function toGrey({ width, height, data }) {
   const out = new Uint8Array(width * height);
-  for (let i = 0, j = 0; i < out.length; i++, j += 4) {
+  for (let i = 0, j = 0; i < out.length; i++, j += 3) {
     out[i] = (9798 * data[j] + 19235 * data[j + 1] + 3735 * data[j + 2] + 16384) >> 15;
   }
   return { width, height, channels: 1, data: out };
@@ -101,25 +101,45 @@ export function enlarge(image, width, height) {
   return { width, height, channels, data: out };
 }
 
-/** INTER_LINEAR_EXACT of one channel with weights of 8 bits, into the reusable buffer `out`. */
-export function resizeExact(image, width, height, out) {
-  if (width === image.width && height === image.height) return out.set(image.data);
-  const columns = exactWeights(image.width, width);
-  const rows = exactWeights(image.height, height);
-  const { from, next, weight } = columns;
-  for (let y = 0, to = 0; y < height; y++) {
-    const above = rows.from[y] * image.width;
-    const below = rows.next[y] * image.width;
-    const down = rows.weight[y];
-    for (let x = 0; x < width; x++, to++) {
-      const w = weight[x];
-      const a = from[x];
-      const b = next[x];
-      const first = image.data[above + a] * (256 - w) + image.data[above + b] * w;
-      const second = image.data[below + a] * (256 - w) + image.data[below + b] * w;
-      out[to] = (first * (256 - down) + second * down + 32768) >> 16;
+/** Add black pixels on the right and below. */
+export function border(image, width, height) {
+  const { channels, data } = image;
+  const out = new Uint8Array(width * height * channels);
+  for (let y = 0; y < image.height; y++) {
+    const row = image.width * channels;
+    out.set(data.subarray(y * row, (y + 1) * row), y * width * channels);
+  }
+  return { width, height, channels, data: out };
+}
+
+/**
+ * warpAffine with INTER_LINEAR: a square whose pixel (x, y) shows the image at matrix * (x, y, 1). Positions are rounded
+ * to 1/32 of a pixel. Outside the image is black, or its edge if `replicate`.
+ */
+export function warp(image, matrix, side, replicate = false) {
+  const { width, height, channels, data } = image;
+  const out = new Uint8Array(side * side * channels);
+  const clamp = (value, length) => Math.min(Math.max(value, 0), length - 1);
+  const fixed = (value) => round(value * 1024);
+  for (let y = 0, to = 0; y < side; y++) {
+    const startX = fixed(matrix[1] * y + matrix[2]) + 16;
+    const startY = fixed(matrix[4] * y + matrix[5]) + 16;
+    for (let x = 0; x < side; x++) {
+      const [fixedX, fixedY] = [(startX + fixed(matrix[0] * x)) >> 5, (startY + fixed(matrix[3] * x)) >> 5];
+      const [left, top, right, down] = [fixedX >> 5, fixedY >> 5, fixedX & 31, fixedY & 31];
+      for (let c = 0; c < channels; c++, to++) {
+        let sum = 0;
+        for (let k = 0; k < 4; k++) {
+          const [atX, atY] = [left + (k & 1), top + (k >> 1)];
+          if (!replicate && (atX < 0 || atY < 0 || atX >= width || atY >= height)) continue;
+          const weight = (k & 1 ? right : 32 - right) * (k >> 1 ? down : 32 - down);
+          sum += weight * data[(clamp(atY, height) * width + clamp(atX, width)) * channels + c];
+        }
+        out[to] = (sum + 512) >> 10;
+      }
     }
   }
+  return { width: side, height: side, channels, data: out };
 }
 
 function averageBlocks(image, blockWidth, blockHeight) {
@@ -171,19 +191,4 @@ function linearWeights(from, to) {
       weight: round(Math.fround(Math.fround(position - first) * 2048)),
     };
   });
-}
-
-/** The same with weights of 256, as columns. */
-function exactWeights(from, to) {
-  const scale = 1 / (to / from);
-  const table = { from: new Int32Array(to), next: new Int32Array(to), weight: new Int32Array(to) };
-  for (let i = 0; i < to; i++) {
-    const position = scale * (i + 0.5) - 0.5;
-    const first = Math.floor(position);
-    const inside = first >= 0 && first < from - 1;
-    table.from[i] = Math.min(Math.max(first, 0), from - 1);
-    table.next[i] = inside ? first + 1 : table.from[i];
-    table.weight[i] = inside ? round((position - first) * 256) : 0;
-  }
-  return table;
 }

@@ -1,8 +1,8 @@
 // Find faces and classify them, as emotion.inference.predictor does in Python.
 
-import { Haar } from "./haar.js";
+import { BlazeFace } from "./blazeface.js";
 import * as ort from "./ort.js";
-import { cropSquare, enlarge, round, shrink, toGrey, toRGB } from "./pixels.js";
+import { cropSquare, enlarge, round, shrink, toGrey, toRGB, warp } from "./pixels.js";
 
 const BATCH_SIZE = 8; // faces classified together; limits memory
 
@@ -21,19 +21,20 @@ self.onmessage = ({ data: { id, task, ...request } }) => {
 };
 
 async function load() {
-  let cascade, weights, runtime;
-  [model, cascade, weights, runtime] = await Promise.all([
+  let faces, weights, runtime;
+  [model, faces, weights, runtime] = await Promise.all([
     download("model.json", "json"),
-    download("cascade.json", "json"),
+    download("detector.onnx", "arrayBuffer"),
     download("model.onnx", "arrayBuffer"),
     download("ort.wasm", "arrayBuffer"),
   ]);
-  detector = new Haar(cascade, model.detector);
   ort.env.wasm.numThreads = 1; // more threads need headers that not every host sends
   ort.env.wasm.wasmBinary = runtime; // independent of the host's media types
-  network = await ort.InferenceSession.create(new Uint8Array(weights), { executionProviders: ["wasm"] });
-  const { name, classes, side, channels } = model;
-  return { name, classes, side, channels };
+  const start = (bytes) => ort.InferenceSession.create(new Uint8Array(bytes), { executionProviders: ["wasm"] });
+  detector = new BlazeFace(await start(faces), ort.Tensor, model.detector);
+  network = await start(weights);
+  const { name, classes, colours, side, channels } = model;
+  return { name, classes, colours, side, channels };
 }
 
 async function download(name, format) {
@@ -42,24 +43,34 @@ async function download(name, format) {
   return response[format]();
 }
 
+// Return the faces as emotion.inference.predictor.Face.to_dict does, with maps if requested.
 async function predict({ map, ...image }) {
   const start = performance.now();
-  const boxes = detector.detect(image);
-  const pixels = boxes.length && model.channels === 1 ? toGrey(image) : toRGB(image);
+  const pixels = toRGB(image);
+  const boxes = await detector.detect(pixels);
   const faces = [];
   for (let first = 0; first < boxes.length; first += BATCH_SIZE) {
     const batch = boxes.slice(first, first + BATCH_SIZE);
     const results = await classify(batch.map((box) => crop(pixels, box)));
-    batch.forEach((box, i) => faces.push({ ...box, ...results[i], map: map ? results[i].map : null }));
+    batch.forEach(({ left, top, side, score, angle }, i) => {
+      faces.push({ box: [left, top, side, side], angle, score, ...results[i], map: map ? results[i].map : null });
+    });
   }
   return { faces, milliseconds: performance.now() - start };
 }
 
-// Crop a face and resize it to the network's input.
-function crop(image, { left, top, side }) {
-  const face = cropSquare(image, round(left), round(top), Math.max(1, round(side)));
-  const resize = face.width > model.side ? shrink : enlarge;
-  return resize(face, model.side, model.side).data;
+// Crop a face, upright, and resize it to the network's input.
+function crop(image, box) {
+  const side = Math.max(1, round(box.side));
+  const square = box.angle ? turned(image, box, side) : cropSquare(image, round(box.left), round(box.top), side);
+  const face = model.channels === 1 ? toGrey(square) : square;
+  return (side > model.side ? shrink : enlarge)(face, model.side, model.side).data;
+}
+
+function turned(image, { left, top, side: length, angle }, side) {
+  const [cos, sin] = [Math.cos((angle * Math.PI) / 180), Math.sin((angle * Math.PI) / 180)];
+  const [x, y, half] = [left + length / 2, top + length / 2, side / 2];
+  return warp(image, [cos, -sin, x - half * (cos - sin), sin, cos, y - half * (sin + cos)], side, true);
 }
 
 // Return each face's probabilities, and the Grad-CAM map of its most likely class scaled to 0 to 1.
@@ -74,11 +85,28 @@ async function classify(faces) {
     const values = Array.from(item(map, i));
     const lowest = Math.min(...values);
     const range = Math.max(...values) - lowest || 1;
+    const chances = Array.from(item(probabilities, i));
+    const probability = Math.max(...chances);
     return {
-      probabilities: Array.from(item(probabilities, i)),
+      label: isBlank(faces[i]) ? "unclear" : model.classes[chances.indexOf(probability)],
+      probability,
+      probabilities: Object.fromEntries(model.classes.map((name, k) => [name, chances[k]])),
       map: { width, height, values: values.map((value) => (value - lowest) / range) },
     };
   });
+}
+
+// Whether all pixels have nearly the same brightness.
+function isBlank(face) {
+  const [{ channels }, count] = [model, face.length / model.channels];
+  const brightness = Array.from({ length: count }, (_, i) => {
+    let sum = 0;
+    for (let c = 0; c < channels; c++) sum += face[i * channels + c];
+    return sum / channels;
+  });
+  const mean = brightness.reduce((sum, value) => sum + value, 0) / count;
+  const variance = brightness.reduce((sum, value) => sum + (value - mean) ** 2, 0) / count;
+  return Math.sqrt(variance) < model.min_contrast;
 }
 
 function item({ data, dims }, index) {

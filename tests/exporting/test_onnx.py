@@ -167,6 +167,7 @@ def test_metadata_describes_the_classifier_and_contains_no_local_path(tmp_path: 
         "checkpoint": "best.ckpt",
         "epoch": 0,
         "temperature": member.classifier.temperature,
+        "synthetic": False,
         "record": {"command": "train", "data": {"source": "fer2013.csv"}},
     }
     assert [text for text in (str(tmp_path), str(ROOT), ".py") if text.encode() in content] == []

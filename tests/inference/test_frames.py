@@ -18,15 +18,22 @@ class Brightness:
     name, classes, side, channels = "Brightness", ("bright", "dark"), 4, 1
 
     def probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-        bright = faces.reshape(len(faces), -1).mean(1) / 255
+        bright = faces[:, -1, -1] / 255
         return np.stack([bright, 1 - bright], 1).astype(np.float32)
 
 
 PREDICTOR = Predictor(Brightness(), FullImage())
 
 
+def image(level: int) -> NDArray[np.uint8]:
+    """An image (8, 8, 3) of one level, but for a column, without which it would be blank."""
+    pixels = np.full((8, 8, 3), level, np.uint8)
+    pixels[:, 0] = 128
+    return pixels
+
+
 def frame(number: int, level: int = 0) -> Frame:
-    return Frame("clip", Path("clip"), np.full((8, 8, 3), level, np.uint8), number, 0.1 * number)
+    return Frame("clip", Path("clip"), image(level), number, 0.1 * number)
 
 
 def test_batches_are_limited_by_number_and_size() -> None:
@@ -78,6 +85,6 @@ def test_faces_of_a_video_are_tracked_and_smoothed() -> None:
 
 
 def test_images_are_not_tracked() -> None:
-    images = [Frame("x", Path("x"), np.full((8, 8, 3), level, np.uint8)) for level in (0, 255)]
+    images = [Frame("x", Path("x"), image(level)) for level in (0, 255)]
     results = list(process_frames(images, PREDICTOR, Tracker(smoothing=0.5)))
     assert [(result.face_ids, result.faces[0].label) for result in results] == [([1], "dark"), ([1], "bright")]

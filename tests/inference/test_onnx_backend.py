@@ -17,6 +17,7 @@ from tests.images import FACES, scene
 from tests.promises import hostile_files as hostile
 
 FILE = Path("small.onnx")
+pytestmark = pytest.mark.filterwarnings("ignore:SYNTHETIC")
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_a_file_predicts_like_its_run(file: Path) -> None:
 def test_prediction_does_not_import_torch(file: Path) -> None:
     np.save("faces.npy", FACES)
     lines = run_python(
-        "import sys, emotion, numpy; "
+        "import sys, warnings, emotion, numpy; warnings.filterwarnings('ignore', 'SYNTHETIC'); "
         f"print(len(emotion.load('{file}', detector='none', tta='flip').predict(list(numpy.load('faces.npy'))))); "
         "print(sorted({'torch', 'lightning', 'torchvision', 'hydra', 'onnx'} & set(sys.modules)))"
     )

@@ -11,7 +11,7 @@ from emotion.inference.outputs import COLUMNS, PredictionWriter
 from emotion.inference.predictor import Face
 
 FACE = Face(
-    Box(1.26, -2, 30, 0.91234), ("happy", "sad"), np.array([0.75, 0.25], np.float32), np.zeros((2, 2), np.uint8)
+    Box(1.26, -2, 30, 0.91234), ("happy", "sad"), np.array([0.75, 0.25], np.float32), np.array([[0, 255]], np.uint8)
 )
 PIXELS = np.zeros((2, 2, 3), np.uint8)
 VIDEO_RESULT = FrameResult(Frame("a, b.mp4", Path("x"), PIXELS, 7, 0.28004), [FACE, FACE], [3, 1])
@@ -29,8 +29,8 @@ def write(table_format: str, *results: FrameResult) -> str:
 def test_json_lines() -> None:
     first, second, third = (json.loads(line) for line in write("jsonl", VIDEO_RESULT, IMAGE_RESULT).splitlines())
     assert first == {
-        "source": "a, b.mp4", "frame": 7, "time": 0.28, "face": 3, "box": [1.3, -2.0, 30.0, 30.0], "score": 0.912,
-        "label": "happy", "probability": 0.75, "probabilities": {"happy": 0.75, "sad": 0.25},
+        "source": "a, b.mp4", "frame": 7, "time": 0.28, "face": 3, "box": [1.3, -2.0, 30.0, 30.0], "angle": 0.0,
+        "score": 0.912, "label": "happy", "probability": 0.75, "probabilities": {"happy": 0.75, "sad": 0.25},
     }  # fmt: skip
     assert second == first | {"face": 1}
     assert third == first | {"source": "ü\udcff.jpg", "frame": None, "time": None, "face": 1}
@@ -46,7 +46,8 @@ def test_csv_has_a_column_per_class() -> None:
     assert tuple(rows[0]) == (*COLUMNS, "happy", "sad")
     assert rows[0] == {
         "source": "a, b.mp4", "frame": "7", "time": "0.28", "face": "3", "left": "1.3", "top": "-2.0", "width": "30.0",
-        "height": "30.0", "score": "0.912", "label": "happy", "probability": "0.75", "happy": "0.75", "sad": "0.25",
+        "height": "30.0", "angle": "0.0", "score": "0.912", "label": "happy", "probability": "0.75", "happy": "0.75",
+        "sad": "0.25",
     }  # fmt: skip
     assert (rows[2]["source"], rows[2]["frame"], rows[2]["time"]) == ("ü?.jpg", "", "")
 

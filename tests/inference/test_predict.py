@@ -52,7 +52,7 @@ def test_an_image(capsys: pytest.CaptureFixture[str]) -> None:
     assert output[0] == NETWORK
     assert output[1].startswith(f"two.png: 2 faces: {first['label']} {100 * first['probability']:.0f} %, ")
     assert output[2:] == ["wrote out/predictions.jsonl", "wrote out/annotated/two.png"]
-    for face, row in zip(emotion.load(accelerator="cpu").predict("two.png"), rows(), strict=True):
+    for face, row in zip(emotion.load(device="cpu").predict("two.png"), rows(), strict=True):
         assert row["box"] == pytest.approx([face.box.left, face.box.top, face.box.side, face.box.side], abs=0.05)
         assert row["probabilities"] == pytest.approx(face.probabilities, abs=1e-4)
 
@@ -98,7 +98,7 @@ def test_no_face_is_not_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert rows() == []
     output, errors = capsys.readouterr()
     assert "wall.png: no face\n" in output
-    assert errors.startswith("No face was found. detector.threshold=0.3 also accepts less certain faces")
+    assert errors.startswith("No face was found. detector.threshold=0.2 also accepts less certain faces")
 
 
 @pytest.mark.parametrize(("image_format", "size"), [("JPEG", (9000, 6000)), ("PNG", (6000, 4500))])
@@ -107,7 +107,7 @@ def test_boxes_are_in_pixels_of_a_large_file(image_format: str, size: tuple[int,
     expected = [width // 2, height // 3, height // 2]
     path = Path(f"large.{image_format.lower()}")
     path.write_bytes(encode_image(scene(tuple(expected), width=width, height=height), image_format))
-    (face,) = emotion.load(accelerator="cpu").predict(path)
+    (face,) = emotion.load(device="cpu").predict(path)
     assert list(face.box[:3]) == pytest.approx(expected, abs=height / 12)
     run_predict(f"source={path}", "annotate=false")
     assert rows()[0]["box"] == pytest.approx([*face.box[:3], face.box.side], abs=0.1)
@@ -119,7 +119,7 @@ def test_cropped_faces_and_csv() -> None:
     assert run_predict("source=faces", "detector=none", "format=csv")[:2] == (6, 6)
     table = list(csv.DictReader((OUT / "predictions.csv").read_text().splitlines()))
     assert {(row["left"], row["top"], row["width"], row["height"]) for row in table} == {("0.0", "0.0", "48.0", "48.0")}
-    expected = [face.label for (face,) in emotion.load(detector="none", accelerator="cpu").predict(list(FACES))]
+    expected = [face.label for (face,) in emotion.load(detector="none", device="cpu").predict(list(FACES))]
     assert [row["label"] for row in table] == expected
 
 

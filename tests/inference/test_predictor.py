@@ -1,17 +1,28 @@
+import json
+import subprocess
+import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import emotion
 from emotion.checkpoints.ensemble import load_ensemble
 from emotion.errors import UserError
+from emotion.exporting.onnx import export_onnx
+from emotion.inference.backends import load_backend
 from emotion.inference.detectors import FullImage, Haar
-from emotion.inference.predictor import Predictor
+from emotion.inference.onnx_backend import OnnxBackend
+from emotion.inference.predictor import Faces, Predictor
 from emotion.inference.torch_backend import TorchBackend
 from tests.images import FACES, scene
+from tests.web_server import serve_folder
+
+pytestmark = pytest.mark.filterwarnings("ignore:SYNTHETIC")
 
 
 @pytest.fixture
@@ -29,7 +40,7 @@ def test_a_cropped_face_reaches_the_network_unchanged(run: Path) -> None:
 
 def test_results_do_not_depend_on_the_batch_size(run: Path) -> None:
     images = [scene((50, 100, 240), (400, 200, 160)), scene(), scene((200, 100, 200))]
-    single, batched = (Predictor(TorchBackend(run), Haar(), size).predict(images) for size in (1, 64))
+    single, batched = (Predictor(TorchBackend(run), Haar(), batch_size=size).predict(images) for size in (1, 64))
     assert [len(faces) for faces in batched] == [2, 0, 1]
     for faces, others in zip(single, batched, strict=True):
         for face, other in zip(faces, others, strict=True):
@@ -63,7 +74,7 @@ def test_load_takes_included_weights() -> None:
 @pytest.mark.parametrize(
     ("checkpoint", "tta", "message"),
     [
-        ("nothing", "none", r"nothing does not exist; expected a run folder .* \(attention_cnn"),
+        ("nothing", "none", r"nothing does not exist; expected a run folder .* \(fast_cnn"),
         ("fast_cnn", "many", "tta=many: expected one of none, flip, ten_crop"),
         (["fast_cnn", "a.onnx"], "none", "an ensemble cannot contain .onnx files"),
     ],
@@ -71,3 +82,134 @@ def test_load_takes_included_weights() -> None:
 def test_load_rejects_invalid_arguments(checkpoint: object, tta: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         emotion.load(checkpoint, tta=tta)  # type: ignore[arg-type]
+
+
+def test_included_weights_run_without_torch_and_equal_pytorch() -> None:
+    light, heavy = load_backend("fast_cnn"), TorchBackend("fast_cnn", "flip")
+    assert isinstance(light, OnnxBackend)
+    flip = load_backend("fast_cnn", "flip")
+    assert isinstance(flip, OnnxBackend)
+    np.testing.assert_allclose(flip.probabilities(FACES), heavy.probabilities(FACES), atol=1e-5)
+    assert np.abs(flip.probabilities(FACES) - light.probabilities(FACES)).max() > 0.01
+    assert isinstance(load_backend("fast_cnn", "ten_crop"), TorchBackend)
+    code = "import sys, emotion; emotion.load().predict(sys.argv[1]); print({'torch', 'hydra'} & set(sys.modules))"
+    Image.fromarray(scene((200, 100, 200))).save("a.png")
+    done = subprocess.run([sys.executable, "-c", code, "a.png"], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_results_convert_plot_and_save(tmp_path: Path) -> None:
+    image = scene((50, 100, 240), (400, 200, 160))
+    faces = emotion.load().predict(image)
+    assert isinstance(faces, Faces)
+    assert len(faces) == 2
+    first = faces.to_dict()[0]
+    assert first["box"] == [pytest.approx(value, abs=0.05) for value in (*faces[0].box[:3], faces[0].box.side)]
+    left, top, right, bottom = faces[0].box.xyxy
+    assert (right - left, bottom - top) == pytest.approx((faces[0].box.side,) * 2)
+    assert json.loads(json.dumps(first))["label"] == faces[0].label
+    table = faces.to_dataframe()
+    assert list(table.columns[:4]) == ["left", "top", "width", "height"]
+    assert list(table["label"]) == [face.label for face in faces]
+    assert table[faces[0].label].iloc[0] == first["probability"]
+    faces.save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as saved:
+        assert np.array_equal(np.asarray(saved), np.asarray(faces.plot()))
+        assert (np.asarray(saved) != image).any()
+
+
+def test_boxes_of_a_shrunk_image_are_drawn_where_they_belong(tmp_path: Path) -> None:
+    image = Image.fromarray(scene((200, 100, 240))).resize((6400, 4800))
+    image.save(tmp_path / "large.jpg")
+    (face,) = faces = emotion.load().predict(tmp_path / "large.jpg")
+    assert face.box.side == pytest.approx(2400, abs=400)
+    plot = faces.plot()
+    changed = (np.abs(np.asarray(plot, int) - np.asarray(image.resize(plot.size), int)) > 60).any(2)
+    columns = np.flatnonzero(changed.any(0))
+    assert columns.min() / plot.width == pytest.approx(face.box.left / 6400, abs=0.01)
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_a_blank_square_is_unclear(level: int) -> None:
+    predictor = emotion.load(detector="none")
+    (face,) = predictor.predict(np.full((100, 100, 3), level, np.uint8))
+    assert face.label == "unclear"
+    (face,) = predictor.predict(np.full((100, 100, 3), (250, 120, 10), np.uint8))
+    assert face.label == "unclear"
+
+
+def test_an_unsure_face_is_unclear() -> None:
+    (face,) = emotion.load(detector="none").predict(FACES[0])
+    assert face.label in face.classes
+    (sure,) = emotion.load(detector="none", min_confidence=face.probability - 0.01).predict(FACES[0])
+    (unsure,) = emotion.load(detector="none", min_confidence=face.probability + 0.01).predict(FACES[0])
+    assert (sure.label, unsure.label) == (face.label, "unclear")
+    assert unsure.probability == face.probability
+    with pytest.raises(UserError, match=r"min_confidence=1\.5: expected a probability"):
+        emotion.load(min_confidence=1.5)
+
+
+def test_the_order_of_channels_is_named() -> None:
+    rng = np.random.default_rng(0)
+    image = np.asarray(scene((200, 100, 200)) * np.array([1, 0.8, 0.4]) + rng.integers(0, 5, (480, 640, 3)), np.uint8)
+    predictor = emotion.load()
+    (rgb,), (bgr,) = predictor.predict(image), predictor.predict(image[..., ::-1], color="bgr")
+    assert np.array_equal(rgb.pixels, bgr.pixels)
+    with pytest.raises(UserError, match="color=hsv: expected one of rgb, bgr"):
+        predictor.predict(image, color="hsv")
+
+
+def test_transparent_pixels_are_put_on_white() -> None:
+    image = np.zeros((480, 640, 4), np.uint8)
+    image[..., :3], image[100:300, 200:400, 3] = scene((200, 100, 200)), 255
+    expected = image[..., :3].copy()
+    expected[image[..., 3] == 0] = 255
+    predictor = emotion.load(detector="none")
+    assert np.array_equal(predictor.predict(image)[0].pixels, predictor.predict(expected)[0].pixels)
+
+
+@pytest.mark.parametrize("shape", [(3, 48, 48), (5, 48, 48), (4, 48, 48, 3), (2, 48, 48, 1)])
+def test_an_array_of_images_is_a_list(shape: tuple[int, ...]) -> None:
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    predictor = emotion.load(detector="none")
+    results = predictor.predict(images)
+    assert [len(faces) for faces in results] == [1] * shape[0]
+    np.testing.assert_allclose(results[1][0].probs, predictor.predict(images[1])[0].probs, atol=1e-6)
+
+
+def test_folders_and_patterns_are_lists(tmp_path: Path) -> None:
+    for name in ("b.png", "a.jpg"):
+        Image.fromarray(scene((200, 100, 200))).save(tmp_path / name)
+    predictor = emotion.load()
+    for source in (tmp_path, str(tmp_path), f"{tmp_path}/*"):
+        assert [Path(str(faces.image)).name for faces in predictor.predict(source)] == ["a.jpg", "b.png"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="contains no image"):
+        predictor.predict(tmp_path / "empty")
+
+
+def test_an_address_is_loaded_or_reported(tmp_path: Path) -> None:
+    Image.fromarray(scene((200, 100, 200))).save(tmp_path / "a.png")
+    with serve_folder(tmp_path) as address:
+        assert len(emotion.load().predict(f"{address}/a.png")) == 1
+        with pytest.raises(UserError, match=r"/b\.png cannot be loaded .*404"):
+            emotion.load().predict(f"{address}/b.png")
+    with pytest.raises(UserError, match=r"/a\.png cannot be loaded"):
+        emotion.load().predict(f"{address}/a.png")
+
+
+def test_synthetic_training_is_told(run: Path) -> None:
+    with pytest.warns(UserWarning, match="SYNTHETIC: V4Attention was trained on synthetic faces"):
+        emotion.load(run)
+    assert not load_backend("fast_cnn").is_synthetic
+    export_onnx(load_ensemble(run), Path("run.onnx"))
+    assert load_backend("run.onnx").is_synthetic
+
+
+def test_versions_and_devices() -> None:
+    assert emotion.__version__ == version("emotion")
+    with pytest.raises(UserError, match="device=tpu: expected auto, cpu or gpu"):
+        emotion.load(device="tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="no GPU was found"):
+            emotion.load(device="gpu")

@@ -32,7 +32,7 @@ def with_config(files: dict[str, bytes], **entries: object) -> dict[str, bytes]:
 
 def test_loads_a_classifier_and_downloads_two_files_only(served: Hub, files: dict[str, bytes]) -> None:
     served.put(REPO, **files, pytorch_model_bin=PICKLE)
-    predictor = emotion.load(NAME, detector="none", accelerator="cpu")
+    predictor = emotion.load(NAME, detector="none", device="cpu")
     probabilities = torch.stack([torch.from_numpy(face.probs) for (face,) in predictor.predict(list(FACES))])
     expected = load_checkpoint("w.safetensors").classifier.probabilities(torch.from_numpy(FACES)).detach()
     torch.testing.assert_close(probabilities, expected, atol=1e-6, rtol=0)

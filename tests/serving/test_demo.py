@@ -1,5 +1,6 @@
 """The demo's server over loopback: responses, rejections, limits and robustness."""
 
+import json
 import re
 import socket
 import sys
@@ -12,21 +13,16 @@ from threading import Event
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
 import emotion
 from emotion.config.compose import compose
-from emotion.data.transforms.preprocess import to_float
 from emotion.demo import demo, listen
 from emotion.errors import UserError
-from emotion.explainers.explainer import EnsembleExplainer
-from emotion.explainers.gradcam import GradCam
 from emotion.inference.backends import Backend
 from emotion.inference.detectors import Box
 from emotion.inference.images import RGBImage, read_image
 from emotion.inference.predictor import Predictor
-from emotion.inference.torch_backend import TorchBackend
 from emotion.serving.limits import MAX_ADDRESSES, RateLimiter
 from emotion.serving.session import Session
 from tests.images import encode_image, scene
@@ -63,13 +59,12 @@ def test_faces_and_maps_equal_those_of_the_library(port: int, predictor: Predict
     (expected,) = predictor.find_faces([read_image(TWO).pixels])
     assert status == 200
     assert len(result["faces"]) == len(expected) == 2
-    assert isinstance(predictor.backend, TorchBackend)
-    pixels = torch.from_numpy(np.stack([face.pixels for face in expected]))
-    targets = torch.tensor([int(face.probs.argmax()) for face in expected])
-    maps = EnsembleExplainer(predictor.backend.ensemble, GradCam("features")).maps(to_float(pixels), targets)
-    for face, other, expected_map in zip(result["faces"], expected, maps, strict=True):
-        assert [face[key] for key in ("left", "top", "side")] == pytest.approx(list(other.box)[:3], abs=0.01)
-        np.testing.assert_allclose(face["probabilities"], other.probs, atol=1e-6)
+    pixels = np.stack([face.pixels for face in expected])
+    maps = predictor.backend.maps(pixels, np.array([face.probs.argmax() for face in expected]))
+    for face, other, map_ in zip(result["faces"], expected, maps, strict=True):
+        expected_map = (map_ - map_.min()) / np.ptp(map_)
+        assert {key: face[key] for key in other.to_dict()} == other.to_dict()
+        assert face["label"] in predictor.classes
         values = np.reshape(face["map"]["values"], (face["map"]["height"], face["map"]["width"]))
         np.testing.assert_allclose(values, expected_map, atol=6e-4)
         assert (values.min(), values.max()) == pytest.approx((0, 1), abs=1e-3)
@@ -79,7 +74,7 @@ def test_faces_and_maps_equal_those_of_the_library(port: int, predictor: Predict
 def test_boxes_are_in_pixels_of_the_sent_image(port: int) -> None:
     _, result, _ = send_request(port, encode_image(scene((2000, 1000, 2400), width=6000, height=4500), "JPEG"))
     (face,) = result["faces"]
-    assert [face[key] for key in ("left", "top", "side")] == pytest.approx([2000, 1000, 2400], abs=400)
+    assert face["box"] == pytest.approx([2000, 1000, 2400, 2400], abs=400)
 
 
 def test_an_image_without_faces(port: int) -> None:
@@ -96,8 +91,29 @@ def test_the_page_and_its_files(port: int, predictor: Predictor) -> None:
     assert "api/predict" in send_request(port, None, "/engine.js")[1]
     _, about, _ = send_request(port, None, "/api/about")
     assert about["classes"] == list(predictor.classes)
+    assert len(about["colours"]) == len(set(about["colours"])) == len(about["classes"])
     assert (about["side"], about["channels"], about["maps_unavailable"]) == (48, 1, None)
     assert "Images stay on this machine" in about["privacy"]
+
+
+def test_the_answer_has_what_its_schema_requires(port: int) -> None:
+    _, text, headers = send_request(port, None, "/api/schema.json")
+    assert headers["content-type"] == "application/schema+json"
+    schema = json.loads(text)
+    _, result, _ = send_request(port, path="/api/predict?map=1")
+    assert set(result) == set(schema["required"]) == set(schema["properties"])
+    face = schema["properties"]["faces"]["items"]
+    map_ = face["properties"]["map"]
+    for found in result["faces"]:
+        assert set(found) == set(face["required"]) == set(face["properties"])
+        assert set(found["map"]) == set(map_["required"]) == set(map_["properties"])
+
+
+def test_an_unknown_address_names_the_api(port: int) -> None:
+    status, result, _ = send_request(port, None, "/predict")
+    assert status == 404
+    assert "/api/predict" in result["error"]
+    assert send_request(port, None, "/api/predict")[0] == 405
 
 
 @pytest.mark.parametrize("path", ["/", "/api/about", "/nothing"])

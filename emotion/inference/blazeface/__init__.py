@@ -4,14 +4,13 @@ Bazarevsky et al. 2019, https://arxiv.org/abs/1907.05047; weights of MediaPipe u
 
 Each cell of a grid with a stride of 4 pixels predicts one face: its score, box and six keypoints. The network was
 trained on images of 192 pixels; it is run on the image at several scales, and once more on every candidate, turned
-upright and enlarged, which decides. On 1,500 of FER2013's training faces, enlarged four times and with replicated
-borders, it finds 1,231; there the median side of its boxes is 0.88 of FER2013's crop and their centers lie at 0.50
-across and 0.54 down.
+upright and enlarged, which decides. In FER2013's training faces, enlarged four times and with replicated borders, the
+median side of its boxes is 0.88 of FER2013's crop and their centers lie at 0.50 across and 0.54 down.
 """
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -27,15 +26,13 @@ if TYPE_CHECKING:
 
 MODEL = Path(__file__).parent / "full_range.onnx"
 STRIDE = 32  # the sides of an image are multiples of it
-SCALES = (192, 384)  # the longer side, in pixels; large and small faces are found at the first and the last
+SCALES = (128, 384)  # the longer side, in pixels; large and small faces are found at the first and the last
 FINE_SCALE, LARGE = 640, 1000  # a third scale, for images whose longer side is at least so long
 CANDIDATE = 0.2  # score from which a face is examined again
 OVERLAP, NESTED = 0.3, 0.6  # intersection over union, and over the smaller box, of two boxes of one face
 PATCH, PATCH_SIDE = 1.8, 128  # what is examined again: the side as a multiple of the box's, and in pixels
-SIDE, DOWN = (
-    1 / 0.88,
-    0.038,
-)  # FER2013's crop: its side as a multiple of the box's; how far the box lies below its center
+SLOPE, OFFSET = 5.33, 2.20  # of the probability's logit in the score's; 308 candidates of 39 photographs, 20 no faces
+SIDE, DOWN = 1 / 0.88, 0.038  # FER2013's crop: side, and distance below the center, as multiples of the box's side
 LEVEL_FROM = 15  # degrees from which a turned face is cropped upright
 
 
@@ -43,15 +40,15 @@ class BlazeFace:
     """Finds faces that look into the camera or to the side, turned at any angle, from about 20 pixels.
 
     Args:
-        threshold: Minimum score of a face, from 0.2 to 1.
+        threshold: Minimum probability that a find is a face, from 0.01 to 1.
 
     Raises:
         UserError: The threshold is out of range.
     """
 
-    def __init__(self, threshold: float = 0.45) -> None:
-        if not CANDIDATE <= threshold <= 1:
-            raise UserError(f"detector.threshold={threshold}: expected a number from {CANDIDATE} to 1.")
+    def __init__(self, threshold: float = 0.75) -> None:
+        if not 0.01 <= threshold <= 1:
+            raise UserError(f"detector.threshold={threshold}: expected a probability from 0.01 to 1.")
         self.threshold = threshold
         self.session = _session()
 
@@ -60,7 +57,7 @@ class BlazeFace:
         scales = (*SCALES, FINE_SCALE) if max(image.shape[:2]) >= LARGE else SCALES
         candidates = _merge(np.concatenate([self._detect_at(image, side) for side in scales]))
         examined = [self._examine(image, row) for row in candidates]
-        faces = [row for row in examined if row[0] >= self.threshold]
+        faces = [row for row in examined if _probability(row[0]) >= self.threshold]
         return largest_first([_box(row) for row in _merge(np.array(faces).reshape(-1, 17))])
 
     def _detect_at(self, image: RGBImage, side: int) -> NDArray[np.float64]:
@@ -81,10 +78,10 @@ class BlazeFace:
     def _examine(self, image: RGBImage, row: NDArray[np.float64]) -> NDArray[np.float64]:
         """Run the network on the surroundings of a candidate, with its eyes level; score 0 if they hold no face."""
         (right_x, right_y), (left_x, left_y) = row[5:7], row[7:9]
-        angle = np.arctan2(left_y - right_y, left_x - right_x)
-        scale = PATCH * row[3:5].mean() / PATCH_SIDE
+        angle = _rounded(np.arctan2(left_y - right_y, left_x - right_x))
+        scale = _rounded(PATCH * row[3:5].mean() / PATCH_SIDE)
         rotation = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        offset = row[1:3] - rotation @ np.full(2, PATCH_SIDE / 2)
+        offset = _rounded(row[1:3]) - rotation @ np.full(2, PATCH_SIDE / 2)
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         patch = cv2.warpAffine(image, np.column_stack([rotation, offset]), (PATCH_SIDE, PATCH_SIDE), flags=flags)
         scores, faces = self._run(patch)
@@ -95,11 +92,16 @@ class BlazeFace:
         center, *keypoints = points[[0, 2, 3, 4, 5, 6, 7]] @ rotation.T + offset
         return np.concatenate([[scores[best] if centered else 0.0], center, size, *keypoints])
 
-    def _run(self, pixels: MatLike) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _run(self, pixels: MatLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the scores (N,) and faces (N, 16) of all cells of an image whose sides are multiples of `STRIDE`."""
         tensor = pixels.astype(np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
         scores, faces = self.session.run(None, {"image": tensor})
-        return scores, faces
+        return scores.astype(np.float64), faces.astype(np.float64)
+
+
+def _rounded(values: Any) -> Any:  # noqa: ANN401
+    """Round to thousandths, so that all implementations cut out the same pixels."""
+    return np.round(1000 * values) / 1000
 
 
 def _session() -> "InferenceSession":
@@ -139,4 +141,10 @@ def _box(row: NDArray[np.float64]) -> Box:
     side = float(row[3:5].mean()) * SIDE
     center_x = float(row[1]) + math.sin(math.radians(angle)) * DOWN * side
     center_y = float(row[2]) - math.cos(math.radians(angle)) * DOWN * side
-    return Box(center_x - side / 2, center_y - side / 2, side, float(row[0]), angle)
+    return Box(center_x - side / 2, center_y - side / 2, side, _probability(row[0]), angle)
+
+
+def _probability(score: float) -> float:
+    """The probability that a find with this score is a face (Platt scaling)."""
+    score = min(max(float(score), 1e-6), 1 - 1e-6)
+    return 1 / (1 + math.exp(-SLOPE * math.log(score / (1 - score)) - OFFSET))
