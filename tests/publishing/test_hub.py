@@ -15,6 +15,7 @@ from tests.images import FACES
 from tests.publishing.hub_stub import TOKEN, Hub
 
 REPO, NAME = "some-one/faces", "hub:some-one/faces"
+pytestmark = pytest.mark.filterwarnings("ignore:SYNTHETIC")
 PICKLE = b"\x80\x04not to be opened"
 
 
