@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from emotion.checkpoints.ensemble import Ensemble
     from emotion.explainers.explanation import Explanation
+    from emotion.explainers.faithfulness import FaithfulnessScores
     from emotion.explainers.image_set import ImageSet
 
 
@@ -62,7 +63,8 @@ def explain(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Explain faces by every network and explainer; write figures, maps.npz and explain.json, and return the latter.
 
     Raises:
-        UserError: A setting is invalid, or a checkpoint, the data or an image is missing.
+        UserError: A setting is invalid, a checkpoint, the data or an image is missing, or an explainer failed; the
+            others are written before.
     """
     config = typed(cfg, ExplainConfig)
     for source in filter(None, (config.checkpoint, config.compare_with)):
@@ -89,9 +91,12 @@ def explain(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     }
     screen = console()
     explanations: list[Explanation] = []
+    failures: list[str] = []
     with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
         for name, ensemble in networks.items():
-            explanations += _explain_network(name, ensemble, images, config, precisions[name], progress)
+            explanations += _explain_network(name, ensemble, images, config, precisions[name], progress, failures)
+    if not explanations:
+        raise UserError("\n".join(failures))
     measured = [explanation for explanation in explanations if explanation.scores]
     for explanation in measured:
         print_table(*explanation.table())
@@ -117,6 +122,8 @@ def explain(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     }
     write_json(folder / "explain.json", record)
     print("\n".join(f"wrote {relative_path(folder / name)}" for name in (*plots, "maps.npz", "explain.json")))
+    if failures:
+        raise UserError("\n".join([*failures, "The files hold the maps of the other methods."]))
     return record
 
 
@@ -165,42 +172,61 @@ def _explain_network(
     config: ExplainConfig,
     precision: str,
     progress: "Progress",
+    failures: list[str],
 ) -> list["Explanation"]:
-    """Compute the maps of every explainer for one network, and their faithfulness."""
+    """Compute the maps of every explainer for one network, and their faithfulness; add the errors to `failures`."""
+    explanations: list[Explanation] = []
+    baselines: dict[str, FaithfulnessScores] = {}
+    for method in config.explainer:
+        try:
+            explanations.append(_explain(name, method, ensemble, images, config, precision, progress, baselines))
+        except (UserError, RuntimeError, ValueError, MemoryError) as error:
+            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}".splitlines()[0]
+            failures.append(f"{name}: {method} failed: {reason}")
+    return explanations
+
+
+def _explain(
+    name: str,
+    method: str,
+    ensemble: "Ensemble",
+    images: "ImageSet",
+    config: ExplainConfig,
+    precision: str,
+    progress: "Progress",
+    baselines: dict[str, "FaithfulnessScores"],
+) -> "Explanation":
+    """Compute the maps of one explainer and their faithfulness; fill `baselines`, which all explainers share."""
     from emotion.config.instantiate import instantiate
     from emotion.explainers import faithfulness
     from emotion.explainers.explainer import EnsembleExplainer
     from emotion.explainers.explanation import Explanation
     from emotion.explainers.image_set import select_targets
 
-    explanations: list[Explanation] = []
-    baselines: dict[str, faithfulness.FaithfulnessScores] = {}
-    for method, method_config in config.explainer.items():
-        explainer = EnsembleExplainer(ensemble, instantiate(method_config), precision)
-        probabilities = explainer.probabilities(images.faces)
-        targets = select_targets(config.target, probabilities, images)
-        task = progress.add_task(f"{name}: {method}", total=len(targets))
-        start = time.perf_counter()
-        maps = explainer.maps(images.faces, targets, partial(progress.advance, task))
-        seconds = time.perf_counter() - start
-        progress.console.print(f"{name}: {method}, {len(maps)} faces in {format_duration(seconds)}", highlight=False)
-        scores = None
-        if config.faithfulness:
-            count = config.faithfulness.faces
-            faces, targets_, maps_ = images.faces[:count], targets[:count], maps[:count]
-            steps = faithfulness.SCORING_STEPS
-            if not baselines:
-                steps += faithfulness.RANKING_STEPS * len(faithfulness.BASELINES)
-            advance = partial(progress.advance, progress.add_task("  faithfulness", total=steps))
-            for baseline, make_maps in faithfulness.BASELINES.items():
-                if baseline not in baselines:
-                    baseline_maps = make_maps(maps_)
-                    baselines[baseline] = faithfulness.score_ranking(explainer, faces, targets_, baseline_maps, advance)
-            num_sensitivity = config.faithfulness.sensitivity
-            scores = faithfulness.score_maps(explainer, faces, targets_, maps_, num_sensitivity, advance)
-        signed = explainer.explainer.signed
-        explanations.append(Explanation(name, method, signed, maps, targets, probabilities, seconds, scores, baselines))
-    return explanations
+    explainer = EnsembleExplainer(ensemble, instantiate(config.explainer[method]), precision)
+    probabilities = explainer.probabilities(images.faces)
+    targets = select_targets(config.target, probabilities, images)
+    task = progress.add_task(f"{name}: {method}", total=len(targets))
+    start = time.perf_counter()
+    maps = explainer.maps(images.faces, targets, partial(progress.advance, task))
+    seconds = time.perf_counter() - start
+    progress.console.print(f"{name}: {method}, {len(maps)} faces in {format_duration(seconds)}", highlight=False)
+    scores = None
+    if config.faithfulness:
+        count = config.faithfulness.faces
+        faces, targets_, maps_ = images.faces[:count], targets[:count], maps[:count]
+        steps = faithfulness.SCORING_STEPS
+        if not baselines:
+            steps += faithfulness.RANKING_STEPS * len(faithfulness.BASELINES)
+        advance = partial(progress.advance, progress.add_task("  faithfulness", total=steps))
+        for baseline, make_maps in faithfulness.BASELINES.items():
+            if baseline not in baselines:
+                baseline_maps = make_maps(maps_)
+                baselines[baseline] = faithfulness.score_ranking(explainer, faces, targets_, baseline_maps, advance)
+        num_sensitivity = config.faithfulness.sensitivity
+        scores = faithfulness.score_maps(explainer, faces, targets_, maps_, num_sensitivity, advance)
+    signed = explainer.explainer.signed
+    return Explanation(name, method, signed, maps, targets, probabilities, seconds, scores, baselines)
 
 
 def _check(config: ExplainConfig) -> None:

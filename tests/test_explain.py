@@ -138,3 +138,11 @@ def test_callback_explains_every_epoch_and_does_not_change_training(small_config
     )
     assert all(value.equal(explained[name]) for name, value in plain.items())
     assert (Path("plain") / "metrics.csv").read_text() == (Path("explained") / "metrics.csv").read_text()
+
+
+def test_the_maps_of_other_methods_are_kept_if_one_fails(run: Path) -> None:
+    failing = "explainer.attention.layer=nowhere"
+    with pytest.raises(UserError, match=r"(?s)attention failed: layer=nowhere is not.*maps of the other methods"):
+        run_explain("explainer=[attention,gradcam]", failing)
+    assert [one["method"] for one in json.loads((OUT / "explain.json").read_text())["explanations"]] == ["gradcam"]
+    assert (OUT / "sheet.png").is_file()

@@ -69,10 +69,25 @@ class EnsembleExplainer:
     def _explain(self, faces: Tensor, targets: Tensor) -> Tensor:
         maps = []
         for member in self.ensemble.members:
-            with torch.autocast(faces.device.type, torch.bfloat16, enabled=self.bf16):
+            with self._network_in_precision(member):
                 member_maps = self.explainer(member, member.preprocess.transform(faces), targets)
-            maps.append(member.preprocess.maps_to_faces(member_maps, *faces.shape[-2:]))
+            maps.append(member.preprocess.maps_to_faces(member_maps.float(), *faces.shape[-2:]))
         return maps[0] if len(maps) == 1 else torch.stack([normalize_magnitude(member) for member in maps]).mean(0)
+
+    @contextmanager
+    def _network_in_precision(self, member: EmotionClassifier) -> Iterator[None]:
+        """Compute the network alone in bfloat16: some functions that explainers use exist in float32 only."""
+        forward = member.forward
+
+        def cast(faces: Tensor) -> Tensor:
+            with torch.autocast(faces.device.type, torch.bfloat16, enabled=self.bf16):
+                return forward(faces).float()
+
+        member.forward = cast  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            del member.forward
 
 
 def normalize_magnitude(maps: Tensor) -> Tensor:

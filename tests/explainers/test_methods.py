@@ -10,7 +10,7 @@ from emotion.config.compose import compose
 from emotion.config.instantiate import instantiate
 from emotion.errors import UserError
 from emotion.explainers.attention import Attention
-from emotion.explainers.explainer import Explainer
+from emotion.explainers.explainer import EnsembleExplainer, Explainer
 from emotion.explainers.gradcam import GradCam
 from emotion.explainers.layers import feature_map_layers, to_feature_maps
 from emotion.explainers.lime_regions import Lime
@@ -18,7 +18,7 @@ from emotion.explainers.occlusion import Occlusion
 from emotion.explainers.shap_values import Shap
 from emotion.models.timm_backbone import TimmBackbone
 from tests.conftest import SYSTEMS, options
-from tests.explainers.conftest import CORNER, classifier_of
+from tests.explainers.conftest import CORNER, classifier_of, ensemble_of
 from tests.models.test_models import by_default, faces, make, recipe
 
 EXPLAINERS = [name for name in options("explainer") if name != "all"]
@@ -181,3 +181,16 @@ def test_lime_finds_the_region_that_matters(corner: EmotionClassifier, bright_fa
 def test_invalid_settings_are_refused(kind: type, settings: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="expected"):
         kind(**settings)
+
+
+@pytest.mark.parametrize("name", ["attention", "gradcam", "occlusion"])
+def test_a_network_in_bfloat16_has_maps_in_float32(name: str, transformer: TimmBackbone) -> None:
+    classifier = classifier_of(transformer, 5, 3, 64)
+    faces, targets = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)), torch.zeros(2).long()
+    maps = [
+        EnsembleExplainer(ensemble_of(classifier), make_explainer(name), precision).maps(faces, targets)
+        for precision in ("32-true", "bf16-mixed")
+    ]
+    assert maps[1].dtype is torch.float32
+    assert torch.corrcoef(torch.stack([one.flatten() for one in maps]))[0, 1] > 0.98
+    assert not maps[0].equal(maps[1])
