@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from huggingface_hub import HfApi, constants, get_token, hf_hub_download
@@ -95,6 +96,31 @@ def model_info(repo: str, revision: str | None = None) -> "ModelInfo":
     """
     with hub_errors(repo, revision):
         return HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT)
+
+
+@contextmanager
+def offline_if_unreachable(repo: str, seconds: float = 4.0) -> Iterator[None]:
+    """Use only cached files, without retries, unless the Hub answers within some seconds."""
+    answers: list[bool] = []
+
+    def ask() -> None:
+        try:
+            model_info(repo)
+        except HubUnreachable:
+            return
+        except UserError:  # an answer, too
+            pass
+        answers.append(True)
+
+    thread = Thread(target=ask, daemon=True)  # resolving a name has no time limit of its own
+    thread.start()
+    thread.join(seconds)
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not answers
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import importlib
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from emotion.checkpoints import portable
+from emotion.checkpoints.hub import offline_if_unreachable
 from emotion.checkpoints.load import read_torch_file
 from emotion.checkpoints.locate import PORTABLE_SUFFIX, locate
 from emotion.checkpoints.validate import check_finite
@@ -94,8 +96,10 @@ def _download(net: nn.Module, in_channels: int, input_size: int) -> tuple[State,
     config = net.backbone.pretrained_cfg
     name = config.get("hf_hub_id") or f"{config['architecture']}.{config['tag']}"
     print(f"weights: {name}, from the Hugging Face Hub or its cache on this machine", flush=True)
+    repo = config.get("hf_hub_id")
     try:
-        backbone = create(net.name, in_channels, input_size, pretrained=True)
+        with offline_if_unreachable(repo.partition("@")[0]) if repo else nullcontext():
+            backbone = create(net.name, in_channels, input_size, pretrained=True)
     except (OSError, RuntimeError) as error:  # the errors of huggingface_hub and urllib are OSErrors
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(

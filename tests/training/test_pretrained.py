@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from huggingface_hub import constants
 from omegaconf import DictConfig
 from safetensors.torch import save_file
 from torch import nn
@@ -159,6 +160,22 @@ def test_pretrained_weights_that_cannot_be_downloaded_are_refused_with_both_reme
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(Path("empty").absolute()))
     with pytest.raises(UserError, match=r"Connect this machine .* or give local weights: model.weights=FILE"):
         fill(TimmBackbone(2, 3, 64, "resnet10t"), "pretrained")
+
+
+def test_without_the_hub_the_cache_is_used_or_the_weights_are_refused_without_retries(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    save_file(timm.create_model("test_resnet").state_dict(), "hub.safetensors")
+    with serving(monkeypatch) as hub:
+        hub.put("timm/test_resnet.r160_in1k", model_safetensors=Path("hub.safetensors").read_bytes())
+        fill(TimmBackbone(2, 3, 64, "test_resnet"), "pretrained")
+    assert not constants.HF_HUB_OFFLINE
+    loaded = fill(TimmBackbone(2, 3, 64, "test_resnet"), "pretrained")  # the Hub no longer answers
+    assert "timm/test_resnet.r160_in1k: " in str(loaded)
+    with pytest.raises(UserError, match=r"resnet10t.* cannot be downloaded .*model.weights=FILE"):
+        fill(TimmBackbone(2, 3, 64, "resnet10t"), "pretrained")
+    assert "Retrying" not in capfd.readouterr().err
+    assert not constants.HF_HUB_OFFLINE
 
 
 def test_our_own_networks_have_no_published_weights(small_config: Callable[..., DictConfig]) -> None:
