@@ -12,7 +12,7 @@ from emotion.config.typed import typed
 from emotion.data.cache import prepare
 from emotion.data.faces import USAGES, Component, Faces
 from emotion.data.readers.fer2013 import PUBLISHED_MD5
-from emotion.data.sources import select_source, synthetic_warning
+from emotion.data.sources import other_forms, select_source, synthetic_warning
 from emotion.reporting.text import console
 
 
@@ -42,6 +42,10 @@ def run(cfg: DictConfig) -> Faces:
     out.print(_count_table(faces))
     for component in faces.components or (Component(faces.source, faces.digest),):
         print(f"{component.source}: {_provenance(component)}")
+    for note in faces.notes:
+        print(note)
+    for kind, path in other_forms(config.data):
+        print(f"also found, not read: {path} (data={kind})")
     print(f"prepared in {config.cache_dir}")
     return faces
 

@@ -86,7 +86,7 @@ def project() -> Path:
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run every test in an empty folder without data."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("EMOTION_DATA", str(tmp_path / "data"))
+    monkeypatch.delenv("EMOTION_DATA", raising=False)  # so that the data folder is data/, which nobody named
     monkeypatch.setenv("EMOTION_CACHE", str(tmp_path / "cache"))
 
 

@@ -18,7 +18,7 @@ from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from filelock import FileLock
@@ -27,10 +27,14 @@ from numpy.typing import NDArray
 from emotion.config.instantiate import instantiate
 from emotion.config.migrate import first_target
 from emotion.data.faces import ORIGIN_BYTES, Component, DataSource, FaceChunk, Faces
+from emotion.data.packed import open_unpacked
 from emotion.errors import UserError
 from emotion.io.atomic import remove_partial, sync_folder, write_json, write_text
 from emotion.io.bounded import read_json_object
 from emotion.io.digests import file_digest
+
+if TYPE_CHECKING:
+    from io import BufferedIOBase
 
 Config = Mapping[str, Any]
 Progress = Callable[[int, int | None], None]
@@ -61,7 +65,7 @@ def prepare(source: Config, cache_dir: str | Path, progress: Progress = lambda d
     stamps, stamp = cache / "stamps", _stamp(data)
     last = _read_stamp(stamps, location)
     if last and last.stamp == stamp and (faces := _open(cache / last.key)):
-        return _renamed(faces, data)
+        return _described(faces, data)
     try:
         stamps.mkdir(parents=True, exist_ok=True)
         with FileLock(cache / ".lock"):
@@ -84,14 +88,20 @@ def prepare(source: Config, cache_dir: str | Path, progress: Progress = lambda d
             f"The cache {cache} cannot be written: {error.strerror or error}. "
             f"Free some space, or choose another folder: cache_dir=FOLDER."
         ) from error
-    return _renamed(faces, data)
+    return _described(faces, data)
 
 
-def _renamed(faces: Faces, data: DataSource) -> Faces:
-    """Return the faces under the present names of their source, which may have been prepared elsewhere."""
+def _described(faces: Faces, data: DataSource) -> Faces:
+    """Return the faces with the present names and notes of their source, which may have been prepared elsewhere."""
     parts = zip(data.components, faces.components, strict=True)
     components = tuple(Component(own.name, component.digest) for own, component in parts)
-    return replace(faces, source=data.name, components=components)
+    return replace(faces, source=data.name, components=components, notes=tuple(_notes(data)))
+
+
+def _notes(data: DataSource) -> Iterator[str]:
+    yield from data.notes
+    for component in data.components:
+        yield from _notes(component)
 
 
 def _write(data: DataSource, folder: Path, meta: dict[str, Any], stamp: str, progress: Progress) -> None:
@@ -243,11 +253,11 @@ def _content_digest(data: DataSource) -> str:
         files = iter(data.files)
         first = list(islice(files, 2))
         if len(first) == 1:
-            with first[0].open("rb") as file:
-                return hashlib.file_digest(file, "md5").hexdigest()
+            with open_unpacked(first[0]) as file:
+                return hashlib.file_digest(cast("BufferedIOBase", file), "md5").hexdigest()
         for path in chain(first, files):
             content = path.read_bytes()
-            name = "/".join(path.parts[-3:]) if data.names_matter else str(len(content))  # split/class/name
+            name = path.relative_to(data.root).as_posix() if data.names_matter else str(len(content))
             digest.update(name.encode(errors="backslashreplace") + b"\0" + content)
     return digest.hexdigest() if first else ""
 

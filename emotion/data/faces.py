@@ -39,7 +39,9 @@ class DataSource(NamedTuple):
     num_faces: int | None  # for the progress bar; None if unknown before reading
     chunks: Iterator[FaceChunk]
     names_matter: bool = True  # whether file names carry information, such as a class
+    root: Path = Path()  # the folder that names of several files are relative to
     components: Sequence["DataSource"] = ()  # the sources that this one is composed of
+    notes: Sequence[str] = ()  # what the user should know: names read as others, what is left out
 
 
 class Component(NamedTuple):
@@ -62,6 +64,7 @@ class Faces:
     source: str  # name shown to users: "data/fer2013.csv", "synthetic faces"
     components: tuple[Component, ...] = ()  # of a composed source, the main one first
     votes: NDArray[np.uint8] | None = None  # (N, V) taggers for each of the first V classes; all 0 for rows without
+    notes: tuple[str, ...] = ()  # what its reader left out or read as something else
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -4,7 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from emotion.data.discovery import FORMS, Found, describe, discover, near_misses
+from emotion.errors import UserError
+
 Config = Mapping[str, Any]
+
+DEFAULT_FOLDER = Path("data")
+"""Of conf/base.yaml; synthetic faces replace data that is missing there, and nowhere else."""
 
 
 class SelectedSource(NamedTuple):
@@ -18,13 +24,22 @@ class SelectedSource(NamedTuple):
 def select_source(data: Config) -> SelectedSource:
     """Return the source that `data` describes.
 
-    data=auto selects the first candidate whose required path exists, else the fallback. `data.mix` adds a second one.
+    data=auto selects what its folder holds, else the fallback if no folder was named. `data.mix` adds a second source.
+
+    Raises:
+        UserError: The folder of data=auto was named, or holds something that comes near, but nothing that can be read.
     """
     mix = data.get("mix")
     config, is_synthetic = {key: value for key, value in data.items() if key != "mix"}, False
     if "candidates" in data:
-        found = [name for name in data["candidates"] if Path(data["required_paths"][name]).exists()]
-        config, is_synthetic = dict(data["candidates"][found[0]] if found else data["fallback"]), not found
+        folder = _folder(data)
+        found = discover(folder)
+        if found:
+            config = {**data["candidates"][found[0].kind], "path": str(found[0].path)}
+        elif folder != DEFAULT_FOLDER or near_misses(folder):
+            raise UserError(f"{describe(folder)} Expected {FORMS}. Set its location: data_dir=FOLDER.")
+        else:
+            config, is_synthetic = dict(data["fallback"]), True
     if not mix:
         return SelectedSource(config, is_synthetic, 0)
     combined = {"_target_": "emotion.data.readers.concat.read", "source": config, "extra": dict(mix["source"])}
@@ -40,8 +55,16 @@ def stored_shape(source: Config) -> tuple[int, int]:
 
 def synthetic_warning(data: Config) -> str:
     """Return the message for a run on synthetic faces because FER2013 was not found."""
-    paths = ", ".join(str(path) for path in data["required_paths"].values())
     return (
-        f"FER2013 was not found ({paths}); this run uses SYNTHETIC faces. Its results say nothing about real faces. "
-        f"To use FER2013: data_dir=FOLDER or EMOTION_DATA=FOLDER."
+        f"FER2013 was not found in {_folder(data)}/; this run uses SYNTHETIC faces. Its results say nothing about real "
+        f"faces. To use FER2013: data_dir=FOLDER or EMOTION_DATA=FOLDER."
     )
+
+
+def other_forms(data: Config) -> list[Found]:
+    """Return what data=auto found besides the source that it selects."""
+    return discover(_folder(data))[1:] if "candidates" in data else []
+
+
+def _folder(data: Config) -> Path:
+    return Path(data["candidates"]["image_folder"]["path"])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from emotion.checkpoints.ensemble import Ensemble
 from emotion.data.datamodule import EmotionDataModule
-from emotion.data.readers.images import SUFFIXES, read_images
+from emotion.data.readers.images import SUFFIXES, find_images, read_images
 from emotion.data.transforms.preprocess import to_float
 from emotion.errors import UserError
 
@@ -61,8 +61,7 @@ def image_set_of_files(images: Sequence[str], ensembles: Sequence[Ensemble]) -> 
     """
     files: list[Path] = []
     for path in map(Path, images):
-        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-        files += found if path.is_dir() else [path]
+        files += find_images(path)[0] if path.is_dir() else [path]
     if missing := [str(file) for file in files if not file.is_file()]:
         raise UserError(f"images={', '.join(missing)}: not found; expected image files or folders of them.")
     source = ", ".join(images)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
-from emotion.data.readers.images import DECODE_ERRORS, FORMATS, convert_mode
+from emotion.data.readers import images
+from emotion.data.readers.images import DECODE_ERRORS, convert_mode
 from emotion.errors import UserError
 
 ADDRESSES = ("http://", "https://")
@@ -26,6 +27,8 @@ TIMEOUT = 20  # seconds to wait for a server
 
 RGBImage = NDArray[np.uint8]
 """(H, W, 3)."""
+
+FORMATS = tuple(name for name in images.FORMATS if name != "GIF")  # which is read as a video
 
 MAX_SIDE, MAX_DECODED = 4096, 4096 * 3072  # pixels; larger images are shrunk to that, which loses no detectable face
 MAX_PIXELS = 178_956_970  # Pillow's own limit: 12,000 x 14,900
@@ -37,7 +40,7 @@ MAX_READS = 1 << 17  # Pillow parses chunks in Python; an ordinary file of 10 MB
 STRIP = 1 << 18  # pixels converted to RGB at once
 SMALL_MODES = ("1", "L", "P", "I;16")  # at most two bytes a pixel in Pillow
 START_OF_SCAN = b"\xff\xda"
-ORIENTATION = 0x0112  # EXIF tag
+ORIENTATION, TILE_WIDTH, TILE_HEIGHT = 0x0112, 0x0142, 0x0143  # EXIF and TIFF tags
 
 
 class ImageTooLarge(ValueError):
@@ -111,7 +114,7 @@ def download(address: str) -> bytes:
 
 
 def read_image(source: Path | bytes, name: str = "", max_pixels: int = MAX_PIXELS) -> LoadedImage:
-    """Decode a PNG, JPEG, WEBP or BMP file: rotated as EXIF says, on white, with sides of at most `MAX_SIDE`.
+    """Decode a file of one of `FORMATS`: rotated as EXIF says, on white, with sides of at most `MAX_SIDE`.
 
     Args:
         source: The file or its bytes.
@@ -190,6 +193,9 @@ def _decoded_bytes(image: ImageFile, content: bytes, num_pixels: int) -> int:
     num_bytes: int = image.width * image.height * (2 if image.mode in SMALL_MODES else 4)
     if image.format == "WEBP":  # two canvases, a copy and the image; lossless ones take a fifth more
         return 4 * num_bytes if b"VP8L" in content or image.mode == "RGBA" else 5 * num_bytes // 2
+    if image.format == "TIFF":  # a tile may be larger than the image
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        num_bytes += 4 * int(tags.get(TILE_WIDTH, 0)) * int(tags.get(TILE_HEIGHT, 0))
     if image.info.get("progressive"):  # libjpeg keeps two bytes for each coefficient
         _, horizontal, vertical, _ = zip(*image.layer, strict=True)  # type: ignore[attr-defined]
         blocks = sum(h * v for h, v in zip(horizontal, vertical, strict=True))

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from emotion.data.names import is_litter
 from emotion.data.readers.images import SUFFIXES
 from emotion.errors import UserError
 
@@ -70,7 +71,7 @@ def _resolve(name: str, exclude: Path | None) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        visible = (file for file in path.rglob("*") if not _is_hidden(file.relative_to(path)))
+        visible = (file for file in path.rglob("*") if not any(map(is_litter, file.relative_to(path).parts)))
         files, problem = sorted(_supported(visible, exclude)), "contains"
     elif glob.has_magic(name):
         files, problem = sorted(_supported(map(Path, glob.iglob(str(path), recursive=True)), exclude)), "matches"
@@ -79,10 +80,6 @@ def _resolve(name: str, exclude: Path | None) -> list[Path]:
     if not files:
         raise UserError(f"{name} {problem} no image or video; expected {EXPECTED_FILES}.")
     return files
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
 
 
 def _supported(paths: Iterable[Path], exclude: Path | None) -> Iterator[Path]:

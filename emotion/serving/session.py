@@ -8,10 +8,9 @@ import cv2
 import numpy as np
 from PIL import UnidentifiedImageError
 
-from emotion.data.readers.images import FORMATS
 from emotion.errors import UserError
 from emotion.inference.annotate import css_colours
-from emotion.inference.images import read_image
+from emotion.inference.images import FORMATS, read_image
 from emotion.inference.predictor import Face, Predictor
 
 JSON = dict[str, Any]
@@ -51,7 +50,7 @@ class Session:
         return about | {"side": backend.side, "channels": backend.channels, "maps_unavailable": self.maps_unavailable}
 
     def predict(self, content: bytes | bytearray, with_maps: bool) -> JSON:
-        """Return the faces of a PNG, JPEG, WEBP or BMP file, the largest first, and the milliseconds taken.
+        """Return the faces of an image file, the largest first, and the milliseconds taken.
 
         Raises:
             UnsupportedImage: The file has another format.

@@ -1,14 +1,23 @@
-"""FER2013's two published CSV files, with one row per face and its 2304 pixels in one column."""
+"""FER2013's CSV files, with one row per face and its 2304 pixels in one column, plain or packed.
 
+Columns are found by name. Quoted cells, a byte order mark, blank lines and further columns are read with Python's csv
+module; the plain lines of the published file are split directly, which is faster.
+"""
+
+import csv
 import warnings
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion.data.faces import EMOTIONS, USAGES, DataSource, FaceChunk
+from emotion.data.discovery import COLUMNS, Header, locate_csv, read_header
+from emotion.data.faces import EMOTIONS, PRIVATE_TEST, PUBLIC_TEST, TRAINING, USAGES, DataSource, FaceChunk
+from emotion.data.names import known_class, part_usage, part_usages
+from emotion.data.packed import is_packed, open_unpacked
 from emotion.errors import UserError
 from emotion.io.bounded import read_lines
 
@@ -18,58 +27,93 @@ PUBLISHED_MD5 = "f8428a1edbd21e88f42c73edd2a14f95"
 SIDE = 48
 CHUNK = 512  # rows
 FACES_PER_BYTE = 35_887 / 301_072_766  # of the published file, for the progress bar
+EXPECTED = "expected a header with the columns emotion, pixels and, except for a file of one part, Usage"
 
 
 def read_csv(path: str) -> DataSource:
-    """Read fer2013.csv; rows keep file order, which FER+ relies on. Raises UserError as `read_pixel_csv` does."""
-    return read_pixel_csv(Path(path), ("emotion", "pixels", "Usage"))
+    """Read fer2013.csv, or a file of the same columns; rows keep file order, which FER+ relies on.
+
+    Without a column Usage, the part is that of the file's name (train.csv, test.csv), and files of other parts beside
+    it are read as well. See emotion.data.discovery for the places where a file that does not exist is looked for.
+
+    Raises:
+        UserError: The file is missing, empty or damaged, or has another header; while reading: it has no rows or an
+            invalid row.
+    """
+    first = locate_csv(Path(path))
+    parts, notes = _parts(first)
+    files = [file for file, _, _ in parts]
+    size = sum(file.stat().st_size * (3 if is_packed(file) else 1) for file in files)
+    chunks = chain.from_iterable(_chunks(*part) for part in parts)
+    num_faces = max(1, round(size * FACES_PER_BYTE))
+    return DataSource(str(first), EMOTIONS, files, num_faces, chunks, names_matter=len(files) == 1, notes=notes)
 
 
 def read_icml_csv(path: str) -> DataSource:
-    """Read icml_face_data.csv: the same rows with other columns. Raises UserError as `read_pixel_csv` does."""
-    return read_pixel_csv(Path(path), ("emotion", " Usage", " pixels"))
+    """Read icml_face_data.csv: the same rows with the columns in another order. Raises UserError as `read_csv` does."""
+    return read_csv(path)
 
 
-def read_pixel_csv(path: Path, columns: Sequence[str]) -> DataSource:
-    """Read a CSV file whose header is `columns`: emotion, pixels and Usage in any order.
+def _parts(first: Path) -> tuple[list[tuple[Path, Header, int]], list[str]]:
+    """Return the files to read, with their headers and the usage of rows without one, and notes about them."""
+    header = read_header(first)
+    if not header.has_labels:
+        with open_unpacked(first) as file:
+            line = next(read_lines(file), b"").strip()
+        raise UserError(f"{first} " + (f"begins with {_excerpt(line)}; " if line else "is empty; ") + f"{EXPECTED}.")
+    others = [name for i, name in enumerate(header.names) if i not in map(header.place, COLUMNS)]
+    notes = [f"{first.name}: left out the columns {', '.join(repr(name) for name in others)}"] if others else []
+    parts = {first: header}
+    if header.place("usage") is None and (own := _part_of_name(first)) is not None:
+        known = {own}
+        for path in sorted(first.parent.iterdir()):
+            usage = _part_of_name(path)
+            if usage is None or usage in known:
+                continue
+            if (other := read_header(path)).has_labels:
+                parts[path] = other
+                known.add(usage)
+            elif other.has_faces:
+                notes.append(f"left out: {path.name}, whose faces have no labels (icml_face_data.csv has them)")
+    usages = part_usages({path: path.name.partition(".")[0] for path in parts})
+    if header.place("usage") is None:
+        assumed = ", ".join(f"{path.name} is {USAGES[usage]}" for path, usage in usages.items())
+        notes.append(f"no column Usage: {assumed}")
+    return [(path, parts[path], usage) for path, usage in usages.items()], notes
 
-    Raises:
-        UserError: The file is missing or empty; while reading: it has another header, no rows or an invalid row.
-    """
-    if not path.is_file():
-        raise UserError(
-            f"{path} does not exist. FER2013 is published on Kaggle (search 'fer2013.csv'); "
-            f"put the file there, or set its folder: data_dir=FOLDER or EMOTION_DATA=FOLDER."
-        )
-    if path.stat().st_size == 0:
-        raise UserError(f"{path} is empty; expected a header {','.join(columns)} and one row per face.")
-    num_faces = max(1, round(path.stat().st_size * FACES_PER_BYTE))
-    return DataSource(str(path), EMOTIONS, [path], num_faces, _chunks(path, columns))
+
+def _part_of_name(path: Path) -> int | None:
+    """Return the usage that the name of a CSV file such as test.csv.gz stands for; None for other files."""
+    return part_usage(path.name.partition(".")[0]) if path.suffix.lower() == ".csv" or is_packed(path) else None
 
 
-def _chunks(path: Path, columns: Sequence[str]) -> Iterator[FaceChunk]:
-    names = [column.strip() for column in columns]
-    label_column, pixel_column, usage_column = (names.index(name) for name in ("emotion", "pixels", "Usage"))
-    usages = {name.encode(): index for index, name in enumerate(USAGES[:3])}
+def _chunks(path: Path, header: Header, default_usage: int) -> Iterator[FaceChunk]:
+    label_at, pixels_at, usage_at = (header.place(column) for column in COLUMNS)
+    assert label_at is not None, "checked by _parts"
+    assert pixels_at is not None, "checked by _parts"
+    labels_of: dict[bytes, int] = {str(index).encode(): index for index in range(len(EMOTIONS))}
+    usage_of: dict[bytes, int] = {b"Training": TRAINING, b"PublicTest": PUBLIC_TEST, b"PrivateTest": PRIVATE_TEST}
     images = np.empty((CHUNK, SIDE * SIDE), np.uint8)
     labels, usage, origin = np.empty(CHUNK, np.uint8), np.empty(CHUNK, np.uint8), [""] * CHUNK
+    usage[:] = default_usage
     filled = total = 0
-    with path.open("rb", buffering=1 << 20) as file, warnings.catch_warnings():
+    with open_unpacked(path) as file, warnings.catch_warnings():
         warnings.simplefilter("error", DeprecationWarning)  # NumPy before 2.3 only warns about text that is no number
-        lines = read_lines(file)
-        _check_header(path, next(lines, b""), columns)
-        for row, line in enumerate(lines):
-            fields = line.rstrip(b"\r\n").split(b",")
-            if len(fields) != len(columns):
-                _refuse(path, row, f"{len(fields)} columns", f"{len(columns)}: {','.join(columns)}", fields)
-            label, usage_index = fields[label_column].strip(), usages.get(fields[usage_column].strip())
-            if not (len(label) == 1 and b"0" <= label <= b"6"):
-                _refuse(path, row, f"label {_excerpt(label)}", "0 to 6", fields)
-            if usage_index is None:
-                name = _excerpt(fields[usage_column])
-                _refuse(path, row, f"usage {name}", "Training, PublicTest or PrivateTest", fields)
-            images[filled] = _parse_pixels(path, row, fields[pixel_column])
-            labels[filled], usage[filled], origin[filled] = int(label), usage_index, f"row {row}"
+        for row, (number, fields) in enumerate(_rows(path, file, header.delimiter)):
+            if len(fields) != len(header.names):
+                expected = f"{len(header.names)}: {header.delimiter.join(header.names)}"
+                _refuse(path, row, number, f"{len(fields)} columns", expected, fields)
+            label = labels_of.get(fields[label_at])
+            if label is None:
+                label = labels_of[fields[label_at]] = _parse_label(path, row, number, fields[label_at], fields)
+            labels[filled] = label
+            if usage_at is not None:
+                part = usage_of.get(fields[usage_at])
+                if part is None:
+                    part = usage_of[fields[usage_at]] = _parse_usage(path, row, number, fields[usage_at], fields)
+                usage[filled] = part
+            images[filled] = _parse_pixels(path, row, number, fields[pixels_at])
+            origin[filled] = f"row {row}"
             filled += 1
             if filled == CHUNK:
                 yield FaceChunk(images.reshape(-1, SIDE, SIDE), labels, usage, origin)
@@ -80,30 +124,62 @@ def _chunks(path: Path, columns: Sequence[str]) -> Iterator[FaceChunk]:
         raise UserError(f"{path} has a header and no rows; expected one row per face.")
 
 
-def _check_header(path: Path, line: bytes, columns: Sequence[str]) -> None:
-    names = [name.strip().lower() for name in line.strip().split(b",")]
-    if names != [column.strip().lower().encode() for column in columns]:
-        raise UserError(f"{path} begins with {_excerpt(line.strip())}; expected the header {','.join(columns)}.")
+def _rows(path: Path, file: IO[bytes], delimiter: str) -> Iterator[tuple[int, Sequence[bytes]]]:
+    """Yield the line number and the cells of each row after the header; blank lines are skipped."""
+    numbered = enumerate(read_lines(file), 1)
+    lines = (line for _, line in numbered)
+    next(lines, None)
+    separator = delimiter.encode()
+    for number, line in numbered:
+        if b'"' in line:
+            text = (part.decode("utf-8", "surrogateescape") for part in chain([line], lines))
+            try:
+                cells = next(csv.reader(text, delimiter=delimiter))
+            except csv.Error as error:
+                raise UserError(f"{path}, line {number}: {error}; expected a CSV file.") from error
+            yield number, [cell.encode("utf-8", "surrogateescape") for cell in cells]
+        elif stripped := line.rstrip(b"\r\n"):
+            yield number, stripped.split(separator)
 
 
-def _parse_pixels(path: Path, row: int, text: bytes) -> NDArray[np.int64]:
+def _parse_label(path: Path, row: int, number: int, cell: bytes, fields: Sequence[bytes]) -> int:
+    text = cell.decode("utf-8", "replace").strip()
+    if (name := known_class(text)) in EMOTIONS:
+        return EMOTIONS.index(name)
+    try:
+        value = float(text) if len(text) < 20 and text.isascii() and "_" not in text else -1
+    except ValueError:
+        value = -1
+    if value not in range(len(EMOTIONS)):
+        _refuse(path, row, number, f"label {_excerpt(cell)}", "0 to 6", fields)
+    return int(value)
+
+
+def _parse_usage(path: Path, row: int, number: int, cell: bytes, fields: Sequence[bytes]) -> int:
+    usage = part_usage(cell.decode("utf-8", "replace"))
+    if usage is None:
+        _refuse(path, row, number, f"usage {_excerpt(cell)}", "Training, PublicTest or PrivateTest", fields)
+    return usage
+
+
+def _parse_pixels(path: Path, row: int, number: int, text: bytes) -> NDArray[np.int64]:
     try:
         values = np.fromstring(text, dtype=np.int64, sep=" ")
     except (ValueError, DeprecationWarning):
         token = next((token for token in text.split() if not token.isdigit()), text)
-        _refuse(path, row, f"{_excerpt(token)} among the pixels", "integers from 0 to 255")
+        _refuse(path, row, number, f"{_excerpt(token)} among the pixels", "integers from 0 to 255")
     if len(values) != SIDE * SIDE:
-        _refuse(path, row, f"{len(values)} pixels", f"{SIDE * SIDE} ({SIDE} x {SIDE})")
+        _refuse(path, row, number, f"{len(values)} pixels", f"{SIDE * SIDE} ({SIDE} x {SIDE})")
     if values.view(np.uint64).max() > 255:  # as unsigned integers, negative values are large
         wrong = values[(values < 0) | (values > 255)][0]
-        _refuse(path, row, f"pixel value {wrong}", "0 to 255")
+        _refuse(path, row, number, f"pixel value {wrong}", "0 to 255")
     return values
 
 
-def _refuse(path: Path, row: int, found: str, expected: str, fields: Sequence[bytes] = ()) -> NoReturn:
-    hint = " (is the file truncated?)" if (fields and not fields[-1]) or 0 < len(fields) < 3 else ""
+def _refuse(path: Path, row: int, number: int, found: str, expected: str, fields: Sequence[bytes] = ()) -> NoReturn:
+    hint = " (is the file truncated?)" if (fields and not fields[-1]) or found.endswith("columns") else ""
     raise UserError(
-        f"{path}, row {row} (line {row + 2}): found {found}, expected {expected}{hint}. "
+        f"{path}, row {row} (line {number}): found {found}, expected {expected}{hint}. "
         f"Fix or delete the line, or download the file again."
     )
 

@@ -1,62 +1,130 @@
-"""FER2013 as Kaggle's image folder: train/<class>/*.png and test/<class>/*.png.
+"""Images in class folders: train/<class>/*.png and test/<class>/*.png, as Kaggle's copies of FER2013, or like it.
 
-`test` merges PublicTest and PrivateTest. If every test file's name begins with one of the two words, they are separated
-again; otherwise the folder has a single test set.
+Parts may be missing and have other names (validation, Test, PrivateTest, ...); without parts all images are Training.
+Without a validation part, `test` merges PublicTest and PrivateTest: if every test file's name begins with one of the
+two words, they are separated again; otherwise the folder has a single test set. Images may be any number of folders
+below their class.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
-from emotion.data.faces import EMOTIONS, PRIVATE_TEST, PUBLIC_TEST, TEST, TRAINING, DataSource, FaceChunk
-from emotion.data.readers.images import SUFFIXES, read_images
+from emotion.data.discovery import describe, has_image, image_root, subfolders
+from emotion.data.faces import PRIVATE_TEST, PUBLIC_TEST, TEST, TRAINING, USAGES, DataSource, FaceChunk
+from emotion.data.names import (
+    describe_left_out,
+    describe_renamed,
+    is_litter,
+    known_class,
+    part_usage,
+    part_usages,
+    resolve_classes,
+)
+from emotion.data.readers.images import DECODE_ERRORS, FORMATS, SUFFIXES, find_images, read_images
 from emotion.errors import UserError
 
 
-def read(path: str, size: int = 48) -> DataSource:
-    """Read the images in the order of their names, converted to grey `size` x `size`: see `read_images`.
+def read(path: str, size: int = 48, channels: int = 1) -> DataSource:
+    """Read the images in the order of parts, classes and names, converted to `size` x `size`: see `read_images`.
+
+    The classes are those of the folders' names, FER2013's first; see emotion.data.names for their synonyms.
+
+    Args:
+        path: The folder, or one above it.
+        size: Side of the images in pixels.
+        channels: 1 for grey, 3 for RGB.
 
     Raises:
-        UserError: A split or class folder is missing or unknown, or there are no images; while reading: images cannot
-            be read.
+        UserError: There are no images in class folders; while reading: images cannot be read.
     """
-    root = Path(path)
-    train, test = (_image_files(root, part) for part in ("train", "test"))
-    files = train + test
+    if channels not in (1, 3) or size < 1:
+        raise UserError(f"data.size={size} data.channels={channels}: expected a positive size, and 1 or 3 channels.")
+    root = image_root(Path(path)) or Path(path)
+    parts = _parts(root)
+    folders = [(usage, folder) for part, usage in parts.items() for folder in _class_folders(part)]
+    classes, class_of = resolve_classes(folder.name for _, folder in folders)
+    files: list[Path] = []
+    labels: list[int] = []
+    usages: list[int] = []
+    others: list[Path] = []
+    for usage, folder in folders:
+        images, rest = find_images(folder)
+        files += images
+        others += rest
+        labels += [classes.index(class_of[folder.name])] * len(images)
+        usages += [usage] * len(images)
     if not files:
         raise UserError(
-            f"{root}/train and {root}/test contain no images; expected {', '.join(sorted(SUFFIXES))} in class folders."
+            f"{root} contains no images in class folders; expected {root}/train/<class> and {root}/test/<class> with "
+            f"{', '.join(sorted(SUFFIXES))}. {describe(Path(path))} FER2013's image folder is on Kaggle (search "
+            f"'fer2013 images'); set its location: data_dir=FOLDER."
         )
-    test_usage = [_usage_of_name(file.name) for file in test]
-    usage = [TRAINING] * len(train) + ([TEST] * len(test) if TEST in test_usage else test_usage)
-    return DataSource(str(root), EMOTIONS, files, len(files), _chunks(root, files, usage, size))
+    separated = _separate_test(files, np.array(usages, np.uint8))
+    notes = [f"{path}: images of {root}"] if root != Path(path) else []
+    if {part.name for part in parts} - {"train", "test"}:
+        notes.append("parts: " + ", ".join(f"{part.name} as {USAGES[usage]}" for part, usage in parts.items()))
+    notes += describe_renamed(class_of) + _describe_size(files[0], size, channels)
+    notes += _describe_left_out(root, parts, others)
+    chunks = _chunks(root, files, np.array(labels, np.uint8), separated, size, channels)
+    return DataSource(str(root), classes, files, len(files), chunks, root=root, notes=notes)
 
 
-def _image_files(root: Path, part: str) -> list[Path]:
-    if not (root / part).is_dir():
-        raise UserError(
-            f"{root / part} does not exist; expected {root}/train and {root}/test with one folder per class "
-            f"({', '.join(EMOTIONS)}). FER2013's image folder is on Kaggle (search 'fer2013 images'); set its "
-            f"location: data_dir=FOLDER."
-        )
-    folders = sorted(entry for entry in (root / part).iterdir() if not entry.name.startswith("."))
-    if files := [entry.name for entry in folders if not entry.is_dir()]:
-        raise UserError(
-            f"{root / part} contains the files {', '.join(files)}; expected only one folder per class. Remove them."
-        )
-    if unknown := [entry.name for entry in folders if entry.name not in EMOTIONS]:
-        raise UserError(f"{root / part} has {', '.join(unknown)}; expected only the classes {', '.join(EMOTIONS)}.")
-    return [file for folder in folders for file in sorted(folder.iterdir()) if file.suffix.lower() in SUFFIXES]
+def _parts(root: Path) -> dict[Path, int]:
+    """Return the usage of each part's folder, in the order of usages; the root if it has no parts."""
+    parts = {folder: folder.name for folder in subfolders(root) if part_usage(folder.name) is not None}
+    return part_usages(parts) or {root: TRAINING}
 
 
-def _usage_of_name(name: str) -> int:
-    return PUBLIC_TEST if name.startswith("PublicTest") else PRIVATE_TEST if name.startswith("PrivateTest") else TEST
+def _class_folders(part: Path) -> list[Path]:
+    """Return the folders with images in a part, or in a single further folder such as train/images."""
+    folders = [folder for folder in subfolders(part) if has_image(folder)]
+    if len(folders) == 1 and known_class(folders[0].name) is None and any(map(has_image, subfolders(folders[0]))):
+        return _class_folders(folders[0])
+    return folders
 
 
-def _chunks(root: Path, files: list[Path], usage: list[int], size: int) -> Iterator[FaceChunk]:
+def _separate_test(files: list[Path], usage: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the usages (N,), with a merged test set separated if all of its file names say to which it belongs."""
+    test = np.flatnonzero(usage == TEST)
+    names = [files[row].name for row in test]
+    if all(name.startswith(("PublicTest", "PrivateTest")) for name in names):
+        usage[test] = [PUBLIC_TEST if name.startswith("Public") else PRIVATE_TEST for name in names]
+    return usage
+
+
+def _describe_size(file: Path, size: int, channels: int) -> list[str]:
+    """Return a sentence about the conversion of the images if the first one needs any."""
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            found = f"{image.width}x{image.height} {'grey' if image.mode in ('1', 'L') else 'colour'}"
+    except DECODE_ERRORS:
+        return []  # reported while reading
+    wanted = f"{size}x{size} {'grey' if channels == 1 else 'colour'}"
+    if found == wanted:
+        return []
+    return [f"images such as {file.name} are {found}, read as {wanted}: data.size=, data.channels="]
+
+
+def _describe_left_out(root: Path, parts: Mapping[Path, int], others: Sequence[Path]) -> list[str]:
+    """Return sentences that count what is not read: images outside class folders, and files that are no image."""
+    notes = []
+    for folder in parts:
+        if loose := [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not is_litter(path.name)]:
+            notes.append(f"left out: {len(loose):,} images in {folder.name}/ that are in no class folder")
+    for folder in subfolders(root) if root not in parts else ():
+        if folder not in parts and (images := find_images(folder)[0]):
+            notes.append(f"left out: {len(images):,} images in {folder.name}/, which is no part such as train or test")
+    return notes + describe_left_out([str(path.relative_to(root)) for path in others])
+
+
+def _chunks(
+    root: Path, files: list[Path], labels: NDArray[np.uint8], usage: NDArray[np.uint8], size: int, channels: int
+) -> Iterator[FaceChunk]:
     names = [str(file.relative_to(root)) for file in files]
-    for rows, images in read_images(files, size, 1, names.__getitem__, str(root)):
+    for rows, images in read_images(files, size, channels, names.__getitem__, str(root)):
         part = slice(rows.start, rows.stop)
-        labels = np.array([EMOTIONS.index(file.parent.name) for file in files[part]], np.uint8)
-        yield FaceChunk(images, labels, np.array(usage[part], np.uint8), names[part])
+        yield FaceChunk(images, labels[part], usage[part], names[part])

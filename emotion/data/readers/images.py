@@ -5,16 +5,21 @@ import struct
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from emotion.data.names import is_litter
 from emotion.errors import UserError, listing
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+SUFFIXES = {
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".pgm", ".ppm", ".pbm", ".pnm",
+}  # fmt: skip
+"""Endings of image files, for every verb. Only the first image of a file is read."""
+
 CHUNK, CHUNK_BYTES = 512, 8 << 20  # limits of a chunk: images and bytes
 BLOCK = 16  # images per task of a thread; small images are read faster than single tasks are scheduled
 THREADS = min(8, os.cpu_count() or 1)  # Pillow decodes without the interpreter's lock
@@ -26,11 +31,25 @@ DECODE_ERRORS = (
 
 
 class FileSequence(Protocol):
-    """Files by row number; a list of paths is one."""
+    """Files, or their content, by row number; a list of paths is one."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, row: int, /) -> Path: ...
+    def __getitem__(self, row: int, /) -> Path | BinaryIO: ...
+
+
+def find_images(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the images in a folder and in those below it, and the other files, both sorted; litter is in neither."""
+    images: list[Path] = []
+    others: list[Path] = []
+    for place, folders, names in os.walk(folder):
+        links = [name for name in folders if os.path.islink(os.path.join(place, name))]  # not followed
+        folders[:] = [name for name in folders if not is_litter(name)]
+        for name in (*names, *links):
+            if not is_litter(name):
+                path = Path(place, name)
+                (images if path.suffix.lower() in SUFFIXES else others).append(path)
+    return sorted(images), sorted(others)
 
 
 def read_images(

@@ -1,14 +1,21 @@
-"""Every format of FER2013 gives the same faces; invalid files are reported in one message."""
+"""Every form of FER2013's CSV file gives the same faces; invalid files are reported in one message."""
 
+import bz2
+import gzip
+import hashlib
+import io
+import lzma
+import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from emotion.data.faces import EMOTIONS, PRIVATE_TEST, PUBLIC_TEST, TEST, TRAINING, DataSource, FaceChunk
-from emotion.data.readers import fer2013, image_folder
+from emotion.data.cache import prepare
+from emotion.data.faces import EMOTIONS, TRAINING, USAGES, DataSource, FaceChunk
+from emotion.data.readers import fer2013
 from emotion.errors import UserError
 from tests.conftest import csv_lines
 
@@ -55,9 +62,13 @@ def pixel(line: str, value: str) -> str:
 
 
 DAMAGE: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
-    "wrong header": (lambda f: ["label,image,split", *f[1:]], r"begins with 'label,image,split'; expected the header"),
+    "wrong header": (lambda f: ["label,image,split", *f[1:]], r"begins with 'label,image,split'; expected a header"),
     "header only": (lambda f: f[:1], "no rows"),
     "a truncated row": (lambda f: [*f[:3], f[3][:4000]], r"row 2 \(line 4\): found 2 columns, expected 3.*truncated"),
+    "a quote that is not closed": (
+        lambda f: [*f[:2], f[2].replace(",", ',"', 1)],
+        "row 1.*found 2 columns, expected 3",
+    ),
     "a pixel too few": (lambda f: [*f[:1], f[1].replace(" ", "", 1)], "row 0.*found (2303 pixels|pixel value)"),
     "a pixel too many": (lambda f: [f[0], pixel(f[1], "7 7")], "row 0.*found 2305 pixels"),
     "a pixel of 256": (lambda f: [*f[:2], pixel(f[2], "256")], "row 1.*found pixel value 256, expected 0 to 255"),
@@ -67,7 +78,7 @@ DAMAGE: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
     "a fraction for a pixel": (lambda f: [*f[:2], pixel(f[2], "7.5")], "found '7.5' among the pixels"),
     "label 7": (lambda f: [f[0], "7" + f[1][1:]], "row 0.*found label '7', expected 0 to 6"),
     "no label": (lambda f: [f[0], f[1][1:]], "found label ''"),
-    "unknown usage": (lambda f: [f[0], f[1].replace("Training", "Dev")], "found usage 'Dev'.*expected Training"),
+    "unknown usage": (lambda f: [f[0], f[1].replace("Training", "Other")], "found usage 'Other'.*expected Training"),
     "nothing": (lambda f: [], "is empty"),
 }
 
@@ -84,7 +95,7 @@ def test_a_damaged_csv_is_refused_with_row_and_reason(damage: str, tmp_path: Pat
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "fer2013.csv"
     path.write_bytes(bytes(range(256)) * 40)
-    with pytest.raises(UserError, match="expected the header"):
+    with pytest.raises(UserError, match="expected a header"):
         all_rows(fer2013.read_csv(str(path)))
 
 
@@ -93,44 +104,117 @@ def test_the_message_for_a_missing_csv_says_how_to_get_it(tmp_path: Path) -> Non
         fer2013.read_csv(str(tmp_path / "fer2013.csv"))
 
 
-def test_a_folder_gives_the_faces_of_the_csv(fer_folder: Path, few_faces: FaceChunk) -> None:
-    read = all_rows(image_folder.read(str(fer_folder)))
-    order = [int(Path(origin).stem.split("_")[1]) for origin in read.origin]
-    assert_equal(read, FaceChunk(*(column[order] for column in few_faces[:3]), []))
-    assert set(read.usage) == {TRAINING, PUBLIC_TEST, PRIVATE_TEST}
+def rows_of(text: bytes, name: str = "data/fer2013.csv") -> FaceChunk:
+    Path(name).parent.mkdir(exist_ok=True)
+    Path(name).write_bytes(text)
+    return all_rows(fer2013.read_csv(name))
 
 
-def test_a_folder_without_usage_in_its_names_has_one_test_set(fer_folder: Path) -> None:
-    for file in (fer_folder / "test").glob("*/*.png"):
-        file.rename(file.with_name(f"im{file.name.split('_')[1]}"))
-    assert set(all_rows(image_folder.read(str(fer_folder))).usage) == {TRAINING, TEST}
+def cells(faces: FaceChunk) -> list[list[str]]:
+    return [line.split(",") for line in csv_lines(faces)]
 
 
-def test_a_color_image_of_another_size_becomes_gray_48(fer_folder: Path) -> None:
-    Image.new("RGB", (100, 80), (255, 0, 0)).save(fer_folder / "train" / "sad" / "a.jpg")
-    read = all_rows(image_folder.read(str(fer_folder)))
-    assert abs(int(read.images[read.origin.index("train/sad/a.jpg")].mean()) - 76) <= 1  # 0.299 * 255
+def table(rows: list[list[str]], *columns: int, quote: bool = False, delimiter: str = ",") -> bytes:
+    mark = '"' if quote else ""
+    return "\n".join(delimiter.join(f"{mark}{row[i]}{mark}" for i in columns) for row in rows).encode()
 
 
-def test_unreadable_images_are_all_listed(fer_folder: Path) -> None:
-    (fer_folder / "train" / "sad" / "broken.png").write_bytes(b"no image")
-    (fer_folder / "test" / "happy" / "cut.png").write_bytes(
-        next((fer_folder / "train" / "sad").glob("Training*.png")).read_bytes()[:300]
-    )
-    with pytest.raises(UserError, match=r"(?s)2 of \d+ images.*train/sad/broken.png.*test/happy/cut.png"):
-        all_rows(image_folder.read(str(fer_folder)))
+VARIANTS: dict[str, Callable[[list[list[str]]], bytes]] = {
+    "a byte order mark": lambda rows: b"\xef\xbb\xbf" + table(rows, 0, 1, 2),
+    "quoted cells": lambda rows: table(rows, 0, 1, 2, quote=True),
+    "quoted pixels": lambda rows: table([[row[0], f'"{row[1]}"', row[2]] for row in rows], 0, 1, 2),
+    "one quoted row": lambda rows: table([*rows[:9], [f'"{cell}"' for cell in rows[9]], *rows[10:]], 0, 1, 2),
+    "pixels on two lines": lambda rows: table([[row[0], f'"{row[1]}"', row[2]] for row in rows], 0, 1, 2).replace(
+        b" ", b"\n"
+    ),
+    "another order": lambda rows: table(rows, 2, 0, 1),
+    "an index and a note": lambda rows: table([[*row, str(i), "x"] for i, row in enumerate(rows)], 3, 0, 1, 2, 4),
+    "blank lines": lambda rows: table(rows, 0, 1, 2).replace(b"\n", b"\r\n\r\n") + b"\n\n",
+    "semicolons": lambda rows: table(rows, 0, 1, 2, delimiter=";"),
+    "fractions": lambda rows: table([rows[0], *([f"{row[0]}.0", *row[1:]] for row in rows[1:])], 0, 1, 2),
+    "class names": lambda rows: table(
+        [rows[0], *([EMOTIONS[int(row[0])].title(), *row[1:]] for row in rows[1:])], 0, 1, 2
+    ),
+    "lower case": lambda rows: table([[row[0], row[1], row[2].lower()] for row in rows], 0, 1, 2),
+    "spaces": lambda rows: table([[f" {row[0]} ", row[1], f" {row[2]} "] for row in rows], 0, 1, 2),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("folders", "message"),
-    [
-        (["train/contempt", "test"], f"has contempt; expected only the classes {', '.join(EMOTIONS)}"),
-        (["train"], "test does not exist; expected"),
-        (["train/sad", "test/sad"], "contain no images"),
-    ],
-)
-def test_other_folders_are_refused(folders: list[str], message: str, tmp_path: Path) -> None:
-    for folder in folders:
-        (tmp_path / folder).mkdir(parents=True)
-    with pytest.raises(UserError, match=message):
-        image_folder.read(str(tmp_path))
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_csv_is_read_by_the_names_of_its_columns(variant: str, few_faces: FaceChunk) -> None:
+    read = rows_of(VARIANTS[variant](cells(few_faces)))
+    assert_equal(read, few_faces)
+    assert read.origin == [f"row {row}" for row in range(63)]
+
+
+def test_the_line_of_a_message_counts_blank_and_quoted_lines(few_faces: FaceChunk) -> None:
+    lines = csv_lines(few_faces)
+    text = "\n".join([lines[0], "", lines[1].replace(",", ',"', 1).replace(",T", '",T'), "", pixel(lines[2], "999")])
+    with pytest.raises(UserError, match=r"row 1 \(line 5\): found pixel value 999"):
+        rows_of(text.encode())
+
+
+def packed(name: str, content: bytes, member: str) -> Path:
+    path = Path(name)
+    path.parent.mkdir(exist_ok=True)
+    if name.endswith(".zip"):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("__MACOSX/._fer2013.csv", "x")
+            archive.writestr("a/sample.csv", "id,emotion\n")
+            archive.writestr(member, content)
+    elif ".tar" in name:
+        with tarfile.open(path, "w:gz") as archive:
+            for entry, data in (("fer2013/README", b"x"), (member, content)):
+                info = tarfile.TarInfo(entry)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+    else:
+        path.write_bytes({".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}[path.suffix](content))
+    return path
+
+
+@pytest.mark.parametrize("ending", [".csv.gz", ".csv.bz2", ".csv.xz", ".zip", ".tar.gz"])
+def test_a_packed_csv_is_the_same_source(ending: str, few_faces: FaceChunk) -> None:
+    content = "\n".join(csv_lines(few_faces)).encode()
+    packed(f"data/fer2013{ending}", content, "fer2013/fer2013.csv")
+    config = {"_target_": "emotion.data.readers.fer2013.read_csv", "path": "data/fer2013.csv"}
+    faces = prepare(config, "cache")
+    np.testing.assert_array_equal(faces.images, few_faces.images)
+    assert faces.source == f"data/fer2013{ending}"
+    assert faces.digest == hashlib.md5(content).hexdigest()
+
+
+@pytest.mark.parametrize("name", ["fer2013.csv.gz", "fer2013.zip", "fer2013.tar.gz"])
+def test_a_damaged_packed_csv_is_refused(name: str, few_faces: FaceChunk) -> None:
+    path = packed(f"data/{name}", "\n".join(csv_lines(few_faces)).encode(), "fer2013.csv")
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(UserError, match=rf"{name} cannot be unpacked .*is it complete"):
+        all_rows(fer2013.read_csv("data/fer2013.csv"))
+
+
+@pytest.mark.parametrize("name", ["FER2013.CSV", "Fer2013.csv", "fer2013/fer2013.csv"])
+def test_a_csv_in_another_case_or_one_folder_deeper_is_found(name: str, few_faces: FaceChunk) -> None:
+    Path("data", name).parent.mkdir(parents=True)
+    Path("data", name).write_text("\n".join(csv_lines(few_faces)))
+    assert fer2013.read_csv("data/fer2013.csv").name == f"data/{name}"
+
+
+def test_the_pair_of_the_contest_is_read_and_its_unlabelled_part_left_out(few_faces: FaceChunk) -> None:
+    rows = cells(few_faces)
+    test = [row for row in rows if row[2] != "Training"]
+    Path("data").mkdir()
+    Path("data/test.csv").write_bytes(table(test, 1, quote=True))
+    Path("data/train.csv").write_bytes(table([row for row in rows if row not in test[1:]], 0, 1, quote=True))
+    source = fer2013.read_csv("data/train.csv")
+    assert any("test.csv" in note and "no labels" in note for note in source.notes)
+    read = all_rows(source)
+    assert set(read.usage) == {TRAINING}
+    np.testing.assert_array_equal(read.images, few_faces.images[few_faces.usage == TRAINING])
+
+
+def test_labelled_files_of_all_parts_are_read_together(few_faces: FaceChunk) -> None:
+    Path("data").mkdir()
+    for usage, name in enumerate(("train", "val", "test")):
+        rows = [row for row in cells(few_faces) if row[2] in ("Usage", USAGES[usage])]
+        Path(f"data/{name}.csv").write_bytes(table(rows, 0, 1))
+    assert_equal(all_rows(fer2013.read_csv("data/train.csv")), few_faces)

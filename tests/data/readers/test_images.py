@@ -109,9 +109,9 @@ def test_images_that_cannot_be_read_are_all_listed(monkeypatch: pytest.MonkeyPat
     whole = saved("whole.png", Image.fromarray(noise))
     Path("cut.png").write_bytes(whole.read_bytes()[:800])
     Path("text.jpg").write_text("no image")
-    other = saved("other.gif", Image.new("L", (8, 8)))
+    other = saved("other.ico", Image.new("L", (8, 8)))
     files = [Path("cut.png"), whole, whole, whole, Path("text.jpg"), other]
-    with pytest.raises(UserError, match=r"(?s)3 of 6 images in here .*PNG, JPEG.*cut.png: .*text.jpg: .*other.gif: "):
+    with pytest.raises(UserError, match=r"(?s)3 of 6 images in here .*PNG, JPEG.*cut.png: .*text.jpg: .*other.ico: "):
         read(*files)
 
 

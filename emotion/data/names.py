@@ -1,0 +1,95 @@
+"""The names that data sets give to FER2013's classes and parts, and to files that are no data."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
+from typing import TypeVar
+
+from emotion.data.faces import EMOTIONS, PRIVATE_TEST, PUBLIC_TEST, TEST, TRAINING
+
+Key = TypeVar("Key")
+
+CLASS_SYNONYMS = {
+    "angry": ("anger",),
+    "disgust": ("disgusted",),
+    "fear": ("fearful", "afraid", "scared"),
+    "happy": ("happiness", "joy"),
+    "sad": ("sadness",),
+    "surprise": ("surprised", "suprise"),
+    "neutral": ("neutrality",),
+    "contempt": ("contemptuous",),
+}
+"""FER2013's classes and contempt, and other words for them."""
+
+KNOWN_CLASSES = tuple(CLASS_SYNONYMS)
+RAF_DB = ("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral")
+"""The classes that RAF-DB numbers from 1 to 7."""
+
+PARTS = {
+    **dict.fromkeys(("train", "training"), TRAINING),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "publictest", "public"), PUBLIC_TEST),
+    **dict.fromkeys(("test", "testing", "privatetest", "private"), PRIVATE_TEST),
+}
+"""Names of the parts of a data set, and their usage."""
+
+LITTER = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin")
+"""Files and folders that operating systems add, in lower case; hidden ones begin with a dot."""
+
+_CLASS_OF_WORD = {word: name for name, others in CLASS_SYNONYMS.items() for word in (name, *others)}
+
+
+def is_litter(name: str) -> bool:
+    """Return whether a file or folder is hidden or was added by an operating system."""
+    return name.startswith(".") or name.lower() in LITTER
+
+
+def part_usage(name: str) -> int | None:
+    """Return the usage of a part such as train, Validation or public_test; None if the name is no part's."""
+    word = re.sub(r"[^a-z]", "", name.lower())
+    return PARTS.get(re.sub(r"^(fer|images?)|(set|data|images?)$", "", word))
+
+
+def part_usages(names: Mapping[Key, str]) -> dict[Key, int]:
+    """Return the usage of each part by its name, other names being Training, in the order of usages.
+
+    Without a validation part, a part `test` merges both test sets.
+    """
+    usages = {key: part_usage(name) for key, name in names.items()}
+    if PUBLIC_TEST not in usages.values():
+        merged = [key for key, usage in usages.items() if usage == PRIVATE_TEST and "private" not in names[key].lower()]
+        usages |= dict.fromkeys(merged, TEST)
+    return dict(sorted(((key, usage or TRAINING) for key, usage in usages.items()), key=lambda part: part[1]))
+
+
+def known_class(name: str) -> str | None:
+    """Return FER2013's name, or contempt, of a class in any case and with or without a number; None if unknown."""
+    return _CLASS_OF_WORD.get(re.sub(r"^[\d\W_]+|[\d\W_]+$", "", name.lower()))
+
+
+def resolve_classes(names: Iterable[str]) -> tuple[list[str], dict[str, str]]:
+    """Return the classes that names stand for, FER2013's first, and the class of each name.
+
+    Numbers from 0 are FER2013's, numbers from 1 to 7 those of RAF-DB. Unknown names are classes of their own.
+    """
+    class_of = {name: known_class(name) or name for name in names}
+    numbers = {name: int(name) for name in class_of if name.isdecimal() and len(name) < 4}
+    values = set(numbers.values())
+    if len(numbers) == len(class_of) and (values <= set(range(7)) if 0 in values else 7 in values and max(values) == 7):
+        scheme = EMOTIONS if 0 in values else ("", *RAF_DB)
+        class_of = {name: scheme[number] for name, number in numbers.items()}
+    own = sorted(set(class_of.values()) - set(KNOWN_CLASSES))
+    return [*(name for name in KNOWN_CLASSES if name in class_of.values()), *own], class_of
+
+
+def describe_renamed(class_of: Mapping[str, str]) -> list[str]:
+    """Return a sentence that lists the names which are read as another one; nothing if there are none."""
+    renamed = [f"{name} as {known}" for name, known in class_of.items() if name != known]
+    return [f"classes: {', '.join(renamed)}"] if renamed else []
+
+
+def describe_left_out(names: Sequence[str]) -> list[str]:
+    """Return a sentence that counts files by their ending; nothing if there are none."""
+    endings = Counter(PurePath(name).suffix or "without ending" for name in names)
+    kinds = ", ".join(f"{count:,} {ending}" for ending, count in endings.most_common(6))
+    return [f"left out: {len(names):,} files that are no image ({kinds}), such as {names[0]}"] if names else []

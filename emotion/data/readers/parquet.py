@@ -1,0 +1,147 @@
+"""Parquet files with encoded images and labels, as data sets of the Hugging Face Hub have them.
+
+The part of a file is in its name or its folder's: train-00000-of-00001.parquet, test/0000.parquet.
+"""
+
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from emotion.data.discovery import describe
+from emotion.data.faces import USAGES, DataSource, FaceChunk
+from emotion.data.names import describe_renamed, is_litter, part_usage, part_usages, resolve_classes
+from emotion.data.readers.images import read_images
+from emotion.errors import REFUSALS, UserError
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
+IMAGE_COLUMNS = ("image", "img", "img_bytes", "bytes")
+LABEL_COLUMNS = ("label", "labels", "emotion")
+BATCH = 256  # rows
+EXPECTED = "expected a column image with encoded images, and a column label with numbers or class names"
+
+
+def read(path: str, size: int = 48, channels: int = 1) -> DataSource:
+    """Read the files in the order of their names, with images converted to `size` x `size`: see `read_images`.
+
+    Labels are names, or numbers that the files' description names; without it, numbers are FER2013's.
+
+    Args:
+        path: A file, or a folder of files.
+        size: Side of the images in pixels.
+        channels: 1 for grey, 3 for RGB.
+
+    Raises:
+        UserError: pyarrow is not installed; there is no file, or one is damaged or has other columns; while reading:
+            images or labels cannot be read.
+    """
+    if channels not in (1, 3) or size < 1:
+        raise UserError(f"data.size={size} data.channels={channels}: expected a positive size, and 1 or 3 channels.")
+    root = Path(path)
+    files = [root] if root.is_file() else sorted(file for file in root.rglob("*.parquet") if _is_data(file, root))
+    if not files:
+        raise UserError(f"{root} contains no .parquet file. {describe(root)} Set its location: data.path=FILE.")
+    tables = {file: _open(file) for file in files}
+    names = _label_names(next(iter(tables.values())))
+    found = names or sorted({name for file in tables for name in _labels_in(file)})
+    classes, class_of = resolve_classes(found)
+    codes = {name: classes.index(class_of[name]) for name in found}
+    codes |= {str(index): codes[name] for index, name in enumerate(names)}
+    usages = part_usages({file: _part(file) for file in files})
+    notes = [f"{file.name}: {tables[file].metadata.num_rows:,} rows as {USAGES[usages[file]]}" for file in usages]
+    num_faces = sum(table.metadata.num_rows for table in tables.values())
+    chunks = _chunks(usages, codes, size, channels)
+    return DataSource(str(root), classes, files, num_faces, chunks, root=root, notes=notes + describe_renamed(class_of))
+
+
+def _is_data(file: Path, root: Path) -> bool:
+    return not any(map(is_litter, file.relative_to(root).parts))
+
+
+def _open(file: Path) -> "pq.ParquetFile":
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise UserError("pyarrow is not installed; expected it for data=parquet: pip install '.[parquet]'.") from error
+    try:
+        table = pq.ParquetFile(file, buffer_size=1 << 20)  # a row group may be larger than the memory
+    except (OSError, pa.ArrowException, *REFUSALS) as error:
+        raise UserError(f"{file} cannot be read ({str(error).splitlines()[0]}); expected a parquet file.") from error
+    _columns(file, table)
+    return table
+
+
+def _columns(file: Path, table: "pq.ParquetFile") -> tuple[str, str]:
+    """Return the names of the columns of images and labels."""
+    columns = {name.lower(): name for name in table.schema_arrow.names}
+    image = next((columns[name] for name in IMAGE_COLUMNS if name in columns), None)
+    label = next((columns[name] for name in LABEL_COLUMNS if name in columns), None)
+    if image is None or label is None:
+        raise UserError(f"{file} has the columns {', '.join(columns.values())}; {EXPECTED}.")
+    return image, label
+
+
+def _label_names(table: "pq.ParquetFile") -> list[str]:
+    """Return the class names in the description that the library `datasets` writes; empty if there are none."""
+    try:
+        features = json.loads((table.schema_arrow.metadata or {})[b"huggingface"])["info"]["features"]
+        return [str(name) for column in LABEL_COLUMNS for name in features.get(column, {}).get("names") or ()]
+    except (ValueError, LookupError, AttributeError, TypeError):
+        return []
+
+
+def _labels_in(file: Path) -> set[str]:
+    table = _open(file)
+    _, column = _columns(file, table)
+    return {_text(value) for batch in _batches(file, table, [column]) for value in batch[column]}
+
+
+def _batches(file: Path, table: "pq.ParquetFile", columns: Sequence[str]) -> Iterator[dict[str, list[Any]]]:
+    try:
+        for batch in table.iter_batches(BATCH, columns=list(columns)):
+            yield batch.to_pydict()
+    except (OSError, *REFUSALS) as error:  # pyarrow's own exceptions are subclasses of these
+        raise UserError(f"{file} cannot be read ({str(error).splitlines()[0]}); is it complete?") from error
+
+
+def _text(label: object) -> str:
+    return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
+
+
+def _chunks(usages: Mapping[Path, int], codes: Mapping[str, int], size: int, channels: int) -> Iterator[FaceChunk]:
+    for file, usage in usages.items():
+        table = _open(file)
+        image_column, label_column = _columns(file, table)
+        row = 0
+        for batch in _batches(file, table, [image_column, label_column]):
+            labels = [_text(label) for label in batch[label_column]]
+            if unknown := [label for label in labels if label not in codes]:
+                at = row + labels.index(unknown[0])
+                known = ", ".join(codes)
+                raise UserError(f"{file}, row {at}: found label {unknown[0][:40]!r}, expected one of {known}.")
+            files = [io.BytesIO(_content(file, row + i, image)) for i, image in enumerate(batch[image_column])]
+            names = [f"{file.name} row {row + i}" for i in range(len(files))]
+            for rows, images in read_images(files, size, channels, names.__getitem__, str(file)):
+                part = slice(rows.start, rows.stop)
+                code = np.array([codes[label] for label in labels[part]], np.uint8)
+                yield FaceChunk(images, code, np.full(len(rows), usage, np.uint8), names[part])
+            row += len(files)
+
+
+def _content(file: Path, row: int, image: object) -> bytes:
+    content = image.get("bytes") if isinstance(image, dict) else image
+    if not isinstance(content, bytes):
+        raise UserError(f"{file}, row {row}: found no image but {type(content).__name__}; {EXPECTED}.")
+    return content
+
+
+def _part(file: Path) -> str:
+    """Return the word of a file's name, or its folder's name, that names a part; empty if there is none."""
+    words = [*file.stem.replace("_", "-").split("-"), file.stem, file.parent.name]
+    return next((word for word in words if part_usage(word) is not None), "")
