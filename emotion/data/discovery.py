@@ -130,10 +130,10 @@ def describe(folder: Path) -> str:
     entries = _entries(folder)
     if not entries:
         return f"{folder} is empty."
-    near = near_misses(folder)
-    names = ", ".join(f"{path.name}/" if path.is_dir() else path.name for path in entries[:SHOWN])
-    more = f" and {len(entries) - SHOWN} more" if len(entries) > SHOWN else ""
-    return f"{folder} holds " + (f"{listing(near)}\n" if near else f"{names}{more}.")
+    names = [f"{path.name}/" if path.is_dir() else path.name for path in entries]
+    held = near_misses(folder) or names
+    more = f" and {len(held) - SHOWN} more" if len(held) > SHOWN else ""
+    return f"{folder} holds {'; '.join(held[:SHOWN])}{more}."
 
 
 def near_misses(folder: Path) -> list[str]:
