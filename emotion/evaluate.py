@@ -67,7 +67,7 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[s
     ensemble = load_ensemble(config.checkpoint).to(torch_device(config.accelerator))
     data = load_data(ensemble.loaded[0], cfg)
     votes = _load_votes(config, data.faces)
-    rows = getattr(data.split, config.subset)
+    rows = data.rows(config.subset)
     precision = evaluation_precision(
         ensemble.members, config.precision, BATCH_SIZE, config.accelerator, config.cache_dir
     )

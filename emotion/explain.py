@@ -154,7 +154,7 @@ def _load_images(config: ExplainConfig, cfg: DictConfig, networks: list["Ensembl
         return image_set_of_files(as_list(config.images), networks)
     data = load_data(networks[0].loaded[0], cfg)
     if config.rows is None:
-        rows = sample_balanced(getattr(data.split, config.subset), data.labels, config.faces, config.seed)
+        rows = sample_balanced(data.rows(config.subset), data.labels, config.faces, config.seed)
     else:
         rows = np.array(config.rows)
     images = image_set_of_rows(data, rows)

@@ -183,7 +183,7 @@ def _comparison_faces(ensemble: "Ensemble", data: "EmotionDataModule | None") ->
     side, channels = ensemble.source_shape
     if data is None or data.faces.images.shape[1:] != (side, side, 3)[: 1 + channels]:
         return synthetic_faces(side, channels), "synthetic faces"
-    rows = np.random.default_rng(0).permutation(data.split.val)[:COMPARED_FACES]
+    rows = np.random.default_rng(0).permutation(data.rows("val"))[:COMPARED_FACES]
     return data.faces.images[np.sort(rows)], f"validation faces of {data.faces.source}"
 
 

@@ -1,5 +1,6 @@
 """EmotionDataModule: any source, labels, split, input and augmentation, in batches on the network's device."""
 
+import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -9,14 +10,13 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from emotion.config.instantiate import instantiate
 from emotion.data.cache import prepare
 from emotion.data.dataloader import PixelStore, RowBatch, RowLoader
-from emotion.data.faces import MIXED, TRAINING, USAGES, Faces
-from emotion.data.labels import NO_CLASS, Targets, relabel, vote_shares
+from emotion.data.faces import MIXED, TRAINING, USAGES
+from emotion.data.labels import NO_CLASS, Targets, describe_unused, relabel, vote_shares
 from emotion.data.readers.concat import check_classes, sample_extra_rows
 from emotion.data.splits import RowNumbers, Split, split_with_exclusions
 from emotion.data.transforms.augment import build_augmentation
@@ -50,7 +50,7 @@ class EmotionDataModule(L.LightningDataModule):
         target: The training targets of faces with votes: majority, distribution or sampled; see `Targets`.
 
     Raises (from `setup`):
-        UserError: From the reader, the label scheme or the split; or a part or a training class is empty.
+        UserError: From the reader, the label scheme or the split.
     """
 
     def __init__(
@@ -88,10 +88,11 @@ class EmotionDataModule(L.LightningDataModule):
         if faces.components:
             check_classes(faces, labels)
         self.split, self.exclusions = split_with_exclusions(self.hparams["split"], faces.usage, labels)
-        self._check_split(faces, labels)
         self.votes = vote_shares(faces, labels, scheme)
         self._targets = Targets(labels, self.votes, "majority" if overfit else self.hparams["target"])
-        rows = np.flatnonzero((faces.usage == TRAINING) & (labels != NO_CLASS))
+        self._train_counts = np.bincount(labels[self.split.train], minlength=len(self.classes))
+        training = np.setdiff1d(np.flatnonzero((faces.usage == TRAINING) & (labels != NO_CLASS)), self.split.test)
+        rows = np.union1d(training, self.split.train)  # including sampled validation rows
         self.class_counts = self._targets.class_counts(rows, len(self.classes))
         if overfit:
             selected = np.random.default_rng(seed).permutation(self.split.train)[:overfit]
@@ -101,20 +102,40 @@ class EmotionDataModule(L.LightningDataModule):
             self.class_counts += self._targets.class_counts(mixed, len(self.classes))
             self.split = self.split._replace(train=np.concatenate([self.split.train, mixed]))
         self.faces, self.labels = faces, labels
+        for note in (*faces.notes, *describe_unused(faces, labels)):
+            _print_once(f"{faces.source}: {note}")
         self._move_to(torch.device("cpu"))
 
-    def _check_split(self, faces: Faces, labels: NDArray[np.int64]) -> None:
-        for part, rows in self.split._asdict().items():
-            if len(rows) == 0:
-                present = [usage for usage, n in zip(USAGES, faces.counts().sum(1), strict=True) if n]
-                raise UserError(
-                    f"{faces.source}: no {part} rows; the data has {', '.join(present)}. Choose split=NAME."
-                )
-        counts = np.bincount(labels[self.split.train], minlength=len(self.classes))
+    def rows(self, part: str) -> RowNumbers:
+        """Return the row numbers of train, val or test.
+
+        Raises:
+            UserError: There are none.
+        """
+        rows: RowNumbers = getattr(self.split, part)
+        if len(rows) == 0:
+            counts = zip(USAGES, self.faces.counts().sum(1), strict=True)
+            present = ", ".join(f"{n:,} {usage}" for usage, n in counts if n)
+            parts = ", ".join(f"{name} {len(own):,}" for name, own in self.split._asdict().items() if len(own))
+            raise UserError(
+                f"{self.faces.source}: no {part} rows; the data has {present}, and the split {parts or 'no rows'}. "
+                f"Choose split=NAME; split=stratified_80_10_10 and split=kfold take all three parts from all rows."
+            )
+        return rows
+
+    def check_training(self) -> None:
+        """Check that there are rows of each part, and training rows of each class.
+
+        Raises:
+            UserError: There are not.
+        """
+        for part in Split._fields:
+            self.rows(part)
+        counts = self._train_counts
         if missing := [name for name, n in zip(self.classes, counts, strict=True) if n == 0]:
             raise UserError(
-                f"{faces.source}: no training face of {', '.join(missing)} among {counts.sum()}; expected at least one "
-                f"per class. Choose labels=NAME without it, or other data."
+                f"{self.faces.source}: no training face of {', '.join(missing)} among {counts.sum()}; expected at "
+                f"least one per class. Choose labels=NAME without it, or other data."
             )
 
     def description(self) -> dict[str, Any]:
@@ -205,3 +226,9 @@ class EmotionDataModule(L.LightningDataModule):
         self.augment.to(device)
         self._targets.to(device)
         self._pixels = PixelStore(self.faces.images, device)
+
+
+@functools.cache
+def _print_once(line: str) -> None:
+    """Print a line unless this process has printed it, as several verbs set up the same data more than once."""
+    print(line, flush=True)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emotion.data.faces import Faces
+from emotion.data.names import KNOWN_CLASSES, known_class
 from emotion.errors import UserError
 
 LabelScheme = Mapping[str, Sequence[str]]
@@ -24,21 +25,39 @@ TARGET_KINDS = ("majority", "distribution", "sampled")
 def relabel(labels: NDArray[np.uint8], source_classes: Sequence[str], scheme: LabelScheme) -> NDArray[np.int64]:
     """Map the source's labels (N,) to the scheme's, `NO_CLASS` where it has none.
 
+    Classes are matched by name, in any case and with the synonyms of emotion.data.names. The source may lack a class,
+    as a small test set does, if all that it has are known.
+
     Raises:
         UserError: The scheme names a class that the source does not have, or names one twice.
     """
     table = np.full(len(source_classes), NO_CLASS, np.int64)
+    names = [_class_key(name) for name in source_classes]
+    wanted = [_class_key(member) for members in scheme.values() for member in members]
+    has_others = any(name not in (*wanted, *KNOWN_CLASSES) for name in names) or not set(names) & set(wanted)
     for index, (name, members) in enumerate(scheme.items()):
         for member in members:
-            if member not in source_classes:
+            found = [row for row, one in enumerate(names) if one == _class_key(member)]
+            if not found and has_others:
                 raise UserError(
                     f"Label scheme: {name} contains {member!r}, which the data does not have; "
                     f"its classes are {', '.join(source_classes)}. Choose labels=source or another labels=NAME."
                 )
-            if table[source_classes.index(member)] != NO_CLASS:
+            if any(table[row] != NO_CLASS for row in found):
                 raise UserError(f"Label scheme: {member!r} occurs in two classes, one of them {name}; list it once.")
-            table[source_classes.index(member)] = index
+            table[found] = index
     return table[labels]
+
+
+def describe_unused(faces: Faces, labels: NDArray[np.int64]) -> list[str]:
+    """Return a sentence that counts the faces without a class by source class; nothing if there are none."""
+    unused = np.bincount(faces.labels[labels == NO_CLASS], minlength=len(faces.classes))
+    counts = ", ".join(f"{n:,} {name}" for name, n in zip(faces.classes, unused, strict=True) if n)
+    return [f"left out by labels=: {counts} (labels=source keeps every class)"] if counts else []
+
+
+def _class_key(name: str) -> str:
+    return known_class(name) or name
 
 
 def vote_shares(faces: Faces, labels: NDArray[np.int64], scheme: LabelScheme) -> NDArray[np.float32] | None:

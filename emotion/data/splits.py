@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from emotion.config.compose import is_int_at_least
 from emotion.config.instantiate import instantiate
 from emotion.data.faces import PRIVATE_TEST, PUBLIC_TEST, TEST, TRAINING, USAGES
 from emotion.data.issues import ISSUES
@@ -23,8 +24,10 @@ from emotion.io.bounded import read_lines
 
 RowNumbers = NDArray[np.int64]
 
-NO_EXCLUSIONS: Mapping[str, Any] = {"exclude": None, "exclude_issues": None, "exclude_from": ["train"]}
-"""Defaults of the settings in conf/split that leave rows out."""
+NO_EXCLUSIONS: Mapping[str, Any] = {
+    "exclude": None, "exclude_issues": None, "exclude_from": ["train"], "max_per_class": None,
+}  # fmt: skip
+"""Defaults of the settings of any split that leave rows out; debug=fast sets `max_per_class`."""
 
 
 class Split(NamedTuple):
@@ -36,14 +39,12 @@ class Split(NamedTuple):
 
 
 def official(usage: NDArray[np.uint8], labels: NDArray[np.int64]) -> Split:
-    """Train on Training, validate on PublicTest, test on PrivateTest."""
-    _require_two_test_sets(usage, "official")
-    return Split(*(_rows(usage, labels, part) for part in (TRAINING, PUBLIC_TEST, PRIVATE_TEST)))
+    """Train on Training, validate on PublicTest, test on PrivateTest or on the only test set."""
+    return Split(*(_rows(usage, labels, *parts) for parts in ((TRAINING,), (PUBLIC_TEST,), (PRIVATE_TEST, TEST))))
 
 
 def swapped_test(usage: NDArray[np.uint8], labels: NDArray[np.int64]) -> Split:
     """Validate on PrivateTest and test on PublicTest, as some published results do."""
-    _require_two_test_sets(usage, "swapped_test")
     return Split(*(_rows(usage, labels, part) for part in (TRAINING, PRIVATE_TEST, PUBLIC_TEST)))
 
 
@@ -66,6 +67,28 @@ def random(usage: NDArray[np.uint8], labels: NDArray[np.int64], fraction: float,
     return Split(np.setdiff1d(train, val), val, _rows(usage, labels, PUBLIC_TEST, PRIVATE_TEST, TEST))
 
 
+def kfold(usage: NDArray[np.uint8], labels: NDArray[np.int64], folds: int, fold: int, seed: int) -> Split:
+    """Divide the rows of all usages into `folds` parts with the same share of each class.
+
+    Test on part `fold`, validate on the next one and train on the others, so that every row is tested in one fold.
+
+    Raises:
+        UserError: `folds` is less than 3, or `fold` is not one of 0 to `folds` - 1.
+    """
+    if not is_int_at_least(folds, 3) or not is_int_at_least(fold, 0) or fold >= folds:
+        raise UserError(
+            f"split.folds={folds} split.fold={fold}: expected 3 or more folds, and a fold below their number."
+        )
+    rng = np.random.default_rng(seed)
+    rows = _rows(usage, labels, TRAINING, PUBLIC_TEST, PRIVATE_TEST, TEST)
+    part = np.empty(len(rows), np.int64)
+    for label in np.unique(labels[rows]):
+        members = rng.permutation(np.flatnonzero(labels[rows] == label))
+        part[members] = (np.arange(len(members)) + label) % folds  # an offset, or the first parts become the largest
+    test, val = part == fold, part == (fold + 1) % folds
+    return Split(rows[~test & ~val], rows[val], rows[test])
+
+
 def split_with_exclusions(
     config: Mapping[str, Any], usage: NDArray[np.uint8], labels: NDArray[np.int64]
 ) -> tuple[Split, dict[str, Any] | None]:
@@ -73,7 +96,8 @@ def split_with_exclusions(
 
     Args:
         config: The split function and its arguments, and the settings of `NO_EXCLUSIONS`: the CSV file `exclude`, the
-            issues `exclude_issues` to select from it (None for all), the parts `exclude_from` to remove its rows from.
+            issues `exclude_issues` to select from it (None for all), the parts `exclude_from` to remove its rows from;
+            and the number of rows of each class in each part, `max_per_class` (None for all).
         usage: (N,) index into USAGES.
         labels: (N,), `NO_CLASS` for rows without a class.
 
@@ -85,9 +109,11 @@ def split_with_exclusions(
         UserError: From the split function or `read_exclusions`, or the settings are inconsistent.
     """
     settings = {**NO_EXCLUSIONS, **config}
-    file, *lists = (settings.pop(key) for key in NO_EXCLUSIONS)
+    file, *lists, limit = (settings.pop(key) for key in NO_EXCLUSIONS)
     issues, parts = ([value] if isinstance(value, str) else value for value in lists)
     complete: Split = instantiate(settings, usage, labels)
+    if limit is not None:
+        complete = Split(*(_first_of_each_class(rows, labels, limit) for rows in complete))
     if not file:
         if issues:
             raise UserError(f"split.exclude_issues={issues} is set, but split.exclude names no file; set both.")
@@ -108,7 +134,7 @@ def read_exclusions(file: str, issues: Sequence[str] | None, usage: NDArray[np.u
             exist or has another usage than the column `usage` says.
     """
     try:
-        with open(file, newline="", encoding="utf-8") as opened:
+        with open(file, newline="", encoding="utf-8-sig") as opened:
             table = csv.DictReader(read_lines(opened))
             columns, entries = table.fieldnames or [], list(table)
         if any(None in (*entry, *entry.values()) for entry in entries):
@@ -137,16 +163,14 @@ def read_exclusions(file: str, issues: Sequence[str] | None, usage: NDArray[np.u
     return np.unique(rows[[entry["issue"] in issues for entry in entries]])
 
 
+def _first_of_each_class(rows: RowNumbers, labels: NDArray[np.int64], limit: int) -> RowNumbers:
+    return np.sort(
+        np.concatenate([rows[:0], *(rows[labels[rows] == label][:limit] for label in np.unique(labels[rows]))])
+    )
+
+
 def _rows(usage: NDArray[np.uint8], labels: NDArray[np.int64], *usages: int) -> RowNumbers:
     return np.flatnonzero(np.isin(usage, usages) & (labels != NO_CLASS))
-
-
-def _require_two_test_sets(usage: NDArray[np.uint8], split: str) -> None:
-    if (usage == TEST).any():
-        raise UserError(
-            f"split={split} needs PublicTest and PrivateTest, but this data has a single test set. Choose "
-            f"split=stratified_15 or split=random_20, which sample the validation rows from Training."
-        )
 
 
 def _check_rows(file: str, rows: RowNumbers, usage_names: Sequence[str | None], usage: NDArray[np.uint8]) -> None:

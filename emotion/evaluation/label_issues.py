@@ -63,7 +63,7 @@ def find_label_issues(
     overrides = {"source": dict(reader), "cache_dir": cache_dir, "overfit": 0, "target": "majority"}
     data = EmotionDataModule(**ensemble.loaded[0].data | overrides)
     data.setup()
-    rows = np.sort(np.concatenate([data.split.val, data.split.test]))
+    rows = np.sort(np.concatenate([data.rows("val"), data.rows("test")]))
     rows = rows[~duplicated_in(faces.images, rows, trained_on)]
     labels = data.labels[rows]
     present = np.unique(labels)  # cleanlab takes classes that occur

@@ -67,14 +67,14 @@ def export_int8(fp32: Path, path: Path, data: EmotionDataModule) -> Int8Report:
     Validation chooses the calibration method. Speed is that of one face on one thread. If int8 is not kept, `path` of
     an earlier export is deleted.
     """
-    sampled = np.random.default_rng(0).permutation(data.split.train)[:CALIBRATION_FACES]
+    sampled = np.random.default_rng(0).permutation(data.rows("train"))[:CALIBRATION_FACES]
     with tempfile.TemporaryDirectory() as folder:
         try:
             files = quantize(fp32, Path(folder), data.faces.images[np.sort(sampled)])
         except UserError as error:
             path.unlink(missing_ok=True)
             return Int8Report(kept=False, reason=str(error))
-        by_method = {method: _evaluate(file, data, data.split.val) for method, file in files.items()}
+        by_method = {method: _evaluate(file, data, data.rows("val")) for method, file in files.items()}
         best = max(files, key=lambda method: by_method[method]["accuracy"][0])
         validation = {"fp32": _evaluate(fp32, data, data.split.val), "int8": by_method[best]}
         milliseconds = _time({"fp32": fp32, "int8": files[best]}, data.faces.images[data.split.val[:1]])
@@ -87,7 +87,7 @@ def export_int8(fp32: Path, path: Path, data: EmotionDataModule) -> Int8Report:
             milliseconds=milliseconds,
             validation=validation,
             test={
-                name: _evaluate(file, data, data.split.test) for name, file in (("fp32", fp32), ("int8", files[best]))
+                name: _evaluate(file, data, data.rows("test")) for name, file in (("fp32", fp32), ("int8", files[best]))
             },
         )
         if report.kept:

@@ -9,7 +9,8 @@ from emotion.data.sources import stored_shape
 from emotion.records.run_record import RunRecord
 
 FER2013_READERS = tuple(
-    f"emotion.data.readers.{name}" for name in ("fer2013.read_csv", "fer2013.read_icml_csv", "image_folder.read")
+    f"emotion.data.readers.{name}"
+    for name in ("fer2013.read_csv", "fer2013.read_icml_csv", "image_folder.read", "parquet.read")
 )
 FERPLUS_READER, SYNTHETIC_READER = "emotion.data.readers.ferplus.read", "emotion.data.readers.synthetic.read"
 FER2013_TEST = {

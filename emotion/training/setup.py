@@ -93,6 +93,7 @@ def make_data(config: TrainConfig) -> tuple[EmotionDataModule, dict[str, Any]]:
         **{name: getattr(config, name) for name in DATA_SETTINGS},
     )
     data.setup()
+    data.check_training()
     excluded = {"exclusions": data.exclusions} if data.exclusions else {}
     description = data.description()
     return data, description | {"synthetic": description["source"].startswith("synthetic")} | excluded

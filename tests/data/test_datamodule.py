@@ -74,6 +74,37 @@ def test_a_class_without_training_faces_is_refused(fer_csv: Path) -> None:
         module(compose("train", "labels=seven", "split=official"))
 
 
+def test_faces_without_a_class_are_counted(fer_csv: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cfg = compose("train", "labels=four", "split=official", f"data_dir={fer_csv.parent}")
+    for _ in range(2):
+        module(cfg)
+    said = f"{fer_csv}: left out by labels=: 9 angry, 9 disgust, 9 fear (labels=source keeps every class)\n"
+    assert capsys.readouterr().out == said
+
+
+def test_training_needs_all_parts_and_other_verbs_only_the_one_they_use(fer_csv: Path) -> None:
+    lines = fer_csv.read_text().splitlines()
+    fer_csv.write_text("\n".join(line for line in lines if not line.endswith("Test")))
+    with pytest.raises(
+        UserError, match=r"no test rows; the data has 21 Training, and the split train 13, val 5.*80_10_10"
+    ):
+        module(compose("train", "split=random_20", "split.fraction=0.3", "labels=six"))
+    folds = module(compose("train", "split=kfold", "split.folds=3"))
+    assert [len(part) for part in folds.split] == [6, 6, 6]
+    data = EmotionDataModule(**folds.hparams | {"split": {"_target_": "emotion.data.splits.official"}})
+    data.setup()
+    assert len(data.rows("train")) == 18
+    with pytest.raises(UserError, match="no val rows"):
+        data.rows("val")
+
+
+@pytest.mark.parametrize("source", ["auto", "fer2013_csv"])
+def test_debug_fast_takes_a_few_rows_of_the_very_data(source: str, fer_csv: Path) -> None:
+    data = module(compose("train", "debug=fast", f"data={source}", "split.max_per_class=2", "labels=seven"))
+    assert data.faces.source == "data/fer2013.csv"
+    assert [len(part) for part in data.split] == [14, 14, 14]
+
+
 def test_overfit_trains_and_validates_on_the_same_unchanged_faces(small_config: Config) -> None:
     data = module(small_config("overfit=8", "batch_size=8", "augment=full", "mixup=either"))
     assert data.split.train.tolist() == data.split.val.tolist()

@@ -23,6 +23,19 @@ def test_schemes_of_the_config(name: str, classes: list[str], labels: list[int])
     assert relabel(EACH, EMOTIONS, scheme).tolist() == labels
 
 
+def test_classes_are_matched_in_any_case_and_by_their_synonyms() -> None:
+    scheme = {"glad": ["happy", "surprise"], "sad": ["sad"]}
+    classes = ["Happiness", "SAD", "surprised", "anger"]
+    assert relabel(EACH[:4], classes, scheme).tolist() == [0, 1, 0, NO_CLASS]
+
+
+def test_a_source_may_lack_classes_if_it_has_no_unknown_ones() -> None:
+    seven = compose("train", "labels=seven").labels
+    assert relabel(EACH[:2], ["happy", "contempt"], seven).tolist() == [3, NO_CLASS]
+    with pytest.raises(UserError, match="contains 'angry', which the data does not have; its classes are happy, hapy"):
+        relabel(EACH[:2], ["happy", "hapy"], seven)
+
+
 def test_schemes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(UserError, match=r"contains 'contempt', which the data does not have.*labels=NAME"):
         relabel(EACH, EMOTIONS, {"contempt": ["contempt"]})

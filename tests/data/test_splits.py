@@ -12,6 +12,7 @@ from emotion.data.labels import NO_CLASS
 from emotion.data.splits import (
     NO_EXCLUSIONS,
     Split,
+    kfold,
     official,
     random,
     split_with_exclusions,
@@ -27,7 +28,6 @@ OFFICIAL = {"_target_": "emotion.data.splits.official"}
 STRATIFIED = {"_target_": "emotion.data.splits.stratified", "fraction": 0.2, "seed": 0}
 
 sampled = pytest.mark.parametrize("split", [stratified, random])
-fixed = pytest.mark.parametrize("split", [official, swapped_test])
 
 
 def labelled(*usages: int) -> NDArray[np.int64]:
@@ -41,16 +41,44 @@ def test_sampled_rows_depend_on_the_seed_alone(split: Callable[..., Split]) -> N
     assert set(first) != set(other)
 
 
-@fixed
-def test_a_single_test_set_needs_a_sampled_split(split: Callable[..., Split]) -> None:
-    with pytest.raises(UserError, match=r"needs PublicTest and PrivateTest.*split=stratified_15"):
-        split(np.full(2000, TEST, np.uint8), LABELS)
+def test_the_official_split_tests_on_a_single_test_set() -> None:
+    split = official(np.array([TRAINING, TEST] * 1000, np.uint8), LABELS)
+    assert (len(split.val), set(split.test.tolist())) == (0, set(np.flatnonzero(LABELS[1::2] != NO_CLASS) * 2 + 1))
 
 
-@pytest.mark.parametrize("split", [official, swapped_test, stratified, random])
+def test_every_row_is_tested_in_one_fold_and_classes_are_even() -> None:
+    splits = [kfold(USAGE, LABELS, folds=5, fold=fold, seed=0) for fold in range(5)]
+    rows = np.flatnonzero(LABELS != NO_CLASS)
+    np.testing.assert_array_equal(np.sort(np.concatenate([split.test for split in splits])), rows)
+    for split, following in zip(splits, [*splits[1:], splits[0]], strict=True):
+        np.testing.assert_array_equal(np.sort(np.concatenate(split)), rows)
+        np.testing.assert_array_equal(split.val, following.test)
+    for label in range(3):
+        counts = [np.count_nonzero(LABELS[split.test] == label) for split in splits]
+        assert max(counts) - min(counts) <= 1
+    sizes = [len(split.test) for split in splits]
+    assert max(sizes) - min(sizes) <= 2
+    assert set(splits[0].test) != set(kfold(USAGE, LABELS, folds=5, fold=0, seed=1).test)
+
+
+@pytest.mark.parametrize(("folds", "fold"), [(2, 0), (5, 5), (5, -1), (5, True), ("5", 0), (5.0, 1)])
+def test_other_folds_are_refused(folds: object, fold: object) -> None:
+    with pytest.raises(UserError, match="expected 3 or more folds"):
+        kfold(USAGE, LABELS, folds=folds, fold=fold, seed=0)  # type: ignore[arg-type]
+
+
+def test_the_rows_of_each_class_can_be_limited() -> None:
+    split, _ = split_with_exclusions({**OFFICIAL, "max_per_class": 4}, USAGE, LABELS)
+    for part, whole in zip(split, official(USAGE, LABELS), strict=True):
+        assert np.bincount(LABELS[part]).tolist() == [4, 4, 4]
+        assert set(part) <= set(whole)
+
+
+@pytest.mark.parametrize("split", [official, swapped_test, stratified, random, kfold])
 def test_no_split_contains_a_mixed_row(split: Callable[..., Split]) -> None:
     usage = np.array([TRAINING, PUBLIC_TEST, PRIVATE_TEST, MIXED] * 30, np.uint8)
-    arguments = {"fraction": 0.2, "seed": 0} if split in (stratified, random) else {}
+    arguments: dict[str, float] = {"fraction": 0.2, "seed": 0} if split in (stratified, random) else {}
+    arguments |= {"folds": 3, "fold": 0, "seed": 0} if split is kfold else {}
     rows = np.concatenate(split(usage, np.zeros(120, np.int64), **arguments))
     assert USAGES[MIXED] == "Mixed"
     assert MIXED not in usage[rows]
