@@ -27,7 +27,7 @@ RowNumbers = NDArray[np.int64]
 NO_EXCLUSIONS: Mapping[str, Any] = {
     "exclude": None, "exclude_issues": None, "exclude_from": ["train"], "max_per_class": None,
 }  # fmt: skip
-"""Defaults of the settings of any split that leave rows out; debug=fast sets `max_per_class`."""
+"""Defaults of the settings of any split that leave rows out; debug=fdr sets `max_per_class`."""
 
 
 class Split(NamedTuple):
