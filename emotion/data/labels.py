@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emotion.data.faces import Faces
-from emotion.data.names import KNOWN_CLASSES, known_class
+from emotion.data.names import KNOWN_CLASSES, class_key
 from emotion.errors import UserError
 
 LabelScheme = Mapping[str, Sequence[str]]
@@ -32,12 +32,12 @@ def relabel(labels: NDArray[np.uint8], source_classes: Sequence[str], scheme: La
         UserError: The scheme names a class that the source does not have, or names one twice.
     """
     table = np.full(len(source_classes), NO_CLASS, np.int64)
-    names = [_class_key(name) for name in source_classes]
-    wanted = [_class_key(member) for members in scheme.values() for member in members]
+    names = [class_key(name) for name in source_classes]
+    wanted = [class_key(member) for members in scheme.values() for member in members]
     has_others = any(name not in (*wanted, *KNOWN_CLASSES) for name in names) or not set(names) & set(wanted)
     for index, (name, members) in enumerate(scheme.items()):
         for member in members:
-            found = [row for row, one in enumerate(names) if one == _class_key(member)]
+            found = [row for row, one in enumerate(names) if one == class_key(member)]
             if not found and has_others:
                 raise UserError(
                     f"Label scheme: {name} contains {member!r}, which the data does not have; "
@@ -54,10 +54,6 @@ def describe_unused(faces: Faces, labels: NDArray[np.int64]) -> list[str]:
     unused = np.bincount(faces.labels[labels == NO_CLASS], minlength=len(faces.classes))
     counts = ", ".join(f"{n:,} {name}" for name, n in zip(faces.classes, unused, strict=True) if n)
     return [f"left out by labels=: {counts} (labels=source keeps every class)"] if counts else []
-
-
-def _class_key(name: str) -> str:
-    return known_class(name) or name
 
 
 def vote_shares(faces: Faces, labels: NDArray[np.int64], scheme: LabelScheme) -> NDArray[np.float32] | None:

@@ -67,12 +67,27 @@ def known_class(name: str) -> str | None:
     return _CLASS_OF_WORD.get(re.sub(r"^[\d\W_]+|[\d\W_]+$", "", name.lower()))
 
 
+def class_key(name: str) -> str:
+    """Return what the spellings of one class have in common: FER2013's name for it, else lower case."""
+    return known_class(name) or name.casefold()
+
+
+def merge_spellings(labels: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """Return the class of each label, and notes about classes with several spellings."""
+    spellings: dict[str, list[str]] = {}
+    for label in labels:
+        spellings.setdefault(class_key(label), []).append(label)
+    merged = {one: key if len(ones) > 1 else one for key, ones in spellings.items() for one in ones}
+    return merged, [f"labels {', '.join(ones)}: read as {key}" for key, ones in spellings.items() if len(ones) > 1]
+
+
 def resolve_classes(names: Iterable[str]) -> tuple[list[str], dict[str, str]]:
     """Return the classes that names stand for, FER2013's first, and the class of each name.
 
     Numbers from 0 are FER2013's, numbers from 1 to 7 those of RAF-DB. Unknown names are classes of their own.
     """
-    class_of = {name: known_class(name) or name for name in names}
+    merged, _ = merge_spellings(names)
+    class_of = {name: known_class(name) or spelling for name, spelling in merged.items()}
     numbers = {name: int(name) for name in class_of if name.isdecimal() and len(name) < 4}
     values = set(numbers.values())
     if len(numbers) == len(class_of) and (values <= set(range(7)) if 0 in values else 7 in values and max(values) == 7):

@@ -76,7 +76,7 @@ def read(source: DataSource, votes: str, agreement: float = 0.5) -> DataSource:
 
 
 def read_votes(path: Path, setting: str = "data.votes") -> VoteTable:
-    """Read FER+'s file; the header's case does not matter.
+    """Read FER+'s file, whose columns are found by name in any case.
 
     Args:
         path: The file.
@@ -160,23 +160,29 @@ def _check_match(
 
 def _parse_votes(path: Path, table: Iterator[list[str]]) -> VoteTable:
     header = next(table, [])
-    if [name.strip().lower() for name in header] != [name.lower() for name in HEADER]:
-        raise UserError(f"{path} begins with {','.join(header)[:120]!r}; expected the header {','.join(HEADER)}.")
-    usages = {name: index for index, name in enumerate(USAGES[:3])}
-    votes, usage, names = [], [], []
-    for row, cells in enumerate(table):
-        if len(cells) != len(HEADER):
-            _refuse(path, row, f"{len(cells)} columns", f"{len(HEADER)} (is the file truncated?)")
-        if (usage_index := usages.get(cells[0].strip())) is None:
-            _refuse(path, row, f"usage {cells[0]!r}", ", ".join(usages))
-        if wrong := [cell for cell in cells[2:] if not _is_count(cell.strip())]:
+    names = [name.strip().lower() for name in header]
+    if missing := [name for name in HEADER if names.count(name.lower()) != 1]:
+        raise UserError(
+            f"{path} begins with {','.join(header)[:120]!r}; expected the columns {','.join(HEADER)}, each once; "
+            f"found otherwise: {', '.join(missing)}."
+        )
+    usage_at, name_at, *votes_at = (names.index(name.lower()) for name in HEADER)
+    usages = {name.lower(): index for index, name in enumerate(USAGES[:3])}
+    votes, usage, images = [], [], []
+    for row, cells in enumerate(cells for cells in table if cells):
+        if len(cells) != len(header):
+            _refuse(path, row, f"{len(cells)} columns", f"{len(header)} (is the file truncated?)")
+        if (usage_index := usages.get(cells[usage_at].strip().lower())) is None:
+            _refuse(path, row, f"usage {cells[usage_at]!r}", ", ".join(USAGES[:3]))
+        counts = [cells[place].strip() for place in votes_at]
+        if wrong := [count for count in counts if not _is_count(count)]:
             _refuse(path, row, f"{wrong[0]!r} among the votes", "non-negative integers")
-        votes.append([int(cell) for cell in cells[2:]])
+        votes.append([int(count) for count in counts])
         usage.append(usage_index)
-        names.append(cells[1].strip())
+        images.append(cells[name_at].strip())
     if not votes:
         raise UserError(f"{path} has a header and no rows; expected one row for each of fer2013.csv.")
-    return VoteTable(np.array(votes, np.uint8), np.array(usage, np.uint8), names)
+    return VoteTable(np.array(votes, np.uint8), np.array(usage, np.uint8), images)
 
 
 def _is_count(cell: str) -> bool:

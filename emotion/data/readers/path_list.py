@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion.data.faces import ORIGIN_BYTES, PRIVATE_TEST, PUBLIC_TEST, TRAINING, DataSource, FaceChunk
+from emotion.data.names import class_key, merge_spellings
 from emotion.data.readers.images import read_images
 from emotion.errors import UserError, listing
 from emotion.io.bounded import read_json, read_lines
@@ -25,7 +26,7 @@ MAX_SHOWN = 12  # classes in a message
 
 
 def read(
-    train: str,
+    train: str | None = None,
     val: str | None = None,
     test: str | None = None,
     root: str | None = None,
@@ -35,10 +36,11 @@ def read(
 ) -> DataSource:
     """Read the rows of the files in turn, with images converted to `size` x `size`: see `read_images`.
 
-    The classes are those of `label_map`, else of a label_map.json beside `train`, else all labels that occur, sorted.
+    The classes are those of `label_map`, else of a label_map.json beside the first file, else all labels that occur,
+    sorted; spellings of one name, such as Happy, happy and happiness, are one class.
 
     Args:
-        train: CSV file of usage Training.
+        train: CSV file of usage Training, or None.
         val: CSV file of usage PublicTest, or None.
         test: CSV file of usage PrivateTest, or None.
         root: Folder of paths that are not relative to their CSV file, or None.
@@ -55,19 +57,23 @@ def read(
     if root is not None and not Path(root).is_dir():
         raise UserError(f"{root} is not a folder; expected the base folder of the paths: data.root=FOLDER.")
     files = {name: Path(path) for name, path in zip(USAGE, (train, val, test), strict=True) if path is not None}
+    if not files:
+        raise UserError("data.train, data.val and data.test are null; expected at least one CSV file.")
     for name, path in files.items():
         if not path.is_file():
-            alternative = "data.mix.source.train=FILE for data.mix" if name == "train" else f"data.{name}=null for none"
+            mix = ", data.mix.source.train=FILE for data.mix" if name == "train" else ""
             raise UserError(
                 f"{path} does not exist; expected a CSV file with the columns path and label. "
-                f"Set its location: data.{name}=FILE (or {alternative})."
+                f"Set its location: data.{name}=FILE (or data.{name}=null for none{mix})."
             )
-    beside = Path(train).parent / "label_map.json"
+    first = next(iter(files.values()))
+    beside = first.parent / "label_map.json"
     map_file = Path(label_map) if label_map is not None else beside if beside.is_file() else None
-    rows, classes = _read_lists(list(files.values()), root, _read_label_map(map_file) if map_file else None)
+    rows, classes, notes = _read_lists(list(files.values()), root, _read_label_map(map_file) if map_file else None)
     usage = np.array([USAGE[name] for name in files], np.uint8)[np.frombuffer(rows.lists, np.uint8)]
     content = SourceFiles([*files.values(), *([map_file] if map_file else [])], rows)
-    return DataSource(train, classes, content, len(rows), _chunks(rows, usage, size, channels), names_matter=False)
+    chunks = _chunks(rows, usage, size, channels)
+    return DataSource(str(first), classes, content, len(rows), chunks, names_matter=False, notes=notes)
 
 
 def _chunks(rows: "FileList", usage: NDArray[np.uint8], size: int, channels: int) -> Iterator[FaceChunk]:
@@ -147,17 +153,20 @@ class _Line(NamedTuple):
     error: str = ""
 
 
-def _read_lists(files: Sequence[Path], root: str | None, classes: Sequence[str] | None) -> tuple[FileList, list[str]]:
-    """Return the rows of all files and the classes; without given classes those are the labels that occur."""
+def _read_lists(
+    files: Sequence[Path], root: str | None, classes: Sequence[str] | None
+) -> tuple[FileList, list[str], list[str]]:
+    """Return the rows of all files, the classes and notes; without given classes those are the labels that occur."""
     rows = FileList(files, root)
     problems: list[str] = []
     codes = {str(index): index for index in range(len(classes or ()))}
     codes |= {name: index for index, name in enumerate(classes or ())}  # a class name that is a number is a name
+    by_key = {class_key(name): index for name, index in codes.items()}
     for index, file in enumerate(files):
         before = len(rows) + len(problems)
         for line in _read_lines(file):
-            if line.label and not classes:
-                codes.setdefault(line.label, len(codes))
+            if line.label and line.label not in codes and (not classes or class_key(line.label) in by_key):
+                codes[line.label] = by_key[class_key(line.label)] if classes else len(codes)
             reasons = [line.error] if line.error else [] if line.label in codes else [f"label {line.label!r}"]
             if not line.path and not line.error:
                 reasons.append("no path")
@@ -167,7 +176,8 @@ def _read_lists(files: Sequence[Path], root: str | None, classes: Sequence[str] 
                 problems.append(f"{file} line {line.number}: {', '.join(reasons)}")
         if len(rows) + len(problems) == before:
             raise UserError(f"{file} has a header and no rows; expected one row per image.")
-    ordered = list(classes or sorted(codes, key=_label_order))
+    merged, notes = ({}, []) if classes else merge_spellings(codes)
+    ordered = list(classes or sorted(set(merged.values()), key=_label_order))
     if len(ordered) > MAX_CLASSES:
         raise UserError(
             f"{files[0]}: {len(ordered)} classes, {_excerpt(ordered)}; expected at most {MAX_CLASSES}. "
@@ -180,9 +190,9 @@ def _read_lists(files: Sequence[Path], root: str | None, classes: Sequence[str] 
             f"({locations}) and a label of {_excerpt(ordered)}{' or its index' if classes else ''}:{listing(problems)}"
         )
     if not classes:
-        ranks = np.array([ordered.index(label) for label in codes], np.uint8)
+        ranks = np.array([ordered.index(merged[label]) for label in codes], np.uint8)
         rows.labels = array("B", ranks[np.array(rows.labels)].tobytes())
-    return rows, ordered
+    return rows, ordered, notes
 
 
 def _read_lines(file: Path) -> Iterator[_Line]:

@@ -203,8 +203,11 @@ def test_the_case_of_the_header_does_not_matter(fer_votes: Path, few_faces: Face
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("emotion,pixels,Usage\n", r"begins with 'emotion,pixels,Usage'; expected the header Usage,Image name,neutral"),
-        ("", r"begins with ''; expected the header"),
+        (
+            "emotion,pixels,Usage\n",
+            r"begins with 'emotion,pixels,Usage'; expected the columns Usage,Image name,neutral",
+        ),
+        ("", r"begins with ''; expected the columns"),
         (",".join(HEADER) + "\n", r"has a header and no rows"),
         (",".join(HEADER) + "\nTraining,x.png,1,2\n", r"row 0 \(line 2\): found 4 columns, expected 12"),
         (",".join(HEADER) + "\nTrain,x.png" + ",1" * 10 + "\n", r"found usage 'Train', expected Training, Public"),

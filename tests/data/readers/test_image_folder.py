@@ -127,6 +127,7 @@ def test_other_names_of_the_classes_are_mapped_and_stated(names: str) -> None:
         (["contempt", "Happiness", "sad"], ["happy", "sad", "contempt"]),
         (["happy", "bored", "Asleep"], ["happy", "Asleep", "bored"]),
         (["happy", "Happy", "HAPPINESS"], ["happy"]),
+        (["Cats", "cats", "Dogs"], ["Dogs", "cats"]),
         (["1", "2", "3"], ["1", "2", "3"]),
         (["0", "1", "7"], ["0", "1", "7"]),
     ],

@@ -65,6 +65,29 @@ def test_parts_may_be_missing(lists: list[str]) -> None:
     assert set(all_rows(read(lists[0], lists[1])).usage) == {TRAINING, PUBLIC_TEST}
 
 
+def test_a_list_of_test_images_alone_is_read(lists: list[str], few_faces: FaceChunk) -> None:
+    source = read(test=lists[2], size=48, channels=1)
+    found = all_rows(source)
+    np.testing.assert_array_equal(found.images, few_faces.images[few_faces.usage == PRIVATE_TEST])
+    assert (source.name, set(found.usage)) == (lists[2], {PRIVATE_TEST})
+    with pytest.raises(UserError, match=r"data.train, data.val and data.test are null; expected at least one"):
+        read()
+
+
+def test_spellings_of_a_name_are_one_class_and_stated() -> None:
+    names = ("Happy", "happy", "Happiness", "Cat", "cat", "Dog")
+    source = read(write("t.csv", *((image(f"{i}.png"), name) for i, name in enumerate(names))), size=4)
+    assert list(source.classes) == ["Dog", "cat", "happy"]
+    assert all_rows(source).labels.tolist() == [2, 2, 2, 1, 1, 0]
+    assert list(source.notes) == ["labels Happy, happy, Happiness: read as happy", "labels Cat, cat: read as cat"]
+
+
+def test_labels_match_a_map_in_any_spelling() -> None:
+    Path("label_map.json").write_text('{"Happy": 0, "sad": 1}')
+    source = read(write("t.csv", *((image("a.png"), label) for label in ("happiness", "SAD", "1", "Happy"))), size=4)
+    assert all_rows(source).labels.tolist() == [0, 1, 1, 0]
+
+
 def test_columns_may_be_in_any_order_among_others() -> None:
     image("a,b.png")
     Path("t.csv").write_text('\ufeffid,Label,note,path\r\n\r\n7,happy,x,"a,b.png"\r\n', encoding="utf-8")
@@ -175,7 +198,9 @@ def test_the_message_for_a_missing_list_says_what_to_set(lists: list[str]) -> No
     Path("data/val.csv").unlink()
     with pytest.raises(UserError, match=r"val.csv does not exist; .*data.val=FILE \(or data.val=null for none\)"):
         make_data(resolve(compose("train", "data=path_list"), Path("run")))
-    with pytest.raises(UserError, match=r"none.csv .*data.train=FILE \(or data.mix.source.train=FILE for data.mix\)"):
+    with pytest.raises(
+        UserError, match=r"none.csv .*data.train=FILE \(or data.train=null for none, data.mix.source.train=FILE for"
+    ):
         read("none.csv")
 
 
