@@ -58,9 +58,10 @@ def compare(cfg: DictConfig, folder: Path) -> tuple[list["PairedComparison"], li
         print_table(f"trials of a search, not evaluated on test: {ranking.TITLE}", ranked, left=2)
         if len(trials) == len(evaluated):
             return [], []
-    runs, recipes = comparison.compare_runs(find_finished(sources), config.tta, config.rows)
+    finished = find_finished(sources)
+    runs, recipes = comparison.compare_runs(finished, config.tta, config.rows)
     title = f"test, tta={config.tta}, rows={config.rows}"
-    tables = comparison.tables(runs, recipes, title)
+    tables = comparison.tables(runs, recipes, title) | comparison.fold_tables(finished, config.tta, config.rows)
     summary = comparison.summary(runs, recipes)
     folder.mkdir(parents=True, exist_ok=True)
     text = f"# {title}\n" + "".join(f"\n{caption}\n\n{markdown_table(table)}" for caption, table in tables.items())

@@ -118,6 +118,29 @@ def test_runs_of_one_recipe_differ_in_their_seed_only(runs: Path, capsys: pytest
     assert "1,200 rows excluded" in Path("out/comparison.md").read_text()
 
 
+def test_the_predictions_of_folds_are_pooled(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("simple/one", "simple/two", "compact")
+    config = record_of(runs / "compact").config
+    hits, faces = 0, 0
+    for fold, name in enumerate(names):
+        split = {"_target_": "emotion.data.splits.kfold", "folds": 4, "fold": fold, "seed": 0}
+        change(runs / name, config=config | {"split": split})
+        n = 10 * (fold + 1)
+        labels = np.arange(n) % 7
+        predicted = np.where(np.arange(n) < 4 * fold + 5, labels, (labels + 1) % 7)
+        change_predictions(
+            runs / name, rows=np.arange(n), labels=labels, none=predicted, flip=predicted, deduplicated=labels > 0
+        )
+        hits, faces = hits + 4 * fold + 5, faces + n
+    compared(runs)
+    table = Path("out/comparison.md").read_text().split("pooled over folds")[1].split("##")[0]
+    assert "| compact_cnn seed=0 | 3 of 4 | 60 |" in table
+    assert (hits, faces) == (27, 60)
+    assert "| 45.0 [" in table
+    compared(runs, rows="deduplicated")
+    assert "| 3 of 4 | 50 |" in Path("out/comparison.md").read_text()
+
+
 def test_tables_show_the_recorded_scores(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     compared(trained / "compact", trained / "simple")
     printed, written = capsys.readouterr().out, Path("out/comparison.md").read_text()

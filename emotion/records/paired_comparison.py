@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from emotion.errors import UserError
+from emotion.evaluation.score import accuracy_and_f1
 from emotion.metrics import statistics
 from emotion.metrics.classification import class_scores, confusion_matrix
 from emotion.metrics.statistics import Comparison, PairedComparison, RecipeComparison
@@ -41,6 +42,18 @@ def pairs(first: Run, others: Sequence[Run], tta: str, rows: str) -> list[Paired
 def recipes(first: Sequence[Run], others: Sequence[Sequence[Run]], tta: str, rows: str) -> list[RecipeComparison | str]:
     """Test each other recipe against the first over their seeds, or say why not; p-values are corrected likewise."""
     return _corrected([_compare_recipes(first, other, tta, rows) for other in others])
+
+
+def pool(folds: Sequence[Run], tta: str, rows: str) -> dict[str, Any]:
+    """Return the number of faces, and accuracy and macro F1 as in `score`, over the test faces of all folds."""
+    predictions = [read_predictions(run, tta) for run in folds]
+    if rows == "deduplicated":
+        predictions = [one.select(one.deduplicated) for one in predictions]
+    labels, predicted = (
+        torch.from_numpy(np.concatenate(columns).astype(np.int64))
+        for columns in zip(*((one.labels, one.predicted) for one in predictions), strict=True)
+    )
+    return {"n": len(labels), **accuracy_and_f1(predicted, labels, len(folds[0].record.labels))}
 
 
 def _corrected(results: list[Comparison | str]) -> list[Comparison | str]:

@@ -44,12 +44,28 @@ def group_by_recipe(runs: Sequence[Run]) -> list[list[Run]]:
     """Group runs of one recipe on the same data, keeping the first run of each seed and the order of the groups."""
     groups: dict[str, dict[int, Run]] = {}
     for run in runs:
-        data = run.record.data
-        mix = {key: data.get("mix", {}).get(key) for key in ("digest", "percent")}
-        excluded = (data.get("exclusions") or {}).get("digest")
-        key = json.dumps([recipe(run.record.config), data["digest"], mix, excluded], sort_keys=True)
-        groups.setdefault(key, {}).setdefault(run.record.seed, run)
+        groups.setdefault(_identity(run, run.record.config), {}).setdefault(run.record.seed, run)
     return [list(group.values()) for group in groups.values()]
+
+
+def group_by_folds(runs: Sequence[Run]) -> list[list[Run]]:
+    """Group runs that differ in their fold of split=kfold only, one run of each fold in the order of folds."""
+    groups: dict[tuple[str, int], dict[int, Run]] = {}
+    for run in runs:
+        config = run.record.config
+        if "fold" in config["split"]:
+            without_fold = {**config, "split": config["split"] | {"fold": None}}
+            key = _identity(run, without_fold), run.record.seed
+            groups.setdefault(key, {}).setdefault(config["split"]["fold"], run)
+    return [[group[fold] for fold in sorted(group)] for group in groups.values() if len(group) > 1]
+
+
+def _identity(run: Run, config: Mapping[str, Any]) -> str:
+    """Return the recipe of a config and the data of a run as text."""
+    data = run.record.data
+    mix = {key: data.get("mix", {}).get(key) for key in ("digest", "percent")}
+    excluded = (data.get("exclusions") or {}).get("digest")
+    return json.dumps([recipe(config), data["digest"], mix, excluded], sort_keys=True)
 
 
 def _matches(found: object, expected: object) -> bool:

@@ -15,7 +15,7 @@ from emotion.metrics.statistics import (
 )
 from emotion.records import paired_comparison
 from emotion.records.paired_comparison import Recipe, RunRow
-from emotion.records.recipe import group_by_recipe
+from emotion.records.recipe import group_by_folds, group_by_recipe
 from emotion.records.run_folder import Run, display_names
 from emotion.reporting import ranking
 from emotion.reporting.tables import csv_table
@@ -72,6 +72,27 @@ def tables(runs: Sequence[RunRow], recipes: Sequence[Recipe], title: str) -> dic
             _recipe_means(recipe) for recipe in several
         ]
     return captioned
+
+
+def fold_tables(runs: Sequence[Run], tta: str, rows: str) -> dict[str, list[Row]]:
+    """Return a table of the scores over the faces of all folds by its caption; nothing without runs of several folds.
+
+    Raises:
+        UserError: The predictions of a run are missing or damaged.
+    """
+    table = []
+    for folds in group_by_folds(runs):
+        scores, split = paired_comparison.pool(folds, tta, rows), folds[0].record.config["split"]
+        table.append(
+            {
+                "run": f"{folds[0].record.name} seed={folds[0].record.seed}",
+                "folds": f"{len(folds)} of {split['folds']}",
+                "faces": f"{scores['n']:,}",
+                "accuracy %": format_interval(scores["accuracy"]),
+                "macro F1 %": format_interval(scores["macro_f1"]),
+            }
+        )
+    return {"predictions pooled over folds; 95 % intervals": table} if table else {}
 
 
 def bars(runs: Sequence[RunRow], recipes: Sequence[Recipe]) -> tuple[list[str], list[Mapping[str, Any]]]:
