@@ -119,7 +119,8 @@ class EmotionDataModule(L.LightningDataModule):
             parts = ", ".join(f"{name} {len(own):,}" for name, own in self.split._asdict().items() if len(own))
             raise UserError(
                 f"{self.faces.source}: no {part} rows; the data has {present}, and the split {parts or 'no rows'}. "
-                f"Choose split=NAME; split=stratified_80_10_10 and split=kfold take all three parts from all rows."
+                f"Choose split=NAME (stratified_80_10_10 and kfold take all three parts from all rows) or, to evaluate "
+                f"another part, subset=NAME."
             )
         return rows
 

@@ -1,7 +1,7 @@
 """What a folder holds: the forms of FER2013 that can be read as they are, and what comes near to one."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from emotion.io.bounded import read_lines
 COLUMNS = {"emotion": ("emotion", "label"), "pixels": ("pixels", "pixel"), "usage": ("usage",)}
 """The columns of FER2013's CSV files, and the names they may have in any case."""
 
+_, ICML_CSV, TRAIN_CSV = PREFERRED
 MAX_DEPTH = 3  # of a folder of images below the given one
 SHOWN = 8
 FORMS = (
@@ -67,24 +68,30 @@ def read_header(path: Path) -> Header:
         return Header([], ",")
 
 
-def discover(folder: Path) -> list[Found]:
-    """Return every form of FER2013 in a folder or one below it, the preferred first; a file is looked at alone.
+def discover(folder: Path) -> Iterator[Found]:
+    """Yield every form of FER2013 in a folder or below it, the preferred first; a file is looked at alone.
 
     Raises:
         UserError: Several files or folders are equally good.
     """
     if folder.is_file():
-        kind = "parquet" if folder.suffix.lower() == ".parquet" else "fer2013_csv"
-        return [Found(kind, folder)] if kind == "parquet" or _has_labels(folder) else []
-    found = [Found(_csv_kind(path), path) for path in _labelled_csv(folder)]
-    contest = [one for one in found if preference(_stem_csv(one.path))[0] < len(PREFERRED)]
-    if len(found) > 1 and not contest:
-        raise _ambiguous(folder, [one.path for one in found], "data=fer2013_csv data.path=FILE")
-    found = contest or found
+        if folder.suffix.lower() == ".parquet" or _has_labels(folder):
+            yield Found("parquet" if folder.suffix.lower() == ".parquet" else "fer2013_csv", folder)
+        return
+    tables = _labelled_csv(folder)
+    contest = [path for path in tables if _stem_csv(path) in PREFERRED]
+    if len(tables) > 1 and not contest:
+        raise _ambiguous(folder, tables, "data=fer2013_csv data.path=FILE")
+    whole = [path for path in contest if _stem_csv(path) != TRAIN_CSV]
+    for path in whole:
+        yield Found("icml_csv" if _stem_csv(path) == ICML_CSV else "fer2013_csv", path)
     if root := image_root(folder):
-        found.insert(sum(_stem_csv(one.path) in PREFERRED[:2] for one in found), Found("image_folder", root))
-    found += [Found("parquet", place) for place in (folder, *subfolders(folder)) if _has_parquet(place)][:1]
-    return found
+        yield Found("image_folder", root)
+    for path in (contest or tables)[len(whole) :]:
+        yield Found("fer2013_csv", path)
+    for place in (folder, *subfolders(folder)):
+        if any(path.suffix.lower() == ".parquet" for path in _entries(place)):
+            yield Found("parquet", place)
 
 
 def locate_csv(path: Path) -> Path:
@@ -175,10 +182,6 @@ def _ambiguous(folder: Path, found: list[Path], advice: str) -> UserError:
     return UserError(f"{folder} holds {len(found)} data sets; choose one by {advice}:{listing(list(map(str, found)))}")
 
 
-def _csv_kind(path: Path) -> str:
-    return "icml_csv" if _stem_csv(path) == "icml_face_data.csv" else "fer2013_csv"
-
-
 def _stem_csv(path: Path) -> str:
     """Return the lower-case name of the CSV file that fer2013.csv.gz, fer2013.tar.gz or FER2013.CSV stands for."""
     return f"{path.name.lower().partition('.')[0]}.csv"
@@ -241,7 +244,3 @@ def has_image(folder: Path) -> bool:
         has_image(path) if path.is_dir() and not path.is_symlink() else path.suffix.lower() in SUFFIXES
         for path in _entries(folder)
     )
-
-
-def _has_parquet(folder: Path) -> bool:
-    return any(path.suffix.lower() == ".parquet" for path in _entries(folder))

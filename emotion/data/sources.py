@@ -33,9 +33,9 @@ def select_source(data: Config) -> SelectedSource:
     config, is_synthetic = {key: value for key, value in data.items() if key != "mix"}, False
     if "candidates" in data:
         folder = _folder(data)
-        found = discover(folder)
+        found = next(discover(folder), None)
         if found:
-            config = {**data["candidates"][found[0].kind], "path": str(found[0].path)}
+            config = {**data["candidates"][found.kind], "path": str(found.path)}
         elif folder != DEFAULT_FOLDER or near_misses(folder):
             raise UserError(f"{describe(folder)} Expected {FORMS}. Set its location: data_dir=FOLDER.")
         else:
@@ -63,7 +63,7 @@ def synthetic_warning(data: Config) -> str:
 
 def other_forms(data: Config) -> list[Found]:
     """Return what data=auto found besides the source that it selects."""
-    return discover(_folder(data))[1:] if "candidates" in data else []
+    return list(discover(_folder(data)))[1:] if "candidates" in data else []
 
 
 def _folder(data: Config) -> Path:

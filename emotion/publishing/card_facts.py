@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from emotion.checkpoints.contents import CheckpointDescription
+from emotion.data.names import known_class
 from emotion.data.readers.fer2013 import PUBLISHED_MD5
 from emotion.data.sources import stored_shape
 from emotion.records.run_record import RunRecord
@@ -55,7 +56,8 @@ class ModelFacts:
         while isinstance(source.get("source"), Mapping):
             source = source["source"]
             readers.append(source["_target_"])
-        self.is_fer2013 = readers[-1] in FER2013_READERS
+        members = [one for ones in description.data_hyper_parameters["labels"].values() for one in ones]
+        self.is_fer2013 = readers[-1] in FER2013_READERS and all(map(known_class, members))
         self.is_ferplus = FERPLUS_READER in readers
         self.is_published_file = PUBLISHED_MD5 in (description.data_state["source"], self.record.data.get("digest"))
         self.is_synthetic = readers[-1] == SYNTHETIC_READER
