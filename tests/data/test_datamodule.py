@@ -100,7 +100,9 @@ def test_training_needs_all_parts_and_other_verbs_only_the_one_they_use(fer_csv:
 
 @pytest.mark.parametrize("source", ["auto", "fer2013_csv"])
 def test_debug_fdr_takes_a_few_rows_of_the_very_data(source: str, fer_csv: Path) -> None:
-    data = module(compose("train", "debug=fdr", f"data={source}", "split.max_per_class=2", "labels=seven"))
+    data = module(
+        compose("train", "debug=fdr", f"data={source}", "split.max_per_class=2", "labels=seven", "split=official")
+    )
     assert data.faces.source == "data/fer2013.csv"
     assert [len(part) for part in data.split] == [14, 14, 14]
 
