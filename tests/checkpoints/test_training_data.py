@@ -23,11 +23,6 @@ from tests.conftest import SMALL, csv_lines, made_votes, record_of, signal_at, w
 RUN, BASE, OTHER = Path("run"), Path("base"), Path("other")
 
 
-@pytest.fixture(autouse=True)
-def no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("EMOTION_DATA")
-
-
 @pytest.fixture
 def folders(few_faces: FaceChunk) -> None:
     """The same rows in base and, in another order, in other."""
