@@ -12,43 +12,22 @@ from emotion.records import run_record
 from emotion.reporting.readme_tables import PROMISES
 from emotion.runtime.hardware import device_name
 
-CASES = {
-    "resume": 36,
-    "order": 30,
-    "losses": 1800,
-    "killed": 100,
-    "atomic": 10,
-    "signals": 30,
-    "disk": 12,
-    "own files": 200,
-    "data": 1000,
-    "files": 100,
-    "targets": 90,
-    "images": 540,
-    "demo": 9,
-    "together": 3,
-    "quiet": 13,
-    "kernels": 22,
-}
-"""Number of cases of each promise; `emotion.reporting.readme_tables.PROMISES` describes them."""
-
 
 class Tally:
     """The cases of one test."""
 
     def __init__(self) -> None:
-        self.held = 0
+        self.tried = 0
         self.broken: list[str] = []
 
     @contextmanager
     def __call__(self, case: object) -> Iterator[None]:
         """Run one case; an exception marks it as broken and lets the next one run."""
+        self.tried += 1
         try:
             yield
         except Exception as error:
             self.broken.append(f"{case}: {type(error).__name__}: {error}")
-        else:
-            self.held += 1
 
 
 @pytest.fixture
@@ -58,7 +37,7 @@ def tally(request: pytest.FixtureRequest) -> Iterator[Tally]:
     assert mark, "a test that counts cases needs @pytest.mark.promise(NAME)"
     cases = Tally()
     yield cases
-    request.node.user_properties.append(("promise", [mark.args[0], cases.held]))
+    request.node.user_properties.append(("promise", [mark.args[0], cases.tried - len(cases.broken), cases.tried]))
     assert not cases.broken, "\n".join(cases.broken)
 
 
@@ -67,24 +46,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    held: dict[str, int] = {}
+    found: dict[str, dict[str, int]] = {}
     for reports in terminalreporter.stats.values():
-        for report in reports:
-            if getattr(report, "when", "") == "teardown":
-                for _, (name, cases) in (pair for pair in report.user_properties if pair[0] == "promise"):
-                    held[name] = held.get(name, 0) + cases
+        for report in (report for report in reports if getattr(report, "when", "") == "teardown"):
+            for _, (name, held, tried) in (pair for pair in report.user_properties if pair[0] == "promise"):
+                counts = found.setdefault(name, {"held": 0, "of": 0})
+                counts["held"] += held
+                counts["of"] += tried
+    if not found:
+        return
     path = config.getoption("--counts")
     if path and Path(path).is_file():
-        before = json.loads(Path(path).read_text())["counts"]
-        held = {name: count["held"] for name, count in before.items() if count["held"]} | held
-    if held:
-        terminalreporter.section("promises")
-    for name, of in CASES.items():
-        if name in held:
-            terminalreporter.write_line(f"{held[name]:5,} of {of:5,}  {name}: {PROMISES[name]}")
-    if held and path:
-        counts = {name: {"held": held.get(name, 0), "of": of} for name, of in CASES.items()}
+        found = json.loads(Path(path).read_text())["counts"] | found
+    found = {name: found[name] for name in PROMISES if name in found}
+    terminalreporter.section("promises")
+    for name, counts in found.items():
+        terminalreporter.write_line(f"{counts['held']:5,} of {counts['of']:5,}  {name}: {PROMISES[name]}")
+    if path:
         record = {"commit": run_record.commit(), "versions": run_record.versions(),
-                  "machine": device_name("cpu"), "counts": counts}  # fmt: skip
+                  "machine": device_name("cpu"), "counts": found}  # fmt: skip
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(record, indent=1) + "\n")

@@ -11,9 +11,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from emotion.config.compose import CONF, compose
 from emotion.records.run_folder import find_finished
-from emotion.reporting.readme_tables import README_TABLES, RECORDS_TABLES, fill, make_tables
+from emotion.reporting.readme_tables import PROMISES, README_TABLES, RECORDS_TABLES, fill, make_tables
 from tests.conftest import ROOT
-from tests.counted import CASES
 
 RECORDS = ROOT / "outputs" / "records"
 PAGES = {
@@ -83,10 +82,11 @@ def test_tables_equal_the_records() -> None:
         assert fill(path, text, tables, required) == text, f"{path}: write it again by python -m emotion.results"
 
 
-def test_promises_were_counted_by_these_tests() -> None:
+def test_every_promise_was_counted() -> None:
     """Otherwise run `make test-hard` and archive outputs/promises.json."""
     counts = json.loads((RECORDS / "promises.json").read_text())["counts"]
-    assert {name: count["of"] for name, count in counts.items()} == CASES
+    assert list(counts) == list(PROMISES)
+    assert all(0 < count["held"] <= count["of"] for count in counts.values())
 
 
 def test_every_model_is_listed_with_its_parameters() -> None:

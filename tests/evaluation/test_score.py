@@ -119,11 +119,11 @@ def test_labels_votes_and_duplicates_are_those_of_the_rows() -> None:
     torch.testing.assert_close(found.probabilities, probabilities)
     assert found.predicted.tolist() == probabilities.argmax(1).tolist()
     own = probabilities[range(3), found.labels].log()  # all votes are for the label
-    assert found.scores["all"]["votes"]["cross_entropy"][0] == pytest.approx(-own.mean().item(), rel=1e-5)
-    assert found.scores["deduplicated"]["votes"]["cross_entropy"][0] == pytest.approx(
-        -own[[0, 2]].mean().item(), rel=1e-5
-    )
-    assert [found.scores[part]["n"] for part in ("all", "deduplicated")] == [3, 2]
+    for part, mean, count in (("all", -own.mean(), 3), ("deduplicated", -own[[0, 2]].mean(), 2)):
+        scores = found.scores[part]
+        assert scores["n"] == count
+        assert scores["votes"]["cross_entropy"][0] == pytest.approx(mean.item(), rel=1e-5)
+        assert scores["nll"][0] == pytest.approx(mean.item(), rel=1e-5)
     assert found.scores["tta"] == "flip"
 
 

@@ -25,8 +25,8 @@ from tests.training.test_resume import content, differences
 
 STOPPED, FINISHED = Path("stopped"), Path("finished")
 Config = Callable[..., DictConfig]
-Counts = tuple[int, int, int]
-"""How often to truncate a file, to flip bits in it and to swap it with another run's."""
+Counts = tuple[int, int]
+"""How often to truncate a file and to flip bits in it."""
 
 pytestmark = [pytest.mark.hard, pytest.mark.promise("own files")]
 
@@ -56,10 +56,10 @@ def runs(originals: Path, small_config: Config, monkeypatch: pytest.MonkeyPatch)
     return configs
 
 
-def damage(path: Path, other: Path, counts: Counts, seed: int) -> Iterator[str]:
-    """Damage the file in each way, yield a description of it, and restore the file at the end."""
+def damage(path: Path, counts: Counts, seed: int, other: Path | None = None) -> Iterator[str]:
+    """Damage the file in each way, then swap it with another run's, and restore it; yield a description of each."""
     original, rng = path.read_bytes(), random.Random(seed)
-    truncated, flipped, swapped = counts
+    truncated, flipped = counts
     for number in range(truncated):
         path.write_bytes(original[: rng.randrange(len(original))])
         yield f"{path} truncated {number}"
@@ -69,9 +69,9 @@ def damage(path: Path, other: Path, counts: Counts, seed: int) -> Iterator[str]:
             damaged[position] ^= 1 << rng.randrange(8)
         path.write_bytes(damaged)
         yield f"{path} flipped {number}"
-    for number in range(swapped):
+    if other:
         path.write_bytes(other.read_bytes())
-        yield f"{path} swapped {number}"
+        yield f"{path} swapped"
     path.write_bytes(original)
 
 
@@ -92,13 +92,13 @@ def test_a_run_resumes_from_its_last_valid_checkpoint(runs: dict[str, DictConfig
     last, previous = run / LAST_CHECKPOINT, run / PREVIOUS_CHECKPOINT
     original = content(run)
     assert resumes_from(run, runs["one"]) == last
-    for case in damage(last, other / LAST_CHECKPOINT, (18, 20, 5), 0):
+    for case in damage(last, (18, 20), 0, other / LAST_CHECKPOINT):
         with tally(case):
             chosen = resumes_from(run, runs["one"])
             # a flipped bit of the archive's padding changes nothing that is read
             assert chosen == previous or ("flipped" in case and differences(original, content(run)) == [])
     last.write_bytes(b"")
-    for case in damage(previous, other / PREVIOUS_CHECKPOINT, (3, 0, 2), 1):
+    for case in damage(previous, (3, 0), 1, other / PREVIOUS_CHECKPOINT):
         with tally(case), pytest.raises(UserError, match=r"last.ckpt cannot be read(.|\n)*previous.ckpt"):
             resumes_from(run, runs["one"])
 
@@ -124,21 +124,21 @@ def test_resume_auto_recovers_from_a_damaged_checkpoint(
 
 @pytest.mark.parametrize(
     ("name", "counts"),
-    [(str(BEST_CHECKPOINT), (22, 13, 5)), ("predictions.npz", (15, 7, 3)), ("record.json", (8, 0, 4))],
+    [(str(BEST_CHECKPOINT), (12, 13)), ("predictions.npz", (5, 7)), ("record.json", (8, 0))],
 )
 def test_damaged_files_of_a_finished_run_are_refused(
     name: str, counts: Counts, runs: dict[str, DictConfig], tally: Tally
 ) -> None:
     run = "one" / FINISHED
     read_finished(run)
-    for case in damage(run / name, "other" / FINISHED / name, counts, 2):
+    for case in damage(run / name, counts, 2, "other" / FINISHED / name):
         with tally(case), pytest.raises(UserError):
             read_finished(run)
 
 
 @pytest.mark.parametrize(
     ("name", "counts"),
-    [("one.safetensors", (16, 6, 3)), ("one.json", (4, 0, 2)), ("one.onnx", (4, 0, 0))],
+    [("one.safetensors", (6, 6)), ("one.json", (4, 0)), ("one.onnx", (4, 0))],
 )
 def test_damaged_exports_are_refused(name: str, counts: Counts, runs: dict[str, DictConfig], tally: Tally) -> None:
     target = "onnx" if name.endswith("onnx") else "weights"
@@ -149,6 +149,6 @@ def test_damaged_exports_are_refused(name: str, counts: Counts, runs: dict[str, 
     weights = path.with_suffix(".safetensors") if path.suffix == ".json" else path
     read = OnnxBackend if path.suffix == ".onnx" else load_checkpoint
     assert read(weights)
-    for case in damage(path, path.with_stem("other"), counts, 4):
+    for case in damage(path, counts, 4, path.with_stem("other") if read is load_checkpoint else None):
         with tally(case), pytest.raises(UserError):
             read(weights)
