@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -97,13 +98,21 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
+@pytest.fixture(scope="session")
+def composed() -> dict[tuple[str, ...], DictConfig]:
+    """Composed configs by their overrides: composing takes as long as some tests."""
+    return {}
+
+
 @pytest.fixture
-def small_config() -> Callable[..., DictConfig]:
+def small_config(composed: dict[tuple[str, ...], DictConfig]) -> Callable[..., DictConfig]:
     """Compose a train config of the small network on a few synthetic faces, with further overrides."""
 
     def make(*overrides: str) -> DictConfig:
         data = ("data=synthetic", "data.training=16", "data.public_test=4", "data.private_test=4", "batch_size=16")
-        return compose("train", *SMALL, *data, "trainer.max_epochs=2", *overrides)
+        if overrides not in composed:
+            composed[overrides] = compose("train", *SMALL, *data, "trainer.max_epochs=2", *overrides)
+        return deepcopy(composed[overrides])
 
     return make
 

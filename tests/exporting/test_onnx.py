@@ -110,7 +110,7 @@ def test_probabilities_of_a_backbone_match(model: str) -> None:
 
 
 # their heads contain normalization and convolution
-@pytest.mark.parametrize("backbone", by_default(("convnext_atto",), ("convnext_atto", "mobilenetv3_small_050")))
+@pytest.mark.parametrize("backbone", by_default(("test_convnext",), ("test_convnext", "mobilenetv3_small_050")))
 def test_maps_of_a_backbone_match(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SHALLOW, "resnet18", {"backbone": backbone})
     ensemble, faces = Ensemble([make_member("resnet18", fitted=False, zoom=1.0)]), synthetic_faces(48, 1, 2)

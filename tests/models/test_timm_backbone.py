@@ -19,16 +19,19 @@ from tests.conftest import BACKBONES
 from tests.models.test_models import by_default
 
 FAMILIES = {  # maps, NHWC maps, tokens with and without a class token, pretrained layers after the pooling
-    "resnet10t": 64,
-    "swin_tiny_patch4_window7_224": 56,
-    "vit_tiny_patch16_224": 48,
-    "mixer_s16_224": 224,
+    "test_resnet": 32,
+    "test_mambaout": 64,
+    "test_vit": 48,
+    "test_vit_relpos": 48,
     "mobilenetv3_small_050": 64,
-    "convnext_atto": 64,
+    "test_convnext": 64,
 }
-families = pytest.mark.parametrize("family", FAMILIES)
-named_backbones = pytest.mark.parametrize("model", by_default(["resnet18"], BACKBONES))
+LARGE = {"swin_tiny_patch4_window7_224": 56, "mixer_s16_224": 224, "vit_tiny_patch16_224": 48}
+SIZES = FAMILIES | LARGE
+families = pytest.mark.parametrize("family", by_default(FAMILIES, SIZES))
+named_backbones = pytest.mark.parametrize("model", by_default([TINY := "tiny"], [TINY, *BACKBONES]))
 
+large = pytest.mark.exhaustive
 WITHOUT_CLASSIFIER = {  # published counts minus a 1,000-class classifier
     "resnet18": 11_689_512 - 1000 * 513,
     "resnet50": 25_557_032 - 1000 * 2049,
@@ -46,8 +49,9 @@ HEAD = {
 
 
 def build(model: str) -> tuple[TimmBackbone, Tensor]:
-    """A model of conf/model with random weights, and two faces."""
-    cfg = compose("train", f"model={model}", "run_dir=x")
+    """A model of conf/model, or a small ResNet in its recipe, with random weights, and two faces."""
+    smaller = ["model=resnet18", "model.backbone=test_resnet", "input.size=64"] if model == TINY else [f"model={model}"]
+    cfg = compose("train", *smaller, "run_dir=x")
     config: dict[str, Any] = OmegaConf.to_container(cfg.model, resolve=True)  # type: ignore[assignment]
     config.pop("weights")
     torch.manual_seed(0)
@@ -97,8 +101,8 @@ def test_a_named_backbone_supports_grad_cam(model: str) -> None:
 
 @families
 def test_features_are_maps_and_forward_is_their_head(family: str) -> None:
-    net = TimmBackbone(7, 1, FAMILIES[family], family).eval()
-    faces = torch.randn(2, 1, FAMILIES[family], FAMILIES[family])
+    net = TimmBackbone(7, 1, SIZES[family], family).eval()
+    faces = torch.randn(2, 1, SIZES[family], SIZES[family])
     with torch.inference_mode():
         maps = net.features(faces)
         assert maps.ndim == 4
@@ -107,15 +111,12 @@ def test_features_are_maps_and_forward_is_their_head(family: str) -> None:
         assert net(faces).shape == (2, 7)
 
 
-@pytest.mark.parametrize(
-    "family", ["resnet10t", "mobilenetv3_small_050", "convnext_atto", "swin_tiny_patch4_window7_224"]
-)
+@pytest.mark.parametrize("family", ["test_resnet", "mobilenetv3_small_050", "test_convnext", "test_mambaout"])
 def test_logits_are_those_of_the_timm_model(family: str) -> None:
     """All but transformers with a class token: here their patches are averaged."""
-    size = FAMILIES[family]
+    size = SIZES[family]
     net = TimmBackbone(7, 3, size, family).eval()
-    image_size = {"img_size": size} if family.startswith("swin") else {}
-    reference = timm.create_model(family, num_classes=7, **image_size).eval()
+    reference = timm.create_model(family, num_classes=7).eval()
     reference.load_state_dict(net.backbone.state_dict(), strict=False)
     reference.get_classifier().load_state_dict(net.head.classifier[-1].state_dict())
     faces = torch.randn(2, 3, size, size)
@@ -125,7 +126,7 @@ def test_logits_are_those_of_the_timm_model(family: str) -> None:
 
 @families
 def test_every_parameter_has_a_depth_and_only_the_head_has_the_largest(family: str) -> None:
-    net = TimmBackbone(7, 3, FAMILIES[family], family, hidden=8)
+    net = TimmBackbone(7, 3, SIZES[family], family, hidden=8)
     depths = net.depths()
     assert list(depths) == [name for name, _ in net.named_parameters()]
     assert sorted(set(depths.values())) == list(range(max(depths.values()) + 1))
@@ -142,7 +143,7 @@ def test_no_parameter_is_in_the_state_dict_twice() -> None:
 
 
 def test_compiled_and_bfloat16_logits_agree_with_float32() -> None:
-    net, faces = TimmBackbone(7, 3, 64, "resnet10t").eval(), torch.randn(2, 3, 64, 64)
+    net, faces = TimmBackbone(7, 3, 64, "test_resnet").eval(), torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
         expected = net(faces)
         torch.testing.assert_close(torch.compile(net, backend="aot_eager")(faces), expected, atol=1e-4, rtol=1e-4)
@@ -156,11 +157,13 @@ def test_compiled_and_bfloat16_logits_agree_with_float32() -> None:
     ("backbone", "size", "message"),
     [
         ("resnt18", 64, r"timm has no backbone 'resnt18'; expected .* such as resnet18"),
-        ("vgg11", 16, r"vgg11 does not support 16x16 pixels of 3 channels: .*Choose another input"),
+        pytest.param(
+            "vgg11", 16, r"vgg11 does not support 16x16 pixels of 3 channels: .*Choose another input", marks=large
+        ),
         ("maxvit_tiny_tf_224", 100, r"maxvit_tiny_tf_224 does not support 100x100 pixels of 3 channels: .*divisible"),
         ("pit_ti_224", 224, "pit_ti_224 does not define parameter groups"),
-        ("volo_d1_224", 32, "tokens are not a square grid"),
-        ("nest_tiny", 50, "nest_tiny does not support 50x50 pixels"),
+        pytest.param("volo_d1_224", 32, "tokens are not a square grid", marks=large),
+        pytest.param("nest_tiny", 50, "nest_tiny does not support 50x50 pixels", marks=large),
         ("coat_tiny", 224, "its features are neither maps nor tokens"),
     ],
 )
