@@ -6,7 +6,7 @@ SEEDS ?= 0,1,2
 LOCK := uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train published test test-all test-hard test-slurm lint format types demo bench constraints wheel clean
+.PHONY: help setup train published test test-all test-hard test-mutants test-slurm lint format types demo bench constraints wheel clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/\1|\2/' | column -t -s '|'
@@ -37,6 +37,9 @@ test-hard: setup ## what is promised, tried: killed, starved, attacked; and what
 	$(PY) -m pytest -m alone --counts=outputs/promises.json $(ARGS) || status=$$?; \
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m '(hard or promise) and not alone' --counts=outputs/promises.json $(ARGS) || status=$$?; \
 	exit $$status
+
+test-mutants: setup ## plant faults, one at a time, and count how many the tests notice; ARGS='--sample 20 MODULE ...'
+	$(PY) -m tests.mutants $(ARGS)
 
 test-slurm: setup ## single runs, sweeps and requeued jobs on a real Slurm of one node (root, Debian's slurm-wlm and munge)
 	$(PY) -m pytest -n $(WORKERS) -m slurm tests/slurm $(ARGS)

@@ -85,10 +85,17 @@ def project() -> Path:
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run every test in an empty folder without data."""
+    """Run every test in an empty folder without data, with the same random numbers in any order."""
+    torch.manual_seed(0)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("EMOTION_DATA", raising=False)  # so that the data folder is data/, which nobody named
     monkeypatch.setenv("EMOTION_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A generator of its own for each test."""
+    return np.random.default_rng(0)
 
 
 @pytest.fixture(scope="session")

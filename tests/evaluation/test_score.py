@@ -9,7 +9,6 @@ from emotion.metrics.statistics import wilson_interval
 from tests.images import FACES
 
 CLASSES = ("a", "b", "c")
-rng = np.random.default_rng(0)
 
 
 def probabilities(labels: np.ndarray, accuracy: float) -> torch.Tensor:
@@ -37,8 +36,8 @@ def test_intervals_contain_their_values_and_narrow_with_more_faces() -> None:
     assert widths[1] < widths[0] / 5
 
 
-def test_bootstrap_interval_has_its_coverage() -> None:
-    covered, truth, rng = 0, 0.7, np.random.default_rng(0)
+def test_bootstrap_interval_has_its_coverage(rng: np.random.Generator) -> None:
+    covered, truth = 0, 0.7
     for _ in range(200):
         labels = rng.integers(0, 3, 300)
         wrong = rng.random(300) > truth
@@ -133,7 +132,7 @@ def test_accuracy_and_f1_equal_those_of_the_scorer() -> None:
     assert accuracy_and_f1(predicted, labels, 3) == {key: whole[key] for key in ("accuracy", "macro_f1")}
 
 
-def test_duplicates_are_found_by_their_pixels() -> None:
+def test_duplicates_are_found_by_their_pixels(rng: np.random.Generator) -> None:
     images = rng.integers(0, 256, (6, 4, 4), dtype=np.uint8)
     images[4] = images[1]
     found = duplicated_in(images, np.array([3, 4, 5]), np.array([0, 1, 2]))

@@ -19,10 +19,8 @@ from emotion.metrics.statistics import (
     wilson_interval,
 )
 
-rng = np.random.default_rng(0)
 
-
-def predictions(labels: np.ndarray, accuracy: float) -> np.ndarray:
+def predictions(rng: np.random.Generator, labels: np.ndarray, accuracy: float) -> np.ndarray:
     """Predictions of three classes that are correct with this probability."""
     return (labels + (rng.random(len(labels)) > accuracy)) % 3
 
@@ -76,28 +74,28 @@ def test_difference_is_second_minus_first() -> None:
     assert result.macro_f1.value == pytest.approx(f1[1] - f1[0])
 
 
-def test_equal_predictions_are_no_difference() -> None:
+def test_equal_predictions_are_no_difference(rng: np.random.Generator) -> None:
     labels = rng.integers(0, 3, 200)
-    predicted = predictions(labels, 0.7)
+    predicted = predictions(rng, labels, 0.7)
     result = compare_predictions(labels, predicted, predicted, 3)
     assert result.accuracy == result.macro_f1 == (0, 0, 0, 1)
 
 
-def test_paired_interval_is_narrower_than_two_separate_ones() -> None:
+def test_paired_interval_is_narrower_than_two_separate_ones(rng: np.random.Generator) -> None:
     """For networks that mostly agree."""
     labels = rng.integers(0, 3, 4000)
-    first = predictions(labels, 0.6)
+    first = predictions(rng, labels, 0.6)
     second = np.where(rng.random(4000) < 0.03, labels, first)
     accuracy, _ = paired_bootstrap(labels, first, second, 3)
     assert accuracy.p < 0.001
     assert accuracy.upper - accuracy.lower < 0.01  # two Wilson intervals of 0.6 of 4,000 faces are 0.03 wide each
 
 
-def test_paired_bootstrap_keeps_its_significance_level() -> None:
+def test_paired_bootstrap_keeps_its_significance_level(rng: np.random.Generator) -> None:
     significant = 0
     for seed in range(100):
         labels = rng.integers(0, 3, 300)
-        _, macro_f1 = paired_bootstrap(labels, predictions(labels, 0.6), predictions(labels, 0.6), 3, seed)
+        _, macro_f1 = paired_bootstrap(labels, predictions(rng, labels, 0.6), predictions(rng, labels, 0.6), 3, seed)
         significant += macro_f1.p < 0.05
     assert significant <= 12
 
@@ -197,7 +195,7 @@ def test_welch_of_seeds_that_never_vary_is_undecided() -> None:
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
-def test_welch_keeps_its_significance_level(seeds: int) -> None:
+def test_welch_keeps_its_significance_level(seeds: int, rng: np.random.Generator) -> None:
     draws = rng.normal(0.6, 0.01, (1000, 2, seeds))
     significant = sum(welch(list(first), list(second)).p < 0.05 for first, second in draws)
     assert significant <= 65  # 50 expected; Welch's test is conservative for few seeds
