@@ -83,17 +83,21 @@ def row(score: float, x: float, y: float, side: float, *eyes: tuple[float, float
     return np.array([score, x, y, side, side, *right_eye, *left_eye, *[0.0] * 8])
 
 
+SURE = 1 / (1 + (3 / 7) ** 5.33 / np.exp(2.2))
+"""The probability of a face at a score of 0.7."""
+
+
 def test_the_crop_is_larger_than_the_box_and_its_center_above() -> None:
     """A box of 88 is a crop of 100, whose center is 3.8 above the box's in the face's own upright."""
     level = _box(row(0.7, 300, 200, 88, (280, 180), (320, 185)))  # 7 degrees are not turned
-    assert level == pytest.approx((300 - 50, 200 - 3.8 - 50, 100, 0.7, 0))
+    assert level == pytest.approx((300 - 50, 200 - 3.8 - 50, 100, SURE, 0))
     for eyes, angle, center in (
         (((280, 180), (280, 220)), 90, (303.8, 200)),  # clockwise: above is to the right
         (((280, 220), (280, 180)), -90, (296.2, 200)),
         (((320, 180), (280, 180)), 180, (300, 203.8)),
         (((280, 180), (280 + 3**0.5, 181)), 30, (300 + 1.9, 200 - 3.8 * 3**0.5 / 2)),
     ):
-        assert _box(row(0.7, 300, 200, 88, *eyes)) == pytest.approx((center[0] - 50, center[1] - 50, 100, 0.7, angle))
+        assert _box(row(0.7, 300, 200, 88, *eyes)) == pytest.approx((center[0] - 50, center[1] - 50, 100, SURE, angle))
     oblong = row(0.7, 300, 200, 88, (280, 180), (320, 180))
     oblong[3] = 132
     assert _box(oblong).side == pytest.approx(125)
@@ -125,12 +129,12 @@ def test_a_row_within_another_is_the_same_face_and_does_not_change_it() -> None:
 
 
 def test_faces_are_where_they_are_in_images_of_any_size() -> None:
-    """Within 3 % of the side: the network's own error on this face is 2 %."""
+    """Within 5 % of the side: the network sees other pixels at other scales."""
     alone = np.asarray(scene((60, 50, 140), width=300, height=260))
     (first,) = BlazeFace()(alone)
     moved = cv2.copyMakeBorder(alone, 33, 71, 57, 19, cv2.BORDER_REPLICATE)
     doubled = cv2.resize(alone, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)
     for image, (left, top), factor in ((moved, (57, 33), 1), (doubled, (0, 0), 2)):
         (box,) = BlazeFace()(image)
-        assert np.abs(center(box) - factor * center(first) - (left, top)).max() < 0.03 * factor * first.side
+        assert np.abs(center(box) - factor * center(first) - (left, top)).max() < 0.05 * factor * first.side
         assert box.side == pytest.approx(factor * first.side, rel=0.05)
