@@ -70,7 +70,7 @@ def audit(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     votes, skipped = None, {}
     if config.votes:
         table = read_votes(Path(config.votes), "votes")
-        check_votes(Path(config.votes), table, faces.source, faces.usage)
+        check_votes(Path(config.votes), table, faces)
         votes = table.votes
     exact = duplicates.exact_groups(faces.images)
     near = issues.near_duplicate_groups(faces, exact, **asdict(config.near))

@@ -155,7 +155,7 @@ def _load_votes(config: EvaluateConfig, faces: "Faces") -> "NDArray[np.uint8] | 
         return faces.votes
     path = Path(config.votes)
     table = read_votes(path, "votes")
-    check_votes(path, table, faces.source, faces.usage)
+    check_votes(path, table, faces)
     return drop_single_votes(table.votes)
 
 

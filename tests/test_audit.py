@@ -112,7 +112,12 @@ def test_the_page_is_self_contained_and_its_links_resolve(fer_with_issues: Path,
 
 
 def test_votes_find_images_without_a_face_and_resolve_conflicts(fer_with_issues: Path, tmp_path: Path) -> None:
-    majority = ["NF" if row in (3, 40) else "anger" for row in range(70)]
+    _, plain, _ = audited(tmp_path / "plain")
+    names = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
+    majority = [names[int(line[0])] for line in fer_with_issues.read_text().splitlines()[1:]]
+    for row in plain["conflict"]:
+        majority[row] = "anger"
+    majority[3] = majority[40] = "NF"
     file = write_votes(tmp_path / "votes.csv", usage_column(fer_with_issues), majority)
     result, rows, _ = audited(tmp_path / "out", f"votes={file}")
     assert rows["not_a_face"] == [3, 40]
@@ -127,7 +132,7 @@ def test_votes_that_do_not_match_are_refused(fer_with_issues: Path, tmp_path: Pa
     for file, message in (
         (write_votes(tmp_path / "short.csv", usage[:-1], ["fear"] * 69), r"has 69 rows, but .*fer2013.csv has 70"),
         (write_votes(tmp_path / "turned.csv", usage[::-1], ["fear"] * 70), r"row 0: PrivateTest, but Training in"),
-        (tmp_path / "other.csv", r"begins with .Usage,happiness.; expected the header"),
+        (tmp_path / "other.csv", r"begins with .Usage,happiness.; expected the columns"),
         (tmp_path / "none.csv", r"does not exist. The votes of FER\+ are published"),
     ):
         with pytest.raises(UserError, match=message):

@@ -18,7 +18,7 @@ from emotion.data.dataloader import PixelStore, RowBatch, RowLoader
 from emotion.data.faces import MIXED, TRAINING, USAGES
 from emotion.data.labels import NO_CLASS, Targets, describe_unused, relabel, vote_shares
 from emotion.data.readers.concat import check_classes, sample_extra_rows
-from emotion.data.splits import RowNumbers, Split, split_with_exclusions
+from emotion.data.splits import RowNumbers, Split, check_excluded_labels, split_with_exclusions
 from emotion.data.transforms.augment import build_augmentation
 from emotion.data.transforms.preprocess import Preprocess, to_float
 from emotion.errors import UserError
@@ -88,6 +88,8 @@ class EmotionDataModule(L.LightningDataModule):
         if faces.components:
             check_classes(faces, labels)
         self.split, self.exclusions = split_with_exclusions(self.hparams["split"], faces.usage, labels)
+        if self.exclusions:
+            check_excluded_labels(self.exclusions["file"], faces)
         self.votes = vote_shares(faces, labels, scheme)
         self._targets = Targets(labels, self.votes, "majority" if overfit else self.hparams["target"])
         self._train_counts = np.bincount(labels[self.split.train], minlength=len(self.classes))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from emotion.data import duplicates
 from emotion.data.duplicates import Groups
 from emotion.data.faces import USAGES, Faces
-from emotion.data.readers.ferplus import VOTE_NAMES
+from emotion.data.readers.ferplus import VOTE_NAMES, plurality_vote
 from emotion.io.atomic import write_text
 
 RowNumbers = NDArray[np.int64]
@@ -76,12 +76,6 @@ def find_low_contrast(faces: Faces, low_contrast: float) -> dict[str, Issue]:
 def find_non_faces(votes: Votes) -> dict[str, Issue]:
     """Return not_a_face: more of FER+'s annotators chose "not a face" than anything else."""
     return {"not_a_face": _exclude(plurality_vote(votes) == VOTE_NAMES["NF"], None)}
-
-
-def plurality_vote(votes: Votes) -> NDArray[np.str_]:
-    """Return FER2013's name (N,) of the most frequent vote of votes (N, 10); empty if two are equally frequent."""
-    second, most = np.sort(votes, 1)[:, -2:].T
-    return np.where(most > second, np.array(list(VOTE_NAMES.values()))[votes.argmax(1)], "")
 
 
 def near_duplicate_groups(faces: Faces, exact: Groups, bits: int, correlation: float, *, mirrored: bool) -> Groups:

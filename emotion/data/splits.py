@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from emotion.config.compose import is_int_at_least
 from emotion.config.instantiate import instantiate
-from emotion.data.faces import PRIVATE_TEST, PUBLIC_TEST, TEST, TRAINING, USAGES
+from emotion.data.faces import PRIVATE_TEST, PUBLIC_TEST, TEST, TRAINING, USAGES, Faces
 from emotion.data.issues import ISSUES
 from emotion.data.labels import NO_CLASS
 from emotion.errors import UserError
@@ -167,6 +167,24 @@ def _first_of_each_class(rows: RowNumbers, labels: NDArray[np.int64], limit: int
     return np.sort(
         np.concatenate([rows[:0], *(rows[labels[rows] == label][:limit] for label in np.unique(labels[rows]))])
     )
+
+
+def check_excluded_labels(file: str, faces: Faces) -> None:
+    """Check that the labels in a file of exclusions, if any, are those of the rows in the data.
+
+    Not checked where a second source relabels the data, as FER+ does.
+
+    Raises:
+        UserError: A label differs: the rows of the data have another order than when they were listed.
+    """
+    with open(file, newline="", encoding="utf-8") as opened:
+        entries = [(int(entry["row"]), entry.get("label")) for entry in csv.DictReader(read_lines(opened))]
+    for row, label in entries if not faces.components else ():
+        if label is not None and label != (own := faces.classes[faces.labels[row]]):
+            raise UserError(
+                f"split.exclude={file} lists row {row} as {label}, but in {faces.source} it is {own}. The file belongs "
+                f"to other data, or to its rows in another order; audit this data and pass its rows.csv."
+            )
 
 
 def _rows(usage: NDArray[np.uint8], labels: NDArray[np.int64], *usages: int) -> RowNumbers:

@@ -1,17 +1,20 @@
 """Splits and exclusions; tests/promises/test_properties.py has the properties of splits for any rows."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from emotion.data.faces import MIXED, PRIVATE_TEST, PUBLIC_TEST, TEST, TRAINING, USAGES
+from emotion.data.cache import prepare
+from emotion.data.faces import MIXED, PRIVATE_TEST, PUBLIC_TEST, TEST, TRAINING, USAGES, Component
 from emotion.data.labels import NO_CLASS
 from emotion.data.splits import (
     NO_EXCLUSIONS,
     Split,
+    check_excluded_labels,
     kfold,
     official,
     random,
@@ -133,3 +136,16 @@ def test_lists_that_do_not_match_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=message):
             split_with_exclusions(OFFICIAL | dict(zip(NO_EXCLUSIONS, settings, strict=False)), USAGE, LABELS)
+
+
+def test_rows_listed_with_other_labels_are_refused(tmp_path: Path, fer_csv: Path) -> None:
+    faces = prepare({"_target_": "emotion.data.readers.fer2013.read_csv", "path": str(fer_csv)}, "cache")
+    label, other = faces.classes[faces.labels[3]], faces.classes[faces.labels[3] - 1]
+    file = tmp_path / "rows.csv"
+    file.write_text(f"row,usage,label,issue\n3,Training,{label},leak\n")
+    check_excluded_labels(str(file), faces)
+    file.write_text(f"row,usage,label,issue\n3,Training,{other},leak\n")
+    with pytest.raises(UserError, match=f"lists row 3 as {other}, but in .*fer2013.csv it is {label}"):
+        check_excluded_labels(str(file), faces)
+    relabelled = replace(faces, components=(Component("fer2013.csv", "digest"), Component("votes", "digest")))
+    check_excluded_labels(str(file), relabelled)

@@ -288,13 +288,32 @@ def test_a_run_on_fer2013s_labels_is_evaluated_against_the_votes(
     assert evaluate(compose(*arguments, "subset=train"))["deduplicated"]["n"] == 0
 
 
+def test_votes_in_another_order_are_refused(fer_votes: Path, fer_csv: Path) -> None:
+    """Within each usage, so that usages still match: by reader, evaluate and audit."""
+    header, *rows = fer_csv.read_text().splitlines()
+    order = np.random.default_rng(0).permutation(len(rows))
+    fer_csv.write_text("\n".join([header, *sorted((rows[i] for i in order), key=lambda row: row.split(",")[2])]) + "\n")
+    lines = fer_votes.read_text().splitlines()
+    fer_votes.write_text("\n".join([lines[0], *sorted(lines[1:], key=lambda row: row.split(",")[0])]) + "\n")
+    message = r"does not match data/fer2013.csv: from row \d+ to \d+, \d+ % of the votes agree"
+    with pytest.raises(UserError, match=message):
+        faces_of()
+    plain = prepare({"_target_": "emotion.data.readers.fer2013.read_csv", "path": "data/fer2013.csv"}, "cache")
+    with pytest.raises(UserError, match=message):
+        check_votes(fer_votes, read_votes(fer_votes), plain)
+
+
 @pytest.mark.fer2013
 def test_fer_plus_on_the_published_file(fer2013: Path, fer2013_faces: Faces) -> None:
     file = Path(REAL_DATA).absolute() / "ferplus_votes.csv"
     if not file.is_file():
         pytest.skip(f"needs FER+'s fer2013new.csv as {file}")
     table = read_votes(file)
-    check_votes(file, table, "fer2013.csv", fer2013_faces.usage)
+    check_votes(file, table, fer2013_faces)
+    one_off = np.array(fer2013_faces.labels)
+    one_off[20_000:28_000] = one_off[19_999:27_999]
+    with pytest.raises(UserError, match=r"from row (19|20)\d+ to .* % of the votes agree with the labels"):
+        check_votes(file, table, replace(fer2013_faces, labels=one_off))
     votes = drop_single_votes(table.votes)
     faces, most = (
         replace(fer2013_faces, classes=CLASSES, labels=CLASS_OF_COLUMN[majority_labels(votes, agreement)])
