@@ -118,11 +118,12 @@ class EmotionDataModule(L.LightningDataModule):
         if len(rows) == 0:
             counts = zip(USAGES, self.faces.counts().sum(1), strict=True)
             present = ", ".join(f"{n:,} {usage}" for usage, n in counts if n)
-            parts = ", ".join(f"{name} {len(own):,}" for name, own in self.split._asdict().items() if len(own))
+            parts = {name: len(own) for name, own in self.split._asdict().items() if len(own)}
+            sizes = ", ".join(f"{name} {n:,}" for name, n in parts.items())
             raise UserError(
-                f"{self.faces.source}: no {part} rows; the data has {present}, and the split {parts or 'no rows'}. "
-                f"Choose split=NAME (stratified_80_10_10 and kfold take all three parts from all rows) or, to evaluate "
-                f"another part, subset=NAME."
+                f"{self.faces.source}: no {part} rows; the data has {present}, and the split {sizes or 'no rows'}. "
+                f"Choose split=NAME (stratified_80_10_10 and kfold take all three parts from all rows)"
+                + (f" or, to evaluate other rows, subset={next(iter(parts))}." if parts else ".")
             )
         return rows
 

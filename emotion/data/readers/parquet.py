@@ -70,7 +70,7 @@ def _open(file: Path) -> "pq.ParquetFile":
     except ImportError as error:
         raise UserError("pyarrow is not installed; expected it for data=parquet: pip install '.[parquet]'.") from error
     try:
-        table = pq.ParquetFile(file, buffer_size=1 << 20)  # a row group may be larger than the memory
+        table = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)  # else whole row groups stay in memory
     except (OSError, pa.ArrowException, *REFUSALS) as error:
         raise UserError(f"{file} cannot be read ({str(error).splitlines()[0]}); expected a parquet file.") from error
     _columns(file, table)
@@ -104,7 +104,7 @@ def _labels_in(file: Path) -> set[str]:
 
 def _batches(file: Path, table: "pq.ParquetFile", columns: Sequence[str]) -> Iterator[dict[str, list[Any]]]:
     try:
-        for batch in table.iter_batches(BATCH, columns=list(columns)):
+        for batch in table.iter_batches(BATCH, columns=list(columns), use_threads=False):
             yield batch.to_pydict()
     except (OSError, *REFUSALS) as error:  # pyarrow's own exceptions are subclasses of these
         raise UserError(f"{file} cannot be read ({str(error).splitlines()[0]}); is it complete?") from error

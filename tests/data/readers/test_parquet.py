@@ -84,12 +84,16 @@ def test_plain_bytes_of_another_size_are_converted() -> None:
     assert all_rows(parquet.read("data", size=6, channels=3)).images.shape == (1, 6, 6, 3)
 
 
-def test_a_large_row_group_is_read_in_parts() -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (400, 64, 64), np.uint8)
-    write("data/a.parquet", [encoded(pixels) for pixels in noise], [0] * 400)
-    assert pq.ParquetFile("data/a.parquet").num_row_groups == 1
-    chunks = [len(chunk.labels) for chunk in parquet.read("data", size=64).chunks]
-    assert (max(chunks), sum(chunks)) == (parquet.BATCH, 400)
+def test_a_large_file_is_read_in_bounded_memory() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (2000, 64, 64), np.uint8)
+    write("data/a.parquet", [encoded(pixels) for pixels in noise], [0] * 2000)
+    pq.write_table(pq.read_table("data/a.parquet"), "data/a.parquet", row_group_size=100)
+    pool = pa.default_memory_pool()
+    before, rows, used = pool.bytes_allocated(), 0, 0
+    for chunk in parquet.read("data", size=64).chunks:
+        rows, used = rows + len(chunk.labels), max(used, pool.bytes_allocated() - before)
+    assert rows == 2000
+    assert used < 0.5 * Path("data/a.parquet").stat().st_size
 
 
 REFUSED = {
