@@ -112,7 +112,7 @@ def _open_source(config: PredictConfig, folder: Path | None) -> "list[SourceFile
     """Return files, or an opened camera or standard input, whose first image is already read."""
     from emotion.inference.inputs import EXPECTED, find_files
     from emotion.inference.stdin import read_stdin
-    from emotion.inference.video import open_camera
+    from emotion.inference.video import STREAMS, open_address, open_camera
 
     source = config.source
     if isinstance(source, list) and len(source) == 1:
@@ -123,9 +123,11 @@ def _open_source(config: PredictConfig, folder: Path | None) -> "list[SourceFile
         return read_stdin(open(sys.stdin.fileno(), "rb", closefd=False), config.fps, config.frame_stride)
     if str(source).isdecimal() and not Path(str(source)).exists():
         return open_camera(int(source), config.frame_stride)
+    if str(source).startswith(STREAMS):
+        return open_address(str(source), config.frame_stride)
     if not isinstance(source, str | list) or not source:
         raise UserError(f"source={source}: expected {EXPECTED}.")
-    return find_files(as_list(source), folder)
+    return find_files(as_list(source), folder, lambda text: print(text, file=sys.stderr))
 
 
 def _check(config: PredictConfig) -> None:

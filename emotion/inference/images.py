@@ -6,9 +6,10 @@ All limits are checked against the file's header, before any pixel is decoded.
 import io
 import math
 import warnings
+from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.request import Request, urlopen
 
 import cv2
@@ -102,15 +103,28 @@ def download(address: str) -> bytes:
     Raises:
         UserError: The server does not answer within `TIMEOUT` seconds, refuses, or sends more.
     """
-    request = Request(address, headers={"User-Agent": "emotion"})
-    try:
-        with urlopen(request, timeout=TIMEOUT) as response:
-            content: bytes = response.read(MAX_BYTES + 1)
-    except (OSError, ValueError, HTTPException) as error:
-        raise UserError(f"{address} cannot be loaded ({error}). Does the address open in a browser?") from error
+    content: bytes = _request(address, lambda response: response.read(MAX_BYTES + 1))
     if len(content) > MAX_BYTES:
         raise UserError(f"{address} is {_too_large('as a file', f'{MAX_BYTES / 1e6:.0f} MB')}")
     return content
+
+
+def content_type(address: str) -> str:
+    """Return the media type that a server states.
+
+    Raises:
+        UserError: As in `download`.
+    """
+    media_type: str = _request(address, lambda response: response.headers.get_content_type())
+    return media_type
+
+
+def _request(address: str, read: Callable[[Any], Any]) -> Any:  # noqa: ANN401
+    try:
+        with urlopen(Request(address, headers={"User-Agent": "emotion"}), timeout=TIMEOUT) as response:
+            return read(response)
+    except (OSError, ValueError, HTTPException) as error:
+        raise UserError(f"{address} cannot be loaded ({error}). Does it open in a browser?") from error
 
 
 def read_image(source: Path | bytes, name: str = "", max_pixels: int = MAX_PIXELS) -> LoadedImage:

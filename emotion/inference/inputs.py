@@ -2,7 +2,8 @@
 
 import glob
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,10 @@ VIDEO_SUFFIXES = {
     ".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts",
     ".webm", ".wmv",
 }  # fmt: skip
-EXPECTED = "an image, a video, a folder, a pattern ('photos/*.jpg'), a camera's number (0), or - for standard input"
+EXPECTED = (
+    "an image, a video, a folder, a pattern ('photos/*.jpg'), an address (https://, rtsp://), a camera's number (0), "
+    "or - for standard input"
+)
 EXPECTED_FILES = f"images ({', '.join(sorted(SUFFIXES))}) or videos ({', '.join(sorted(VIDEO_SUFFIXES))})"
 
 
@@ -35,55 +39,67 @@ class SourceFile(NamedTuple):
         return self.path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def find_files(names: Sequence[str], exclude: Path | None = None) -> list[SourceFile]:
+def find_files(
+    names: Sequence[str], exclude: Path | None = None, report: Callable[[str], None] | None = None
+) -> list[SourceFile]:
     """Return the images and videos that names stand for, each once.
 
     Args:
         names: Files of any suffix, folders (searched recursively) and patterns.
         exclude: A folder whose files are left out of folders and patterns, such as the output folder.
+        report: Receives a line for each folder and pattern with further files, which are left out.
 
     Raises:
         UserError: A name stands for no file.
     """
     exclude = exclude.resolve() if exclude else None
-    paths = [path for name in names for path in _resolve(name, exclude)]
+    paths = [path for name in names for path in _resolve(name, exclude, report)]
     unique = list({os.path.abspath(path): path for path in paths}.items())
     root = os.path.commonpath([os.path.dirname(absolute) for absolute, _ in unique])
     return [SourceFile(path, Path(os.path.relpath(absolute, root))) for absolute, path in unique]
 
 
-def find_images(name: str) -> list[Path] | None:
+def find_images(name: str, report: Callable[[str], None] | None = None) -> list[Path] | None:
     """Return the images in a folder, or that match a pattern; None for any other name.
+
+    `report` is that of `find_files`.
 
     Raises:
         UserError: There are none.
     """
     if not Path(name).expanduser().is_dir() and (Path(name).expanduser().is_file() or not glob.has_magic(name)):
         return None
-    images = [file.path for file in find_files([name]) if not file.is_video]
+    images = [file.path for file in find_files([name], report=report) if not file.is_video]
     if not images:
         raise UserError(f"{name} contains no image; expected {', '.join(sorted(SUFFIXES))}.")
     return images
 
 
-def _resolve(name: str, exclude: Path | None) -> list[Path]:
+def _resolve(name: str, exclude: Path | None, report: Callable[[str], None] | None) -> list[Path]:
     path = Path(name).expanduser()
     if path.is_file():
         return [path]
     if path.is_dir():
-        visible = (file for file in path.rglob("*") if not any(map(is_litter, file.relative_to(path).parts)))
-        files, problem = sorted(_supported(visible, exclude)), "contains"
+        found, problem = [file for file in path.rglob("*") if not any(map(is_litter, file.relative_to(path).parts))], "contains"
     elif glob.has_magic(name):
-        files, problem = sorted(_supported(map(Path, glob.iglob(str(path), recursive=True)), exclude)), "matches"
+        found, problem = [Path(match) for match in glob.iglob(str(path), recursive=True)], "matches"
     else:
         raise UserError(f"{name} does not exist; expected {EXPECTED}.")
+    candidates = [file for file in found if file.is_file() and not (exclude and _is_inside(file, exclude))]
+    files = sorted(file for file in candidates if file.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES)
     if not files:
         raise UserError(f"{name} {problem} no image or video; expected {EXPECTED_FILES}.")
+    if report and len(files) < len(candidates):
+        report(f"{name}: left out {_describe_others(candidates)}; read are {EXPECTED_FILES}.")
     return files
 
 
-def _supported(paths: Iterable[Path], exclude: Path | None) -> Iterator[Path]:
-    for path in paths:
-        if path.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES and path.is_file():
-            if exclude is None or not path.resolve().is_relative_to(exclude):
-                yield path
+def _describe_others(files: Iterable[Path]) -> str:
+    """Such as "3 files (2 .heic, 1 .txt)"."""
+    others = Counter(file.suffix.lower() or "without suffix" for file in files)
+    others = Counter({suffix: n for suffix, n in others.items() if suffix not in SUFFIXES | VIDEO_SUFFIXES})
+    return f"{others.total()} files ({', '.join(f'{count} {suffix}' for suffix, count in others.most_common())})"
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder)

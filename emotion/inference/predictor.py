@@ -1,5 +1,6 @@
 """Find the faces of images and classify their expressions."""
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -211,4 +212,4 @@ def _several(images: object) -> Sequence[object] | None:
     if isinstance(images, np.ndarray):
         is_grey_stack = images.ndim == 3 and images.shape[2] not in (1, 3, 4)
         return list(images) if images.ndim == 4 or is_grey_stack else None
-    return find_images(str(images)) if isinstance(images, str | Path) else None
+    return find_images(str(images), warnings.warn) if isinstance(images, str | Path) else None

@@ -4,14 +4,15 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
 
 import cv2
 from cv2.typing import MatLike
 
 from emotion.errors import UserError
 from emotion.inference.frames import Frame, VideoStream
-from emotion.inference.images import RGBImage
+from emotion.inference.images import ADDRESSES, RGBImage, content_type, download, read_image
 from emotion.inference.inputs import VIDEO_SUFFIXES
 
 DEFAULT_FPS = 25.0  # of a video without a plausible frame rate
@@ -19,8 +20,11 @@ PLAUSIBLE_FPS = 1.0, 240.0
 OUTPUT_FPS = 1.0, 60.0
 MAX_PIXELS, MAX_GIF_PIXELS = 36_000_000, 8_500_000  # of a frame: 8K; 4K in GIFs, which compress many into few bytes
 GIF_HEADER = b"GIF8"
+STREAMS = ("rtsp://", "rtsps://", "http://", "https://")
 DEMUXERS = "mov,avi,flv,gif,mpegts,matroska,mpeg,mpegvideo,ogg,asf"  # FFmpeg's names for `VIDEO_SUFFIXES`
-FFMPEG_OPTIONS = f"protocol_whitelist;file|format_whitelist;{DEMUXERS}"  # no playlists, no network
+FILE_OPTIONS = f"protocol_whitelist;file|format_whitelist;{DEMUXERS}"  # no playlists, no network
+PROTOCOLS = "http,https,rtsp,rtp,udp,tcp,tls,crypto"  # no files
+STREAM_OPTIONS = f"protocol_whitelist;{PROTOCOLS}|timeout;20000000|rtsp_transport;tcp"  # microseconds
 
 
 def open_video(path: Path, output_name: Path, frame_stride: int = 1) -> VideoStream:
@@ -64,6 +68,31 @@ def open_camera(index: int, frame_stride: int = 1) -> VideoStream:
     source, output_name = f"camera {index}", Path(f"camera_{index}")
     stream = VideoStream(source, output_name, iter(()), _fps(capture) / frame_stride, live=True)
     stream.frames = _read_frames(capture, stream, frame_stride, _clock_times())
+    return stream
+
+
+def open_address(address: str, frame_stride: int = 1) -> Frame | VideoStream:
+    """Open an image, a video or a stream on the web, or the stream of a network camera.
+
+    Args:
+        address: An http(s) or rtsp address.
+        frame_stride: Yield every Nth frame of a video or stream.
+
+    Raises:
+        UserError: There is no server, no such file, or neither an image nor a video.
+    """
+    parts = urlsplit(address)
+    output_name = Path(PurePosixPath(unquote(parts.path)).name or parts.hostname or "stream")
+    if address.startswith(ADDRESSES) and content_type(address).startswith("image/"):
+        image = read_image(download(address), address)
+        return Frame(address, output_name, image.pixels, scale=image.scale)
+    capture = _open(address, STREAM_OPTIONS)
+    if not capture.isOpened() or not capture.grab():
+        raise UserError(f"{address} provides neither an image nor a video. Does it play in a browser or player?")
+    is_file = output_name.suffix.lower() in VIDEO_SUFFIXES
+    times = _file_times(capture, 1 / _fps(capture)) if is_file else _clock_times()
+    stream = VideoStream(address, output_name, iter(()), _fps(capture) / frame_stride, live=not is_file)
+    stream.frames = _read_frames(capture, stream, frame_stride, times)
     return stream
 
 
@@ -119,7 +148,7 @@ class VideoWriter:
             return
         self._write()
         self.writer.release()
-        check = cv2.VideoCapture(str(self.partial), cv2.CAP_FFMPEG)
+        check = _open(str(self.partial))
         readable = check.grab()
         check.release()
         if readable:
@@ -150,9 +179,9 @@ def silence_opencv() -> None:
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-def _open(source: str | int) -> cv2.VideoCapture:
+def _open(source: str | int, options: str = FILE_OPTIONS) -> cv2.VideoCapture:
     silence_opencv()
-    os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = FFMPEG_OPTIONS
+    os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = options
     return cv2.VideoCapture(source) if isinstance(source, int) else cv2.VideoCapture(source, cv2.CAP_FFMPEG)
 
 

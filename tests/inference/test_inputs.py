@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from emotion.errors import UserError
-from emotion.inference.inputs import find_files
+from emotion.inference.inputs import EXPECTED_FILES, find_files
 
 FILES = ("b.jpg", "a.PNG", "deep/er/c.webp", "deep/clip.MP4", "notes.txt", ".hidden.jpg", ".cache/d.jpg", "deep/a.PNG")
 
@@ -58,3 +58,13 @@ def test_a_name_without_files_is_reported(name: str, message: str) -> None:
     Path("empty").mkdir()
     with pytest.raises(UserError, match=message):
         find_files([name])
+
+
+def test_what_a_folder_leaves_out_is_reported(photos: Path) -> None:
+    lines: list[str] = []
+    find_files([str(photos)], report=lines.append)
+    assert lines == [f"{photos}: left out 1 files (1 .txt); read are {EXPECTED_FILES}."]
+    for name in ("e.heic", "f.HEIC", "LICENSE"):
+        (photos / name).touch()
+    find_files([f"{photos}/*"], report=lines.append)
+    assert ": left out 4 files (2 .heic, 1 .txt, 1 without suffix); " in lines[1]

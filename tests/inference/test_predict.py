@@ -17,6 +17,7 @@ from emotion.errors import UserError
 from emotion.predict import PredictionSummary, predict
 from tests.images import FACES, encode_image, scene
 from tests.inference.videos import moving_face, read_video, truncate, write_video
+from tests.web_server import serve_folder
 
 OUT = Path("out")
 TWO = scene((50, 100, 240), (400, 200, 160))
@@ -184,6 +185,40 @@ def test_standard_input_as_a_video_of_mixed_sizes(monkeypatch: pytest.MonkeyPatc
         assert run_predict("source=-", "fps=10")[:2] == (1, 2)
     assert [(row["frame"], row["time"]) for row in rows()] == [(0, 0.0), (1, 0.1), (2, 0.2), (3, 0.3)]
     assert len(read_video(OUT / "annotated/standard_input.mp4")) == 4
+
+
+def test_addresses_of_an_image_a_video_and_nothing() -> None:
+    save("web/two.png", TWO)
+    write_video(Path("web/clip.avi"), moving_face(5), fps=10, codec="MJPG")
+    Path("web/words.txt").write_text("no image")
+    with serve_folder(Path("web")) as address:
+        assert run_predict(f"source={address}/two.png")[:2] == (1, 2)
+        assert (OUT / "annotated/two.png").is_file()
+        assert run_predict(f"source={address}/clip.avi")[:2] == (1, 1)
+        assert [row["frame"] for row in rows()] == [0, 1, 2, 3, 4]
+        assert [row["time"] for row in rows()] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4], abs=0.002)
+        with pytest.raises(UserError, match=r"/words\.txt provides neither an image nor a video"):
+            run_predict(f"source={address}/words.txt")
+        with pytest.raises(UserError, match=r"/three\.png cannot be loaded .*404"):
+            run_predict(f"source={address}/three.png")
+    with pytest.raises(UserError, match=r"rtsp://127\.0\.0\.1:9/cam provides neither an image nor a video"):
+        run_predict("source=rtsp://127.0.0.1:9/cam")
+
+
+def test_faces_below_the_confidence_are_unclear(capsys: pytest.CaptureFixture[str]) -> None:
+    save("two.png", TWO)
+    run_predict("source=two.png", "min_confidence=0.99")
+    assert {row["label"] for row in rows()} == {"unclear"}
+    assert "two.png: 2 faces: unclear " in capsys.readouterr().out
+    with pytest.raises(UserError, match="min_confidence=2"):
+        run_predict("source=two.png", "min_confidence=2")
+
+
+def test_weights_of_synthetic_faces_say_so(small_run: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    small_run(Path("run"), "trainer.max_epochs=1")
+    save("two.png", TWO)
+    run_predict("source=two.png", "checkpoint=run")
+    assert "SYNTHETIC: V4Attention was trained on synthetic faces" in capsys.readouterr().err
 
 
 def test_an_ensemble_of_own_runs(small_run: Callable[..., Path]) -> None:
