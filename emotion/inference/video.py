@@ -182,7 +182,10 @@ def silence_opencv() -> None:
 def _open(source: str | int, options: str = FILE_OPTIONS) -> cv2.VideoCapture:
     silence_opencv()
     os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = options
-    return cv2.VideoCapture(source) if isinstance(source, int) else cv2.VideoCapture(source, cv2.CAP_FFMPEG)
+    try:
+        return cv2.VideoCapture(source) if isinstance(source, int) else cv2.VideoCapture(source, cv2.CAP_FFMPEG)
+    finally:
+        del os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"]
 
 
 def _read_frames(
