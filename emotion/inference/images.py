@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
-from emotion.data.readers import images
-from emotion.data.readers.images import DECODE_ERRORS, convert_mode
+from emotion.data.readers.images import DECODE_ERRORS, FORMATS, convert_mode
 from emotion.errors import UserError
 
 ADDRESSES = ("http://", "https://")
@@ -28,8 +27,6 @@ TIMEOUT = 20  # seconds to wait for a server
 
 RGBImage = NDArray[np.uint8]
 """(H, W, 3)."""
-
-FORMATS = tuple(name for name in images.FORMATS if name != "GIF")  # which is read as a video
 
 MAX_SIDE, MAX_DECODED = 4096, 4096 * 3072  # pixels; larger images are shrunk to that, which loses no detectable face
 MAX_PIXELS = 178_956_970  # Pillow's own limit: 12,000 x 14,900

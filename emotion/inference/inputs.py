@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from PIL import Image
+
 from emotion.data.names import is_litter
 from emotion.data.readers.images import SUFFIXES
 from emotion.errors import UserError
@@ -35,8 +37,9 @@ class SourceFile(NamedTuple):
 
     @property
     def is_video(self) -> bool:
-        """Whether the suffix is a video's; files of unknown suffix are read as images."""
-        return self.path.suffix.lower() in VIDEO_SUFFIXES
+        """Whether the suffix is a video's, or the file an animation; files of unknown suffix are read as images."""
+        suffix = self.path.suffix.lower()
+        return _is_animated(self.path) if suffix == ".gif" else suffix in VIDEO_SUFFIXES
 
 
 def find_files(
@@ -80,7 +83,8 @@ def _resolve(name: str, exclude: Path | None, report: Callable[[str], None] | No
     if path.is_file():
         return [path]
     if path.is_dir():
-        found, problem = [file for file in path.rglob("*") if not any(map(is_litter, file.relative_to(path).parts))], "contains"
+        found = [file for file in path.rglob("*") if not any(map(is_litter, file.relative_to(path).parts))]
+        problem = "contains"
     elif glob.has_magic(name):
         found, problem = [Path(match) for match in glob.iglob(str(path), recursive=True)], "matches"
     else:
@@ -94,11 +98,19 @@ def _resolve(name: str, exclude: Path | None, report: Callable[[str], None] | No
     return files
 
 
+def _is_animated(path: Path) -> bool:
+    try:
+        with Image.open(path, formats=["GIF"]) as image:
+            return bool(getattr(image, "is_animated", False))
+    except (OSError, ValueError, SyntaxError):
+        return True  # `open_video` reports what is wrong
+
+
 def _describe_others(files: Iterable[Path]) -> str:
     """Such as "3 files (2 .heic, 1 .txt)"."""
     others = Counter(file.suffix.lower() or "without suffix" for file in files)
     others = Counter({suffix: n for suffix, n in others.items() if suffix not in SUFFIXES | VIDEO_SUFFIXES})
-    return f"{others.total()} files ({', '.join(f'{count} {suffix}' for suffix, count in others.most_common())})"
+    return f"{others.total()} files ({', '.join(f'{count} {suffix}' for suffix, count in sorted(others.items()))})"
 
 
 def _is_inside(path: Path, folder: Path) -> bool:

@@ -77,6 +77,15 @@ def test_images_of_every_kind_show_the_same_face() -> None:
         assert box == pytest.approx(boxes["kinds/grey.bmp"], abs=12)
 
 
+@pytest.mark.parametrize("suffix", ["tif", "gif", "jfif", "pgm", "bmp", "webp"])
+def test_a_still_image_of_any_ending(suffix: str) -> None:
+    save(f"one.{suffix}", scene((200, 100, 240))[..., 0])
+    assert run_predict(f"source=one.{suffix}")[:2] == (1, 1)
+    assert rows()[0]["frame"] is None
+    (annotated,) = (OUT / "annotated").iterdir()
+    assert annotated.stem == "one"
+
+
 def test_unreadable_files_are_reported_and_the_others_processed(capsys: pytest.CaptureFixture[str]) -> None:
     save("photos/a.png", TWO)
     save("photos/c.png", scene())
