@@ -34,7 +34,7 @@ TESTS = {
     "data.transforms.corruptions": "data/transforms/test_corruptions.py",
     "data.transforms.preprocess": "data/transforms/test_preprocess.py",
     "data.transforms.tta": "data/transforms/test_tta.py",
-    "models.blocks": "models/test_blocks.py models/test_models.py::test_layers_have_their_published_order",
+    "models.blocks": "models/test_blocks.py models/test_models.py::test_the_smallest_supported_input_is_named",
     "models.v4_attention": "models/test_models.py::test_the_class_alone_is_the_published_network",
     "inference.blazeface": "inference/test_blazeface.py",
     "inference.detectors": "inference/test_detectors.py",

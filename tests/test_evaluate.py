@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from omegaconf import DictConfig
 
 from emotion.checkpoints.ensemble import load_ensemble
@@ -18,6 +19,7 @@ from emotion.data.datamodule import EmotionDataModule
 from emotion.data.transforms.corruptions import CORRUPTIONS
 from emotion.errors import UserError
 from emotion.evaluate import evaluate
+from emotion.metrics.calibration import fit_temperature
 from emotion.train import train
 from emotion.training.final_evaluation import calibrate
 from tests.conftest import SMALL, record_of
@@ -54,6 +56,10 @@ def test_training_fits_and_stores_a_temperature(run: Path) -> None:
     assert load_checkpoint(run).classifier.temperature == calibration["temperature"]
     assert load_checkpoint(run / LAST_CHECKPOINT).classifier.temperature == 1
     assert calibration["n"] == record.split["val"]
+    data = data_of(run)
+    logits = load_checkpoint(run).classifier.logits(torch.from_numpy(data.faces.images[data.split.val]))[0]
+    labels = torch.from_numpy(data.labels[data.split.val])
+    assert calibration["temperature"] == pytest.approx(fit_temperature(logits, labels), rel=0.02)
     assert calibration["validation"]["nll"][1] <= calibration["validation"]["nll"][0]
     stored = (run / BEST_CHECKPOINT).read_bytes()
     set_temperature(run / BEST_CHECKPOINT, 7.0)  # calibrating again ignores it

@@ -33,6 +33,12 @@ STRATIFIED = {"_target_": "emotion.data.splits.stratified", "fraction": 0.2, "se
 sampled = pytest.mark.parametrize("split", [stratified, random])
 
 
+def counts(split: Callable[..., Split]) -> list[int]:
+    """The numbers of training rows of which a share each is sampled: by class, or together."""
+    labels = LABELS[labelled(TRAINING)]
+    return np.bincount(labels).tolist() if split is stratified else [len(labels)]
+
+
 def labelled(*usages: int) -> NDArray[np.int64]:
     return np.flatnonzero(np.isin(USAGE, usages) & (LABELS != NO_CLASS))
 
@@ -42,6 +48,9 @@ def test_sampled_rows_depend_on_the_seed_alone(split: Callable[..., Split]) -> N
     first, same, other = (split(USAGE, LABELS, 0.2, seed=seed).val for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, same)
     assert set(first) != set(other)
+    assert len(first) == sum(int(0.2 * n) for n in counts(split))
+    middle = np.searchsorted(labelled(TRAINING), first).mean() / len(labelled(TRAINING))
+    assert abs(middle - 0.5) < 0.06  # from anywhere in the file
 
 
 def test_the_official_split_tests_on_a_single_test_set() -> None:

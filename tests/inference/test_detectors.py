@@ -83,6 +83,13 @@ def test_haars_square_is_97_percent_of_the_crop_and_a_hundredth_above_it(max_sid
     assert box.top + box.side / 2 == pytest.approx(top + side / 2 + 0.01 * box.side)
 
 
+def test_haar_finds_faces_from_a_share_of_the_longer_side() -> None:
+    image = scene((50, 100, 240))  # of 640
+    assert len(Haar(min_face=0.3)(image)) == 1
+    assert Haar(min_face=0.45)(image) == []
+    assert Haar(min_neighbors=1000)(image) == []
+
+
 def test_the_square_of_landmarks_by_hand() -> None:
     """Eyes 38 apart: a side of 100; the mouth 82 below them: a side of 200. Their mean, about the middle of both."""
     landmarks = np.array([[181, 300], [219, 300], [0, 0], [188, 382], [212, 382]], float)
@@ -145,13 +152,16 @@ def write_yunet(path: Path) -> Path:
     return path
 
 
-def test_yunet_returns_the_crop_of_fer2013(tmp_path: Path) -> None:
-    image = np.zeros((240, 320, 3), np.uint8)
-    image[96:104, 160:168] = 255
-    (box,) = YuNet(str(write_yunet(tmp_path / "yunet.onnx")))(image)
+@pytest.mark.parametrize("factor", [1, 2])
+def test_yunet_returns_the_crop_of_fer2013(factor: int, tmp_path: Path) -> None:
+    """Also of an image that is shrunk to half its size first."""
+    image = np.zeros((240 * factor, 320 * factor, 3), np.uint8)
+    image[96 * factor : 104 * factor, 160 * factor : 168 * factor] = 255
+    (box,) = YuNet(str(write_yunet(tmp_path / "yunet.onnx")), max_side=320)(image)
     assert box.score == pytest.approx(1, abs=1e-3)
-    assert box.side == pytest.approx(32, abs=0.5)  # 12.2 pixels between the eyes, 0.38 of the side
-    assert (box.left, box.top) == pytest.approx((160 - 0.495 * 32, 96 - 0.5 * 32), abs=0.7)
+    assert box.side == pytest.approx(32 * factor, abs=0.5 * factor)  # 12.2 pixels between the eyes, 0.38 of the side
+    expected = (160 - 0.495 * 32) * factor, (96 - 0.5 * 32) * factor
+    assert (box.left, box.top) == pytest.approx(expected, abs=0.7 * factor)
 
 
 def test_a_missing_or_invalid_yunet_file_is_reported(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def test_difference_is_second_minus_first() -> None:
     result = compare_predictions(labels, first, second, 3)
     assert (result.faces, result.only_first, result.only_second) == (10, 1, 3)
     assert result.accuracy.value == pytest.approx(0.2)
+    assert result.accuracy.p == mcnemar(1, 3)
     f1 = [
         class_scores(confusion_matrix(torch.from_numpy(labels), torch.from_numpy(p), 3)).macro_f1.item()
         for p in (first, second)

@@ -79,6 +79,7 @@ def test_focal_loss_of_known_probabilities() -> None:
     logits = torch.tensor([[0.9, 0.1], [0.9, 0.1]]).log()
     loss = FocalLoss([1, 1], gamma=2)(logits, torch.tensor([0, 1]))
     assert loss.item() == pytest.approx((0.01 * 0.1053605 + 0.81 * 2.3025851) / 2, abs=1e-6)
+    assert FocalLoss([1, 9])(logits[:1], torch.tensor([0])).item() == pytest.approx(0.01 * 0.1053605, abs=1e-6)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])

@@ -44,6 +44,10 @@ def test_the_rate_of_each_block_is_that_of_the_next_times_the_decay(net: FaceNet
     *blocks, head = parameter_groups(net, 1e-3, 1e-4, 0.5)
     rates = [group["lr"] for group in blocks]
     assert rates == pytest.approx([1e-4 * 0.5**n for n in reversed(range(len(blocks)))])
+    assert [group["lr"] for group in parameter_groups(net, 1e-4, None, 0.5)] == pytest.approx([*rates, 1e-4])
+    depths = net.depths()
+    names = {id(parameter): name for name, parameter in net.named_parameters()}
+    assert [{depths[names[id(p)]] for p in group["params"]} for group in blocks] == [{n} for n in range(len(blocks))]
     assert head["lr"] == 1e-3
     first = next(iter(net.features.parameters()))
     assert isinstance(first, nn.Parameter)

@@ -54,7 +54,9 @@ def test_a_random_split_uses_every_row_once(seed: int, rows: int, fraction: floa
     for part, same in zip(split, again, strict=True):
         np.testing.assert_array_equal(part, same)
         np.testing.assert_array_equal(part, np.sort(part))
-    if name == "stratified":
+    if name == "random":
+        assert len(split.val) == int(fraction * len(np.concatenate(split[:2])))
+    else:
         for label in range(len(EMOTIONS)):
             of_class = np.count_nonzero(labels[np.concatenate([split.train, split.val])] == label)
             assert np.count_nonzero(labels[split.val] == label) == int(fraction * of_class)

@@ -173,6 +173,20 @@ def test_other_formats_are_matched_by_row_or_by_name(fer_votes: Path, few_faces:
     assert ours == theirs
 
 
+def test_votes_belong_to_the_rows_of_every_chunk(fer_votes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = faces_of()
+    monkeypatch.setattr("emotion.data.readers.fer2013.CHUNK", 10)
+    votes = np.array(read_votes(fer_votes).votes)[:, COLUMN_OF_CLASS]
+    chunked = prepare(
+        {"_target_": "emotion.data.readers.ferplus.read", "votes": "data/ferplus_votes.csv",
+         "source": {"_target_": "emotion.data.readers.fer2013.read_csv", "path": "data/fer2013.csv"}}, "other cache"
+    )  # fmt: skip
+    for faces in (whole, chunked):
+        np.testing.assert_array_equal(faces.votes, np.where(votes > 1, votes, 0))
+        np.testing.assert_array_equal(faces.labels, whole.labels)
+        np.testing.assert_array_equal(faces.images, whole.images)
+
+
 def test_faces_that_cannot_be_matched_are_refused(fer_votes: Path, few_faces: FaceChunk, fer_folder: Path) -> None:
     with pytest.raises(
         UserError, match=r"angry/\S+ has usage PrivateTest, but row 21 of .* has usage PublicTest; expected"
@@ -211,6 +225,8 @@ def test_the_case_of_the_header_does_not_matter(fer_votes: Path, few_faces: Face
         (",".join(HEADER) + "\n", r"has a header and no rows"),
         (",".join(HEADER) + "\nTraining,x.png,1,2\n", r"row 0 \(line 2\): found 4 columns, expected 12"),
         (",".join(HEADER) + "\nTrain,x.png" + ",1" * 10 + "\n", r"found usage 'Train', expected Training, Public"),
+        (",".join(HEADER) + "\nTest,x.png" + ",1" * 10 + "\n", r"found usage 'Test', expected Training, Public"),
+        (",".join(HEADER) + "\nTraining,x.png,256" + ",1" * 9 + "\n", r"found '256' among the votes"),
         (
             ",".join(HEADER) + "\nTraining,x.png,-1" + ",1" * 9 + "\n",
             r"found '-1' among the votes, expected non-negative",

@@ -1,5 +1,11 @@
+import math
+from io import BytesIO
+
 import numpy as np
 import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.v2 import functional
 
 from emotion.data.transforms.corruptions import BRIGHTNESS, CORRUPTIONS, NOISE, OCCLUSION, REGIONS, SEVERITIES, corrupt
 
@@ -69,3 +75,41 @@ def test_only_the_covered_region_changes_to_gray(region: str, severity: int, rng
     assert height <= min(100, 100 * share * (bottom - top) + 1)
     assert width <= min(100, 100 * share * (right - left) + 1)
     assert np.abs((changed.max(0) + changed.min(0) + 1) / 200 - middle).max() < 0.07  # less at the border
+
+
+def test_strengths_are_those_of_cifar_10_c() -> None:
+    faces = smooth((1, 48, 48))
+    planes, plane = torch.from_numpy(faces)[:, None], Image.fromarray(faces[0])
+    for level, (noise, blur, offset, factor, quality) in enumerate(
+        zip((0.04, 0.06, 0.08, 0.09, 0.10), (0.4, 0.6, 0.7, 0.8, 1.0), (0.05, 0.1, 0.15, 0.2, 0.3),
+            (0.75, 0.5, 0.4, 0.3, 0.15), (80, 65, 58, 50, 40), strict=True), start=1
+    ):  # fmt: skip
+        found = {name: corrupt(faces, np.array([0]), name, level)[0].astype(float) for name in CORRUPTIONS}
+        sigma = 48 / 32 * blur
+        width = 2 * math.ceil(3 * sigma) + 1
+        plane.save(file := BytesIO(), "JPEG", quality=quality)
+        expected = {
+            "gaussian_blur": functional.gaussian_blur(planes, [width, width], [sigma, sigma])[0, 0],
+            "brightness": np.minimum(faces[0].astype(int) + round(255 * offset), 255),
+            "contrast": functional.adjust_contrast(planes, factor)[0, 0],
+            "jpeg": np.asarray(Image.open(file)),
+        }
+        for name, pixels in expected.items():
+            assert np.abs(found[name] - np.asarray(pixels)).max() <= 1, name
+        grey = np.full((1, 100, 100), 128, np.uint8)
+        assert corrupt(grey, np.array([0]), "gaussian_noise", level).std() == pytest.approx(255 * noise, rel=0.03)
+
+
+def test_the_covered_region_grows_to_1_4_times_the_region() -> None:
+    image = np.zeros((1, 200, 200), np.uint8)
+    image[0, ::2] = 200  # no pixel has the mean, 100
+    for region in ("eyes", "mouth"):
+        top, left, bottom, right = REGIONS[region]
+        for level, share in enumerate((0.6, 0.8, 1.0, 1.2, 1.4), start=1):
+            covered = np.argwhere(corrupt(image, np.array([0]), f"{region}_covered", level)[0] == 100)
+            if share <= 1:  # larger ones can reach the border
+                assert np.ptp(covered, 0) + 1 == pytest.approx(
+                    200 * share * np.array([bottom - top, right - left]), abs=2
+                )
+                centre = np.array([top + bottom, left + right]) / 2
+                assert (covered.min(0) + covered.max(0) + 1) / 400 == pytest.approx(centre, abs=0.01)
