@@ -1,3 +1,4 @@
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -109,3 +110,19 @@ def test_other_values_are_rejected(value: object) -> None:
         load_image(value)
     with pytest.raises(UserError, match=r"nothing\.png does not exist"):
         load_image("nothing.png")
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".pgm", ".jfif"])
+def test_further_formats_are_read(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a{suffix}"
+    Image.new("L", (9, 7), 100).save(path)
+    assert abs(load_image(path).pixels.astype(int) - 100).max() <= 1
+    assert load_image(path).pixels.shape == (7, 9, 3)
+
+
+def test_a_tile_larger_than_its_image_is_refused_before_it_is_decoded() -> None:
+    tags = {256: 1, 257: 1, 258: 8, 259: 8, 262: 1, 277: 1, 322: 30_000, 323: 30_000, 324: 8, 325: 4}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    content = b"II*\0" + struct.pack("<I", 12) + bytes(4) + struct.pack("<H", len(tags)) + entries + bytes(4)
+    with pytest.raises(UserError, match=r"too large \(1 x 1 pixels, 3600 MB decoded\)"):
+        load_image(content)

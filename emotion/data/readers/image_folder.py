@@ -112,7 +112,7 @@ def _describe_size(file: Path, size: int, channels: int) -> list[str]:
 def _describe_left_out(root: Path, parts: Mapping[Path, int], others: Sequence[Path]) -> list[str]:
     """Return sentences that count what is not read: images outside class folders, and files that are no image."""
     notes = []
-    for folder in parts:
+    for folder in dict.fromkeys((root, *parts)):
         if loose := [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not is_litter(path.name)]:
             notes.append(f"left out: {len(loose):,} images in {folder.name}/ that are in no class folder")
     for folder in subfolders(root) if root not in parts else ():

@@ -158,12 +158,13 @@ def test_litter_is_neither_read_nor_counted() -> None:
 
 
 def test_what_is_not_read_is_counted() -> None:
-    folder("train/sad/a.png", "train/loose.png", "extra/sad/b.png", "extra/c.png")
+    folder("train/sad/a.png", "train/loose.png", "extra/sad/b.png", "extra/c.png", "d.png")
     for name in ("a.heic", "b.heic", "notes.txt"):
         Path("data/train/sad", name).write_text("x")
     source = image_folder.read("data")
     assert len(rows(source)) == 1
     assert list(source.notes) == [
+        "left out: 1 images in data/ that are in no class folder",
         "left out: 1 images in train/ that are in no class folder",
         "left out: 2 images in extra/, which is no part such as train or test",
         "left out: 3 files that are no image (2 .heic, 1 .txt), such as train/sad/a.heic",
