@@ -79,7 +79,6 @@ DAMAGE: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
     "label 7": (lambda f: [f[0], "7" + f[1][1:]], r"row 0.*found label '7', expected 0 to 6\. Fix"),
     "a long label": (lambda f: [f[0], "7" * 50 + f[1][1:]], rf"found label '{'7' * 40}'\.\.\., expected"),
     "a label of 40": (lambda f: [f[0], "7" * 40 + f[1][1:]], rf"found label '{'7' * 40}', expected"),
-    "usage of a merged test set": (lambda f: [f[0], f[1].replace("Training", "Test")], "found usage 'Test', expected"),
     "no label": (lambda f: [f[0], f[1][1:]], "found label ''"),
     "unknown usage": (lambda f: [f[0], f[1].replace("Training", "Other")], "found usage 'Other'.*expected Training"),
     "nothing": (lambda f: [], "is empty"),
