@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 from PIL import UnidentifiedImageError
 
+from emotion.data.readers.images import FORMATS
 from emotion.errors import UserError
 from emotion.inference.annotate import css_colours
-from emotion.inference.images import FORMATS, read_image
+from emotion.inference.images import read_image
 from emotion.inference.predictor import Face, Predictor
 
 JSON = dict[str, Any]
