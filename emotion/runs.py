@@ -1,8 +1,11 @@
 """List, sort and remove runs: python -m emotion.runs [FOLDER ...] [state=failed] [remove=runs confirm=true]."""
 
+import operator
+import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +16,17 @@ from emotion.cli import verb
 from emotion.config.compose import as_list
 from emotion.config.typed import check_choices, typed
 from emotion.errors import UserError
-from emotion.reporting.text import format_duration, format_percent, relative_path
+from emotion.reporting.text import format_percent, relative_path
 
 if TYPE_CHECKING:
     from emotion.records.run_folder import Run
 
 Row = dict[str, Any]
+COMPARISON = re.compile(r"\s*(?P<key>[^<>=!]+?)\s*(?P<operator>==|!=|>=|<=|=|>|<)\s*(?P<value>.*?)\s*")
+OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
+    "==": operator.eq, "=": operator.eq, "!=": operator.ne,
+    ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
+}  # fmt: skip
 SORT, REMOVE = ("run", "val", "test", "epochs", "minutes", "mb"), ("runs", "checkpoints")
 
 
@@ -31,6 +39,7 @@ class RunsConfig:
     runs: Any
     name: str | None
     state: Any
+    where: Any
     sort: str
     csv: str | None
     remove: str | None
@@ -47,7 +56,6 @@ def runs(cfg: DictConfig) -> list["Run"]:
     from emotion.records.run_folder import STATES, find_runs
 
     states = as_list(config.state or [])
-    check_choices(config, sort=SORT)
     if config.remove:
         check_choices(config, remove=REMOVE)
     if unknown := set(states) - set(STATES):
@@ -61,8 +69,13 @@ def runs(cfg: DictConfig) -> list["Run"]:
         for run in every.values()
         if (not states or run.state in states) and fnmatchcase(run.record.name, config.name or "*")
     ]
-    if config.sort != "run":
-        found.sort(key=lambda pair: _sort_key(pair[0], pair[1], config.sort))
+    for condition in as_list(config.where or []):
+        found = _select(found, condition)
+    column = "val" if config.sort in {row["metric"] for _, row in found} else config.sort.lower().removesuffix(" %")
+    if column not in SORT:
+        raise UserError(f"sort={config.sort}: expected {', '.join(SORT)}.")
+    if column != "run":
+        found.sort(key=lambda pair: _sort_key(pair[0], pair[1], column))
     _print(found, len(every))
     if config.csv and found:
         _write_csv(found, Path(config.csv))
@@ -91,6 +104,46 @@ def _row(run: "Run") -> Row:
     }
 
 
+def _select(found: Sequence[tuple["Run", Row]], condition: str) -> list[tuple["Run", Row]]:
+    """Return the runs for which a comparison such as `val/acc>0.6`, `test %>60` or `optimizer.lr==0.001` holds.
+
+    Raises:
+        UserError: It is no comparison, or no run has such a column or setting.
+    """
+    match = COMPARISON.fullmatch(condition)
+    if not match:
+        raise UserError(
+            f"where={condition}: expected NAME OPERATOR VALUE, with {' '.join(OPERATORS)}: where='val>0.6'."
+        )
+    compare, wanted = OPERATORS[match["operator"]], _number(match["value"])
+    values = [_values(run, row) for run, row in found]
+    names = dict.fromkeys(name for own in values for name in own)
+    if found and match["key"] not in names:
+        near = ", ".join(get_close_matches(match["key"], names, n=4) or SORT)
+        raise UserError(f"where={condition}: no run has {match['key']}; did you mean {near}?")
+    selected = []
+    for pair, own in zip(found, values, strict=True):
+        value = _number(own.get(match["key"]))
+        if isinstance(value, float) == isinstance(wanted, float) and value is not None and compare(value, wanted):
+            selected.append(pair)
+    return selected
+
+
+def _values(run: "Run", row: Row) -> Row:
+    """Return what a run can be selected by: settings, columns, and the names that the table prints for these."""
+    test = None if row["test"] is None else 100 * row["test"]
+    metric = {row["metric"]: row["val"]} if row["metric"] else {}
+    return {**dict(_flatten(run.record.config)), **row, **metric, "test %": test, "MB": row["mb"]}
+
+
+def _number(value: object) -> object:
+    """Return a number, or its text, as a float; any other value as text, and None as it is."""
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return value if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _sort_key(run: "Run", row: Row, column: str) -> tuple[bool, float]:
     """Sort descending, a validation score best first, and unknown values last."""
     value = row[column]
@@ -111,7 +164,7 @@ def _print(found: Sequence[tuple["Run", Row]], total: int) -> None:
             "epochs": str(row["epochs"] or "-"),
             "val": "-" if row["val"] is None else f"{row['metric']} {row['val']:.4f}",
             "test %": format_percent(row["test"]),
-            "time": format_duration(60 * row["minutes"]) if row["minutes"] else "-",
+            "minutes": f"{row['minutes']:.1f}" if row["minutes"] else "-",
             "MB": f"{row['mb']:.1f}",
         }
         for run, row in found

@@ -63,13 +63,20 @@ SELECTIONS = {
     "state=[failed,stopped]": ["failed", "stopped"],
     "name=go*": ["good"],
     "name=nothing": [],
+    "where='val/acc>0.5'": ["good"],
+    "where='val/acc==0.3'": ["poor", "stopped"],
+    "where='optimizer.lr<=0.001'": ["good"],
+    "where='state!=finished'": ["failed", "stopped"],
+    "where=['test %>=0','MB>2','name==poor']": ["poor"],
+    "where='val>a word'": [],
 }
 
 
 def test_runs_are_selected_and_sorted() -> None:
     assert {override: listed(override) for override in SELECTIONS} == SELECTIONS
     assert listed("sort=val", "state=finished") == ["good", "poor"]
-    assert listed("sort=mb")[-1] == "failed"
+    assert listed("sort=val/acc", "state=finished") == ["good", "poor"]
+    assert listed("sort=mb")[-1] == listed("sort=MB")[-1] == "failed"
     assert listed("sort=epochs")[-1] == "failed"
 
 
@@ -101,6 +108,9 @@ def test_a_locked_run_is_not_removed() -> None:
         "runs=nowhere": "nowhere does not exist; expected folders",
         "state=good": "state=good: expected finished, pruned",
         "sort=beauty": "sort=beauty: expected run, val",
+        "where='nonsense>1'": "where=nonsense>1: no run has nonsense; did you mean",
+        "where='optimizer.lrr>1'": "no run has optimizer.lrr; did you mean optimizer.lr",
+        "where=good": "where=good: expected NAME OPERATOR VALUE",
         "remove=everything": "remove=everything: expected runs, checkpoints",
         "confirm=perhaps": "confirm=perhaps: expected true or false",
     }.items(),

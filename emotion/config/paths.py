@@ -8,13 +8,13 @@ from pathlib import Path
 from emotion.config.compose import quote
 
 PATH_SETTING = re.compile(
-    r"compare_with|resume|runs|source|images|explanations|records|readme|csv|runtime|output"
+    r"where|compare_with|resume|runs|source|images|explanations|records|readme|csv|runtime|output"
     r"|distillation\.teacher|model\.weights|detector\.model|split\.exclude|study\.storage|hydra\.sweep\.subdir"
     r"|data\.(.+\.)?(train|val|test|label_map)|data\.required_paths\.\w+"
     r"|(.+[._])?(checkpoint|path|root|votes|dir|dirpath|filename|file|folder|uri)"
 )
-"""Names of the settings that hold a path or a list of paths, in any verb."""
-LISTS = re.compile(r"checkpoint|compare_with|runs|source|images|explanations|distillation\.teacher|data\..+")
+"""Names of the settings that hold a path or a list of paths, in any verb; and the comparison of `runs`."""
+LISTS = re.compile(r"where|checkpoint|compare_with|runs|source|images|explanations|distillation\.teacher|data\..+")
 """Names of those that may be a list."""
 NOT_PATHS = {"bench": ("runs", "images")}  # numbers of them
 
