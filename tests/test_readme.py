@@ -47,7 +47,8 @@ def test_every_command_composes(verb: str, rest: str) -> None:
     if verb in ("compare", "results", "evaluate", "explain", "export"):
         key = "runs" if verb in ("compare", "results") else "checkpoint"
         overrides.append(f"{key}=[{','.join(word for word in words if '=' not in word)}]")
-    parsed = OverridesParser.create().parse_overrides([word.replace("RUN", "outputs/x") for word in overrides])
+    literal = quote_paths(verb, [word.replace("RUN", "outputs/x") for word in overrides], is_sweep="-m" in words)
+    parsed = OverridesParser.create().parse_overrides(literal)
     sweeps = [override for override in parsed if override.is_sweep_override() and override.is_discrete_sweep()]
     first = [f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}" for override in sweeps]
     single = [override for override in parsed if not override.is_sweep_override()]
