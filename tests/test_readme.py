@@ -10,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from emotion.config.compose import CONF, compose
+from emotion.config.paths import quote_paths
 from emotion.records.run_folder import find_finished
 from emotion.reporting.readme_tables import PROMISES, README_TABLES, RECORDS_TABLES, fill, make_tables
 from tests.conftest import ROOT
