@@ -53,7 +53,7 @@ def describe_unused(faces: Faces, labels: NDArray[np.int64]) -> list[str]:
     """Return a sentence that counts the faces without a class by source class; nothing if there are none."""
     unused = np.bincount(faces.labels[labels == NO_CLASS], minlength=len(faces.classes))
     counts = ", ".join(f"{n:,} {name}" for name, n in zip(faces.classes, unused, strict=True) if n)
-    return [f"left out by labels=: {counts} (labels=source keeps every class)"] if counts else []
+    return [f"left out by labels=: {counts}"] if counts else []
 
 
 def vote_shares(faces: Faces, labels: NDArray[np.int64], scheme: LabelScheme) -> NDArray[np.float32] | None:
