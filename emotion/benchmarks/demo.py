@@ -41,7 +41,7 @@ def run(config: BenchConfig) -> BenchResult:
         raise UserError(f"clients={clients}: expected 1 to {MAX_CLIENTS}, the length of the server's queue.")
     with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, text=True) as server:
         try:
-            port, image = _read_port(server), _render_image()
+            port, image = _read_port(server), render_image()
             with ThreadPoolExecutor(clients) as pool:
                 _send(pool, clients, port, image, min(WARM_UP_SECONDS, seconds))
                 warm, started = memory(server.pid)["RssAnon"], time.perf_counter()
@@ -80,7 +80,7 @@ def _read_port(server: "subprocess.Popen[str]") -> int:
     return int(match[1])
 
 
-def _render_image() -> bytes:
+def render_image() -> bytes:
     """Return a JPEG of a grey wall with two synthetic faces that the detector finds."""
     from io import BytesIO
 

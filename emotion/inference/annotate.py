@@ -1,5 +1,6 @@
 """Draw faces into their image: box, label and probabilities, legible at any image size."""
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from emotion.inference.images import MAX_SIDE, RGBImage
-from emotion.inference.predictor import Face
+from emotion.inference.predictor import UNCLEAR, Face
 
 Colour = tuple[int, int, int]
 
@@ -28,9 +29,11 @@ EMOTION_COLOURS: dict[str, Colour] = {
 """By prefix, so that angry and anger get the same colour."""
 
 OTHER_COLOURS: tuple[Colour, ...] = ((214, 64, 159), (0, 144, 120), (240, 110, 40), (90, 98, 220), (120, 140, 20))
+UNCLEAR_COLOUR: Colour = (120, 124, 130)
 DARK, TRACK, WHITE, SHADE = (20, 22, 26), (84, 87, 93), (255, 255, 255), (18, 20, 24, 165)
 MIN_SIDE = 360  # pixels of the shorter side; smaller images are enlarged by an integer to make text legible
 MAX_BARS = 8
+MAX_PANELS = 6  # images of more faces get the bars as a strip along each box
 
 
 class Rect(NamedTuple):
@@ -93,12 +96,19 @@ def annotate(image: RGBImage, faces: Sequence[Face], face_ids: Sequence[int] = (
     sizes = [_font_size(box, frame) for box in boxes]
     occupied = list(boxes)
     for i, (face, box, size) in enumerate(zip(faces, boxes, sizes, strict=True)):
-        colour = class_colours(face.classes)[int(face.probs.argmax())]
-        draw.rounded_rectangle(box, radius=size * 0.5, outline=colour, width=max(2, round(size / 7)))
+        colour = UNCLEAR_COLOUR if face.label == UNCLEAR else class_colours(face.classes)[int(face.probs.argmax())]
+        width = max(2, round(size / 7))
+        if face.box.angle:
+            draw.polygon(_corners(box, face.box.angle), outline=colour, width=width)
+        else:
+            draw.rounded_rectangle(box, radius=size * 0.5, outline=colour, width=width)
         text = f"{face.label} {100 * face.probability:.0f} %"
         text = f"{face_ids[i]}  {text}" if face_ids else text
         occupied.append(_draw_label(draw, text, box, size, colour, occupied))
     for face, box, size in zip(faces, boxes, sizes, strict=True):
+        if len(faces) > MAX_PANELS:
+            _draw_strip(draw, face, box, size)
+            continue
         for panel_size in (max(10, round(share * size)) for share in (0.8, 0.6)):
             if panel := _place_panel(face, box, panel_size, frame, occupied):
                 occupied.append(panel)
@@ -107,6 +117,13 @@ def annotate(image: RGBImage, faces: Sequence[Face], face_ids: Sequence[int] = (
         else:
             _draw_strip(draw, face, box, size)
     return np.asarray(canvas)
+
+
+def _corners(box: Rect, angle: float) -> list[tuple[float, float]]:
+    """Return the corners of a square turned clockwise by `angle` degrees about its center."""
+    x, y, half = (box.left + box.right) / 2, (box.top + box.bottom) / 2, (box.right - box.left) / 2
+    cos, sin = half * math.cos(math.radians(angle)), half * math.sin(math.radians(angle))
+    return [(x + a * cos - b * sin, y + a * sin + b * cos) for a, b in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
 
 
 def _rect(face: Face, factor: float) -> Rect:
@@ -142,7 +159,7 @@ def _draw_label(
 
 
 def _place_panel(face: Face, box: Rect, size: int, frame: Rect, occupied: Sequence[Rect]) -> Rect | None:
-    """Find room for the bars: beside the box, below, above, or inside a large one; None if they would hide anything."""
+    """Find room for the bars: beside the box, below or above; None if they would hide anything."""
     num_bars = len(_shown_classes(face))
     width, height = _names_width(face, size) + 5.4 * size, (1.3 * num_bars + 0.8) * size
     gap = 0.4 * size
@@ -153,9 +170,6 @@ def _place_panel(face: Face, box: Rect, size: int, frame: Rect, occupied: Sequen
         rect = Rect(left, top, left + width, top + height)
         if rect.is_within(frame) and not any(map(rect.overlaps, occupied)):
             return rect
-    if box.bottom - box.top > 1.9 * height and box.right - box.left > 1.3 * width:
-        left, bottom = max(box.left, 0) + gap, min(box.bottom, frame.bottom) - gap
-        return Rect(left, bottom - height, left + width, bottom)
     return None
 
 

@@ -66,6 +66,14 @@ def test_startup_of_every_verb_is_measured() -> None:
     assert len(measurements()) == len(VERBS)
 
 
+@pytest.mark.hard
+def test_inference_is_compared_with_haar_and_pytorch() -> None:
+    (result,) = run("measure=inference", "rounds=1")
+    assert {tuple(times) for times in result["detectors"].values()} == {("BlazeFace", "Haar")}
+    assert result["loading"]["light"][0][1] < result["loading"]["heavy"][0][1]
+    assert [row["baseline"] for row in measurements()] == ["Haar"] * 2 + ["with PyTorch"] * 2 + [""] * 2
+
+
 def test_grad_cam_is_compared_with_a_training_pass() -> None:
     (result,) = run("measure=explanations", "faces=64")
     assert result["faces"] == 64
