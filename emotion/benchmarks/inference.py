@@ -62,9 +62,9 @@ def _detector_milliseconds(rounds: int) -> dict[str, dict[str, float]]:
     from PIL import Image
 
     from emotion.inference.blazeface import BlazeFace
-    from emotion.inference.detectors import Haar
+    from emotion.inference.detectors import Detector, Haar
 
-    detectors = {"BlazeFace": BlazeFace(), "Haar": Haar()}
+    detectors: dict[str, Detector] = {"BlazeFace": BlazeFace(), "Haar": Haar()}
     photograph = Image.open(BytesIO(render_image())).convert("RGB")
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)

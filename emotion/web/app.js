@@ -213,7 +213,9 @@ function createBox(face, position, angle, i) {
   if (angle) element.style.transform = `rotate(${angle}deg)`;
   ["left", "top", "width", "height"].forEach((side, k) => (element.style[side] = `${100 * position[k]}%`));
   if (face.map) element.append(createHeatmap(face.map));
-  element.append(create("span", "number", i + 1));
+  const number = create("span", "number", i + 1);
+  number.style.marginLeft = `${100 * Math.max(0, -position[0] / position[2])}%`; // within the image
+  element.append(number);
   return element;
 }
 
