@@ -62,6 +62,7 @@ def _quote_argument(verb: str, argument: str, *, is_sweep: bool) -> str:
     if match is None or not is_path_setting(verb, match["name"]):
         return argument
     key, value = argument[: match.start("value")], match["value"]
+    is_sweep = is_sweep and not match["name"].startswith("hydra.")
     if value and exists(value):
         return key + quote_list([value])
     if is_sweep and IN_SWEEP.fullmatch(value):

@@ -56,8 +56,10 @@ def test_null_and_interpolations_keep_their_meaning() -> None:
 
 def test_a_sweep_over_paths_separates_them_at_commas() -> None:
     Path("a,b").mkdir()
-    quoted = paths.quote_paths("train", ["model.weights=S/seed=0,run", "data_dir=a,b", "seed=0,1"], is_sweep=True)
-    assert quoted == ["model.weights='S/seed=0',run", "data_dir='a,b'", "seed=0,1"]
+    quoted = paths.quote_paths(
+        "train", ["model.weights=S/seed=0,run", "data_dir=a,b", "seed=0,1", "hydra.sweep.dir=c,d"], is_sweep=True
+    )
+    assert quoted == ["model.weights='S/seed=0',run", "data_dir='a,b'", "seed=0,1", "hydra.sweep.dir='c,d'"]
     assert paths.quote_paths("train", quoted, is_sweep=True) == quoted
 
 
