@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import functools
+import logging
 import os
 import re
 import signal
@@ -53,7 +54,7 @@ OPTIONS_WITH_VALUE = (
 MULTIRUN = {"-m", "--multirun"}
 ALLOWED_ON_RESUME = (
     *("trainer.", "callbacks.", "logger.", "compile."),
-    *("tta=", "synthetic_max_minutes=", "distillation.teacher="),
+    *("tta=", "verbose=", "synthetic_max_minutes=", "distillation.teacher="),
 )
 
 
@@ -261,7 +262,8 @@ def _fail(message: str, status: int) -> NoReturn:
 
 
 def _silence_libraries() -> None:
-    """Hide libraries' warnings for programmers."""
+    """Hide libraries' warnings for programmers, and torch's note that it finds CUDA's compiler but no device."""
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=UserWarning, module=r"lightning\.")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)

@@ -13,9 +13,11 @@ from emotion.classifier import EmotionClassifier
 from emotion.reporting.text import format_duration
 
 COLUMN_WIDTHS = {
-    "Epoch": 9, "Phase": 5, "Train loss": 10, "acc %": 6, "Val loss": 8, "Val acc %": 9, "F1 %": 6, "LR": 8,
-    "LR backbone/head": 17, "Time": 6, "Status": 6,
+    "epoch": 7, "phase": 5, "loss": 6, "acc %": 5, "val loss": 8, "val acc %": 9, "val F1 %": 8, "lr": 7,
+    "lr backbone/head": 16, "time": 6, "": 4,
 }  # fmt: skip
+"""At most 80 characters with a space between columns and phases of up to 7 characters, see `WIDTH`."""
+WIDTH = 80
 FORWARD_SHARE = 0.3
 """Time of a validation step as a share of a training step's."""
 LONG = 3600
@@ -53,11 +55,11 @@ class EpochTable(L.Callback):
         """Print the header, and start the clock of an epoch that is resumed in its middle."""
         self.started = time.monotonic()
         self.stages = next((c for c in trainer.callbacks if isinstance(c, StagedUnfreezing)), None)  # type: ignore[attr-defined]
-        hidden = {"LR" if len(trainer.optimizers[0].param_groups) > 1 else "LR backbone/head"}
-        hidden |= set() if self.stages else {"Phase"}
+        hidden = {"lr" if len(trainer.optimizers[0].param_groups) > 1 else "lr backbone/head"}
+        hidden |= {"acc %"} if self.stages else {"phase"}
         self.columns = {name: width for name, width in COLUMN_WIDTHS.items() if name not in hidden}
         if self.stages:
-            self.columns["Phase"] = max(len(name) for name in ("Phase", *self.stages.stages))
+            self.columns["phase"] = max(len(name) for name in ("phase", *self.stages.stages))
         self._print(trainer, {name: name for name in self.columns})
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -75,25 +77,26 @@ class EpochTable(L.Callback):
         self.seconds.append(round(time.monotonic() - self.started, 2))
         nan = float("nan")  # without validation
         groups = trainer.optimizers[0].param_groups  # the head's is the last
-        rates = [f"{g['lr']:.2e}" if any(p.requires_grad for p in g["params"]) else "-" for g in groups]
+        rates = [f"{g['lr']:.1e}" if any(p.requires_grad for p in g["params"]) else "-" for g in groups]
         cells = {
-            "Epoch": f"{trainer.current_epoch + 1}/{trainer.max_epochs}",
-            "Phase": self.stages.phase(trainer.current_epoch) if self.stages else "",
-            "Train loss": f"{metrics['train/loss']:.4f}",
+            "epoch": f"{trainer.current_epoch + 1}/{trainer.max_epochs}",
+            "phase": self.stages.phase(trainer.current_epoch) if self.stages else "",
+            "loss": f"{metrics['train/loss']:.4f}",
             "acc %": f"{100 * metrics['train/acc']:.2f}",
-            "Val loss": f"{metrics.get('val/loss', nan):.4f}",
-            "Val acc %": f"{100 * metrics.get('val/acc', nan):.2f}",
-            "F1 %": f"{100 * metrics.get('val/macro_f1', nan):.2f}",
-            "LR": rates[-1],
-            "LR backbone/head": "/".join(rates[-2:]),
-            "Time": format_duration(self.seconds[-1]),
-            "Status": "best" if is_best else "",
+            "val loss": f"{metrics.get('val/loss', nan):.4f}",
+            "val acc %": f"{100 * metrics.get('val/acc', nan):.2f}",
+            "val F1 %": f"{100 * metrics.get('val/macro_f1', nan):.2f}",
+            "lr": rates[-1],
+            "lr backbone/head": "/".join(rates[-2:]),
+            "time": format_duration(self.seconds[-1]),
+            "": "best" if is_best else "",
         }
         self._print(trainer, cells)
 
     def _print(self, trainer: L.Trainer, cells: dict[str, str]) -> None:
         if trainer.is_global_zero:
-            row = "  ".join(f"{cells[name]:>{width}}" for name, width in self.columns.items())
+            separator = "  " if sum(self.columns.values()) + 2 * len(self.columns) <= WIDTH else " "
+            row = separator.join(f"{cells[name]:>{width}}" for name, width in self.columns.items())
             print(row.rstrip(), flush=True)
 
 

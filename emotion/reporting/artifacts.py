@@ -81,26 +81,25 @@ def save_robustness(folder: Path, name: str, robustness: Mapping[str, Any], titl
     return path
 
 
-def save_history(run_dir: Path, best_epoch: int) -> list[Path]:
+def save_history(run_dir: Path, best_epoch: int) -> None:
     """Write history.png if the run has a metrics.csv."""
-    if not (run_dir / "metrics.csv").is_file():
-        return []
-    figures.save(figures.history(read_metrics(run_dir / "metrics.csv"), best_epoch), run_dir / "history.png")
-    return [run_dir / "history.png"]
+    if (run_dir / "metrics.csv").is_file():
+        figures.save(figures.history(read_metrics(run_dir / "metrics.csv"), best_epoch), run_dir / "history.png")
 
 
-def save_label_map(run_dir: Path, classes: tuple[str, ...]) -> Path:
+def save_label_map(run_dir: Path, classes: tuple[str, ...]) -> None:
     """Write label_map.json: class name to output index."""
-    path = run_dir / "label_map.json"
-    write_text(path, json.dumps({name: index for index, name in enumerate(classes)}, indent=2) + "\n")
-    return path
+    label_map = {name: index for index, name in enumerate(classes)}
+    write_text(run_dir / "label_map.json", json.dumps(label_map, indent=2) + "\n")
 
 
 def log_hyperparameters(
     loggers: Sequence[Logger], settings: Mapping[str, Any], scores_by_tta: Mapping[str, Scores]
 ) -> None:
-    """Log the final test scores: to TensorBoard with the main settings (its HPARAMS page), to trackers as they are."""
-    hparams = {name: settings[name] for name in ("model", "loss", "optimizer", "scheduler", "batch_size", "seed")}
+    """Log the final test scores: to TensorBoard with the main settings, the seed first; to trackers as they are."""
+    hparams = {
+        name: settings[name] for name in ("seed", "name", "batch_size", "optimizer", "scheduler", "loss", "model")
+    }
     scores = {
         f"test/{name}/{tta}": scores["all"][name][0]
         for tta, scores in scores_by_tta.items()

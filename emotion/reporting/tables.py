@@ -3,10 +3,10 @@
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from emotion.reporting.text import console, format_interval, format_loss, format_percent, format_robustness
 
@@ -22,14 +22,36 @@ SLICES: dict[str, tuple[str, Callable[[float], str]]] = {
 
 
 def print_table(title: str, rows: Sequence[Row], left: int = 1) -> None:
-    """Print rows of named cells; the first `left` columns are left-aligned, the others right-aligned."""
+    """Print rows of named cells; the first `left` columns are left-aligned, the others right-aligned.
+
+    A table that is wider than the terminal is printed in parts that repeat the left columns. Names that leave no room
+    for another column are printed in full above the table, which refers to them by number.
+    """
+    room = console().width + 2
     columns, lines = _cells(rows)
-    table = Table(title=title, title_justify="left")
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index < left else "right", overflow="fold")
-    for line in lines:
-        table.add_row(*line)
-    console().print(table)
+    widths = [max(map(len, cells)) + 2 for cells in zip(columns, *lines, strict=True)]
+    print("\n".join(wrap(title, room - 2)))
+    if sum(widths[:left]) + max(widths[left:], default=0) > room:
+        for number, line in enumerate(lines, start=1):
+            print(f"{number}: {line[0]}")
+            line[0] = str(number)
+        widths[0] = max(len(columns[0]), len(str(len(lines)))) + 2
+    for part in _parts(widths, left, room):
+        rule = ["-" * (width - 2) for width in widths]
+        for line in [columns, rule, *lines]:
+            cells = (f"{line[i]:{'<' if i < left else '>'}{widths[i] - 2}}" for i in part)
+            print("  ".join(cells).rstrip())
+        print(flush=True)
+
+
+def _parts(widths: Sequence[int], left: int, room: int) -> list[list[int]]:
+    """Return the columns of each part of a table: the first `left` ones and as many others as there is room for."""
+    parts: list[list[int]] = []
+    for index in range(left, len(widths)):
+        if not parts or sum(widths[i] for i in (*parts[-1], index)) > room:
+            parts.append(list(range(left)))
+        parts[-1].append(index)
+    return parts or [list(range(len(widths)))]
 
 
 def markdown_table(rows: Sequence[Row], left: int = 1) -> str:
@@ -49,11 +71,13 @@ def csv_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def print_scores(title: str, scores_by_tta: Mapping[str, Scores]) -> None:
     """Print the scores of each TTA and subset of rows, then the scores by class of the last TTA."""
+    differ = any(scores["deduplicated"]["n"] != scores["all"]["n"] for scores in scores_by_tta.values())
     subsets = [
-        ({"tta": tta, "rows": name}, scores[rows])
+        ({"tta": tta} | ({"rows": name} if differ else {}), scores[rows])
         for tta, scores in scores_by_tta.items()
-        for rows, name in ROWS.items()
+        for rows, name in list(ROWS.items())[: 1 + differ]
     ]
+    left = 1 + differ
     overall = [
         head
         | {
@@ -92,12 +116,12 @@ def print_scores(title: str, scores_by_tta: Mapping[str, Scores]) -> None:
         }
         for name, scores in last["all"]["classes"].items()
     ]
-    print_table(title, overall, left=2)
-    print_table("accuracy % of the most confident 50, 80 and 90 % of the faces", selective, left=2)
+    print_table(title, overall, left)
+    print_table("accuracy % of the most confident 50, 80 and 90 % of the faces", selective, left)
     if uncalibrated:
-        print_table("without the temperature", uncalibrated, left=2)
+        print_table("without the temperature", uncalibrated, left)
     if votes:
-        print_table("cross-entropy to the annotators' votes, and their entropy, its minimum", votes, left=2)
+        print_table("cross-entropy to the annotators' votes, and their entropy, its minimum", votes, left)
     print_table(f"by class, all rows, tta={tta}", by_class)
 
 

@@ -28,7 +28,9 @@ def relative_path(path: Path) -> Path:
 
 
 def format_interval(interval: Sequence[float]) -> str:
-    """Format a share with its interval in percent: 71.7 [70.6, 72.9]."""
+    """Format a share with its interval in percent: 71.7 [70.6, 72.9]; a dash without an observation."""
+    if list(interval) == [0, 0, 1]:  # Wilson's interval of none of 0
+        return "-"
     return "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * value for value in interval))
 
 

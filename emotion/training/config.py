@@ -48,6 +48,7 @@ class TrainConfig:
     channels_last: bool
     tta: str
     synthetic_max_minutes: float = 3.5
+    verbose: bool = False
 
     published: dict[str, Any] | None = None
     resume: str | None = None

@@ -1,5 +1,7 @@
 """Evaluate the best epoch of a run: fit its temperature on validation, score it on test, write the figures."""
 
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from emotion.evaluation.score import batched_inference, score_rows
 from emotion.metrics.calibration import expected_calibration_error, fit_temperature, negative_log_likelihood
 from emotion.records.predictions import write_predictions
 from emotion.records.run_record import RunRecord
-from emotion.reporting import artifacts, tables
+from emotion.reporting import artifacts, tables, text
 
 
 def calibrate(
@@ -50,7 +52,10 @@ def calibrate(
 
 
 def evaluate_on_test(record: RunRecord, data: EmotionDataModule, trainer: Trainer) -> dict[str, Any]:
-    """Score the best epoch on test with and without TTA, print the scores and write figures and predictions."""
+    """Score the best epoch on test with and without TTA; print accuracy and macro F1, and write all else.
+
+    With `verbose` every table of scores is printed.
+    """
     run_dir, best = Path(record.config["run_dir"]), record.best
     ensemble = Ensemble([load_checkpoint(run_dir)]).to(trainer.strategy.root_device)
     tta = tuple(dict.fromkeys(("none", record.config["tta"])))
@@ -64,14 +69,26 @@ def evaluate_on_test(record: RunRecord, data: EmotionDataModule, trainer: Traine
         f"test{synthetic}: epoch {best['epoch'] + 1}, chosen by {best['metric']} {best['score']:.4f}, "
         f"temperature {ensemble.temperatures[0]:.3g}"
     )
-    tables.print_scores(title, scores)
-    written = [
-        *artifacts.save_scores(run_dir, "test", scores["none"], data.classes, title),
-        *artifacts.save_figures(run_dir, "test", results["none"], data.faces.images, data.classes, title),
-        *artifacts.save_history(run_dir, best["epoch"]),
-        artifacts.save_label_map(run_dir, data.classes),
-        write_predictions(run_dir, results),
-    ]
+    if record.config.get("verbose"):
+        tables.print_scores(title, scores)
+    artifacts.save_scores(run_dir, "test", scores["none"], data.classes, title)
+    artifacts.save_figures(run_dir, "test", results["none"], data.faces.images, data.classes, title)
+    artifacts.save_history(run_dir, best["epoch"])
+    artifacts.save_label_map(run_dir, data.classes)
+    write_predictions(run_dir, results)
     artifacts.log_hyperparameters(trainer.loggers, record.config, scores)
-    print("\n".join(f"wrote {path}" for path in [*written, run_dir / "record.json"]))
+    print(summary(run_dir, scores["none"]["all"], is_synthetic=record.is_synthetic), flush=True)
     return {"test": scores}
+
+
+def summary(run_dir: Path, scores: Mapping[str, Any], *, is_synthetic: bool) -> str:
+    """Return the end of a training in five lines: the scores, the folder and what to do next."""
+    accuracy, macro_f1 = (text.format_interval(scores[key]).replace(" [", " % [") for key in ("accuracy", "macro_f1"))
+    run = shlex.quote(str(run_dir))
+    return (
+        f"test{' on SYNTHETIC faces' * is_synthetic}: accuracy {accuracy}, macro F1 {macro_f1}\n"
+        f"scores, figures and checkpoints: {run_dir}\n"
+        f"next: python -m emotion.evaluate {run}\n"
+        f"      python -m emotion.explain {run}\n"
+        f"      python -m emotion.predict photo.jpg {shlex.quote(f'checkpoint={run_dir}')}"
+    )

@@ -127,11 +127,11 @@ def test_two_processes_score_every_face_once_and_write_once(how: str, single_pro
     children = [start(*command, environment=task) for task in tasks]
     output, errors = map("".join, zip(*map(wait, children), strict=True))
     assert [child.returncode for child in children] == [0] * len(children), errors
-    assert output.count("wrote two/record.json") == 1
+    assert output.count("scores, figures and checkpoints: two\n") == 1
     assert len(re.findall(r"optimizer step: 4 faces x 2 processes on . nodes? = 8; learning rate 0,", output)) == 1
     assert files(two) == files(one)
     board = EventAccumulator("two/tensorboard").Reload()
-    assert [len(board.Scalars(f"{part}/{name}")) for part in ("train", "val") for name in ("loss", "acc")] == [2] * 4
+    assert [len(board.Scalars(f"{name}/{part}")) for part in ("train", "val") for name in ("loss", "acc")] == [2] * 4
 
     assert [row["epoch"] for row in metrics(two)] == ["0", "1"]
     for row, expected in zip(metrics(two), metrics(one), strict=True):

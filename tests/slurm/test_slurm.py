@@ -83,7 +83,7 @@ def test_two_tasks_of_a_job_are_one_run(slurm: dict[str, str]) -> None:
     assert wait(lambda: ended(slurm, job), 120)
     output = Path("job.txt").read_text()
     assert state(job, slurm) == "COMPLETED", output
-    assert output.count("wrote run/record.json") == 1
+    assert output.count("scores, figures and checkpoints: run\n") == 1
 
 
 @pytest.mark.parametrize("by", ["signal before the end", "scontrol requeue"])
