@@ -62,6 +62,7 @@ def test_train_answers_help_before_anything_else(arguments: list[str]) -> None:
 def test_the_command_runs_a_verb_as_its_module_does(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.delitem(sys.modules, "emotion.predict", raising=False)
     monkeypatch.setattr(sys, "argv", ["emotion", "predict", "--help"])
     main()
     assert capsys.readouterr().out == f"{answer('predict', ['--help'])}\n"
@@ -71,6 +72,7 @@ def test_the_command_runs_a_verb_as_its_module_does(
 def test_the_version_is_the_packages(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.delitem(sys.modules, "emotion.runs", raising=False)
     monkeypatch.setattr(sys, "argv", ["emotion", *arguments])
     main()
     assert re.fullmatch(r"emotion \d+\.\d+\.\d+\n", capsys.readouterr().out)
