@@ -97,9 +97,10 @@ def use_first_run_recipe() -> None:
         return
     try:
         data = compose("train", *(argument for argument in arguments if argument.startswith("data"))).data
-    except (HydraException, OmegaConfBaseException):  # the run reports it
+        is_synthetic = select_source(OmegaConf.to_container(data, resolve=True)).is_synthetic  # type: ignore[arg-type]
+    except (HydraException, OmegaConfBaseException, UserError):  # the run reports it
         return
-    if select_source(OmegaConf.to_container(data, resolve=True)).is_synthetic:  # type: ignore[arg-type]
+    if is_synthetic:
         if not keys & {"--cfg", "-c"}:
             print(
                 "Without FER2013: clear synthetic faces, and a short recipe for them, experiment=first_run.",

@@ -251,7 +251,8 @@ def test_without_fer2013_a_run_uses_synthetic_faces_says_so_and_is_short(
     ("arguments", "is_used"),
     [
         (["model=simple_cnn"], True),
-        (["data_dir=nowhere", "trainer.max_epochs=2", "--cfg", "job"], True),
+        (["data=auto", "trainer.max_epochs=2", "--cfg", "job"], True),
+        (["data_dir=nowhere"], False),
         (["data=synthetic"], False),
         (["data_dir=found"], False),
         (["experiment=fast_cpu"], False),
@@ -265,7 +266,7 @@ def test_without_fer2013_the_recipe_is_short_unless_another_is_chosen(
     arguments: list[str], is_used: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("found").mkdir()
-    Path("found/fer2013.csv").touch()
+    Path("found/fer2013.csv").write_text("emotion,pixels,Usage\n")
     monkeypatch.setattr(sys, "argv", ["train", *arguments])
     use_first_run_recipe()
     assert sys.argv[1:] == ["experiment=first_run"] * is_used + arguments
