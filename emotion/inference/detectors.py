@@ -6,6 +6,7 @@ and 0.49 down, and the median side is 0.97 of the crop's (90 % between 0.73 and 
 crop by the positions of eyes and mouth in it, see `emotion.data.transforms.corruptions`.
 """
 
+import math
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -174,10 +175,13 @@ def crop(image: RGBImage, box: Box, side: int, channels: int) -> NDArray[np.uint
 def _crop_turned(image: RGBImage, box: Box, side: int, channels: int) -> NDArray[np.uint8]:
     """Turn the image about the box's center until the face is upright, then crop."""
     size = max(1, round(box.side))
-    center_x, center_y = box.left + (box.side - 1) / 2, box.top + (box.side - 1) / 2  # OpenCV counts from pixel centers
-    matrix = np.asarray(cv2.getRotationMatrix2D((center_x, center_y), box.angle, 1.0), np.float64)
-    matrix[:, 2] += ((size - 1) / 2 - center_x, (size - 1) / 2 - center_y)
-    upright = cv2.warpAffine(image, matrix, (size, size), borderMode=cv2.BORDER_REPLICATE)
+    cos, sin = math.cos(math.radians(box.angle)), math.sin(math.radians(box.angle))
+    rotation = np.array([[cos, -sin], [sin, cos]])
+    half = (box.side - 1) / 2  # OpenCV counts from pixel centers
+    center = np.round([box.left + half, box.top + half], 3)  # as in worker.js
+    matrix = np.column_stack([rotation, center - rotation @ np.full(2, (size - 1) / 2)])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    upright = cv2.warpAffine(image, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE)
     return crop(np.asarray(upright, np.uint8), Box(0, 0, size, box.score), side, channels)
 
 

@@ -72,7 +72,7 @@ export class BlazeFace {
 
   // The square that FER2013 would crop, upright if the face is turned far.
   #box({ score, points: [center, size, right, left] }) {
-    const degrees = (Math.atan2(left[1] - right[1], left[0] - right[0]) * 180) / Math.PI;
+    const degrees = round((Math.atan2(left[1] - right[1], left[0] - right[0]) * 1800) / Math.PI) / 10;
     const angle = Math.abs(degrees) >= this.settings.level_from ? degrees : 0;
     const side = ((size[0] + size[1]) / 2) * this.settings.side;
     const down = this.settings.down * side;

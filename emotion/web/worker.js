@@ -69,7 +69,8 @@ function crop(image, box) {
 
 function turned(image, { left, top, side: length, angle }, side) {
   const [cos, sin] = [Math.cos((angle * Math.PI) / 180), Math.sin((angle * Math.PI) / 180)];
-  const [x, y, half] = [left + length / 2, top + length / 2, side / 2];
+  const [x, y] = [left, top].map((edge) => round(1000 * (edge + (length - 1) / 2)) / 1000); // pixel centers
+  const half = (side - 1) / 2;
   return warp(image, [cos, -sin, x - half * (cos - sin), sin, cos, y - half * (sin + cos)], side, true);
 }
 

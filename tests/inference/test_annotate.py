@@ -12,7 +12,7 @@ CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 def face(left: float, top: float, side: float, label: str = "happy", classes: tuple[str, ...] = CLASSES) -> Face:
     probs = np.full(len(classes), 0.2 / (len(classes) - 1), np.float32)
     probs[classes.index(label)] = 0.8
-    return Face(Box(left, top, side, 1.0), classes, probs, np.zeros((48, 48), np.uint8))
+    return Face(Box(left, top, side, 1.0), classes, probs, np.eye(48, dtype=np.uint8) * 255)
 
 
 def count_pixels(image: np.ndarray, label: str) -> int:

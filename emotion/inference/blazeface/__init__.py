@@ -136,7 +136,7 @@ def _overlaps(one: NDArray[np.float64], rows: NDArray[np.float64]) -> tuple[NDAr
 
 def _box(row: NDArray[np.float64]) -> Box:
     """The square that FER2013 would crop, upright if the face is turned further than `LEVEL_FROM`."""
-    angle = math.degrees(math.atan2(row[8] - row[6], row[7] - row[5]))
+    angle = round(math.degrees(math.atan2(row[8] - row[6], row[7] - row[5])), 1)
     angle = angle if abs(angle) >= LEVEL_FROM else 0.0
     side = float(row[3:5].mean()) * SIDE
     center_x = float(row[1]) + math.sin(math.radians(angle)) * DOWN * side
