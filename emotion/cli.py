@@ -23,6 +23,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from emotion.config import help, overrides, paths, untrusted
 from emotion.config.compose import CONF, compose, quote
+from emotion.config.instantiate import allow_plugins
 from emotion.config.migrate import migrate
 from emotion.errors import UserError
 from emotion.io.bounded import read_json_object
@@ -82,6 +83,7 @@ def verb(name: str, positional: str | None = None) -> Callable[[Callable[[DictCo
                 print(text)
                 return
             with report_errors(), _raise_hydra_errors():
+                take_plugins()
                 _join_bare_arguments(name, positional)
                 quote_paths(name)
                 untrusted.check_command(command_line())
@@ -118,6 +120,14 @@ def is_sweep_command() -> bool:
     arguments = command_line()
     is_sweep = any(argument in MULTIRUN or argument.startswith("sweep=") for argument in arguments)
     return is_sweep and help.answer("train", arguments) is None
+
+
+def take_plugins() -> None:
+    """Take `plugins=[MODULE,MODULE]` from the command line: a config that comes from elsewhere cannot name them."""
+    given = [argument for argument in command_line() if argument.startswith("plugins=")]
+    set_command_line([argument for argument in command_line() if argument not in given])
+    for argument in given:
+        allow_plugins([name.strip() for name in argument.partition("=")[2].strip("[]'\"").split(",") if name.strip()])
 
 
 @contextlib.contextmanager
@@ -157,6 +167,8 @@ def resume_in_place() -> None:
 
     Only settings that do not change the training itself may be added; the others are in the checkpoint.
     """
+    with report_errors():
+        take_plugins()
     quote_paths("train")
     arguments = command_line()
     if "--config-path" in arguments and os.environ.get("LOCAL_RANK", "0") != "0":

@@ -1,7 +1,11 @@
 """Instantiate objects from plain config: a mapping with `_target_`, a dotted name, and its arguments."""
 
+import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from inspect import isclass, isfunction
+from pathlib import Path
 from typing import Any, NoReturn, TypeGuard
 
 import hydra.utils
@@ -35,6 +39,29 @@ ALLOWED = (
 cannot run code."""
 
 PACKAGES = tuple({f"{package.split('.')[0]}." for package in ALLOWED})
+PLUGINS = "EMOTION_PLUGINS"
+"""Environment variable with the user's own modules, through which further processes of a run know them."""
+
+
+def plugins() -> tuple[str, ...]:
+    """Return the prefixes of targets in the user's own modules, which `plugins=` on the command line names."""
+    return tuple(f"{name}." for name in os.environ.get(PLUGINS, "").split(",") if name)
+
+
+def allow_plugins(modules: Sequence[str]) -> None:
+    """Allow targets in the user's own modules, which are found in the working directory or installed.
+
+    Raises:
+        UserError: A module cannot be imported.
+    """
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    for name in modules:
+        try:
+            import_module(name)
+        except Exception as error:  # whatever the module raises
+            raise UserError(f"plugins={name}: cannot be imported from {Path.cwd()}: {error!r}.") from error
+    os.environ[PLUGINS] = ",".join(dict.fromkeys([*(prefix[:-1] for prefix in plugins()), *modules]))
 
 
 def instantiate(config: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
@@ -66,14 +93,14 @@ def check_targets(config: object) -> None:
         UserError: Naming a target that is not allowed or does not exist.
     """
     for target in targets(config):
-        if not _is_public(target) or not f"{target}.".startswith(PACKAGES):  # before importing anything
+        if not _is_public(target) or not f"{target}.".startswith((*PACKAGES, *plugins())):  # before importing anything
             _refuse(target)
         try:
             found = hydra.utils.get_object(target)
         except Exception as error:  # Hydra's own, and whatever the import raises
             raise UserError(f"_target_ {target} does not exist: {str(error).splitlines()[0]}") from error
         module = f"{getattr(found, '__module__', None)}."  # where it is defined, by whatever name it was reached
-        if not (isclass(found) or isfunction(found)) or not module.startswith(ALLOWED):
+        if not (isclass(found) or isfunction(found)) or not module.startswith((*ALLOWED, *plugins())):
             _refuse(target)
 
 
@@ -103,5 +130,6 @@ def _is_public(target: object) -> TypeGuard[str]:
 def _refuse(target: object) -> NoReturn:
     raise UserError(
         f"_target_ {target!r} is not allowed; a config may name classes and functions of "
-        f"{', '.join(f'{package}*' for package in ALLOWED)}."
+        f"{', '.join(f'{package}*' for package in ALLOWED)}. A module of your own: "
+        f"plugins=[{str(target).split('.')[0]}]."
     )

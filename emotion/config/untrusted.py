@@ -27,6 +27,7 @@ SAFE_HYDRA_OVERRIDE = re.compile(
     r"|hydra\.(verbose|mode|output_subdir)|hydra/(launcher|sweeper|job_logging|hydra_logging|help|output))="
 )
 """Overrides of Hydra's own settings that instantiate nothing."""
+SEARCH_PATH = re.compile(r"hydra\.searchpath=\[(?P<folders>(file://[^\[\],]+,?)+)\]")
 
 
 def check_command(arguments: Sequence[str]) -> None:
@@ -35,14 +36,18 @@ def check_command(arguments: Sequence[str]) -> None:
     Raises:
         UserError: Naming the override, or the file in a folder of configs.
     """
-    parsed = get_args(list(arguments))
+    parsed, searched = get_args(list(arguments)), list[str]()
     for override in parsed.overrides:
-        if HYDRA_OVERRIDE.match(override) and (not SAFE_HYDRA_OVERRIDE.match(override) or "_target_" in override):
+        if match := SEARCH_PATH.fullmatch(override):
+            searched += match["folders"].replace("file://", "").split(",")
+        elif HYDRA_OVERRIDE.match(override) and (not SAFE_HYDRA_OVERRIDE.match(override) or "_target_" in override):
             raise UserError(
                 f"{override} is not allowed. Of hydra, set only where and how it runs: hydra.run.dir, "
                 f"hydra.sweep.dir, hydra.launcher.SETTING."
             )
-    for folder in (folder for folder in (parsed.config_dir, parsed.config_path) if folder):
+    for folder in (parsed.config_dir, parsed.config_path, *searched):
+        if not folder:
+            continue
         if folder.startswith(URL_SCHEMES):
             raise UserError(f"{folder}: expected a folder of configs, not a package.")
         for root in {Path(folder).absolute(), PACKAGE / folder}:  # Hydra accepts both
@@ -78,12 +83,12 @@ def read_config(path: Path) -> object:
 
 
 def _check_values(path: Path, content: object) -> None:
-    from emotion.config.instantiate import PACKAGES
+    from emotion.config.instantiate import PACKAGES, plugins
 
     for key, value in _items(content):
         if isinstance(value, str) and value.startswith(URL_SCHEMES):
             raise UserError(f"{path} names {value}; a config may not use {value.partition('://')[0]}://.")
-        if key == "_target_" and value is not None and not str(value).startswith((*PACKAGES, *LAUNCHERS)):
+        if key == "_target_" and value is not None and not str(value).startswith((*PACKAGES, *plugins(), *LAUNCHERS)):
             raise UserError(f"{path}: a config may not instantiate _target_ {value!r}.")
         if key == "()" or (key == "class" and "." in str(value) and value not in HANDLERS):
             raise UserError(f"{path}: found the log handler {value}, expected one of {', '.join(HANDLERS)}.")
