@@ -39,6 +39,7 @@ class ExplainConfig:
 
     data_dir: str
     cache_dir: str
+    detector: dict[str, Any]
     explainer: dict[str, Any]
     checkpoint: Any
     compare_with: Any
@@ -148,10 +149,10 @@ def _load_images(config: ExplainConfig, cfg: DictConfig, networks: list["Ensembl
     import numpy as np
 
     from emotion.checkpoints.training_data import load_data, training_rows
-    from emotion.explainers.image_set import image_set_of_files, image_set_of_rows, sample_balanced
+    from emotion.explainers.image_set import image_set_of_rows, sample_balanced
 
     if config.images is not None:
-        return image_set_of_files(as_list(config.images), networks)
+        return _load_photographs(config, networks)
     data = load_data(networks[0].loaded[0], cfg)
     if config.rows is None:
         rows = sample_balanced(data.rows(config.subset), data.labels, config.faces, config.seed)
@@ -163,6 +164,41 @@ def _load_images(config: ExplainConfig, cfg: DictConfig, networks: list["Ensembl
         if trained_on is not None and (common := int(np.isin(rows, trained_on).sum())):
             print(f"{loaded.path} was trained on {common} of these {len(rows)} faces.")
     return images
+
+
+def _load_photographs(config: ExplainConfig, networks: list["Ensemble"]) -> "ImageSet":
+    """Find the faces of image files and crop them at the largest size that a network takes.
+
+    An image without a face, such as a narrow crop, is used as a whole; a line says so.
+    """
+    import numpy as np
+
+    from emotion.config.instantiate import instantiate
+    from emotion.explainers.image_set import image_set_of_pixels
+    from emotion.inference.backends import SYNTHETIC_WARNING
+    from emotion.inference.detectors import FullImage, crop
+    from emotion.inference.images import read_image
+    from emotion.inference.inputs import find_files
+    from emotion.records.run_record import is_synthetic
+
+    for network in networks:
+        if is_synthetic(network.loaded):
+            print(SYNTHETIC_WARNING.format(name=network.name))
+    inputs = [member.preprocess for network in networks for member in network.members]
+    size, channels = max(one.zoomed_size for one in inputs), max(one.channels for one in inputs)
+    detector, whole = instantiate(config.detector), FullImage()
+    faces, names = [], []
+    for file in find_files(as_list(config.images), report=print):
+        if file.is_video:
+            raise UserError(f"images={file.path} is a video; expected images.")
+        pixels = read_image(file.path).pixels
+        boxes = detector(pixels)
+        if not boxes:
+            print(f"{file.path}: no face was found; the whole image is explained.")
+        for number, box in enumerate(boxes or whole(pixels), 1):
+            faces.append(crop(pixels, box, size, channels))
+            names.append(f"{file.path.name}, face {number}" if len(boxes) > 1 else file.path.name)
+    return image_set_of_pixels(np.stack(faces), names, networks[0].classes, ", ".join(as_list(config.images)))
 
 
 def _explain_network(

@@ -61,10 +61,13 @@ def export(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     _check(config)
 
     from emotion.checkpoints.ensemble import load_ensemble
+    from emotion.inference.backends import SYNTHETIC_WARNING
     from emotion.io.atomic import write_json
-    from emotion.records.run_record import provenance
+    from emotion.records.run_record import is_synthetic, provenance
 
     ensemble = load_ensemble(config.checkpoint).eval()
+    if is_synthetic(ensemble.loaded):
+        print(SYNTHETIC_WARNING.format(name=ensemble.name))
     output = Path(config.output or _default_folder(ensemble, folder))
     files, report = TARGETS[config.target](ensemble, output / (config.name or _default_name(ensemble)), config, cfg)
     record = {

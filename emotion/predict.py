@@ -68,6 +68,7 @@ def predict(cfg: DictConfig, folder: Path | None) -> PredictionSummary:
 
     from emotion.config.instantiate import instantiate
     from emotion.inference.backends import SYNTHETIC_WARNING, load_backend
+    from emotion.inference.detectors import FullImage
     from emotion.inference.frames import VideoStream
     from emotion.inference.outputs import Outputs
     from emotion.inference.pipeline import Pipeline
@@ -76,7 +77,8 @@ def predict(cfg: DictConfig, folder: Path | None) -> PredictionSummary:
 
     source = _open_source(config, folder)
     backend = load_backend(config.checkpoint, config.tta, config.accelerator)
-    predictor = Predictor(backend, instantiate(config.detector), config.min_confidence)
+    detector = FullImage() if isinstance(source, Path) else instantiate(config.detector)
+    predictor = Predictor(backend, detector, config.min_confidence)
     warnings, console = Console(stderr=True), new_console()
     console.quiet = folder is None
 
@@ -91,7 +93,9 @@ def predict(cfg: DictConfig, folder: Path | None) -> PredictionSummary:
     pipeline = Pipeline(predictor, outputs, console, warnings)
     try:
         with outputs:
-            if isinstance(source, list):
+            if isinstance(source, Path):
+                pipeline.process_csv(source)
+            elif isinstance(source, list):
                 pipeline.process_files(source, config.frame_stride, config.smoothing, config.max_seconds)
             elif isinstance(source, VideoStream):
                 pipeline.process_video(source, config.smoothing, config.max_seconds)
@@ -108,8 +112,9 @@ def predict(cfg: DictConfig, folder: Path | None) -> PredictionSummary:
     return PredictionSummary(pipeline.num_sources, pipeline.num_faces, outputs.written)
 
 
-def _open_source(config: PredictConfig, folder: Path | None) -> "list[SourceFile] | Frame | VideoStream":
-    """Return files, or an opened camera or standard input, whose first image is already read."""
+def _open_source(config: PredictConfig, folder: Path | None) -> "list[SourceFile] | Path | Frame | VideoStream":
+    """Return files, a CSV file, or an opened stream, whose first image is already read."""
+    from emotion.data.packed import is_packed
     from emotion.inference.inputs import EXPECTED, find_files
     from emotion.inference.stdin import read_stdin
     from emotion.inference.video import STREAMS, open_address, open_camera
@@ -123,6 +128,9 @@ def _open_source(config: PredictConfig, folder: Path | None) -> "list[SourceFile
         return read_stdin(open(sys.stdin.fileno(), "rb", closefd=False), config.fps, config.frame_stride)
     if str(source).isdecimal() and not Path(str(source)).exists():
         return open_camera(int(source), config.frame_stride)
+    path = Path(str(source)).expanduser()
+    if path.is_file() and (path.suffix.lower() == ".csv" or is_packed(path)):
+        return path
     if str(source).startswith(STREAMS):
         return open_address(str(source), config.frame_stride)
     if not isinstance(source, str | list) or not source:

@@ -16,6 +16,7 @@ from emotion.errors import UserError
 from emotion.explain import explain
 from emotion.explainers.image_set import sample_balanced
 from emotion.train import train
+from tests.images import scene
 
 Config = Callable[..., DictConfig]
 RUN, OUT = Path("run"), Path("out")
@@ -80,12 +81,17 @@ def test_compares_two_networks_and_explains_an_ensemble(run: Path, small_run: Ca
     assert [one["network"] for one in ensemble["explanations"]] == ["V4Attention + V2SE"]
 
 
-def test_explains_image_files(run: Path) -> None:
+def test_explains_the_faces_of_image_files(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("photos").mkdir()
-    for name, size in (("a.png", (60, 80)), ("b.jpg", (48, 48))):
-        Image.new("RGB", size, (200, 150, 100)).save(f"photos/{name}")
+    two, crop = scene((50, 100, 240), (400, 200, 160)), scene()[:60, :80]
+    for name, image in (("a.png", two), ("b.jpg", crop)):
+        Image.fromarray(image).save(f"photos/{name}")
     record = run_explain("images=[photos/a.png,photos]")
     assert record["faces"] == {"source": "photos/a.png, photos", "digest": None, "n": 3, "rows": [0, 1, 2]}
+    out = capsys.readouterr().out
+    assert "photos/b.jpg: no face was found; the whole image is explained.\n" in out
+    assert "SYNTHETIC: V4Attention was trained on synthetic faces" in out
+    assert run_explain("images=photos", "detector=none")["faces"]["n"] == 2
     with pytest.raises(UserError, match="target=true: expected predicted, happiness, surprise"):
         run_explain("images=photos", "target=true")
 
@@ -105,7 +111,7 @@ REFUSED = {
     "target=joy": "target=joy: expected predicted, true, happiness",
     "layer=features.7": r"layer=features\.7: V4Attention has no such layer .* expected one of features\.0\.0\.body\.0",
     "rows=[100000]": "expected numbers from 0 to",
-    "images=nothing.png": r"nothing\.png: not found",
+    "images=nothing.png": r"nothing\.png does not exist; expected an image",
     "compare_with=run": "compare_with=run is the checkpoint itself",
 }
 

@@ -1,7 +1,6 @@
 """The faces to explain and the classes to explain them by."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,9 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from emotion.checkpoints.ensemble import Ensemble
 from emotion.data.datamodule import EmotionDataModule
-from emotion.data.readers.images import SUFFIXES, find_images, read_images
 from emotion.data.transforms.preprocess import to_float
 from emotion.errors import UserError
 
@@ -53,27 +50,11 @@ def image_set_of_rows(data: EmotionDataModule, rows: NDArray[np.int64]) -> Image
     return ImageSet(faces, rows, names, labels, data.classes, data.faces.source, data.faces.digest)
 
 
-def image_set_of_files(images: Sequence[str], ensembles: Sequence[Ensemble]) -> ImageSet:
-    """Return the faces in image files and in folders of them, at the largest size that a network takes.
-
-    Raises:
-        UserError: A file is missing or cannot be read, or there are none.
-    """
-    files: list[Path] = []
-    for path in map(Path, images):
-        files += find_images(path)[0] if path.is_dir() else [path]
-    if missing := [str(file) for file in files if not file.is_file()]:
-        raise UserError(f"images={', '.join(missing)}: not found; expected image files or folders of them.")
-    source = ", ".join(images)
-    if not files:
-        raise UserError(f"images={source}: found no {', '.join(sorted(SUFFIXES))}; expected images of faces.")
-    inputs = [member.preprocess for ensemble in ensembles for member in ensemble.members]
-    size, channels = max(one.zoomed_size for one in inputs), max(one.channels for one in inputs)
-    chunks = read_images(files, size, channels, lambda index: str(files[index]), source)
-    pixels = np.concatenate([chunk.copy() for _, chunk in chunks])
-    names = [file.name for file in files]
-    faces = to_float(torch.from_numpy(pixels))
-    return ImageSet(faces, np.arange(len(files)), names, None, ensembles[0].classes, source, None)
+def image_set_of_pixels(
+    pixels: NDArray[np.uint8], names: Sequence[str], classes: tuple[str, ...], source: str
+) -> ImageSet:
+    """Return faces (N, H, W) or (N, H, W, 3) without labels."""
+    return ImageSet(to_float(torch.from_numpy(pixels)), np.arange(len(pixels)), names, None, classes, source, None)
 
 
 def sample_balanced(rows: NDArray[np.int64], labels: NDArray[np.integer], count: int, seed: int) -> NDArray[np.int64]:

@@ -28,7 +28,7 @@ from emotion.explainers.explainer import normalize_magnitude
 from emotion.inference.detectors import Box, crop
 from emotion.inference.onnx_backend import FACES, FORMAT, MAP, METADATA, PROBABILITIES, OnnxBackend, import_optional
 from emotion.io.atomic import write_atomically
-from emotion.records.run_record import record_of_checkpoint
+from emotion.records.run_record import is_synthetic, record_of_checkpoint
 
 OPSETS = (20, 18)
 """Opsets to try: 20 has GELU as one operator, 18 is the exporter's native one."""
@@ -268,7 +268,7 @@ def _metadata(ensemble: Ensemble, tta: str, side: int, channels: int) -> dict[st
         {"format": FORMAT, "name": ensemble.name, "classes": ensemble.classes}
         | {"side": side, "channels": channels, "tta": tta}
         | ensemble.summary()
-        | {"synthetic": any(record is not None and record.is_synthetic for record in records)}
+        | {"synthetic": is_synthetic(ensemble.loaded)}
         | {"record": contents if len(contents) > 1 else contents[0]}
     )
     return metadata

@@ -19,7 +19,7 @@ VIDEO_SUFFIXES = {
 }  # fmt: skip
 EXPECTED = (
     "an image, a video, a folder, a pattern ('photos/*.jpg'), an address (https://, rtsp://), a camera's number (0), "
-    "or - for standard input"
+    "a CSV file of pixels, or - for standard input"
 )
 EXPECTED_FILES = f"images ({', '.join(sorted(SUFFIXES))}) or videos ({', '.join(sorted(VIDEO_SUFFIXES))})"
 

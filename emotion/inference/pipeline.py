@@ -1,11 +1,15 @@
 """Process images and videos one after another: predict, write, report; an unreadable one does not stop the others."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import groupby
+from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
+from emotion.data.readers.fer2013 import read_faces
 from emotion.errors import UserError
 from emotion.inference.frames import BATCH_SIZE, Frame, FrameResult, VideoStream, process_frames
 from emotion.inference.images import read_image
@@ -17,6 +21,7 @@ from emotion.inference.tracking import Tracker
 from emotion.inference.video import open_video
 from emotion.reporting.text import format_duration
 
+CSV_BATCH_SIZE = 64
 MAX_REPORTED = 6  # faces per image or video
 TRUNCATED = 0.98  # fraction of the announced frames below which a video is truncated; some only estimate the number
 
@@ -74,6 +79,20 @@ class Pipeline:
             self.num_sources += 1
             self.num_faces += len(result.faces)
             self._report(f"{result.frame.source}: {_describe_image(result)}")
+
+    def process_csv(self, path: Path) -> None:
+        """Process a CSV file with a column of pixels, as FER2013's: each row is a face, and its `frame` the row."""
+        faces = (face for chunk in read_faces(path) for face in chunk)
+        images = (np.repeat(face[..., None], 3, axis=2) for face in faces)
+        frames = (Frame(str(path), Path(path.name), image, number) for number, image in enumerate(images))
+        counts: Counter[str] = Counter()
+        for result in process_frames(frames, self.predictor, None, CSV_BATCH_SIZE):
+            self.outputs.add_rows(result)
+            counts.update(face.label for face in result.faces)
+        self.num_sources += 1
+        self.num_faces += counts.total()
+        shares = ", ".join(f"{count:,} {label}" for label, count in counts.most_common())
+        self._report(f"{path}: {_count(counts.total(), 'face')}: {shares}")
 
     def process_video(self, stream: VideoStream, smoothing: float, max_seconds: float | None) -> None:
         """Process a video; faces are tracked and their probabilities smoothed."""

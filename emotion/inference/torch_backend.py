@@ -13,7 +13,7 @@ from emotion.checkpoints.ensemble import load_ensemble
 from emotion.data.transforms.preprocess import to_float
 from emotion.data.transforms.tta import TTA
 from emotion.errors import UserError
-from emotion.records.run_record import record_of_checkpoint
+from emotion.records.run_record import is_synthetic
 from emotion.runtime.hardware import torch_device
 
 if TYPE_CHECKING:
@@ -42,8 +42,7 @@ class TorchBackend:
         self.ensemble = load_ensemble(checkpoint).to(torch_device(accelerator)).eval()
         self.name, self.classes, self.tta = self.ensemble.name, self.ensemble.classes, tta
         self.side, self.channels = self.ensemble.source_shape
-        records = [record_of_checkpoint(loaded) for loaded in self.ensemble.loaded]
-        self.is_synthetic = any(record is not None and record.is_synthetic for record in records)
+        self.is_synthetic = is_synthetic(self.ensemble.loaded)
 
     @torch.inference_mode()
     def probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:

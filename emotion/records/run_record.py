@@ -4,7 +4,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -136,6 +136,12 @@ def record_of_checkpoint(loaded: LoadedCheckpoint) -> RunRecord | None:
         content = portable.read_description(loaded.path).record
         return RunRecord.from_dict(content) if content else None
     return RunRecord.read(loaded.path.parent.parent)
+
+
+def is_synthetic(checkpoints: Iterable[LoadedCheckpoint]) -> bool:
+    """Return whether a checkpoint is known to be trained on synthetic faces."""
+    records = map(record_of_checkpoint, checkpoints)
+    return any(record is not None and record.is_synthetic for record in records)
 
 
 def provenance(*packages: str) -> dict[str, Any]:

@@ -1,4 +1,5 @@
 import csv
+import gzip
 import json
 import os
 import subprocess
@@ -194,6 +195,26 @@ def test_standard_input_as_a_video_of_mixed_sizes(monkeypatch: pytest.MonkeyPatc
         assert run_predict("source=-", "fps=10")[:2] == (1, 2)
     assert [(row["frame"], row["time"]) for row in rows()] == [(0, 0.0), (1, 0.1), (2, 0.2), (3, 0.3)]
     assert len(read_video(OUT / "annotated/standard_input.mp4")) == 4
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_csv_file_without_labels(packed: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = ["Usage,pixels", *(f"Test,{' '.join(map(str, face.ravel()))}" for face in FACES)]
+    content = "\n".join(lines).encode()
+    path = Path("test.csv.gz" if packed else "test.csv")
+    path.write_bytes(gzip.compress(content) if packed else content)
+    assert run_predict(f"source={path}", "format=csv") == PredictionSummary(1, 6, [OUT / "predictions.csv"])
+    table = list(csv.DictReader((OUT / "predictions.csv").read_text().splitlines()))
+    assert [(row["source"], row["frame"]) for row in table] == [(str(path), str(i)) for i in range(6)]
+    expected = emotion.load(detector="none").predict(FACES)
+    assert [row["label"] for row in table] == [face.label for (face,) in expected]
+    assert f"{path}: 6 faces: " in capsys.readouterr().out
+
+
+def test_a_csv_file_without_pixels_is_reported() -> None:
+    Path("words.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match=r"words\.csv has the columns a, b; expected one named pixels"):
+        run_predict("source=words.csv")
 
 
 def test_addresses_of_an_image_a_video_and_nothing() -> None:

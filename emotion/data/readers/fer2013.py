@@ -54,6 +54,18 @@ def read_icml_csv(path: str) -> DataSource:
     return read_csv(path)
 
 
+def read_faces(path: Path) -> Iterator[NDArray[np.uint8]]:
+    """Yield the faces (n, 48, 48) of a CSV file with a column of pixels, whether or not it has labels.
+
+    Raises:
+        UserError: The file is damaged, or has no such column or no rows.
+    """
+    header = read_header(path)
+    if not header.has_faces:
+        raise UserError(f"{path} has the columns {', '.join(header.names)}; expected one named pixels.")
+    return (chunk.images for chunk in _chunks(path, header, TRAINING, only_faces=True))
+
+
 def _parts(first: Path) -> tuple[list[tuple[Path, Header, int]], list[str]]:
     """Return the files to read, with their headers and the usage of rows without one, and notes about them."""
     header = read_header(first)
@@ -87,15 +99,17 @@ def _part_of_name(path: Path) -> int | None:
     return part_usage(path.name.partition(".")[0]) if path.suffix.lower() == ".csv" or is_packed(path) else None
 
 
-def _chunks(path: Path, header: Header, default_usage: int) -> Iterator[FaceChunk]:
+def _chunks(path: Path, header: Header, default_usage: int, only_faces: bool = False) -> Iterator[FaceChunk]:
+    """Yield the rows; of `only_faces`, labels and usage mean nothing."""
     label_at, pixels_at, usage_at = (header.place(column) for column in COLUMNS)
-    assert label_at is not None, "checked by _parts"
-    assert pixels_at is not None, "checked by _parts"
+    if only_faces:
+        label_at = usage_at = None
+    assert pixels_at is not None, "checked by the callers"
     labels_of: dict[bytes, int] = {str(index).encode(): index for index in range(len(EMOTIONS))}
     usage_of: dict[bytes, int] = {b"Training": TRAINING, b"PublicTest": PUBLIC_TEST, b"PrivateTest": PRIVATE_TEST}
     images = np.empty((CHUNK, SIDE * SIDE), np.uint8)
     labels, usage, origin = np.empty(CHUNK, np.uint8), np.empty(CHUNK, np.uint8), [""] * CHUNK
-    usage[:] = default_usage
+    labels[:], usage[:] = 0, default_usage
     filled = total = 0
     with open_unpacked(path) as file, warnings.catch_warnings():
         warnings.simplefilter("error", DeprecationWarning)  # NumPy before 2.3 only warns about text that is no number
@@ -103,10 +117,11 @@ def _chunks(path: Path, header: Header, default_usage: int) -> Iterator[FaceChun
             if len(fields) != len(header.names):
                 expected = f"{len(header.names)}: {header.delimiter.join(header.names)}"
                 _refuse(path, row, number, f"{len(fields)} columns", expected, fields)
-            label = labels_of.get(fields[label_at])
-            if label is None:
-                label = labels_of[fields[label_at]] = _parse_label(path, row, number, fields[label_at], fields)
-            labels[filled] = label
+            if label_at is not None:
+                label = labels_of.get(fields[label_at])
+                if label is None:
+                    label = labels_of[fields[label_at]] = _parse_label(path, row, number, fields[label_at], fields)
+                labels[filled] = label
             if usage_at is not None:
                 part = usage_of.get(fields[usage_at])
                 if part is None:
