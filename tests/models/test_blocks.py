@@ -84,6 +84,7 @@ def test_channel_attention_adds_the_outputs_for_mean_and_maximum() -> None:
 
 def test_channel_attention_scales_channels_by_their_mean_and_maximum() -> None:
     attention = ChannelAttention(32)
+    assert attention.mlp[0].out_features == 32 // 16
     with torch.inference_mode():
         ratio = attention(MAPS) / MAPS
         shuffled = attention(MAPS.flatten(2)[:, :, torch.randperm(36)].view_as(MAPS))
