@@ -43,7 +43,7 @@ def test_brightness_is_the_mean_of_all_pixels() -> None:
 
 
 def test_agreement_is_the_share_of_the_largest_vote() -> None:
-    votes = np.array([[8, 2, 0], [0, 0, 0], [3, 3, 4]], np.uint8)
-    found = agreement(votes, np.array([0, 1, 2]))
-    assert found[[0, 2]].tolist() == [0.8, 0.4]
+    votes = np.array([[8, 2, 0], [0, 0, 0], [3, 3, 4], [1, 0, 0]], np.uint8)
+    found = agreement(votes, np.array([0, 1, 2, 3]))
+    assert found[[0, 2, 3]].tolist() == [0.8, 0.4, 1.0]
     assert np.isnan(found[1])
