@@ -1,6 +1,7 @@
 """Files and messages of python -m emotion.export."""
 
 import json
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,12 @@ def test_onnx_is_written_into_the_run_and_matches_the_checkpoint(run: Path, caps
     file = run / "export/v4_attention.onnx"
     assert record["files"] == {file.name: file.stat().st_size}
     assert sorted(path.name for path in file.parent.iterdir()) == ["export.json", file.name]
-    assert f"wrote {file}, 0." in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"wrote {file}, 0." in out
+    names: dict[str, Any] = {}
+    exec(textwrap.dedent(out.partition("With plain ONNX Runtime:\n")[2].partition("wrote ")[0]), names)
+    assert names["probabilities"].shape == (1, len(names["classes"]))
+    assert names["classes"] == list(OnnxBackend(file).classes)
     assert record["parity"]["source"] == "validation faces of synthetic faces"
     expected = load_checkpoint(run).classifier.probabilities(torch.from_numpy(FACES)).numpy()
     np.testing.assert_allclose(OnnxBackend(file, "none").probabilities(FACES), expected, atol=1e-5)
