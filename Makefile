@@ -62,8 +62,8 @@ bench: setup ## the scoreboard: training, latency, reading and starting, each ag
 constraints: setup ## resolve constraints.txt anew from pyproject.toml
 	$(PY) -m $(LOCK) --upgrade -o constraints.txt
 
-wheel: setup ## dist/*.whl, carrying conf/
-	$(PY) -m pip wheel --quiet --no-deps --no-build-isolation -w dist .
+wheel: ## dist/*.whl, carrying conf/; needs only pip
+	$(PYTHON) -m pip wheel --quiet --no-deps -w dist .
 
 clean: ## remove the environment, build products and caches; runs and data stay
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -46,7 +46,7 @@ def compare(cfg: DictConfig, folder: Path) -> tuple[list["PairedComparison"], li
     from emotion.io.atomic import write_text
     from emotion.records.run_folder import find_finished, find_runs
     from emotion.reporting import comparison, figures, ranking
-    from emotion.reporting.tables import markdown_table, print_table
+    from emotion.reporting.tables import latex_table, markdown_table, print_table
 
     sources = as_list(config.runs)
     evaluated = [
@@ -70,13 +70,16 @@ def compare(cfg: DictConfig, folder: Path) -> tuple[list["PairedComparison"], li
     write_text(folder / "comparison.md", text)
     write_text(folder / "comparison.csv", comparison.runs_csv(runs))
     write_text(folder / "recipes.csv", comparison.recipes_csv(recipes))
-    figures.save(figures.comparison(*comparison.bars(runs, recipes), title), folder / "comparison.png")
+    latex = "\n".join(latex_table(caption, table) for caption, table in tables.items())
+    write_text(folder / "comparison.tex", f"% needs \\usepackage{{booktabs}}\n{latex}")
+    figure = figures.comparison(*comparison.bars(runs, recipes), title)
+    for suffix in ("png", "pdf"):
+        figures.save(figure, folder / f"comparison.{suffix}")
     for caption, table in tables.items():
         print_table(caption, table)
     for heading, sentences in summary.items():
         print("\n".join([f"{heading}:", *sentences, ""]))
-    for name in ("comparison.md", "comparison.csv", "recipes.csv", "comparison.png"):
-        print(f"wrote {relative_path(folder / name)}")
+    print(f"wrote comparison.md, .tex, .csv, .png and .pdf, and recipes.csv, in {relative_path(folder)}")
     return (
         [run.pair for run in runs if not isinstance(run.pair, str)],
         [recipe.test for recipe in recipes if not isinstance(recipe.test, str)],

@@ -156,6 +156,11 @@ def test_tables_show_the_recorded_scores(trained: Path, capsys: pytest.CaptureFi
     assert float(lines[0]["f1/fear_low"]) == scores["classes"]["fear"]["f1"][1]
     assert [line["accuracy_p_holm"] == "" for line in lines] == [True, False, True]  # a recipe's first run is tested
     assert 0 <= float(lines[1]["macro_f1_p_holm"]) <= 1
+    latex = Path("out/comparison.tex").read_text()
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\bottomrule") == latex.count(r"\end{table}") > 2
+    assert r"accuracy \%" in latex
+    assert "simple_" not in latex
+    assert Path("out/comparison.pdf").read_bytes().startswith(b"%PDF")
     with Image.open("out/comparison.png") as image:
         assert min(image.size) > 300
 
@@ -173,8 +178,9 @@ def test_a_pair_is_the_difference_of_the_records(trained: Path, capsys: pytest.C
     assert recipes == []
     assert "compact_cnn: a single seed, so only the trained networks can be compared" in printed
     compared(trained / "simple")  # seeds of one recipe are not tested
-    assert "McNemar" not in capsys.readouterr().out
-    assert "##" not in Path("out/comparison.md").read_text()
+    printed = capsys.readouterr().out
+    assert "McNemar" not in printed
+    assert "2 seeds of one recipe differ by chance and are not tested" in printed
 
 
 def test_deduplicated_rows_are_paired_alone(runs: Path) -> None:

@@ -149,10 +149,11 @@ def recipes_csv(recipes: Sequence[Recipe]) -> str:
 
 
 def summary(runs: Sequence[RunRow], recipes: Sequence[Recipe]) -> dict[str, list[str]]:
-    """Return sentences about the tests by heading; nothing for a single recipe."""
-    if len(recipes) < 2:
-        return {}
+    """Return sentences about the tests by heading; nothing for a single run."""
     first, *others = recipes
+    if not others:
+        alone = f"{first.name}: {len(first.runs)} seeds of one recipe differ by chance and are not tested."
+        return {RECIPES: [f"{alone} Their mean and spread are in the table."]} if _has_seeds(first) else {}
     pairs = {run.name: run.pair for run in runs[1:] if run.pair}
     tests = {f"The recipe {recipe.name}": recipe.test for recipe in others if _has_seeds(first) and _has_seeds(recipe)}
     networks = _sentences(
@@ -250,7 +251,8 @@ def _recipe_means(recipe: Recipe) -> Row:
         row[title] = "-"
         if key in means:
             mean, lower, upper, std = (100 * value for value in (*means[key].interval, means[key].std))
-            row[title] = f"{mean:.1f} ± {std:.1f} [{lower:.1f}, {upper:.1f}]"
+            interval = f" [{lower:.1f}, {upper:.1f}]" if lower < upper else ""  # unknown if all seeds are equal
+            row[title] = f"{mean:.1f} ± {std:.1f}{interval}"
     return row
 
 

@@ -11,6 +11,10 @@ import numpy as np
 from emotion.reporting.text import console, format_interval, format_loss, format_percent, format_robustness
 
 Row = Mapping[str, str]
+LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
+)
 Scores = Mapping[str, Any]
 ROWS = {"all": "all", "deduplicated": "not in training"}
 """Subsets of the scored rows, and their names in tables."""
@@ -59,6 +63,21 @@ def markdown_table(rows: Sequence[Row], left: int = 1) -> str:
     columns, lines = _cells(rows)
     align = ["---" if index < left else "---:" for index in range(len(columns))]
     return "".join(f"| {' | '.join(line)} |\n" for line in [columns, align, *lines])
+
+
+def latex_table(caption: str, rows: Sequence[Row], left: int = 1) -> str:
+    """Return rows of named cells as a LaTeX table for the package booktabs."""
+    columns, lines = _cells(rows)
+    align = "l" * left + "r" * (len(columns) - left)
+    head, *body = (" & ".join(cell.translate(LATEX) for cell in line) + r" \\" for line in [columns, *lines])
+    parts = [
+        r"\begin{table}",
+        rf"\caption{{{caption.translate(LATEX)}}}",
+        rf"\begin{{tabular}}{{{align}}}",
+        r"\toprule",
+    ]
+    parts += [head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+    return "\n".join(parts) + "\n"
 
 
 def csv_table(rows: Sequence[Mapping[str, Any]]) -> str:

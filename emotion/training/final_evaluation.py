@@ -66,7 +66,8 @@ def evaluate_on_test(record: RunRecord, data: EmotionDataModule, trainer: Traine
     scores = {name: result.scores for name, result in results.items()}
     synthetic = " (SYNTHETIC faces)" if record.is_synthetic else ""
     title = (
-        f"test{synthetic}: epoch {best['epoch'] + 1}, chosen by {best['metric']} {best['score']:.4f}, "
+        f"{record.network}, {record.data['source']}, {len(data.split.test):,} faces of test{synthetic}: "
+        f"epoch {best['epoch'] + 1}, chosen by {best['metric']} {best['score']:.4f}, "
         f"temperature {ensemble.temperatures[0]:.3g}"
     )
     if record.config.get("verbose"):
