@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning import Callback, LightningModule, Trainer
 from omegaconf import DictConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
@@ -143,16 +144,16 @@ def test_ema_does_not_change_the_statistics(small_config: Config) -> None:
 def test_values_that_are_not_finite_are_shown_and_named(
     small_config: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def spoil(classifier: EmotionClassifier) -> None:
-        with torch.no_grad():
-            classifier.net.get_parameter("head.3.bias")[0] = float("nan")
+    class Spoil(Callback):
+        def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            assert isinstance(pl_module, EmotionClassifier)
+            with torch.no_grad():
+                pl_module.net.get_parameter("head.3.bias")[0] = float("nan")
 
-    fit(small_config(STATISTICS, "trainer.max_epochs=1"), change=spoil)
+    fit(small_config(STATISTICS, "trainer.max_epochs=1"), Spoil())
     printed = capsys.readouterr().out
-    assert re.search(
-        r"\*\*\* epoch 1: not finite: weights of head.3.*, head.7.weight and 1 more; gradients of", printed
-    )
-    assert " nan " in printed
+    assert re.search(r"\*\*\* epoch 1: not finite: weights of head.3.bias", printed)
+    assert "nan" in printed.partition("not finite")[0]
 
 
 def test_tensorboard_has_histograms(small_config: Config) -> None:

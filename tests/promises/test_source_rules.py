@@ -14,6 +14,7 @@ OF_PICKLE = {"UnpicklingError"}  # raised by torch.load
 STARTS_PROCESSES = {
     "benchmarks/demo.py": "measures the demo from its start",
     "benchmarks/images.py": "measures reading in a fresh process",
+    "benchmarks/inference.py": "measures loading and predict from their start",
     "benchmarks/reading.py": "measures reading a source in a fresh process",
     "benchmarks/startup.py": "measures verbs from their start",
     "benchmarks/time_to_accuracy.py": "measures training from its start",

@@ -22,7 +22,7 @@ SMALL = ("explainer=occlusion", "accelerator=cpu", "faces=6", "num_shown=2", "fa
 def explanations(small_run: Callable[..., Path]) -> Path:
     """Explanations of synthetic faces, as if made from a commit."""
     small_run(Path("run"), "trainer.max_epochs=1")
-    explain(compose("explain", "checkpoint=run", "data_dir=data", "cache_dir=cache", *SMALL), OUT)
+    explain(compose("explain", "checkpoint=run", "cache_dir=cache", *SMALL), OUT)
     change(commit="a1" * 20)
     return OUT
 
