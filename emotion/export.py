@@ -24,7 +24,7 @@ COMPARED_FACES = 100  # validation faces on which the export must match the chec
 SNIPPET = """With plain ONNX Runtime:
     import numpy as np, onnxruntime
     session = onnxruntime.InferenceSession("{file}")
-    faces = np.zeros((1, *{shape}), np.uint8)  # any number of cropped, upright faces
+    faces = np.zeros({shape}, np.uint8)  # any number of cropped, upright faces
     (probabilities,) = session.run(["probabilities"], {{"faces": faces}})
     classes = {classes}"""
 MAX_ROUNDING_DIFFERENCE = 0.02  # by how much half precision may change a probability
@@ -113,7 +113,7 @@ def _export_onnx(ensemble: "Ensemble", path: Path, config: ExportConfig, cfg: Di
             }
         )
     print(f"one face on one thread: {milliseconds['onnx']:.2f} ms, in PyTorch {milliseconds['torch']:.2f} ms")
-    print(SNIPPET.format(file=fp32, shape=faces.shape[1:], classes=list(ensemble.classes)))
+    print(SNIPPET.format(file=fp32, shape=(1, *faces.shape[1:]), classes=list(ensemble.classes)))
     report: dict[str, Any] = {"tta": config.tta, "opset": opset, "milliseconds": milliseconds}
     report["parity"] = parity._asdict() | {"source": source}
     if not config.int8:
