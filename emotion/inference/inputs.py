@@ -2,6 +2,7 @@
 
 import glob
 import os
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from emotion.data.names import is_litter
-from emotion.data.readers.images import SUFFIXES
+from emotion.data.readers.images import DECODE_ERRORS, SUFFIXES
 from emotion.errors import UserError
 
 VIDEO_SUFFIXES = {
@@ -100,10 +101,10 @@ def _resolve(name: str, exclude: Path | None, report: Callable[[str], None] | No
 
 def _is_animated(path: Path) -> bool:
     try:
-        with Image.open(path, formats=["GIF"]) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=["GIF"]) as image:
             return bool(getattr(image, "is_animated", False))
-    except (OSError, ValueError, SyntaxError):
-        return True  # `open_video` reports what is wrong
+    except DECODE_ERRORS:
+        return False  # `read_image` reports what is wrong
 
 
 def _describe_others(files: Iterable[Path]) -> str:

@@ -129,7 +129,7 @@ def test_parallel_runs_write_their_own_output() -> None:
     assert "2 failed" in done.stdout
     assert "Epoch" not in done.stdout
     for path in Path("outputs/joblib").glob("*/batch_size=4*"):
-        assert "wrote" in (path / "output.txt").read_text()
+        assert "next: python -m emotion.evaluate" in (path / "output.txt").read_text()
 
 
 @pytest.mark.hard
