@@ -34,7 +34,8 @@ def prepared(reader: dict[str, Any]) -> tuple[Faces, Path]:
     faces = prepare(reader, CACHE)
     votes = Path(reader["votes"])
     original = votes.read_text()
-    votes.write_text(original.replace(",7,", ",6,"))
+    lines = original.splitlines(keepends=True)
+    votes.write_text("".join([*(line.replace(",7,", ",1,") for line in lines[:9]), *lines[9:]]))
     other = prepare(reader, CACHE)
     assert other.votes is not None
     assert faces.votes is not None
