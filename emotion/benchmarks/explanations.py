@@ -4,14 +4,12 @@ Compares Grad-CAM maps, from stored pixels to maps of their size, with the forwa
 on the same synthetic faces. The weights are random, which does not change the speed.
 """
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
 from emotion.benchmarks.config import BenchConfig
-from emotion.benchmarks.measurement import BenchResult, Measurement, alternate, synthetic_classifier
+from emotion.benchmarks.measurement import BenchResult, Measurement, alternate, synthetic_classifier, timed
 from emotion.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,14 +46,6 @@ def run(config: BenchConfig) -> BenchResult:
     explainer = EnsembleExplainer(Ensemble([LoadedCheckpoint(Path(), classifier, {}, {}, 0)]), GradCam(), precision)
     rows = np.concatenate(data.split)[: config.faces]
     pixels, labels = torch.from_numpy(data.faces.images[rows]), torch.from_numpy(data.labels[rows].astype(np.int64))
-
-    def timed(function: Callable[[], object]) -> Callable[[], float]:
-        def call() -> float:
-            started = time.perf_counter()
-            function()
-            return time.perf_counter() - started
-
-        return call
 
     passes = {
         FORWARD_BACKWARD: timed(

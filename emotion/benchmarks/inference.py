@@ -7,8 +7,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import Any
 
 from emotion.benchmarks.config import BenchConfig
 from emotion.benchmarks.demo import render_image
-from emotion.benchmarks.measurement import BenchResult, Measurement, alternate
+from emotion.benchmarks.measurement import BenchResult, Measurement, alternate, timed
 
 SIZES = {"camera image of 640x480": (640, 480), "photograph of 1152x864": (1152, 864)}
 NUM_CROPS = 1000
@@ -71,7 +69,7 @@ def _detector_milliseconds(rounds: int) -> dict[str, dict[str, float]]:
     results = {}
     for name, size in SIZES.items():
         pixels = np.asarray(photograph.resize(size))
-        calls = {kind: _timed(partial(detector, pixels)) for kind, detector in detectors.items()}
+        calls = {kind: timed(partial(detector, pixels)) for kind, detector in detectors.items()}
         alternate(calls, 1)  # warm-up
         results[name] = {kind: 1000 * median(times) for kind, times in alternate(calls, 10 * rounds).items()}
     cv2.setNumThreads(threads)
@@ -87,7 +85,7 @@ def _crops_per_second(rounds: int) -> list[float]:
     faces = list(render_faces((np.arange(NUM_CROPS) % 7).astype(np.uint8), np.random.default_rng(0)))
     predictor = emotion.load(detector="none")
     predictor.predict(faces[:100])
-    call = _timed(lambda: predictor.predict(faces))
+    call = timed(lambda: predictor.predict(faces))
     return [NUM_CROPS / call() for _ in range(rounds)]
 
 
@@ -95,7 +93,7 @@ def _predict_seconds(rounds: int) -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "photo.jpg").write_bytes(render_image())
         command = [sys.executable, "-m", "emotion.predict", "source=photo.jpg"]
-        call = _timed(lambda: subprocess.run(command, cwd=folder, check=True, capture_output=True))
+        call = timed(lambda: subprocess.run(command, cwd=folder, check=True, capture_output=True))
         return [call() for _ in range(rounds)]
 
 
@@ -105,12 +103,3 @@ def _load(arguments: str) -> tuple[float, float]:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     seconds, megabytes = json.loads(done.stdout)
     return seconds, megabytes
-
-
-def _timed(function: Callable[[], object]) -> Callable[[], float]:
-    def call() -> float:
-        start = time.perf_counter()
-        function()
-        return time.perf_counter() - start
-
-    return call

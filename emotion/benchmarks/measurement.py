@@ -1,5 +1,6 @@
 """Results of benchmarks and the table of them; tools to measure rates, memory and device utilisation."""
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -70,6 +71,17 @@ def alternate(functions: Mapping[str, Callable[[], Result]], rounds: int) -> dic
         for name, function in functions.items():
             results[name].append(function())
     return results
+
+
+def timed(function: Callable[[], object]) -> Callable[[], float]:
+    """Return a function that calls `function` and returns the seconds that it took."""
+
+    def call() -> float:
+        started = time.perf_counter()
+        function()
+        return time.perf_counter() - started
+
+    return call
 
 
 def synthetic_classifier(

@@ -2,12 +2,11 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from statistics import median
 
 from emotion.benchmarks.config import BenchConfig
-from emotion.benchmarks.measurement import BenchResult, Measurement, alternate
+from emotion.benchmarks.measurement import BenchResult, Measurement, alternate, timed
 from emotion.config.compose import VERBS
 
 BASELINE = "import torch"
@@ -17,12 +16,7 @@ def run(config: BenchConfig) -> BenchResult:
     """Measure the median seconds of `rounds` processes each."""
 
     def start(*arguments: str) -> Callable[[], float]:
-        def call() -> float:
-            started = time.perf_counter()
-            subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
-            return time.perf_counter() - started
-
-        return call
+        return timed(lambda: subprocess.run([sys.executable, *arguments], check=True, capture_output=True))
 
     commands = {BASELINE: start("-c", BASELINE)} | {verb: start("-m", f"emotion.{verb}", "--help") for verb in VERBS}
     seconds = alternate(commands, config.rounds)

@@ -39,6 +39,9 @@ class Box(NamedTuple):
     score: float
     angle: float = 0.0
 
+    def __repr__(self) -> str:
+        return f"Box({', '.join(f'{name}={round(value, 2):g}' for name, value in self._asdict().items())})"
+
     @property
     def xyxy(self) -> tuple[float, float, float, float]:
         """Left, top, right and bottom."""

@@ -10,7 +10,7 @@ median side of its boxes is 0.88 of FER2013's crop and their centers lie at 0.50
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -76,12 +76,15 @@ class BlazeFace:
         return np.column_stack([scores[chosen], faces[chosen] / factor])
 
     def _examine(self, image: RGBImage, row: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Run the network on the surroundings of a candidate, with its eyes level; score 0 if they hold no face."""
+        """Run the network on the surroundings of a candidate, with its eyes level; score 0 if they hold no face.
+
+        Geometry is rounded to thousandths, so that blazeface.js cuts out the same pixels.
+        """
         (right_x, right_y), (left_x, left_y) = row[5:7], row[7:9]
-        angle = _rounded(np.arctan2(left_y - right_y, left_x - right_x))
-        scale = _rounded(PATCH * row[3:5].mean() / PATCH_SIDE)
+        angle = np.round(np.arctan2(left_y - right_y, left_x - right_x), 3)
+        scale = np.round(PATCH * row[3:5].mean() / PATCH_SIDE, 3)
         rotation = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        offset = _rounded(row[1:3]) - rotation @ np.full(2, PATCH_SIDE / 2)
+        offset = np.round(row[1:3], 3) - rotation @ np.full(2, PATCH_SIDE / 2)
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         patch = cv2.warpAffine(image, np.column_stack([rotation, offset]), (PATCH_SIDE, PATCH_SIDE), flags=flags)
         scores, faces = self._run(patch)
@@ -97,11 +100,6 @@ class BlazeFace:
         tensor = pixels.astype(np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
         scores, faces = self.session.run(None, {"image": tensor})
         return scores.astype(np.float64), faces.astype(np.float64)
-
-
-def _rounded(values: Any) -> Any:  # noqa: ANN401
-    """Round to thousandths, so that all implementations cut out the same pixels."""
-    return np.round(1000 * values) / 1000
 
 
 def _session() -> "InferenceSession":
