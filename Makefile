@@ -22,7 +22,7 @@ setup: .venv/.ready ## virtual environment in .venv with the pinned dependencies
 train: setup ## train the published V4 on FER2013 where it is found, else on synthetic faces
 	$(PY) -m emotion.train $(if $(findstring resume=,$(ARGS)),,model=v4_attention) $(ARGS)
 
-published: setup ## every published result again, with each of SEEDS=0,1,2; long without an accelerator
+published: setup ## rerun every published experiment with SEEDS=0,1,2; takes long without an accelerator
 	$(PY) -m emotion.train -m 'experiment=glob(*,exclude=[distill,first_run,synthetic_faces,resnet18_drawn])' seed=$(SEEDS) $(ARGS)
 
 test: setup ## all tests; those on FER2013 run where EMOTION_DATA holds it
@@ -31,7 +31,7 @@ test: setup ## all tests; those on FER2013 run where EMOTION_DATA holds it
 test-all: setup ## all tests with every parametrisation
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not slurm and not hard" $(ARGS)
 
-test-hard: setup ## what is promised, tried: killed, starved, attacked; and whatever else takes minutes
+test-hard: setup ## the guarantees of tests/README.md, and all other tests that take minutes
 	@rm -f outputs/promises.json
 	@status=0; \
 	$(PY) -m pytest -m alone --counts=outputs/promises.json $(ARGS) || status=$$?; \
@@ -47,16 +47,16 @@ test-slurm: setup ## single runs, sweeps and requeued jobs on a real Slurm of on
 lint: setup ## ruff and the direction of imports, without changing anything
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && .venv/bin/lint-imports
 
-format: setup ## ruff, mending what it can
+format: setup ## ruff, with automatic fixes
 	$(PY) -m ruff check --fix . && $(PY) -m ruff format .
 
 types: setup ## mypy, strict
 	$(PY) -m mypy
 
-demo: setup ## a page that looks at pictures and the camera, on http://127.0.0.1:8000
+demo: setup ## a web page for images and the camera, on http://127.0.0.1:8000
 	$(PY) -m emotion.demo $(ARGS)
 
-bench: setup ## the scoreboard: training, latency, reading and starting, each against how it is commonly done
+bench: setup ## measure training, latency, reading and start-up against common practice
 	$(PY) -m emotion.bench 'models=[fast_cnn,baseline_cnn,v4_attention]' seconds=2 rounds=2 $(ARGS)
 
 constraints: setup ## resolve constraints.txt anew from pyproject.toml
