@@ -17,6 +17,7 @@ def load(
     tta: str = "none",
     device: str = "auto",
     min_confidence: float = 0.0,
+    plugins: "Sequence[str]" = (),
 ) -> "Predictor":
     """Load a trained classifier and a face detector: `emotion.load("RUN").predict(images)`.
 
@@ -28,6 +29,7 @@ def load(
         device: auto, cpu or gpu. Included weights and .onnx files run on the CPU with ONNX Runtime, without torch,
             unless gpu is requested.
         min_confidence: Probability of the most likely class below which a face is labelled "unclear".
+        plugins: Modules of your own that a checkpoint's network may be of.
 
     Raises:
         emotion.errors.UserError: An argument is invalid, or a file is missing.
@@ -43,6 +45,10 @@ def load(
         raise UserError(f"detector={detector}: expected {', '.join(detectors)}, or the .onnx file of YuNet's model.")
     if device not in ("auto", "cpu", "gpu"):
         raise UserError(f"device={device}: expected auto, cpu or gpu.")
+    if plugins:
+        from emotion.config.instantiate import allow_plugins
+
+        allow_plugins(plugins)
     backend = load_backend(checkpoint, tta, device)
     if backend.is_synthetic:
         import warnings

@@ -47,7 +47,7 @@ class EmotionClassifier(L.LightningModule):
         input: size, channels, mean and std of the network's input (see `Preprocess`).
         classes: class names in the order of the logits.
         class_counts: training faces of each class, for losses with class weights.
-        loss: config of the loss; it also receives class_counts.
+        loss: config of the loss, which also receives class_counts; None if the classifier will not be trained.
         optimizer: config of the optimiser; it also receives the parameters.
         scheduler: config of the learning-rate schedule, which also receives the optimiser, and total_steps if its
             `interval` is step; empty for a constant learning rate.
@@ -64,7 +64,7 @@ class EmotionClassifier(L.LightningModule):
         input: Config,
         classes: Sequence[str],
         class_counts: Sequence[float],
-        loss: Config,
+        loss: Config | None,
         optimizer: Config,
         scheduler: Config,
         monitor: str = "val/acc",
@@ -77,7 +77,7 @@ class EmotionClassifier(L.LightningModule):
         self.classes, self.temperature = tuple(classes), temperature
         self.preprocess = Preprocess(**input)
         self.net = instantiate(model, num_classes=len(classes), in_channels=input["channels"], input_size=input["size"])
-        self.criterion = instantiate(loss, class_counts=class_counts)
+        self.criterion: Any = instantiate(loss, class_counts=class_counts) if loss else None
         self.train_scores, self.val_scores, self.test_scores = (EpochScores(len(classes)) for _ in range(3))
         self.memory_format = torch.contiguous_format
         self.teacher: Teacher | None = None

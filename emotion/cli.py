@@ -72,7 +72,8 @@ def verb(name: str, positional: str | None = None) -> Callable[[Callable[[DictCo
         def job(cfg: DictConfig) -> Result:
             _silence_libraries()
             with handle_signals(), contextlib.nullcontext() if is_sweep_job() else report_errors():
-                overrides.check_types(name, HydraConfig.get().overrides.task, cfg)
+                given = HydraConfig.get().overrides
+                overrides.check_types(name, given.task, cfg, given.hydra)
                 return _run_without_empty_folder(task, cfg)
 
         run_hydra: Callable[[], None] = hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)

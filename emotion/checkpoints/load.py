@@ -25,6 +25,7 @@ from emotion.io.bounded import READ_ERRORS
 from emotion.io.digests import check_recorded_digest
 
 PREVIOUS_CHECKPOINT = LAST_CHECKPOINT.with_name(checkpoint_io.PREVIOUS)
+LOSS_PREFIX = "criterion."
 EXPECTED = "a run folder or a .ckpt file that python -m emotion.train wrote"
 
 
@@ -49,7 +50,7 @@ class LoadedCheckpoint(NamedTuple):
 
 
 def load_checkpoint(source: str | Path) -> LoadedCheckpoint:
-    """Load the classifier of a checkpoint and the settings of its training data.
+    """Load the classifier of a checkpoint without its loss, and the settings of its training data.
 
     Raises:
         UserError: The checkpoint is missing, damaged or not of this package.
@@ -57,11 +58,12 @@ def load_checkpoint(source: str | Path) -> LoadedCheckpoint:
     path = locate(source)
     checkpoint = read_checkpoint(path)
     try:
+        weights = {name: value for name, value in checkpoint.state_dict.items() if not name.startswith(LOSS_PREFIX)}
         with torch.device("meta"):  # compare shapes before allocating memory
             expected = _instantiate(path, checkpoint.hyper_parameters).state_dict()
-        check_shapes(path, expected, checkpoint.state_dict)
+        check_shapes(path, expected, weights)
         classifier = _instantiate(path, checkpoint.hyper_parameters)
-        classifier.load_state_dict(checkpoint.state_dict)
+        classifier.load_state_dict(weights)
         check_finite(path, classifier.state_dict())
         if not 0 < classifier.temperature < math.inf:
             raise ValueError(f"its temperature is {classifier.temperature}, expected a positive number")
@@ -137,7 +139,7 @@ def check_classes(path: Path, classes: Sequence[str], data_classes: Sequence[str
 
 def _instantiate(path: Path, hyper_parameters: dict[str, Any]) -> EmotionClassifier:
     try:
-        return EmotionClassifier(**hyper_parameters)
+        return EmotionClassifier(**hyper_parameters | {"loss": None})  # which may not be installed here
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 

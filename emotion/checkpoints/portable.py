@@ -1,6 +1,6 @@
 """Portable checkpoints: weights in half precision as .safetensors, and a JSON description next to them.
 
-Neither file can run code: there is no pickle, and the JSON may only name targets that conf/ names.
+Neither file can run code: there is no pickle, and the JSON may only name networks of conf/ or of `plugins=`.
 """
 
 import hashlib
@@ -20,8 +20,7 @@ from emotion.checkpoints import contents
 from emotion.checkpoints.contents import CheckpointContents, CheckpointDescription
 from emotion.checkpoints.validate import check_settings
 from emotion.config.compose import CONF
-from emotion.config.instantiate import targets
-from emotion.config.migrate import migrate
+from emotion.config.instantiate import advise_plugin, plugins, targets
 from emotion.errors import REFUSALS, UserError
 from emotion.io.atomic import write_atomically, write_json
 from emotion.io.bounded import read_json_object
@@ -47,7 +46,7 @@ def read(weights: Path) -> CheckpointContents:
     """Read what `write` wrote; the tensors stay in half precision and are memory-mapped.
 
     Raises:
-        UserError: A file is missing or damaged, or names a target that conf/ does not.
+        UserError: A file is missing or damaged, or names a network that is not allowed.
     """
     entries = _read_entries(weights)
     try:
@@ -100,19 +99,23 @@ def _read_entries(weights: Path) -> dict[str, Any]:
             f"{FORMAT!r}."
         )
     check_settings(path, entries)
-    named = targets(migrate(entries | {"record": None}))
-    if unknown := [target for target in named if target not in _conf_targets()]:
-        raise UserError(f"{path} names {', '.join(map(str, unknown))}, which is not part of this package; not loaded.")
     return entries
 
 
 def _describe(weights: Path, entries: Mapping[str, Any]) -> CheckpointDescription:
     try:
-        return contents.describe(entries)
+        description = contents.describe(entries)
     except REFUSALS as error:
         raise UserError(
             f"{description_path(weights)} does not describe a classifier of this package: found no valid {error}."
         ) from error
+    for target in map(str, targets(description.hyper_parameters.get("model"))):  # training built the other parts
+        if target not in _conf_targets() and not target.startswith(plugins()):
+            raise UserError(
+                f"{description_path(weights)} names {target}, which is not part of this package; not "
+                f"loaded.{advise_plugin(target)}"
+            )
+    return description
 
 
 @cache

@@ -16,6 +16,8 @@ from emotion.data.splits import RowNumbers
 from emotion.errors import UserError
 
 DATA_VARIABLE = "EMOTION_DATA"
+NOT_TRAINING: Mapping[str, Any] = {"overfit": 0, "target": "majority", "augment": {}, "mixup": None}
+"""Arguments of EmotionDataModule without what only training needs, such as transforms that are not installed here."""
 
 
 def load_data(loaded: LoadedCheckpoint, cfg: DictConfig) -> EmotionDataModule:
@@ -27,7 +29,7 @@ def load_data(loaded: LoadedCheckpoint, cfg: DictConfig) -> EmotionDataModule:
         UserError: The data is missing, not in the folder that is named, or has other classes than the checkpoint.
     """
     settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    arguments = dict(loaded.data) | {"cache_dir": settings["cache_dir"], "overfit": 0, "target": "majority"}
+    arguments = {**loaded.data, **NOT_TRAINING, "cache_dir": settings["cache_dir"]}
     if settings.get("data") is None:
         arguments["source"] = _locate_source(loaded, cfg)
     else:
@@ -119,8 +121,6 @@ def training_rows(
         source = reader["source"]
     else:
         return None
-    own = EmotionDataModule(
-        **loaded.data | {"source": source, "cache_dir": str(cache_dir), "overfit": 0, "target": "majority"}
-    )
+    own = EmotionDataModule(**{**loaded.data, **NOT_TRAINING, "source": source, "cache_dir": str(cache_dir)})
     own.setup()
     return own.split.train

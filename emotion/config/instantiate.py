@@ -52,16 +52,24 @@ def allow_plugins(modules: Sequence[str]) -> None:
     """Allow targets in the user's own modules, which are found in the working directory or installed.
 
     Raises:
-        UserError: A module cannot be imported.
+        UserError: A module cannot be imported, or is part of Python or of a library whose targets are chosen here.
     """
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     for name in modules:
+        if not _may_be_own(name):
+            raise UserError(f"plugins={name}: expected a module of your own, not one of Python or of a library.")
         try:
             import_module(name)
         except Exception as error:  # whatever the module raises
             raise UserError(f"plugins={name}: cannot be imported from {Path.cwd()}: {error!r}.") from error
     os.environ[PLUGINS] = ",".join(dict.fromkeys([*(prefix[:-1] for prefix in plugins()), *modules]))
+
+
+def advise_plugin(target: str) -> str:
+    """Return a sentence that tells how to allow a target; empty if it cannot be of a module of the user's own."""
+    module = target.rpartition(".")[0]
+    return f" A module of your own: plugins=[{module}]." if _is_public(module) and _may_be_own(module) else ""
 
 
 def instantiate(config: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
@@ -127,9 +135,13 @@ def _is_public(target: object) -> TypeGuard[str]:
     return isinstance(target, str) and all(part.isidentifier() and part[0] != "_" for part in target.split("."))
 
 
+def _may_be_own(module: str) -> bool:
+    root = module.partition(".")[0]
+    return root not in sys.stdlib_module_names and f"{root}." not in PACKAGES
+
+
 def _refuse(target: object) -> NoReturn:
     raise UserError(
         f"_target_ {target!r} is not allowed; a config may name classes and functions of "
-        f"{', '.join(f'{package}*' for package in ALLOWED)}. A module of your own: "
-        f"plugins=[{str(target).split('.')[0]}]."
+        f"{', '.join(f'{package}*' for package in ALLOWED)}.{advise_plugin(str(target))}"
     )

@@ -84,13 +84,14 @@ def check_additions(verb: str, arguments: Sequence[str]) -> None:
             raise UserError(unknown_setting(verb, key, _setting_keys(verb)))
 
 
-def check_types(verb: str, arguments: Sequence[str], config: DictConfig) -> None:
+def check_types(verb: str, arguments: Sequence[str], config: DictConfig, of_hydra: Sequence[str] = ()) -> None:
     """Refuse a word for a setting whose default in the chosen groups is a number or a list of numbers.
 
     Args:
         verb: Name of the verb.
         arguments: The overrides.
         config: The config that they compose.
+        of_hydra: The overrides of Hydra's own settings, which may add folders of configs.
 
     Raises:
         UserError: Naming the first such setting.
@@ -99,7 +100,8 @@ def check_types(verb: str, arguments: Sequence[str], config: DictConfig) -> None
     if not values:
         return
     try:
-        defaults = compose(verb, *(override for override in _overrides(arguments) if _is_group(_key(override))))
+        searched = [override for override in of_hydra if _key(override) == "hydra.searchpath"]
+        defaults = compose(verb, *searched, *(override for override in arguments if _is_group(_key(override))))
     except HydraException:  # a resumed run has its own configs
         return
     for key, override in values.items():

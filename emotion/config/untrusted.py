@@ -83,13 +83,13 @@ def read_config(path: Path) -> object:
 
 
 def _check_values(path: Path, content: object) -> None:
-    from emotion.config.instantiate import PACKAGES, plugins
+    from emotion.config.instantiate import PACKAGES, advise_plugin, plugins
 
     for key, value in _items(content):
         if isinstance(value, str) and value.startswith(URL_SCHEMES):
             raise UserError(f"{path} names {value}; a config may not use {value.partition('://')[0]}://.")
         if key == "_target_" and value is not None and not str(value).startswith((*PACKAGES, *plugins(), *LAUNCHERS)):
-            raise UserError(f"{path}: a config may not instantiate _target_ {value!r}.")
+            raise UserError(f"{path}: a config may not instantiate _target_ {value!r}.{advise_plugin(str(value))}")
         if key == "()" or (key == "class" and "." in str(value) and value not in HANDLERS):
             raise UserError(f"{path}: found the log handler {value}, expected one of {', '.join(HANDLERS)}.")
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from emotion.checkpoints.ensemble import load_ensemble
 from emotion.checkpoints.load import LoadedCheckpoint
-from emotion.checkpoints.training_data import training_rows
+from emotion.checkpoints.training_data import NOT_TRAINING, training_rows
 from emotion.data.datamodule import EmotionDataModule
 from emotion.data.faces import Faces
 from emotion.data.issues import Issue
@@ -60,7 +60,7 @@ def find_label_issues(
     trained_on = np.unique(
         np.concatenate([_training_rows(loaded, reader, faces, cache_dir) for loaded in ensemble.loaded])
     )
-    overrides = {"source": dict(reader), "cache_dir": cache_dir, "overfit": 0, "target": "majority"}
+    overrides = {**NOT_TRAINING, "source": dict(reader), "cache_dir": cache_dir}
     data = EmotionDataModule(**ensemble.loaded[0].data | overrides)
     data.setup()
     rows = np.sort(np.concatenate([data.rows("val"), data.rows("test")]))

@@ -173,5 +173,5 @@ def test_a_checkpoint_of_the_former_layout_loads(run: Path, tmp_path: Path) -> N
     with zipfile.ZipFile(tmp_path / "x.ckpt", "a") as archive:
         archive.comment = b"sha256:" + b"0" * 64
     loaded = load_checkpoint(tmp_path / "x.ckpt")
-    assert loaded.classifier.hparams["loss"]["_target_"] == "emotion.optim.losses.cross_entropy"
+    assert read_checkpoint(loaded.path).hyper_parameters["loss"]["_target_"] == "emotion.optim.losses.cross_entropy"
     assert loaded.data["source"]["_target_"] == "emotion.data.readers.synthetic.read"

@@ -105,7 +105,7 @@ def test_a_config_cannot_instantiate_other_code(target: str) -> None:
 @pytest.mark.parametrize("target", [*OUTSIDE.values(), "emotion.data.cache.prepare", "torch.nn.Linear"])
 def test_a_description_may_only_name_targets_of_conf(target: str, exported: Path) -> None:
     entries = json.loads(DESCRIPTION.read_text())
-    change(hyper_parameters=entries["hyper_parameters"] | {"loss": {"_target_": target}})
+    change(hyper_parameters=entries["hyper_parameters"] | {"model": {"_target_": target}})
     with pytest.raises(UserError, match=f"x.json names {target}, which is not part of this package; not loaded"):
         load_checkpoint(exported)
 

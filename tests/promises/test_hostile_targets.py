@@ -118,8 +118,8 @@ def in_checkpoint(run: Path, target: str, number: int) -> list[str]:
     """Change the settings of the network or the data in a checkpoint."""
     path = run / BEST_CHECKPOINT
     content = read_checkpoint(path).entries()
-    part = ("loss", "model", "source", "split")[number % 4]
-    content["hyper_parameters" if number % 4 < 2 else "datamodule_hyper_parameters"][part] = malicious(target)
+    part = ("model", "source", "split")[number % 3]
+    content["hyper_parameters" if part == "model" else "datamodule_hyper_parameters"][part] = malicious(target)
     save_checkpoint(content, path)
     return ["evaluate", f"checkpoint={path}", f"output={run}/out"]
 
@@ -128,7 +128,7 @@ def in_description(run: Path, target: str, number: int) -> list[str]:
     """Change the description of exported weights."""
     weights = run / "w.safetensors"
     content = read_checkpoint(run / BEST_CHECKPOINT)
-    content.hyper_parameters["loss"] = malicious(target)
+    content.hyper_parameters["model"] = malicious(target)
     portable.write(weights, run / "w.json", content, None)
     return ["predict", "source=nowhere.png", f"checkpoint={weights}"]
 

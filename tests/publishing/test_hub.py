@@ -108,7 +108,7 @@ def test_pickles_are_refused_and_never_downloaded(served: Hub) -> None:
     ("entries", "message"),
     [
         ({"format": None}, "does not describe a classifier of this package: found format None"),
-        ({"hyper_parameters": {"loss": {"_target_": "os.system"}}}, "names os.system, which is"),
+        ({"hyper_parameters": {"model": {"_target_": "os.system"}}}, "names os.system, which is"),
     ],
 )
 def test_foreign_descriptions_are_refused_before_the_weights_are_downloaded(
