@@ -105,7 +105,10 @@ def audit(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     issues.write_rows(folder / "rows.csv", faces, found)
     write_text(folder / "audit.json", json.dumps(result, indent=2) + "\n")
-    write_text(folder / "audit.html", audit_page.page(result, faces, found, config.max_images))
+    write_text(
+        folder / "audit.html",
+        audit_page.page(result, faces, found, config.max_images, relative_path(folder / "rows.csv")),
+    )
     print("\n".join(f"wrote {relative_path(folder / name)}" for name in ("rows.csv", "audit.json", "audit.html")))
     return result
 

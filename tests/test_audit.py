@@ -4,8 +4,10 @@ import csv
 import hashlib
 import json
 import re
+import shlex
 import sys
 from collections.abc import Callable
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from emotion.data.splits import split_with_exclusions
 from emotion.errors import UserError
 from emotion.train import train
 from tests.conftest import SMALL, csv_lines, record_of
+from tests.processes import run_verb
 
 SYNTHETIC = ("data=synthetic", "data.training=16", "data.public_test=4", "data.private_test=4", "accelerator=cpu")
 
@@ -109,6 +112,50 @@ def test_the_page_is_self_contained_and_its_links_resolve(fer_with_issues: Path,
     assert all("Row " in alt for alt in page.values("img", "alt"))
     assert all(section.count("<img ") <= 5 for section in text.split("<section ")[1:])
     assert len(page.values("img", "alt")) == len(page.values("img", "src")) > 0
+
+
+def test_the_commands_of_the_page_train_without_the_rows() -> None:
+    """In a folder with a space, on synthetic faces: those that are nearly equal are no copies of a photograph."""
+    audit_settings = (*SYNTHETIC, "near.correlation=0.8", "near.bits=24", "output=out put")
+    assert run_verb("audit", *audit_settings).status == 0
+    text, issues = Path("out put/audit.html").read_text(), json.loads(Path("out put/audit.json").read_text())["issues"]
+    assert "same photograph" not in text
+    assert "different labels</h3>" in text
+    commands = [shlex.split(unescape(line)) for line in re.findall("<pre>(.*?)</pre>", text)]
+    assert [words[-1] for words in commands] == [f"split.exclude_issues=[{n}]" for n in issues if issues[n]["Training"]]
+    (command,) = (words for words in commands if "near_leak" in words[-1])
+    assert command[:3] == ["python", "-m", "emotion.train"]
+    done = run_verb("train", *command[3:], *SMALL, "trainer.max_epochs=1", "logger=csv", "hydra.run.dir=run")
+    assert done.status == 0, done.err
+    with Path("out put/rows.csv").open() as file:
+        rows = {int(line["row"]) for line in csv.DictReader(file) if line["issue"] == "near_leak"}
+    used = np.load("run/rows.npz")
+    assert not rows & {*used["train"].tolist()}
+    assert record_of(Path("run")).data["exclusions"]["rows"]["train"] > 0
+
+
+def test_issues_that_were_found_come_first(fer_with_issues: Path, tmp_path: Path) -> None:
+    result, _, text = audited(tmp_path / "out", "low_contrast=0")
+    sections = re.findall(r'<section id="(\w+)"', text)
+    counts = [result["issues"][name]["rows"] if name in result["issues"] else -1 for name in sections[:-2]]
+    assert sections[-2:] == ["classes", "provenance"]
+    found = sum(count > 0 for count in counts)
+    assert 0 < found < len(result["issues"])
+    assert all(count > 0 for count in counts[:found])
+    assert counts[found:] == sorted(counts[found:], reverse=True)  # then those without rows, then the skipped
+    assert re.findall(r'<li><a href="#(\w+)"', text) == sections
+
+
+def test_nearly_equal_faces_with_different_labels_are_to_be_reviewed(fer_with_issues: Path, tmp_path: Path) -> None:
+    lines = fer_with_issues.read_text().splitlines()
+    label = (int(lines[67][0]) + 1) % 7  # of row 66, which is nearly equal to row 1
+    for relabeled, suggestion in ((False, "exclude"), (True, "review")):
+        if relabeled:
+            lines[67] = f"{label}{lines[67][1:]}"
+            fer_with_issues.write_text("\n".join(lines) + "\n")
+        audited(tmp_path / "out", "near.correlation=0.85")
+        table = (tmp_path / "out/rows.csv").read_text()
+        assert re.search(rf"^66,Training,\w+,near_duplicate,1,{suggestion}$", table, re.MULTILINE)
 
 
 def test_votes_find_images_without_a_face_and_resolve_conflicts(fer_with_issues: Path, tmp_path: Path) -> None:

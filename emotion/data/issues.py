@@ -39,11 +39,7 @@ class Issue(NamedTuple):
 def find_duplicates(faces: Faces, exact: Groups, votes: Votes | None) -> dict[str, Issue]:
     """Return leak, duplicate and conflict; a conflict's suggestion is the most frequent vote of FER+ in its group."""
     duplicate = _first_in_usage(exact, faces.usage) != np.arange(len(faces))
-    lowest = np.full(len(faces), len(faces.classes))
-    np.minimum.at(lowest, exact, faces.labels)
-    highest = np.zeros(len(faces), int)
-    np.maximum.at(highest, exact, faces.labels)
-    conflict = np.flatnonzero((lowest < highest)[exact])
+    conflict = np.flatnonzero(_is_mixed(exact, faces.labels))
     voted = [""] * len(faces)
     if votes is not None:
         group_votes = np.zeros(votes.shape, np.int64)
@@ -58,12 +54,15 @@ def find_duplicates(faces: Faces, exact: Groups, votes: Votes | None) -> dict[st
 
 
 def find_near_duplicates(faces: Faces, exact: Groups, near: Groups) -> dict[str, Issue]:
-    """Return near_leak and near_duplicate: leaks and duplicates of similar images that are not identical."""
+    """Return near_leak and near_duplicate: leaks and duplicates of similar images that are not identical.
+
+    Those of groups with different labels may be different photographs and are to be reviewed.
+    """
+    is_mixed = _is_mixed(near, faces.labels)
+    near_leak = _occurs_later(near, faces.usage) & ~_occurs_later(exact, faces.usage)
     near_duplicate = exact[_first_in_usage(near, faces.usage)] != exact
-    return {
-        "near_leak": _exclude(_occurs_later(near, faces.usage) & ~_occurs_later(exact, faces.usage), near),
-        "near_duplicate": _exclude(near_duplicate, near),
-    }
+    found = {"near_leak": np.flatnonzero(near_leak), "near_duplicate": np.flatnonzero(near_duplicate)}
+    return {name: Issue(rows, np.where(is_mixed[rows], REVIEW, EXCLUDE).tolist(), near) for name, rows in found.items()}
 
 
 def find_low_contrast(faces: Faces, low_contrast: float) -> dict[str, Issue]:
@@ -116,6 +115,17 @@ def write_rows(path: Path, faces: Faces, issues: Mapping[str, Issue]) -> None:
 def _exclude(mask: NDArray[np.bool_], groups: Groups | None) -> Issue:
     rows = np.flatnonzero(mask)
     return Issue(rows, [EXCLUDE] * len(rows), groups)
+
+
+def _is_mixed(groups: Groups, labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return whether each row's group (N,) has rows with different labels."""
+    lowest, highest = (
+        np.full(len(groups), np.iinfo(labels.dtype).max, labels.dtype),
+        np.zeros(len(groups), labels.dtype),
+    )
+    np.minimum.at(lowest, groups, labels)
+    np.maximum.at(highest, groups, labels)
+    return (lowest < highest)[groups]
 
 
 def _first_in_usage(groups: Groups, usage: NDArray[np.uint8]) -> RowNumbers:

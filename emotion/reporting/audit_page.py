@@ -2,9 +2,11 @@
 
 import base64
 import io
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,9 +15,11 @@ from PIL import Image
 
 from emotion.data.faces import USAGES, Faces
 from emotion.data.issues import EXCLUDE, ISSUES, REVIEW, Issue
+from emotion.data.sources import DEFAULT_FOLDER
 
 IMAGE_SIDE = 96  # pixels on the page
 MAX_GROUP_IMAGES = 6
+DATA_SETTINGS = ("data=", "data.", "data/", "data@", "data_dir=", "cache_dir=", "plugins=", "hydra.searchpath=")
 
 Group = tuple[int, list[int]]
 """A group's number and rows."""
@@ -28,6 +32,15 @@ class Text(NamedTuple):
     description: str
     advice: str
 
+
+SAME_PHOTOGRAPH = (
+    "The same photograph scaled, cropped, relit, recompressed or mirrored. If the labels in a group differ, one "
+    "of them is wrong, or these are different photographs: review them."
+)
+SYNTHETIC_ADVICE = (
+    "Synthetic faces that hardly differ in pixels, each generated for its own class.",
+    "Nothing; they are no copies.",
+)
 
 TEXTS: Mapping[str, Text] = {
     "leak": Text(
@@ -48,12 +61,12 @@ TEXTS: Mapping[str, Text] = {
     ),
     "near_leak": Text(
         "Nearly equal to a row of a later part",
-        "The same photograph scaled, cropped, relit, recompressed or mirrored. Deduplicated scores do not catch these.",
+        f"{SAME_PHOTOGRAPH} Deduplicated scores do not catch these.",
         "Exclude them from training to be strict. Groups are joined pair by pair, so check large ones.",
     ),
     "near_duplicate": Text(
         "Nearly equal within a part",
-        "The same photograph again: scaled, cropped, relit, recompressed or mirrored.",
+        SAME_PHOTOGRAPH,
         "They do little harm in training. If validation rows are sampled from Training, exclude them from both.",
     ),
     "blank": Text(
@@ -82,24 +95,26 @@ TEXTS: Mapping[str, Text] = {
 }  # fmt: skip
 
 
-def page(result: Mapping[str, Any], faces: Faces, issues: Mapping[str, Issue], max_images: int) -> str:
-    """Return the HTML page.
+def page(result: Mapping[str, Any], faces: Faces, issues: Mapping[str, Issue], max_images: int, rows_file: Path) -> str:
+    """Return the HTML page; issues that were found come first.
 
     Args:
         result: Content of audit.json.
         faces: The audited faces.
         issues: The issues that were looked for, by name.
         max_images: Maximum number of images in a section.
+        rows_file: The table of all rows with an issue, as a command names it.
     """
-    found = [name for name in ISSUES if name in issues]
+    found = sorted((name for name in ISSUES if name in issues), key=lambda name: not issues[name].rows.size)
     excluded_for: dict[int, list[str]] = {}
     for name in found:
         for row, suggestion in zip(issues[name].rows.tolist(), issues[name].suggestions, strict=True):
             if suggestion == EXCLUDE:
                 excluded_for.setdefault(row, []).append(name)
-    sections = [_section(name, issues[name], faces, max_images, result, excluded_for) for name in found]
+    command = _training_command(result, rows_file)
+    sections = [_section(name, issues[name], faces, max_images, result, excluded_for, command) for name in found]
     sections += [_skipped_section(name, reason) for name, reason in result["skipped"].items()]
-    counts = {name: f"{issues[name].rows.size:,}" if name in issues else "-" for name in ISSUES}
+    counts = {name: f"{issues[name].rows.size:,}" if name in issues else "-" for name in (*found, *result["skipped"])}
     links = [f'<li><a href="#{name}">{escape(TEXTS[name].title)} <b>{n}</b></a></li>' for name, n in counts.items()]
     synthetic = "<p class=act>These faces are synthetic: FER2013 was not found.</p>"
     style = files("emotion.reporting").joinpath("audit_page.css").read_text(encoding="utf-8")
@@ -135,8 +150,11 @@ def _section(
     max_images: int,
     result: Mapping[str, Any],
     excluded_for: Mapping[int, list[str]],
+    command: Sequence[str],
 ) -> str:
     counts, text = result["issues"][name], TEXTS[name]
+    if name.startswith("near_") and faces.source.startswith("synthetic"):
+        text = Text(text.title, *SYNTHETIC_ADVICE)
     by_usage = ", ".join(f"{counts[usage]:,} in {usage}" for usage in USAGES if usage in counts)
     groups = f", in {counts['groups']:,} groups" if "groups" in counts else ""
     held_out = ""
@@ -146,9 +164,12 @@ def _section(
             f" Evaluated: {checkpoint['held_out']:,} held-out faces; {escape(checkpoint['path'])} classifies "
             f"{100 * checkpoint['accuracy']:.1f} % of them as labeled."
         )
-    advice = f"<p class=act><b>What to do:</b> {escape(text.advice)}</p>"
+    advice = f"<p class=act><b>What to do:</b> {escape(text.advice)}</p>" if counts["rows"] else ""
     if counts.get("Training"):
-        advice += f"<p class=act><code>split.exclude=rows.csv 'split.exclude_issues=[{name}]'</code></p>"
+        line = shlex.join([*command, f"split.exclude_issues=[{name}]"])
+        advice += (
+            f"<p class=act>To train without these rows (add the settings of your run):</p><pre>{escape(line)}</pre>"
+        )
     shown, cards = _cards(issue, faces, max_images, excluded_for)
     total, unit = (counts["groups"], "groups") if "groups" in counts else (counts["rows"], "faces")
     note = f"<p class=note>{shown:,} of {total:,} {unit} shown; rows.csv lists all.</p>" if shown < total else ""
@@ -158,6 +179,15 @@ def _section(
         f"<p class=count><b>{counts['rows']:,}</b> rows{groups}: {by_usage}.</p>\n"
         f"<p>{escape(text.description)}{held_out}</p>\n{advice}\n{note}\n{cards}</section>\n"
     )
+
+
+def _training_command(result: Mapping[str, Any], rows_file: Path) -> list[str]:
+    """Return the command that trains on the audited data without the rows of a file."""
+    given = [word for word in shlex.split(result["command"]) if word.startswith(DATA_SETTINGS)]
+    folder = result["config"]["data_dir"]
+    if folder != str(DEFAULT_FOLDER) and not any(word.startswith("data_dir=") for word in given):  # EMOTION_DATA
+        given.append(f"data_dir={folder}")
+    return ["python", "-m", "emotion.train", *given, f"split.exclude={rows_file}"]
 
 
 def _cards(issue: Issue, faces: Faces, max_images: int, excluded_for: Mapping[int, list[str]]) -> tuple[int, str]:
@@ -194,6 +224,7 @@ def _cards(issue: Issue, faces: Faces, max_images: int, excluded_for: Mapping[in
             *members[MAX_GROUP_IMAGES - 1 :][-1:],
         ]  # the last is the latest part's
         count = f", {len(shown)} of them shown" if len(shown) < len(members) else ""
+        count += ", different labels" if len(set(faces.labels[members].tolist())) > 1 else ""
         blocks.append(f"<div class=group><h3>Group {group}: {len(members)} rows{count}</h3>{card_list(shown)}</div>\n")
     return len(blocks), f"<div class=groups>\n{''.join(blocks)}</div>\n"
 

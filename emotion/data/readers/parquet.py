@@ -68,7 +68,9 @@ def _open(file: Path) -> "pq.ParquetFile":
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise UserError("pyarrow is not installed; expected it for data=parquet: pip install '.[parquet]'.") from error
+        raise UserError(
+            "pyarrow is not installed; expected it for data=parquet: pip install 'emotion[parquet]'."
+        ) from error
     try:
         table = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)  # else whole row groups stay in memory
     except (OSError, pa.ArrowException, *REFUSALS) as error:
