@@ -25,7 +25,7 @@ def load(
         checkpoint: Name of weights that come with the package; a run folder; a .ckpt, .safetensors or .onnx file;
             hub:owner/name; or a list of these as an ensemble.
         detector: blazeface, haar, none (images are cropped faces), or the file of YuNet's model.
-        tta: Test-time augmentation: none, flip or ten_crop.
+        tta: Test-time augmentation: none, flip, shifted or ten_crop.
         device: auto, cpu or gpu. Included weights and .onnx files run on the CPU with ONNX Runtime, without torch,
             unless gpu is requested.
         min_confidence: Probability of the most likely class below which a face is labelled "unclear".

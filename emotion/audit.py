@@ -125,7 +125,7 @@ def _check(config: AuditConfig) -> None:
             raise UserError(f"{name}={value}: expected {expected}.")
     check_choices(
         config,
-        tta=("none", "flip", "ten_crop"),
+        tta=("none", "flip", "shifted", "ten_crop"),
         accelerator=("auto", "cpu", "gpu"),
         precision=("auto", "32-true", "bf16-mixed"),
     )

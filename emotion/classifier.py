@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from emotion.config.instantiate import instantiate
-from emotion.data.transforms.preprocess import Preprocess
-from emotion.data.transforms.tta import mean_probabilities, tta_logits, tta_logits_by_name
+from emotion.data.transforms.preprocess import Preprocess, to_float
+from emotion.data.transforms.tta import mean_probabilities, tta_logits_by_name
 from emotion.errors import UserError
 from emotion.metrics.classification import EpochScores
 from emotion.optim.parameter_groups import parameter_groups
@@ -120,7 +120,7 @@ class EmotionClassifier(L.LightningModule):
 
     def calibrated_probabilities(self, faces: Tensor) -> Tensor:
         """Map normalised faces (B, C, S, S) to probabilities (B, K), with the temperature and without TTA."""
-        return mean_probabilities(tta_logits(self, faces, "none"), self.temperature)
+        return mean_probabilities(self(faces).float()[None], self.temperature)
 
     def logits(self, pixels: Tensor, tta: str = "none") -> Tensor:
         """Map raw uint8 faces (B, H, W) or (B, H, W, 3) to logits (V, B, K) of the V views, without the temperature."""
@@ -129,7 +129,8 @@ class EmotionClassifier(L.LightningModule):
     @torch.inference_mode()
     def logits_by_tta(self, pixels: Tensor, tta: Sequence[str]) -> dict[str, Tensor]:
         """Return `logits` for several kinds of TTA; a view that they share is computed once."""
-        return tta_logits_by_name(self, self.preprocess(pixels), tta)
+        faces = self.preprocess.shrink(to_float(pixels))
+        return tta_logits_by_name(self, self.preprocess.prepare, faces, tta)
 
     def probabilities(self, pixels: Tensor, tta: str = "none") -> Tensor:
         """Map raw uint8 faces (B, H, W) or (B, H, W, 3) to probabilities (B, K), the mean over the views."""

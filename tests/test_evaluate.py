@@ -132,7 +132,7 @@ def test_quartiles_by_brightness_and_annotator_agreement(run: Path, fer_votes: P
     ("override", "message"),
     {
         "robustness=5": "robustness=5: expected true or false",
-        "tta=sideways": "tta=sideways: expected none, flip, ten_crop",
+        "tta=sideways": "tta=sideways: expected none, flip, shifted, ten_crop",
         "votes=nothing.csv": "nothing.csv does not exist",
         "checkpoint=[]": "expected checkpoint=RUN",
         "checkpoint=[run,nothing]": "nothing does not exist; expected a run folder",

@@ -283,7 +283,7 @@ def test_settings_given_override_the_short_recipe() -> None:
         ("monitor.metric=val/auc", r"expected a metric of val/loss, val/acc, .* and mode max or min"),
         ("monitor.mode=most", r"expected a metric of val/loss, val/acc, .* and mode max or min"),
         ("compile.cpu=quick", r"compile.cpu=quick: expected true, false, default, reduce-overhead, max"),
-        ("tta=many", "tta=many: expected none, flip, ten_crop"),
+        ("tta=many", "tta=many: expected none, flip, shifted, ten_crop"),
         ("batch_size=0", "batch_size=0: expected at least 1"),
         ("seed=-1", "seed=-1: expected at least 0"),
         ("seed=4294967296", "seed=4294967296: expected at most 4294967295"),

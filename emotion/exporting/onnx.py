@@ -22,6 +22,7 @@ from emotion.checkpoints import portable
 from emotion.checkpoints.ensemble import Ensemble
 from emotion.classifier import EmotionClassifier
 from emotion.data.readers.synthetic import render_faces
+from emotion.data.transforms.preprocess import to_float
 from emotion.data.transforms.tta import mean_probabilities, tta_logits
 from emotion.errors import UserError
 from emotion.explainers.explainer import normalize_magnitude
@@ -73,15 +74,16 @@ class ExportedNetwork(nn.Module):
         ensemble is the mean of its members' maps, each scaled to a maximum of 1, as in `EnsembleExplainer`.
         """
         members = self.ensemble.members
-        inputs = [member.preprocess(pixels) for member in members]
+        faces = [member.preprocess.shrink(to_float(pixels)) for member in members]
         outputs = [
-            mean_probabilities(tta_logits(member.net, faces, self.tta), member.temperature)
-            for member, faces in zip(members, inputs, strict=True)
+            mean_probabilities(tta_logits(member.net, member.preprocess.prepare, each, self.tta), member.temperature)
+            for member, each in zip(members, faces, strict=True)
         ]
         probabilities = outputs[0] if len(outputs) == 1 else torch.stack(outputs).mean(0)
         if self.gradients is None:
             return probabilities
         predicted = one_hot(probabilities.argmax(1), probabilities.shape[1]).float()
+        inputs = [member.preprocess.prepare(each) for member, each in zip(members, faces, strict=True)]
         maps = [self._map(*each, predicted) for each in zip(members, self.gradients, inputs, strict=True)]
         if len(maps) == 1:
             return probabilities, maps[0]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from emotion.checkpoints.locate import ONNX_SUFFIX, locate_all, zoo
 from emotion.errors import UserError
 
-LIGHT_TTA = ("none", "flip")  # what the ONNX files of this package can do
+LIGHT_TTA = ("none", "flip", "shifted")  # what the ONNX files of this package can do
 SYNTHETIC_WARNING = (
     "SYNTHETIC: {name} was trained on synthetic faces; its answers about photographs mean nothing. "
     "Train on real faces, or leave checkpoint= out."
@@ -52,7 +52,7 @@ def load_backend(checkpoint: str | Path | Sequence[object], tta: str = "none", a
 
     Args:
         checkpoint: A checkpoint, or a list of checkpoints for an ensemble.
-        tta: Test-time augmentation: none, flip or ten_crop.
+        tta: Test-time augmentation: none, flip, shifted or ten_crop.
         accelerator: auto, cpu or gpu; ignored for .onnx files.
 
     Raises:

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emotion.data.transforms.shifts import windows
 from emotion.errors import UserError
+from emotion.inference.backends import LIGHT_TTA
 from emotion.io.bounded import parse_json
 
 FORMAT = "emotion onnx 1"
@@ -35,7 +37,7 @@ class OnnxBackend:
 
     Args:
         source: The file or its bytes.
-        tta: Test-time augmentation: the exported one, or flip if the file has none; None accepts any.
+        tta: Test-time augmentation: the exported one, or flip or shifted if the file has none; None accepts any.
         threads: Number of threads; 0 for all cores.
 
     Attributes:
@@ -72,9 +74,9 @@ class OnnxBackend:
         self.name, self.classes, self.tta = metadata["name"], tuple(metadata["classes"]), metadata["tta"]
         self.side, self.channels, self.record = metadata["side"], metadata["channels"], metadata.get("record")
         self.is_synthetic = bool(metadata.get("synthetic"))
-        self.flip = (self.tta, tta) == ("none", "flip")
+        self.added_tta = tta if self.tta == "none" and tta in LIGHT_TTA else None
         self._check_output()
-        if tta not in (None, self.tta) and not self.flip:
+        if tta not in (None, self.tta, self.added_tta):
             raise UserError(
                 f"{self.file} was exported with tta={self.tta}; found tta={tta}. Use that, or export again: "
                 f"python -m emotion.export checkpoint=RUN tta={tta}."
@@ -82,10 +84,11 @@ class OnnxBackend:
 
     def probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Classify faces (B, side, side), or (B, side, side, 3) if RGB; returns probabilities (B, K)."""
-        probabilities = self._run(PROBABILITIES, faces)
-        if self.flip:
-            probabilities = np.stack([probabilities, self._run(PROBABILITIES, faces[:, :, ::-1])]).mean(0)
-        return probabilities
+        views = [faces] if self.added_tta != "shifted" else _shifted(faces)
+        if self.added_tta in ("flip", "shifted"):
+            views += [view[:, :, ::-1] for view in views]
+        mean: NDArray[np.float32] = np.mean([self._run(PROBABILITIES, view) for view in views], 0)
+        return mean
 
     def maps(self, faces: NDArray[np.uint8], targets: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Return Grad-CAM maps (B, h, w), non-negative; the file itself selects the most likely classes.
@@ -154,6 +157,14 @@ def import_optional(*modules: str) -> Any:  # noqa: ANN401
         return first
     except ImportError as error:
         raise UserError(f"ONNX needs {error.name}, which is not installed: pip install 'emotion[export]'.") from error
+
+
+def _shifted(faces: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    """Return the faces (B, side, side) or (B, side, side, 3) and their shifts, as `tta.shifted` makes them."""
+    side = faces.shape[1]
+    step, corners = windows(side)
+    padded = np.pad(faces, [(0, 0), (step, step), (step, step), *[(0, 0)] * (faces.ndim - 3)], mode="edge")
+    return [padded[:, top : top + side, left : left + side] for top, left in corners]
 
 
 @cache

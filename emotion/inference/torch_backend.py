@@ -27,7 +27,7 @@ class TorchBackend:
 
     Args:
         checkpoint: A checkpoint as `emotion.checkpoints.load.load_checkpoint` takes it, or a list of them.
-        tta: Test-time augmentation: none, flip or ten_crop.
+        tta: Test-time augmentation: none, flip, shifted or ten_crop.
         accelerator: auto, cpu or gpu.
 
     Raises:

@@ -100,7 +100,7 @@ def test_weights_match_the_run_and_can_be_exported_again_without_its_data(run: P
     ("overrides", "message"),
     [
         (["target=coreml"], "target=coreml: expected onnx, weights, web"),
-        (["tta=twice"], "tta=twice: expected none, flip, ten_crop"),
+        (["tta=twice"], "tta=twice: expected none, flip, shifted, ten_crop"),
         (["int8=maybe"], "int8=maybe: expected true or false"),
         (["target=weights", "int8=true"], "int8=True requires target=onnx; found target=weights"),
         (["target=weights", "tta=flip"], "tta=flip requires target=onnx or web; found target=weights"),

@@ -133,12 +133,12 @@ def test_ensemble_with_different_inputs_and_tta_is_one_file() -> None:
     assert 0.5 <= maps.max() <= 1
 
 
-@pytest.mark.exhaustive
-def test_ten_crop_matches() -> None:
-    ensemble, faces = Ensemble([make_member("simple_cnn")]), synthetic_faces(48, 1, 3)
-    export_onnx(ensemble, FILE, "ten_crop")
-    expected = torch_probabilities(ensemble, faces, "ten_crop")
-    np.testing.assert_allclose(OnnxBackend(FILE, "ten_crop").probabilities(faces), expected, atol=1e-5)
+@pytest.mark.parametrize("tta", ["shifted", pytest.param("ten_crop", marks=pytest.mark.exhaustive)])
+def test_many_views_match(tta: str) -> None:
+    ensemble, faces = Ensemble([make_member("simple_cnn", zoom=1.2)]), synthetic_faces(48, 1, 3)
+    export_onnx(ensemble, FILE, tta)
+    expected = torch_probabilities(ensemble, faces, tta)
+    np.testing.assert_allclose(OnnxBackend(FILE, tta).probabilities(faces), expected, atol=1e-5)
 
 
 def test_map_of_a_center_crop_is_blank_around_it() -> None:

@@ -278,7 +278,7 @@ INVALID = {
     "fps=nan": "fps=nan: expected a number above 0",
     "format=xml": "format=xml: expected jsonl, csv",
     "annotate=maybe": "annotate=maybe: expected true or false",
-    "tta=many": "tta=many: expected one of none, flip, ten_crop",
+    "tta=many": "tta=many: expected one of none, flip, shifted, ten_crop",
     "checkpoint=nothing": "nothing does not exist; expected a run folder",
     "accelerator=abacus": "accelerator=abacus: expected auto, cpu, gpu",
     "output=x.png": r"output=x\.png is a file; expected a folder, or -",

@@ -75,7 +75,7 @@ def test_load_takes_included_weights() -> None:
     ("checkpoint", "tta", "message"),
     [
         ("nothing", "none", r"nothing does not exist; expected a run folder .* \(fast_cnn"),
-        ("fast_cnn", "many", "tta=many: expected one of none, flip, ten_crop"),
+        ("fast_cnn", "many", "tta=many: expected one of none, flip, shifted, ten_crop"),
         (["fast_cnn", "a.onnx"], "none", "an ensemble cannot contain .onnx files"),
     ],
 )
@@ -84,13 +84,17 @@ def test_load_rejects_invalid_arguments(checkpoint: object, tta: str, message: s
         emotion.load(checkpoint, tta=tta)  # type: ignore[arg-type]
 
 
-def test_included_weights_run_without_torch_and_equal_pytorch() -> None:
-    light, heavy = load_backend("fast_cnn"), TorchBackend("fast_cnn", "flip")
-    assert isinstance(light, OnnxBackend)
-    flip = load_backend("fast_cnn", "flip")
-    assert isinstance(flip, OnnxBackend)
-    np.testing.assert_allclose(flip.probabilities(FACES), heavy.probabilities(FACES), atol=1e-5)
-    assert np.abs(flip.probabilities(FACES) - light.probabilities(FACES)).max() > 0.01
+@pytest.mark.parametrize("tta", ["flip", "shifted"])
+def test_included_weights_average_views_without_torch(tta: str) -> None:
+    light, averaged = load_backend("fast_cnn"), load_backend("fast_cnn", tta)
+    assert isinstance(averaged, OnnxBackend)
+    expected = TorchBackend("fast_cnn", tta).probabilities(FACES)
+    np.testing.assert_allclose(averaged.probabilities(FACES), expected, atol=1e-5)
+    assert np.abs(averaged.probabilities(FACES) - light.probabilities(FACES)).max() > 0.01
+
+
+def test_included_weights_run_without_torch() -> None:
+    assert isinstance(load_backend("fast_cnn"), OnnxBackend)
     assert isinstance(load_backend("fast_cnn", "ten_crop"), TorchBackend)
     code = "import sys, emotion; emotion.load().predict(sys.argv[1]); print({'torch', 'hydra'} & set(sys.modules))"
     Image.fromarray(scene((200, 100, 200))).save("a.png")

@@ -45,7 +45,11 @@ class Preprocess(nn.Module):
 
     def transform(self, faces: Tensor) -> Tensor:
         """Convert values from 0 to 1, (B, 1 or 3, H, W), to network input (B, channels, size, size)."""
-        return self.normalize(self.center_crop(self.shrink(faces)))
+        return self.prepare(self.shrink(faces))
+
+    def prepare(self, faces: Tensor) -> Tensor:
+        """Convert faces that `shrink` returned to network input."""
+        return self.normalize(self.center_crop(faces))
 
     def shrink(self, faces: Tensor) -> Tensor:
         """Reduce values from 0 to 1, (B, 1 or 3, H, W), to at most the network's channels and `zoom` times its size."""
