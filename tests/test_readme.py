@@ -3,7 +3,10 @@
 import json
 import re
 import shlex
+import shutil
+from dataclasses import replace
 from statistics import fmean
+from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -76,6 +79,39 @@ def test_paths_links_and_make_targets_exist(page: str) -> None:
             assert anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}, link
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE)) <= targets
+
+
+def test_the_readme_is_short() -> None:
+    assert len(PAGES["README.md"].splitlines()) <= 200
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_tables_fit_the_page(page: str) -> None:
+    """The longest words of the columns, each with its margins, fit 840 pixels: about 104 characters."""
+    for table in re.findall(r"(?:^\|.*\n)+", re.sub(r"\]\([^)]*\)", "]", PAGES[page]), re.MULTILINE):
+        rows = [line.strip("|").split("|") for line in table.splitlines() if line.strip("|:- ")]
+        columns = zip(*rows, strict=False)  # a cell with a quoted | counts as two
+        width = sum(3 + max(len(word) for cell in column for word in cell.split() or [""]) for column in columns)
+        assert width <= 104, rows[0]
+
+
+@pytest.mark.parametrize("page", ["README.md", "emotion/inference/README.md"])
+def test_the_python_lines_run(page: str) -> None:
+    (lines,) = re.findall(r"```python\n(import emotion\n.*?)```", PAGES[page], re.DOTALL)
+    shutil.copytree(RECORDS, RECORDS.relative_to(ROOT), ignore=lambda _, names: set(names) - {"faces.png"})
+    names: dict[str, Any] = {}
+    exec(lines, names)
+    labels = [face.label for face in names["faces"]]
+    assert sorted(labels) == ["happy", "neutral", "surprise"]
+
+
+def test_a_record_is_a_table_in_a_notebook() -> None:
+    record = find_finished([str(RECORDS / "fast_cpu/seed=0")])[0].record
+    html = record._repr_html_()
+    accuracy, low, high = (100 * value for value in record.test_scores["flip"]["all"]["accuracy"])
+    assert f"<tr><th>test accuracy %, tta=flip</th><td>{accuracy:.1f} [{low:.1f}, {high:.1f}]</td></tr>" in html
+    assert "7,178 test" in html
+    assert "<script>" not in replace(record, command="<script>")._repr_html_()
 
 
 def test_tables_equal_the_records() -> None:

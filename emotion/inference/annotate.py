@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -9,8 +10,10 @@ from typing import NamedTuple
 import cv2
 import matplotlib
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from emotion.inference.detectors import Box
 from emotion.inference.images import MAX_SIDE, RGBImage
 from emotion.inference.predictor import UNCLEAR, Face
 
@@ -32,6 +35,7 @@ OTHER_COLOURS: tuple[Colour, ...] = ((214, 64, 159), (0, 144, 120), (240, 110, 4
 UNCLEAR_COLOUR: Colour = (120, 124, 130)
 DARK, TRACK, WHITE, SHADE = (20, 22, 26), (84, 87, 93), (255, 255, 255), (18, 20, 24, 165)
 MIN_SIDE = 360  # pixels of the shorter side; smaller images are enlarged by an integer to make text legible
+CROP_SIDE, PAPER = 180, 235  # pixels of a face that is shown alone, and grey of what surrounds it
 MAX_BARS = 8
 MAX_PANELS = 6  # images of more faces get the bars as a strip along each box
 
@@ -117,6 +121,21 @@ def annotate(image: RGBImage, faces: Sequence[Face], face_ids: Sequence[int] = (
         else:
             _draw_strip(draw, face, box, size)
     return np.asarray(canvas)
+
+
+def annotate_crop(face: Face, values: NDArray[np.float32] | None = None) -> RGBImage:
+    """Return the face as the network saw it beside its probabilities, and a map (h, w) laid over it if there is one."""
+    margin = CROP_SIDE // 5
+    crop = cv2.resize(face.pixels, (CROP_SIDE, CROP_SIDE), interpolation=cv2.INTER_CUBIC)
+    crop = crop if crop.ndim == 3 else np.repeat(crop[..., None], 3, 2)
+    canvas = np.full((CROP_SIDE + margin, CROP_SIDE * (2 if values is None else 3), 3), PAPER, np.uint8)
+    canvas[margin:, :CROP_SIDE] = crop
+    if values is not None:
+        shade = cv2.resize(values - values.min(), crop.shape[:2], interpolation=cv2.INTER_CUBIC).clip(0)[..., None]
+        shade = shade / max(shade.max(), 1e-7)
+        heat, alpha = 255 * matplotlib.colormaps["inferno"](shade[..., 0])[..., :3], 0.75 * shade**0.7
+        canvas[margin:, -CROP_SIDE:] = (1 - alpha) * crop + alpha * heat
+    return annotate(canvas, [replace(face, box=Box(0, margin, CROP_SIDE, face.box.score))])
 
 
 def _corners(box: Rect, angle: float) -> list[tuple[float, float]]:

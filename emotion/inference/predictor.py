@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +78,18 @@ class Face:
             "probabilities": {name: round(value, 4) for name, value in self.probabilities.items()},
         }
 
+    def plot(self) -> "Image":
+        """Return the face as the network saw it, with its probabilities."""
+        from PIL import Image
+
+        from emotion.inference.annotate import annotate_crop
+
+        return Image.fromarray(annotate_crop(self))
+
+    def _repr_png_(self) -> bytes:
+        """Show the plot in a notebook."""
+        return _png(self.plot())
+
     def __repr__(self) -> str:
         left, top, side = map(round, self.box[:3])
         return f"Face({self.label} {self.probability:.0%}, left={left}, top={top}, side={side})"
@@ -131,11 +144,7 @@ class Faces(list[Face]):
 
     def _repr_png_(self) -> bytes:
         """Show the plot in a notebook."""
-        from io import BytesIO
-
-        file = BytesIO()
-        self.plot().save(file, "PNG")
-        return file.getvalue()
+        return _png(self.plot())
 
 
 class Predictor:
@@ -194,6 +203,22 @@ class Predictor:
                 batch = []
         return results[0] if several is None else results
 
+    def explain(self, faces: Sequence[Face]) -> "Image":
+        """Return each face beside the Grad-CAM map of its most likely class: bright where the network found evidence.
+
+        Raises:
+            UserError: There are no faces, or the network has no maps.
+        """
+        from PIL import Image
+
+        from emotion.inference.annotate import annotate_crop
+
+        if not faces:
+            raise UserError("explain() was given no faces; expected those that predict() found in an image.")
+        targets = np.array([face.probs.argmax() for face in faces])
+        maps = self.backend.maps(np.stack([face.pixels for face in faces]), targets)
+        return Image.fromarray(np.vstack([annotate_crop(*pair) for pair in zip(faces, maps, strict=True)]))
+
     def find_faces(self, images: Sequence[RGBImage]) -> list[list[Face]]:
         """Return the faces of each image (H, W, 3), the largest first."""
         boxes = [self.detector(image) for image in images]
@@ -203,6 +228,11 @@ class Predictor:
         probs = [self.backend.probabilities(np.stack(crops[i : i + self.batch_size])) for i in starts]
         results = zip(np.concatenate(probs) if probs else (), crops, strict=True)
         return [[Face(box, self.classes, *next(results), self.min_confidence) for box in found] for found in boxes]
+
+
+def _png(image: "Image") -> bytes:
+    image.save(file := BytesIO(), "PNG")
+    return file.getvalue()
 
 
 def _several(images: object) -> Sequence[object] | None:

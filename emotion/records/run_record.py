@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from html import escape
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
@@ -77,6 +78,22 @@ class RunRecord:
         """Return the names of the fields that every finished run has and this one lacks."""
         required = ("command", "config", "data", "split", "parameters", "epochs", "best", "scores")
         return [name for name in required if not getattr(self, name)]
+
+    def _repr_html_(self) -> str:
+        """Show what was run and its test scores in a notebook."""
+        facts = {
+            "run": self.name,
+            "command": self.command,
+            "network": f"{self.network}, {self.parameters:,} parameters",
+            "data": ", ".join([f"{self.data['source']}", *(f"{n:,} {part}" for part, n in self.split.items())]),
+            "epochs": str(self.epochs),
+        }
+        for tta, scores in self.test_scores.items():
+            for metric in ("accuracy", "macro_f1"):
+                value, low, high = (100 * number for number in scores["all"][metric])
+                facts[f"test {metric} %, tta={tta}"] = f"{value:.1f} [{low:.1f}, {high:.1f}]"
+        rows = "".join(f"<tr><th>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in facts.items())
+        return f"<table>{rows}</table>"
 
     @property
     def name(self) -> str:

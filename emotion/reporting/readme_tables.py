@@ -43,6 +43,12 @@ PROMISES = {
 }
 """What each group of the tests in tests/promises checks."""
 
+FURTHER_COLUMNS = (
+    ("with TTA %", "with TTA (flip) %", "deduplicated %", "ECE %", "ECE % uncalibrated", "ECE % with temperature"),
+    ("parameters", "minutes", "split (test faces)", "commit", "command"),
+)
+"""Columns of the second and third of several tables: further scores, and what was run."""
+
 Row = dict[str, str]
 Interval = Sequence[float]
 """A share with its 95 % interval: value, lower, upper."""
@@ -102,28 +108,26 @@ def fill(path: Path, text: str, tables: Mapping[str, str], required: Sequence[st
 
 
 def results_table(groups: Sequence[Sequence[Run]]) -> str:
-    """Return the published and reached figures of each experiment, and the command."""
+    """Return the published and reached figures of each experiment."""
     rows = []
     for group in groups:
         name = group[0].record.name
         published = experiment(name)["published"] or {}
-        reached, command = _reached(published, group), _command(group)
-        figures = "; macro F1 ".join(map(str, reached.values()))
+        figures = "; macro F1 ".join(map(str, _reached(published, group).values()))
         rows.append(
             {
                 "experiment": name,
                 "published %": _published(published),
                 "reached %": f"{figures}, n = {len(group)}",
                 "difference to published": _difference(published, group),
-                "command": f"{published['note']}; {command}" if "note" in published else command,
             }
         )
-    return markdown_table(rows, left=5)
+    return markdown_table(rows, left=4)
 
 
 def scores_table(groups: Sequence[Sequence[Run]]) -> str:
-    """Return all test scores of each experiment."""
-    return markdown_table([_scores_row(group) for group in groups])
+    """Return all test scores of each experiment, and below them how it was run."""
+    return _narrow_tables([_scores_row(group) for group in groups])
 
 
 def f1_tables(groups: Sequence[Sequence[Run]]) -> str:
@@ -136,38 +140,36 @@ def f1_tables(groups: Sequence[Sequence[Run]]) -> str:
         for label in plain[0]["classes"]:
             row[label] = _format_seeds([scores["classes"][label]["f1"] for scores in plain])
             if label in published:
-                row[label] += f" (published {format_percent(published[label])})"
+                row[label] += f" ({format_percent(published[label])})"
         by_classes.setdefault(tuple(row), []).append(row)
     return "\n".join(markdown_table(rows) for rows in by_classes.values())
 
 
 def explanations_table(records: Path) -> str:
-    """Return the faithfulness of each network's and method's maps, then that of the network's baseline maps."""
-    rows: list[Row] = []
+    """Return the faithfulness of each method's maps and of baseline maps, a table for each network."""
+    by_network: dict[str, list[Row]] = {}
     for path in sorted((records / EXPLANATIONS).glob(f"*/{EXPLANATIONS_RECORD}")):
         record = migrate(json.loads(path.read_text()))
-        source = "synthetic" if record["faces"]["source"] == SYNTHETIC_SOURCE else "FER2013"
-        baselines: dict[str, tuple[str, Mapping[str, Any]]] = {}
+        source = "synthetic data" if record["faces"]["source"] == SYNTHETIC_SOURCE else "FER2013"
+        baselines: dict[str, Mapping[str, Any]] = {}
         for explanation in record["explanations"]:
-            faces = f"{explanation['n']['deletion']}, {source}"
+            network = f"{explanation['network']}, {explanation['n']['deletion']} faces of {source}"
             blank = f" ({explanation['blank']} of {record['faces']['n']} blank)" if explanation["blank"] else ""
             method = explanation["method"] + blank
-            row = _explanation_row(explanation["network"], faces, method, explanation["measures"])
+            row = _explanation_row(method, explanation["measures"])
             row["gain over center (ROAD)"] = _format_measure(explanation["gain_over_center"]["road"], "+.2f")
-            rows.append(row)
-            baselines.setdefault(explanation["network"], (faces, explanation["baselines"]))
-        for network, (faces, measures_by_name) in baselines.items():
-            rows += [
-                _explanation_row(network, faces, f"*{name}*", measures) for name, measures in measures_by_name.items()
-            ]
-    return markdown_table(rows, left=3) if rows else ""
+            by_network.setdefault(network, []).append(row)
+            baselines.setdefault(network, explanation["baselines"])
+        for network, measures_by_name in baselines.items():
+            by_network[network] += [_explanation_row(f"*{name}*", of_one) for name, of_one in measures_by_name.items()]
+    return "\n".join(f"{network}:\n\n{markdown_table(rows)}" for network, rows in by_network.items())
 
 
 def weights_table() -> str:
     """Return the scores of the weights in emotion/zoo, best test accuracy first."""
     records = {name: RunRecord.from_dict(portable.read_description(path).record or {}) for name, path in zoo().items()}
     order = sorted(records, key=lambda name: -records[name].test_scores["none"]["all"]["accuracy"][0])
-    return markdown_table([_weights_row(name, records[name]) for name in order])
+    return _narrow_tables([_weights_row(name, records[name]) for name in order])
 
 
 def promises_table(records: Path) -> str:
@@ -179,6 +181,14 @@ def promises_table(records: Path) -> str:
         for name, count in counts.items()
     ]
     return markdown_table(rows) if rows else ""
+
+
+def _narrow_tables(rows: Sequence[Row]) -> str:
+    """Return rows as several tables, as a page is too narrow for all columns; the first column is in each."""
+    first, *others = rows[0]
+    main = [name for name in others if not any(name in part for part in FURTHER_COLUMNS)]
+    parts = [main, *([name for name in others if name in part] for part in FURTHER_COLUMNS)]
+    return "\n".join(markdown_table([{name: row[name] for name in (first, *part)} for row in rows]) for part in parts)
 
 
 def _scores_row(group: Sequence[Run]) -> Row:
@@ -219,7 +229,8 @@ def _published(published: Mapping[str, Any]) -> str:
         text += f", macro F1 {format_percent(published['macro_f1'])}"
     if "recall" in published:
         text += f", each recall above {100 * published['recall']:.0f}"
-    return text + (" (target)" if published.get("target") else "")
+    text += " (target)" if published.get("target") else ""
+    return f"{text}; {published['note']}" if "note" in published else text
 
 
 def _reached(published: Mapping[str, Any], group: Sequence[Run]) -> dict[str, Estimate]:
@@ -267,17 +278,15 @@ def _command(group: Sequence[Run]) -> str:
     return f"`python -m emotion.train {multirun}{' '.join(overrides)} seed={seeds}`"
 
 
-def _explanation_row(network: str, faces: str, method: str, measures: Mapping[str, Any]) -> Row:
+def _explanation_row(method: str, measures: Mapping[str, Any]) -> Row:
     regions = " / ".join(f"{100 * measures[name][0]:.0f}" for name in ("brows", "eyes", "nose", "mouth"))
     return {
-        "network": network,
-        "faces": faces,
         "method": method,
-        "deletion, lower is better": _format_measure(measures["deletion"]),
-        "insertion, higher": _format_measure(measures["insertion"]),
-        "ROAD, higher": _format_measure(measures["road"]),
+        "deletion ↓": _format_measure(measures["deletion"]),
+        "insertion ↑": _format_measure(measures["insertion"]),
+        "ROAD ↑": _format_measure(measures["road"]),
         "gain over center (ROAD)": "-",
-        "sensitivity, lower": _format_measure(measures.get("sensitivity")),
+        "sensitivity ↓": _format_measure(measures.get("sensitivity")),
         "% on brows / eyes / nose / mouth": regions,
         "similarity with shuffled weights": _format_measure(measures.get("shuffled all")),
     }

@@ -3,8 +3,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -131,6 +133,26 @@ def test_boxes_of_a_shrunk_image_are_drawn_where_they_belong(tmp_path: Path) -> 
     changed = (np.abs(np.asarray(plot, int) - np.asarray(image.resize(plot.size), int)) > 60).any(2)
     columns = np.flatnonzero(changed.any(0))
     assert columns.min() / plot.width == pytest.approx(face.box.left / 6400, abs=0.01)
+
+
+def test_faces_and_their_explanation_are_pictures_in_a_notebook() -> None:
+    model = emotion.load()
+    faces = model.predict(scene((50, 100, 240), (400, 200, 160)))
+    for shown, plot in ((faces, faces.plot()), (faces[0], faces[0].plot())):
+        with Image.open(BytesIO(shown._repr_png_())) as image:
+            assert np.array_equal(np.asarray(image), np.asarray(plot))
+    plots = [np.asarray(face.plot()) for face in faces]
+    explained = np.asarray(model.explain(faces))
+    height, width = plots[0].shape[:2]
+    assert explained.shape == (2 * height, width * 3 // 2, 3)
+    maps = model.backend.maps(np.stack([face.pixels for face in faces]), np.zeros(2, np.int64))
+    for row, values in enumerate(maps):
+        overlay = explained[(row + 1) * height - width // 2 : (row + 1) * height, -width // 2 :].astype(int)
+        colored = np.abs(overlay - overlay.mean(2, keepdims=True)).sum(2)  # the face itself is grey
+        shrunk = cv2.resize(colored.astype(np.float32), values.shape, interpolation=cv2.INTER_AREA)
+        assert np.corrcoef(shrunk.ravel(), values.ravel())[0, 1] > 0.7
+    with pytest.raises(UserError, match="explain\\(\\) was given no faces"):
+        model.explain(model.predict(scene()))
 
 
 @pytest.mark.parametrize("level", [0, 128, 255])

@@ -36,13 +36,15 @@ def test_explanations_are_archived_and_in_the_table(explanations: Path) -> None:
     assert explanations_table(RECORDS) == ""
     target = keep_explanations(explanations, RECORDS)
     assert sorted(path.name for path in target.iterdir()) == ["explain.json", "sheet.png"]
-    rows = [[cell.strip() for cell in line.split("|")] for line in explanations_table(RECORDS).splitlines()[2:]]
+    title, _, *table = explanations_table(RECORDS).splitlines()
+    assert title == "V4Attention, 2 faces of synthetic data:"
+    rows = [[cell.strip() for cell in line.split("|")] for line in table[2:]]
     explanation = json.loads((target / "explain.json").read_text())["explanations"][0]
     methods = ["occlusion", *(f"*{name}*" for name in explanation["baselines"])]
     assert len(methods) == 3
-    assert [row[1:4] for row in rows] == [["V4Attention", "2, synthetic", method] for method in methods]
-    assert rows[0][4] == "{:.2f} [{:.2f}, {:.2f}]".format(*explanation["measures"]["deletion"])
-    assert rows[0][7] == "{:+.2f} [{:+.2f}, {:+.2f}]".format(*explanation["gain_over_center"]["road"])
+    assert [row[1] for row in rows] == methods
+    assert rows[0][2] == "{:.2f} [{:.2f}, {:.2f}]".format(*explanation["measures"]["deletion"])
+    assert rows[0][5] == "{:+.2f} [{:+.2f}, {:+.2f}]".format(*explanation["gain_over_center"]["road"])
     change(faces={"source": "data/fer2013.csv", "digest": PUBLISHED_MD5, "n": 6})
     photographs = keep_explanations(explanations, Path("others"))  # whose sheet shows faces of the data set
     assert [path.name for path in photographs.iterdir()] == ["explain.json"]
