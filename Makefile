@@ -62,7 +62,7 @@ bench: setup ## measure training, latency, reading and start-up against common p
 constraints: setup ## resolve constraints.txt anew from pyproject.toml
 	$(PY) -m $(LOCK) --upgrade -o constraints.txt
 
-wheel: ## dist/*.whl, carrying conf/; needs only pip
+wheel: ## dist/*.whl, carrying conf/; needs only pip and, for what builds it, the package index
 	$(PYTHON) -m pip wheel --quiet --no-deps -w dist .
 
 clean: ## remove the environment, build products and caches; runs and data stay

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import emotion
 from emotion.checkpoints.locate import BEST_CHECKPOINT, LAST_CHECKPOINT
 from emotion.config.compose import compose
 from emotion.errors import UserError
@@ -165,6 +166,17 @@ def test_the_wheel_contains_conf_and_runs_from_any_folder(tmp_path: Path, projec
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     assert "SYNTHETIC" in ran.stdout
+    assert wheel.stat().st_size < 3_500_000
+    picture = str(project / "outputs/records/faces.png")
+    code = "import emotion, sys; print(emotion.load().predict(sys.argv[1]).to_dict())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, picture], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout == f"{emotion.load().predict(picture).to_dict()}\n"
+    shared = tmp_path / "site/emotion/zoo/fast_cnn.onnx"
+    assert shared.stat().st_size < 100_000  # its weights are in the .safetensors file beside it
+    with pytest.raises(UserError, match="reads weights from other files"):
+        emotion.load(shared)
 
 
 def test_help_lists_the_groups() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emotion.checkpoints.locate import ZOO
 from emotion.data.transforms.shifts import windows
 from emotion.errors import UserError
 from emotion.inference.backends import LIGHT_TTA
@@ -120,7 +121,9 @@ class OnnxBackend:
         elif source.stat().st_size:
             with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 match = EXTERNAL_DATA.search(content)
-        if match:
+        if match and not (
+            isinstance(source, Path) and source.parent == ZOO
+        ):  # the wheel's share them with .safetensors
             raise UserError(f"{self.file} reads weights from other files; {EXPECTED}, which contains its weights.")
 
     def _metadata(self) -> dict[str, Any]:
