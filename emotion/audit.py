@@ -14,6 +14,7 @@ from emotion.cli import verb
 from emotion.config.typed import check_choices, typed
 from emotion.errors import UserError
 from emotion.reporting.text import relative_path
+from emotion.runtime.announce import announce
 
 if TYPE_CHECKING:
     from emotion.data.duplicates import Groups
@@ -67,6 +68,7 @@ def audit(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if source.is_synthetic:
         print(f"*** {synthetic_warning(config.data)} ***\n")
     faces = prepare(source.config, config.cache_dir)
+    announce(f"looking for duplicates and faint images among {len(faces):,} faces")
     votes, skipped = None, {}
     if config.votes:
         table = read_votes(Path(config.votes), "votes")
@@ -84,6 +86,7 @@ def audit(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if config.checkpoint:
         from emotion.evaluation.label_issues import find_label_issues
 
+        announce(f"classifying {len(faces):,} faces")
         found["label"], checkpoint = find_label_issues(
             config.checkpoint, source.config, faces, config.cache_dir, config.tta, config.precision, config.accelerator
         )

@@ -28,6 +28,7 @@ from emotion.config.migrate import migrate
 from emotion.errors import UserError
 from emotion.io.bounded import read_json_object
 from emotion.io.digests import RECORD
+from emotion.runtime.announce import announce
 from emotion.runtime.signals import handle_signals
 
 Result = TypeVar("Result")
@@ -74,6 +75,8 @@ def verb(name: str, positional: str | None = None) -> Callable[[Callable[[DictCo
             with handle_signals(), contextlib.nullcontext() if is_sweep_job() else report_errors():
                 given = HydraConfig.get().overrides
                 overrides.check_types(name, given.task, cfg, given.hydra)
+                if "torch" not in sys.modules and not is_sweep_job():  # a sweep prints its own lines
+                    announce("loading libraries", sys.stderr)
                 return _run_without_empty_folder(task, cfg)
 
         run_hydra: Callable[[], None] = hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)
@@ -277,6 +280,5 @@ def _fail(message: str, status: int) -> NoReturn:
 def _silence_libraries() -> None:
     """Hide libraries' warnings for programmers, and torch's note that it finds CUDA's compiler but no device."""
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"lightning\.")
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
-    warnings.filterwarnings("ignore", category=FutureWarning)
+    for category in (UserWarning, DeprecationWarning, FutureWarning):
+        warnings.filterwarnings("ignore", category=category)

@@ -11,7 +11,7 @@ from emotion.cli import verb
 from emotion.config.compose import as_list
 from emotion.config.typed import check_choices, typed
 from emotion.errors import UserError
-from emotion.reporting.text import relative_path
+from emotion.reporting.text import relative_path, wrapped
 
 if TYPE_CHECKING:
     from emotion.metrics.statistics import PairedComparison, RecipeComparison
@@ -78,8 +78,8 @@ def compare(cfg: DictConfig, folder: Path) -> tuple[list["PairedComparison"], li
     for caption, table in tables.items():
         print_table(caption, table)
     for heading, sentences in summary.items():
-        print("\n".join([f"{heading}:", *sentences, ""]))
-    print(f"wrote comparison.md, .tex, .csv, .png and .pdf, and recipes.csv, in {relative_path(folder)}")
+        print("\n".join([f"{heading}:", *map(wrapped, sentences), ""]))
+    print(wrapped(f"wrote comparison.md, .tex, .csv, .png and .pdf, and recipes.csv, in {relative_path(folder)}"))
     return (
         [run.pair for run in runs if not isinstance(run.pair, str)],
         [recipe.test for recipe in recipes if not isinstance(recipe.test, str)],

@@ -23,9 +23,9 @@ class Stopped(Exception):
 class Pruned(Exception):
     """The study's pruner stopped the run."""
 
-    def __init__(self, epoch: int, score: float) -> None:
-        super().__init__(f"pruned after {epoch + 1} epochs: {score:.4f} is worse than the study's other runs")
-        self.epoch, self.score = epoch, score
+    def __init__(self, epochs: int, score: float) -> None:
+        super().__init__(f"pruned after {counted(epochs, 'epoch')}: {score:.4f} is worse than the study's other runs")
+        self.epochs, self.score = epochs, score
 
 
 REFUSALS = (
@@ -33,6 +33,11 @@ REFUSALS = (
     *(ArithmeticError, AssertionError, RuntimeError, MemoryError),
 )
 """Exceptions that constructors raise for invalid settings."""
+
+
+def counted(number: int, noun: str) -> str:
+    """Return `1 epoch` or `2 epochs`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def listing(lines: Sequence[str], limit: int = 20) -> str:

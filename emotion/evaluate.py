@@ -14,6 +14,7 @@ from emotion.cli import verb
 from emotion.config.typed import check_choices, typed
 from emotion.errors import UserError
 from emotion.reporting.text import console, relative_path
+from emotion.runtime.announce import announce
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,6 +41,7 @@ class EvaluateConfig:
     precision: str
     accelerator: str
     output: str | None
+    verbose: bool = False
     data: dict[str, Any] | None = None
     labels: dict[str, Any] | None = None
     split: dict[str, Any] | None = None
@@ -76,6 +78,7 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[s
     _check_output(folder / f"{name}.json", summary["checkpoint"])
     training_rows = _training_rows(config, ensemble, data, rows)
     images = data.faces.images
+    announce(f"scoring {len(rows):,} faces")
     result = score_rows(ensemble, images, data.labels, rows, training_rows, (config.tta,), precision, data.votes)[
         config.tta
     ]
@@ -84,15 +87,14 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[s
         f"{path} at temperature {temperature:.3g}"
         for path, temperature in zip(ensemble.paths, ensemble.temperatures, strict=True)
     ]
-    title = f"{config.subset} of {data.faces.source}\n"
+    title = f"{ensemble.name}, {data.faces.source}, {len(rows):,} faces of {config.subset}\n"
     title += members[0] if len(members) == 1 else f"ensemble of {len(members)} checkpoints"
     if len(members) > 1:
         print("\n".join(["ensemble of", *members]))
-    tables.print_scores(title, {config.tta: scores})
-    tables.print_slices(scores["slices"])
+    tables.print_scores(title, {config.tta: scores}, verbose=config.verbose)
     if config.robustness:
         scores["robustness"] = _robustness(ensemble, images, result, precision)
-        tables.print_robustness(scores["robustness"])
+        tables.print_robustness(scores["robustness"], verbose=config.verbose)
     summary |= {
         "source": data.faces.source,
         "digest": data.faces.digest,
@@ -100,12 +102,11 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[s
         "subset": config.subset,
         "votes": config.votes,
     }
-    written = artifacts.save_scores(folder, name, summary | scores, data.classes, title)
-    written += artifacts.save_figures(folder, name, result, images, data.classes, title)
+    artifacts.save_scores(folder, name, summary | scores, data.classes, title)
+    artifacts.save_figures(folder, name, result, images, data.classes, title)
     if config.robustness:
-        written.append(artifacts.save_robustness(folder, name, scores["robustness"], title))
-    for path in written:
-        print(f"wrote {relative_path(path.absolute())}")
+        artifacts.save_robustness(folder, name, scores["robustness"], title)
+    print(f"scores and figures: {relative_path(folder.absolute())}/{name}*")
     return scores
 
 

@@ -15,6 +15,7 @@ from emotion.config.compose import as_list
 from emotion.config.typed import check_choices, typed
 from emotion.errors import UserError
 from emotion.reporting.text import console, format_duration, relative_path
+from emotion.runtime.announce import announce
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -242,6 +243,8 @@ def _explain(
     explainer = EnsembleExplainer(ensemble, instantiate(config.explainer[method]), precision)
     probabilities = explainer.probabilities(images.faces)
     targets = select_targets(config.target, probabilities, images)
+    if progress.disable:
+        announce(f"{name}: explaining {len(targets)} faces by {method}")
     task = progress.add_task(f"{name}: {method}", total=len(targets))
     start = time.perf_counter()
     maps = explainer.maps(images.faces, targets, partial(progress.advance, task))
@@ -254,6 +257,8 @@ def _explain(
         steps = faithfulness.SCORING_STEPS
         if not baselines:
             steps += faithfulness.RANKING_STEPS * len(faithfulness.BASELINES)
+        if progress.disable:
+            announce(f"{name}: measuring how faithful {method} is on {len(faces)} faces")
         advance = partial(progress.advance, progress.add_task("  faithfulness", total=steps))
         for baseline, make_maps in faithfulness.BASELINES.items():
             if baseline not in baselines:

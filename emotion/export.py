@@ -12,6 +12,7 @@ from emotion.cli import verb
 from emotion.config.typed import check_choices, typed
 from emotion.errors import UserError
 from emotion.reporting.text import relative_path
+from emotion.runtime.announce import announce
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,6 +102,7 @@ def _export_onnx(ensemble: "Ensemble", path: Path, config: ExportConfig, cfg: Di
     data = _load_data(ensemble, config, cfg)
     faces, source = _comparison_faces(ensemble, data)
     fp32, int8 = path.with_name(f"{path.name}.onnx"), path.with_name(f"{path.name}_int8.onnx")
+    announce("converting to ONNX, and comparing it with PyTorch")
     parity, opset = export_onnx(ensemble, fp32, config.tta, config.grad_cam, half=not config.int8, faces=faces)
     print(f"opset {opset}; on {parity.faces} {source}, {parity}")
     with single_thread():
@@ -119,6 +121,7 @@ def _export_onnx(ensemble: "Ensemble", path: Path, config: ExportConfig, cfg: Di
     if not config.int8:
         return Exported([fp32], report)
     assert data is not None, "_load_data raises instead"
+    announce("quantizing to int8, and comparing it on validation and test faces")
     quantized = export_int8(fp32, int8, data)
     quantized.print()
     return Exported([fp32, int8] if quantized.kept else [fp32], report | {"int8": asdict(quantized)})
@@ -163,6 +166,7 @@ def _export_web(ensemble: "Ensemble", path: Path, config: ExportConfig, cfg: Dic
     """Write a folder of static files: `output`, or web/ in the run's export folder."""
     from emotion.exporting.web import export_web
 
+    announce("converting to ONNX, and collecting the page's files")
     folder = path.parent if config.output else path.parent / "web"
     return Exported(export_web(ensemble, folder, config.runtime, config.tta), {})
 

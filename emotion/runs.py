@@ -91,7 +91,7 @@ def _row(run: "Run") -> Row:
     record = run.record
     epochs, best = record.epochs, record.best
     if record.pruned:
-        epochs, best = record.pruned["epoch"] + 1, {**record.config["monitor"], **record.pruned}
+        epochs, best = record.pruned["epoch"], {**record.config["monitor"], **record.pruned}
     return {
         "run": str(relative_path(run.folder)),
         "state": run.state,

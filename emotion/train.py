@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from emotion.cli import command_line, is_sweep_command, is_sweep_job, resume_in_place, set_command_line, verb
 from emotion.config.compose import compose
 from emotion.data.sources import select_source
-from emotion.errors import UserError
+from emotion.errors import UserError, counted
 from emotion.reporting.text import relative_path
 
 
@@ -38,7 +38,7 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
         if config.resume == "auto" and (existing := read_run(run_dir)).state == "finished":
             resume.check_recipe(existing.record, config)
             resume.check_source(existing.record, config)
-            print(f"{run_dir}: finished after {existing.record.epochs} epochs; nothing to do", flush=True)
+            print(f"{run_dir}: finished after {counted(existing.record.epochs, 'epoch')}; nothing to do", flush=True)
             return float(existing.record.best["score"])
         config = resume.resolve_resume(config, run_dir, rank_zero=rank_zero)
         if config.preflight.get("run"):

@@ -22,7 +22,7 @@ from emotion.metrics.statistics import PairedComparison, RecipeComparison, holm,
 from emotion.records.archive import experiment
 from emotion.records.recipe import group_by_recipe, recipe, recipe_differences
 from emotion.records.run_folder import display_names, find_finished
-from emotion.reporting import readme_tables
+from emotion.reporting import figures, readme_tables
 from emotion.reporting.comparison import bars, compare_runs
 from emotion.reporting.readme_tables import README_TABLES, RECORDS_TABLES
 from emotion.reporting.text import format_mean_std
@@ -285,6 +285,19 @@ def test_a_recipe_with_one_seed_is_not_tested(recipes: Path, capsys: pytest.Capt
     assert "third: a single seed, so only the trained networks can be compared" in printed
     third = read_csv("recipes.csv")[2]
     assert (third["n"], third["accuracy"]) == ("1", "")
+
+
+def test_the_mean_of_equal_seeds_has_no_interval(recipes: Path) -> None:
+    for seed in (0, 1):  # of the third recipe, which has these two
+        change(recipes / f"third/{seed}", scores=record_of(recipes / "third/0").scores)
+    compared(recipes)
+    third = read_csv("recipes.csv")[2]
+    assert (third["n"], third["accuracy_low"], third["accuracy_high"], third["accuracy_std"]) == ("2", "", "", "0.0")
+    score = f"{100 * float(third['accuracy']):.1f}"
+    assert f"| third | 2 | 0, 1 | {score} ± 0.0 |" in Path("out/comparison.md").read_text()
+    figure = figures.comparison(*bars(*compare_runs(find_finished([str(recipes)]), "none", "all")), "")
+    last = figure.axes[0].lines[-2:]  # the interval and the mean of the last recipe
+    assert [len(line.get_xdata()) for line in last] == [0, 1]
 
 
 def test_recipes_on_other_data_or_of_one_name(recipes: Path, capsys: pytest.CaptureFixture[str]) -> None:

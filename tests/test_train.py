@@ -23,12 +23,13 @@ from emotion.errors import Stopped, UserError
 from emotion.loggers.csv_logger import read_metrics
 from emotion.records.predictions import read_predictions
 from emotion.records.run_folder import find_finished, read_run
+from emotion.records.run_record import RunRecord
 from emotion.runtime.signals import handle_signals
 from emotion.train import train, use_first_run_recipe
 from emotion.training.config import TrainConfig
 from emotion.training.run import TrainingRun, fit, setup
 from emotion.training.setup import make_classifier, make_data, make_trainer, resolve
-from tests.conftest import SYSTEMS, options, record_of, representative, signal_at
+from tests.conftest import ROOT, SYSTEMS, options, record_of, representative, signal_at
 
 Config = Callable[..., DictConfig]
 RUN = Path("run")
@@ -77,8 +78,8 @@ def test_a_run_writes_its_record_and_figures(run: Path) -> None:
         assert np.sum(scores["confusion"]) == scores["n"] == 48
     assert json.loads((run / "label_map.json").read_text())["fear"] == 5
     rows = read_metrics(run / "metrics.csv")
-    assert sorted(rows) == [0, 1, 2]
-    assert set(rows[2]) == {
+    assert sorted(rows) == [1, 2, 3]
+    assert set(rows[3]) == {
         "lr", "train/loss", "train/acc", "train/macro_f1", "val/loss", "val/acc", "val/macro_f1",
     }  # fmt: skip
 
@@ -113,8 +114,18 @@ def test_a_run_with_tensorboard_alone_has_its_history(small_config: Config) -> N
 def test_the_best_checkpoint_is_the_epoch_in_the_record(run: Path) -> None:
     best = record_of(run).best
     rows = read_metrics(run / "metrics.csv")
-    assert load_checkpoint(run).epoch == best["epoch"]
+    assert load_checkpoint(run).epoch + 1 == best["epoch"]
+    assert (run / "metrics.csv").read_text().splitlines()[1].startswith("1,")
     assert rows[best["epoch"]]["val/acc"] == max(row["val/acc"] for row in rows.values()) == best["score"]
+
+
+def test_records_of_former_versions_count_epochs_from_1_once_they_are_read() -> None:
+    folder = ROOT / "outputs/records/simple_cnn/seed=0"
+    record, rows = RunRecord.read(folder), read_metrics(folder / "metrics.csv")
+    assert record is not None
+    assert sorted(rows) == list(range(1, record.epochs + 1))
+    assert rows[record.best["epoch"]]["val/acc"] == pytest.approx(record.best["score"])
+    assert RunRecord.from_dict(record.to_dict()) == record
 
 
 def test_the_record_has_the_scores_of_the_predictions(run: Path) -> None:
@@ -165,7 +176,7 @@ def test_every_loss_optimizer_schedule_and_sampler_trains(choice: str, small_con
     fitted(small_config(choice, "trainer.max_epochs=2"))
     rows = read_metrics(RUN / "metrics.csv")
     assert len(rows) == 2
-    assert rows[0]["train/loss"] > 0
+    assert rows[1]["train/loss"] > 0
 
 
 def test_runs_of_one_seed_are_equal_and_of_another_differ(small_config: Config) -> None:
@@ -241,7 +252,7 @@ def test_without_fer2013_a_run_uses_synthetic_faces_says_so_and_is_short(
     output = capsys.readouterr().out
     assert "FER2013 was not found" in output
     assert "training stops at the end of the epoch in progress" in output
-    assert re.search(r"^test on SYNTHETIC faces: accuracy \S+ % \[", output, re.MULTILINE)
+    assert re.search(r"^test \(SYNTHETIC\): accuracy \S+ % \[", output, re.MULTILINE)
     record = json.loads((RUN / "record.json").read_text())
     assert record["data"]["synthetic"] is True
     assert record["epochs"] < 5
@@ -325,7 +336,7 @@ def test_a_plateau_without_validation_is_refused(small_config: Config) -> None:
 def test_callbacks_and_loggers_can_be_left_out(small_config: Config) -> None:
     train(small_config("logger=csv", "~callbacks.epoch_table", "~callbacks.best_checkpoint"), RUN)
     assert not (RUN / "tensorboard").exists()
-    assert record_of(RUN).best["epoch"] == 1
+    assert record_of(RUN).best["epoch"] == 2
 
 
 def test_a_run_estimates_its_time_at_the_start(small_config: Config, capsys: pytest.CaptureFixture[str]) -> None:

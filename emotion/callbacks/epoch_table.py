@@ -12,6 +12,7 @@ from emotion.callbacks.staged_unfreezing import StagedUnfreezing
 from emotion.checkpoints import portable
 from emotion.checkpoints.locate import DEFAULT, zoo
 from emotion.classifier import EmotionClassifier
+from emotion.errors import counted
 from emotion.records.run_record import RunRecord
 from emotion.reporting.text import format_duration
 
@@ -42,6 +43,7 @@ class EpochTable(L.Callback):
         self.seconds: list[float] = []  # of each epoch; of a resumed one only since it was resumed
         self.started = 0.0
         self.columns: dict[str, int] = {}
+        self.is_headed = False
         self.stages: StagedUnfreezing | None = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -53,7 +55,7 @@ class EpochTable(L.Callback):
         self.best, self.seconds = state_dict["best"], list(state_dict.get("seconds", ()))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Print the header, and start the clock of an epoch that is resumed in its middle."""
+        """Choose the columns, and start the clock of an epoch that is resumed in its middle."""
         self.started = time.monotonic()
         self.stages = next((c for c in trainer.callbacks if isinstance(c, StagedUnfreezing)), None)  # type: ignore[attr-defined]
         hidden = {"lr" if len(trainer.optimizers[0].param_groups) > 1 else "lr backbone/head"}
@@ -61,14 +63,14 @@ class EpochTable(L.Callback):
         self.columns = {name: width for name, width in COLUMN_WIDTHS.items() if name not in hidden}
         if self.stages:
             self.columns["phase"] = max(len(name) for name in ("phase", *self.stages.stages))
-        self._print(trainer, {name: name for name in self.columns})
+        self.is_headed = False
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
         self.started = time.monotonic()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Print the row of the epoch."""
+        """Print the row of the epoch, the first one below the header."""
         assert isinstance(pl_module, EmotionClassifier)
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         metrics |= {f"train/{name}": float(value) for name, value in pl_module.train_scores.compute().items()}
@@ -92,6 +94,9 @@ class EpochTable(L.Callback):
             "time": format_duration(self.seconds[-1]),
             "": "best" if is_best else "",
         }
+        if not self.is_headed:
+            self.is_headed = True
+            self._print(trainer, {name: name for name in self.columns})
         self._print(trainer, cells)
 
     def _print(self, trainer: L.Trainer, cells: dict[str, str]) -> None:
@@ -129,7 +134,7 @@ class TimeEstimate(L.Callback):
             epoch_seconds += FORWARD_SHARE * face_seconds * len(trainer.val_dataloaders.rows)
         epochs = (trainer.max_epochs or 0) - trainer.current_epoch
         seconds = epoch_seconds * epochs
-        total = f"{epochs} {'epochs take' if epochs > 1 else 'epoch takes'} at most {human_duration(seconds)}."
+        total = f"{counted(epochs, 'epoch')} take{'s' * (epochs == 1)} at most {human_duration(seconds)}."
         if seconds > LONG and trainer.strategy.root_device.type == "cpu":
             total += f" {_suggestion()}"
         for timer in (callback for callback in trainer.callbacks if isinstance(callback, Timer)):  # type: ignore[attr-defined]
@@ -146,10 +151,11 @@ class TimeEstimate(L.Callback):
 
 def human_duration(seconds: float) -> str:
     """Format a duration in its natural unit: 40 seconds, 12 minutes, 3.5 hours, 2.0 days."""
-    for unit, length, limit in (("seconds", 1, 100), ("minutes", 60, 90), ("hours", 3600, 48)):
+    for unit, length, limit in (("second", 1, 100), ("minute", 60, 90), ("hour", 3600, 48)):
         if seconds < limit * length:
             value = seconds / length
-            return f"{value:.1f} {unit}" if value < 10 and unit != "seconds" else f"{max(1, value):.0f} {unit}"
+            exact = value < 10 and unit != "second"
+            return f"{value:.1f} {unit}s" if exact else counted(max(1, round(value)), unit)
     return f"{seconds / 86400:.1f} days"
 
 

@@ -53,4 +53,4 @@ class Pruning(L.Callback):
             self.trial.report(float(score), epoch)
             prune = self.trial.should_prune()
         if trainer.strategy.broadcast(prune):
-            raise Pruned(epoch, float(score) if score is not None else float("nan"))
+            raise Pruned(epoch + 1, float(score) if score is not None else float("nan"))

@@ -26,10 +26,12 @@ class TensorBoardPictures(L.Callback):
             confusion = pl_module.val_scores.confusion.cpu().numpy()
         if not trainer.is_global_zero:
             return
-        title = f"validation, epoch {trainer.current_epoch + 1}"
+        data: EmotionDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        network = getattr(pl_module.net, "name", type(pl_module.net).__name__)
+        title = f"{network}, {data.faces.source}, {confusion.sum():,} of validation, epoch {trainer.current_epoch + 1}"
         plots = {
             "val/confusion": figures.confusion_matrix(confusion, pl_module.classes, title),
-            "val/predictions": self._plot_predictions(trainer.datamodule, pl_module),  # type: ignore[attr-defined]
+            "val/predictions": self._plot_predictions(data, pl_module),
         }
         for board in boards:
             for name, figure in plots.items():

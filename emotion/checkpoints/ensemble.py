@@ -66,7 +66,7 @@ class Ensemble(nn.Module):
         """Return checkpoint, epoch and temperature for a record; lists if there are several members."""
         columns: dict[str, list[Any]] = {
             "checkpoint": self.paths,
-            "epoch": [checkpoint.epoch for checkpoint in self.loaded],
+            "epoch": [checkpoint.epoch + 1 for checkpoint in self.loaded],
             "temperature": self.temperatures,
         }
         return {name: values if len(values) > 1 else values[0] for name, values in columns.items()}

@@ -32,6 +32,7 @@ from emotion.errors import UserError
 from emotion.io.atomic import remove_partial, sync_folder, write_json, write_text
 from emotion.io.bounded import read_json_object
 from emotion.io.digests import file_digest
+from emotion.runtime.announce import announce
 
 if TYPE_CHECKING:
     from io import BufferedIOBase
@@ -66,6 +67,7 @@ def prepare(source: Config, cache_dir: str | Path, progress: Progress = lambda d
     last = _read_stamp(stamps, location)
     if last and last.stamp == stamp and (faces := _open(cache / last.key)):
         return _described(faces, data)
+    announce(f"reading {data.name}")
     try:
         stamps.mkdir(parents=True, exist_ok=True)
         with FileLock(cache / ".lock"):

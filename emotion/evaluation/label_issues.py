@@ -85,7 +85,7 @@ def find_label_issues(
     suggestions = [data.classes[present[index]] for index in of_present[ranked].argmax(1)]
     summary = {
         "path": ", ".join(ensemble.paths),
-        "epochs": [loaded.epoch for loaded in ensemble.loaded],
+        "epochs": [loaded.epoch + 1 for loaded in ensemble.loaded],
         "held_out": len(rows),
         "accuracy": float((probabilities.argmax(1) == labels).mean()),
         "tta": tta,

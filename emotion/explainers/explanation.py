@@ -92,9 +92,11 @@ def _mean(values: Tensor) -> list[float | None]:
     if len(known) < 2:
         return [known[0] if known else None, None, None]
     mean = mean_over_seeds(known)
+    if mean.half_width is None:
+        return [mean.mean, None, None]
     return [mean.mean, mean.mean - mean.half_width, mean.mean + mean.half_width]
 
 
 def _format(values: Tensor) -> str:
-    known = [f"{value:.3f}" for value in _mean(values) if value is not None]
+    known = [f"{value:z.3f}" for value in _mean(values) if value is not None]
     return "{} [{}, {}]".format(*known) if len(known) == 3 else "".join(known) or "-"

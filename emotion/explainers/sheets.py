@@ -1,10 +1,13 @@
 """Figures of explanations: faces with their maps, mean maps per class, and faithfulness curves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.typing import ColorType
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
@@ -14,6 +17,8 @@ from emotion.explainers.image_set import ImageSet
 
 MAX_COLUMNS = 10
 UNSIGNED_MAP, SIGNED_MAP = "inferno", "RdBu_r"
+TRUE_COLOR, OTHER_COLOR = "darkgreen", "firebrick"
+LEGEND_WIDTH, LEGEND_HEIGHT = 2.6, 0.2  # inches per entry
 
 
 def plot_sheet(images: ImageSet, explanations: Sequence[Explanation], num_shown: int) -> Figure:
@@ -36,6 +41,8 @@ def plot_sheet(images: ImageSet, explanations: Sequence[Explanation], num_shown:
             _plot_face(axes, images.gray(index))
             plot_map(axes, explanation.maps[index].numpy(), explanation.signed)
             _set_title(axes, images, explanation, index, _label(explanation, explanations))
+    titles = {TRUE_COLOR: "title: the true class", OTHER_COLOR: "title: another class"}
+    _add_legend(figure, explanations, {} if images.labels is None else titles)
     return figure
 
 
@@ -54,6 +61,7 @@ def plot_class_means(images: ImageSet, explanations: Sequence[Explanation]) -> F
                 mean = normalize_magnitude(explanation.maps[members]).mean(0)
                 plot_map(axes, mean.numpy(), explanation.signed)
         row[0].set_ylabel(_label(explanation, explanations), fontsize=8)
+    _add_legend(figure, explanations, {})
     return figure
 
 
@@ -92,13 +100,29 @@ def plot_map(axes: Axes, values: NDArray[np.float32], signed: bool) -> None:
     axes.imshow(shade, cmap=cmap, vmin=low, vmax=1, alpha=0.75 * np.abs(shade) ** 0.7)
 
 
+def _add_legend(figure: Figure, explanations: Sequence[Explanation], titles: Mapping[str, str]) -> None:
+    """Add what the colors of the maps mean below the figure, after them those of titles, by color."""
+    unsigned, signed = colormaps[UNSIGNED_MAP], colormaps[SIGNED_MAP]
+    entries: list[tuple[ColorType, str]] = []
+    if not all(explanation.signed for explanation in explanations):
+        entries += [(unsigned(0.9), "bright: counts most"), (unsigned(0.4), "dark: counts less")]
+    if any(explanation.signed for explanation in explanations):
+        entries += [(signed(0.95), "red: for the class"), (signed(0.05), "blue: against the class")]
+    entries += titles.items()
+    width, height = figure.get_size_inches()
+    columns = max(1, min(len(entries), int(width / LEGEND_WIDTH)))
+    figure.set_size_inches(width, height + LEGEND_HEIGHT * -(-len(entries) // columns) + 0.1)
+    handles = [Patch(color=color, label=label) for color, label in entries]
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
+
+
 def _set_title(axes: Axes, images: ImageSet, explanation: Explanation, index: int, label: str) -> None:
     """Title a map with its class and probability, green if that is the true class and red if it is not."""
     target = int(explanation.targets[index])
     blank = "" if explanation.maps[index].any() else " (blank)"
     color = "black"
     if images.labels is not None:
-        color = "darkgreen" if target == int(images.labels[index]) else "firebrick"
+        color = TRUE_COLOR if target == int(images.labels[index]) else OTHER_COLOR
     percent = 100 * explanation.probabilities[index, target]
     axes.set_title(f"{label}{blank}\n{images.classes[target]} {percent:.0f} %", fontsize=8, color=color)
 

@@ -99,6 +99,8 @@ class Pipeline:
         tracker = Tracker(smoothing)
         name = replace_surrogates(stream.source)
         timeline = None
+        if not self.console.is_terminal:
+            self._report(f"reading {name} ...")
         try:
             with (
                 self.outputs.open_video(stream, f"{name}: {self.predictor.backend.name}") as output,

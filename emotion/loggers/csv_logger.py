@@ -16,13 +16,13 @@ class CsvLogger(Logger):
     """Write `metrics.csv` in `save_dir`: one row per epoch, with every metric logged in it.
 
     A resumed run starts from the rows in its checkpoint, so that it ends with the same table as an uninterrupted run.
-    Lightning's CSVLogger deletes the existing file instead.
+    Lightning's CSVLogger deletes the existing file instead. The file counts epochs from 1.
     """
 
     def __init__(self, save_dir: str) -> None:
         super().__init__()
         self.path = Path(save_dir) / "metrics.csv"
-        self.rows: dict[int, dict[str, float]] = {}
+        self.rows: dict[int, dict[str, float]] = {}  # by Lightning's number of the epoch, from 0
 
     @property
     def name(self) -> str:
@@ -52,14 +52,15 @@ class CsvLogger(Logger):
         names = sorted({name for row in self.rows.values() for name in row})
         table = csv.writer(text := io.StringIO(), lineterminator="\n")
         table.writerow(["epoch", *names])
-        table.writerows([epoch, *(row.get(name, "") for name in names)] for epoch, row in sorted(self.rows.items()))
+        table.writerows([epoch + 1, *(row.get(name, "") for name in names)] for epoch, row in sorted(self.rows.items()))
         write_text(self.path, text.getvalue())
 
 
 def read_metrics(path: Path) -> dict[int, dict[str, float]]:
-    """Return the rows of a metrics.csv by epoch, counted from 0 as in the file."""
+    """Return the rows of a metrics.csv by epoch, counted from 1; former versions wrote it counted from 0."""
     with path.open(newline="") as file:
-        return {
-            int(row.pop("epoch")): {name: float(value) for name, value in row.items() if value}
-            for row in csv.DictReader(file)
-        }
+        table = list(csv.DictReader(file))
+    shift = any(row["epoch"] == "0" for row in table)
+    return {
+        int(row.pop("epoch")) + shift: {name: float(value) for name, value in row.items() if value} for row in table
+    }

@@ -114,10 +114,10 @@ class MlflowLogger(RunLogger, MLFlowLogger):
 
     @_continue_on_error
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log the metrics of an epoch, with the epoch as the step."""
+        """Log the metrics of an epoch, with the epoch (from 1) as the step."""
         if "epoch" in metrics:
             values = {name: value for name, value in metrics.items() if name != "epoch"}
-            super().log_metrics(values, int(metrics["epoch"]))
+            super().log_metrics(values, int(metrics["epoch"]) + 1)
 
     @_continue_on_error
     def log_scores(self, scores: Mapping[str, float]) -> None:

@@ -78,10 +78,10 @@ class WandbLogger(RunLogger, LightningWandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log the metrics of an epoch, with the epoch as the step; Lightning plots them by `trainer/global_step`."""
+        """Log the metrics of an epoch, with its number from 1 as the step; Lightning plots by `trainer/global_step`."""
         if "epoch" in metrics:
             values = {name: value for name, value in metrics.items() if name != "epoch"}
-            self.experiment.log(values | {"trainer/global_step": step}, step=int(metrics["epoch"]))
+            self.experiment.log(values | {"trainer/global_step": step}, step=int(metrics["epoch"]) + 1)
 
     @rank_zero_only
     def log_scores(self, scores: Mapping[str, float]) -> None:

@@ -54,16 +54,21 @@ class RecipeComparison(NamedTuple):
 
 
 class SeedMean(NamedTuple):
-    """The mean of a share over n seeds, the half width of its interval, and the standard deviation (over n - 1)."""
+    """The mean of a share over n seeds, the half width of its interval, and the standard deviation (over n - 1).
+
+    Equal shares tell nothing about their spread: the half width is None.
+    """
 
     n: int
     mean: float
-    half_width: float
+    half_width: float | None
     std: float
 
     @property
-    def interval(self) -> tuple[float, float, float]:
-        """Mean, lower and upper bound, with the bounds clipped to 0 and 1."""
+    def interval(self) -> tuple[float, float | None, float | None]:
+        """Mean, lower and upper bound, with the bounds clipped to 0 and 1; None if they are unknown."""
+        if self.half_width is None:
+            return self.mean, None, None
         return self.mean, max(0.0, self.mean - self.half_width), min(1.0, self.mean + self.half_width)
 
 
@@ -109,7 +114,7 @@ def mean_over_seeds(shares: Sequence[float]) -> SeedMean:
     The interval estimates the mean over further seeds on the same faces; it does not cover other faces.
     """
     n, std = len(shares), float(np.std(shares, ddof=1)) if np.ptp(shares) else 0.0
-    return SeedMean(n, float(np.mean(shares)), float(stdtrit(n - 1, 0.975)) * std / n**0.5, std)
+    return SeedMean(n, float(np.mean(shares)), float(stdtrit(n - 1, 0.975)) * std / n**0.5 if std else None, std)
 
 
 def welch(first: Sequence[float], second: Sequence[float]) -> Difference:

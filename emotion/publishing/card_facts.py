@@ -45,7 +45,7 @@ class ModelFacts:
         self.record = RunRecord.from_dict(description.record or {})
         self.settings: dict[str, Any] = description.hyper_parameters
         self.classes = list(description.classes)
-        scored = self.record.best.get("epoch") == description.epoch
+        scored = self.record.best.get("epoch") == description.epoch + 1
         self.scores: dict[str, Any] = self.record.test_scores if scored else {}
         self.temperature = float(self.settings.get("temperature", 1.0))
         self.is_calibrated = any("uncalibrated" in scores["all"] for scores in self.scores.values())

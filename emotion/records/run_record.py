@@ -19,6 +19,8 @@ from emotion.io import bounded, digests
 from emotion.io.atomic import write_json
 
 RECORD = digests.RECORD
+FIRST_EPOCH = "first_epoch"
+"""Key of a record whose epochs count from this number, 1; records of former versions lack it and count from 0."""
 PACKAGES = ("torch", "torchvision", "timm", "lightning", "hydra-core", "torchmetrics", "kornia", "numpy")
 
 
@@ -52,7 +54,13 @@ class RunRecord:
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
         """Make a record of the content of a record.json, whatever version wrote it; unknown fields are dropped."""
         content = migrate(content)
-        return cls(**{name: content[name] for name in _FIELDS if name in content})
+        record = cls(**{name: content[name] for name in _FIELDS if name in content})
+        if FIRST_EPOCH not in content:  # former versions counted from 0
+            teachers = record.distillation["teachers"] if record.distillation else []
+            for counted in (record.best, record.pruned or {}, *teachers):
+                if "epoch" in counted:
+                    counted["epoch"] += 1
+        return record
 
     @classmethod
     def read(cls, run_dir: Path) -> Self | None:
@@ -68,7 +76,8 @@ class RunRecord:
         """Return the content of record.json."""
         default = RunRecord()
         values = {name: getattr(self, name) for name in _FIELDS}
-        return {name: value for name, value in values.items() if value != getattr(default, name)}
+        changed = {name: value for name, value in values.items() if value != getattr(default, name)}
+        return changed | {FIRST_EPOCH: 1}
 
     def write(self, run_dir: Path) -> None:
         """Write record.json into the run's folder."""

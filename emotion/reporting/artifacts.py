@@ -23,7 +23,7 @@ from emotion.reporting.text import format_interval, format_percent, format_robus
 MAX_MISTAKES = 32
 
 
-def save_scores(folder: Path, name: str, scores: Scores, classes: tuple[str, ...], title: str) -> list[Path]:
+def save_scores(folder: Path, name: str, scores: Scores, classes: tuple[str, ...], title: str) -> None:
     """Write `name`.json and `name`_confusion.png."""
     folder.mkdir(parents=True, exist_ok=True)
     json_path, figure_path = folder / f"{name}.json", folder / f"{name}_confusion.png"
@@ -32,7 +32,6 @@ def save_scores(folder: Path, name: str, scores: Scores, classes: tuple[str, ...
     title = f"{title}\naccuracy {accuracy} %, macro F1 {macro_f1} %"
     confusion = np.array(scores["all"]["confusion"])
     figures.save(figures.confusion_matrix(confusion, classes, title), figure_path)
-    return [json_path, figure_path]
 
 
 def save_figures(
@@ -73,12 +72,11 @@ def save_figures(
     return [reliability_path, mistakes_path]
 
 
-def save_robustness(folder: Path, name: str, robustness: Mapping[str, Any], title: str) -> Path:
+def save_robustness(folder: Path, name: str, robustness: Mapping[str, Any], title: str) -> None:
     """Write `name`_robustness.png."""
-    path = folder / f"{name}_robustness.png"
     title = f"{title}\nmean {format_robustness(robustness)}"
-    figures.save(figures.robustness(robustness["accuracy"], robustness["uncorrupted_accuracy"][0], title), path)
-    return path
+    figure = figures.robustness(robustness["accuracy"], robustness["uncorrupted_accuracy"][0], title)
+    figures.save(figure, folder / f"{name}_robustness.png")
 
 
 def save_history(run_dir: Path, best_epoch: int) -> None:

@@ -280,7 +280,7 @@ def _classes_section(counts: Mapping[str, Mapping[str, int]]) -> str:
 
 def _provenance_section(result: Mapping[str, Any]) -> str:
     votes, checkpoint, near = result["votes"], result["checkpoint"], result["config"]["near"]
-    epochs = " and ".join(str(epoch + 1) for epoch in checkpoint["epochs"]) if checkpoint else ""
+    epochs = " and ".join(str(epoch) for epoch in checkpoint["epochs"]) if checkpoint else ""
     facts = {
         "command": result["command"],
         "commit": str(result["commit"]),

@@ -250,9 +250,9 @@ def _recipe_means(recipe: Recipe) -> Row:
     for key, title in titles.items():
         row[title] = "-"
         if key in means:
-            mean, lower, upper, std = (100 * value for value in (*means[key].interval, means[key].std))
-            interval = f" [{lower:.1f}, {upper:.1f}]" if lower < upper else ""  # unknown if all seeds are equal
-            row[title] = f"{mean:.1f} ± {std:.1f}{interval}"
+            mean, *bounds = (100 * value for value in means[key].interval if value is not None)
+            interval = " [{:.1f}, {:.1f}]".format(*bounds) if bounds else ""
+            row[title] = f"{mean:.1f} ± {100 * means[key].std:.1f}{interval}"
     return row
 
 

@@ -40,8 +40,7 @@ def confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str], title
         )  # fmt: skip
     axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
     axes.set_yticks(range(len(classes)), classes)
-    axes.set(xlabel="predicted", ylabel="true")
-    axes.set_title("% of the true class, and number of faces", fontsize=8)
+    axes.set(xlabel="predicted: % of the row, and number of faces", ylabel="true: each row is 100 %")
     return figure
 
 
@@ -61,9 +60,9 @@ def history(rows: Mapping[int, Mapping[str, float]], best_epoch: int | None = No
             values = [factor * rows[epoch].get(name, np.nan) for epoch in epochs]
             style = "--" if "macro_f1" in name else "-"
             color = "C0" if name.startswith("train") else "C1" if name.startswith("val") else None
-            axes.plot([e + 1 for e in epochs], values, style, marker=".", color=color, label=name.replace("_", " "))
+            axes.plot(epochs, values, style, marker=".", color=color, label=name.replace("_", " "))
         if best_epoch is not None:
-            axes.axvline(best_epoch + 1, color="grey", linewidth=0.8, linestyle=":", label="best")
+            axes.axvline(best_epoch, color="grey", linewidth=0.8, linestyle=":", label="best")
         axes.set(xlabel="epoch", ylabel=label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
@@ -82,8 +81,8 @@ def comparison(names: Sequence[str], scores: Sequence[Mapping[str, Any]], title:
     accuracy, macro_f1, by_class = figure.subplots(1, 3, sharey=True, width_ratios=[1, 1, 1.6])
     for axes, key, label in ((accuracy, "accuracy", "accuracy %"), (macro_f1, "macro_f1", "macro F1 %")):
         for y, run_scores in zip(positions, scores, strict=True):
-            value, low, high = (100 * bound for bound in run_scores[key])
-            axes.plot([low, high], [y, y], color=f"C{y}", linewidth=2)
+            value, *bounds = (100 * bound for bound in run_scores[key] if bound is not None)
+            axes.plot(bounds, [y] * len(bounds), color=f"C{y}", linewidth=2)
             axes.plot(value, y, "o", color=f"C{y}")
             axes.annotate(f"{value:.1f}", (value, y), (0, 6), textcoords="offset points", ha="center", fontsize=8)
         axes.set_xlabel(f"{label}, 95 % interval")

@@ -262,7 +262,7 @@ def _estimate(intervals: Sequence[Interval]) -> Estimate:
     """Combine the seeds' own intervals (other faces) with Student's interval of their mean (other seeds)."""
     values = [value for value, _, _ in intervals]
     over_faces = fmean(upper - lower for _, lower, upper in intervals) / 2
-    over_seeds = mean_over_seeds(values).half_width if len(values) > 1 else 0.0
+    over_seeds = (mean_over_seeds(values).half_width or 0.0) if len(values) > 1 else 0.0
     return Estimate(len(values), fmean(values), (over_faces**2 + over_seeds**2) ** 0.5)
 
 

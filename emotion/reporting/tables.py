@@ -3,12 +3,18 @@
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
-from textwrap import wrap
 from typing import Any
 
 import numpy as np
 
-from emotion.reporting.text import console, format_interval, format_loss, format_percent, format_robustness
+from emotion.reporting.text import (
+    console,
+    format_interval,
+    format_loss,
+    format_percent,
+    format_robustness,
+    wrapped,
+)
 
 Row = Mapping[str, str]
 LATEX = str.maketrans(
@@ -34,7 +40,7 @@ def print_table(title: str, rows: Sequence[Row], left: int = 1) -> None:
     room = console().width + 2
     columns, lines = _cells(rows)
     widths = [max(map(len, cells)) + 2 for cells in zip(columns, *lines, strict=True)]
-    print("\n".join(wrap(title, room - 2)))
+    print("\n".join(wrapped(line) for line in title.splitlines()))
     if sum(widths[:left]) + max(widths[left:], default=0) > room:
         for number, line in enumerate(lines, start=1):
             print(f"{number}: {line[0]}")
@@ -88,8 +94,12 @@ def csv_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def print_scores(title: str, scores_by_tta: Mapping[str, Scores]) -> None:
-    """Print the scores of each TTA and subset of rows, then the scores by class of the last TTA."""
+def print_scores(title: str, scores_by_tta: Mapping[str, Scores], *, verbose: bool) -> None:
+    """Print the scores of each TTA and subset of rows.
+
+    With `verbose` also print calibration, selective prediction, agreement with votes, and, of the last TTA, scores by
+    class and slices.
+    """
     differ = any(scores["deduplicated"]["n"] != scores["all"]["n"] for scores in scores_by_tta.values())
     subsets = [
         ({"tta": tta} | ({"rows": name} if differ else {}), scores[rows])
@@ -136,12 +146,15 @@ def print_scores(title: str, scores_by_tta: Mapping[str, Scores]) -> None:
         for name, scores in last["all"]["classes"].items()
     ]
     print_table(title, overall, left)
+    if not verbose:
+        return
     print_table("accuracy % of the most confident 50, 80 and 90 % of the faces", selective, left)
     if uncalibrated:
         print_table("without the temperature", uncalibrated, left)
     if votes:
         print_table("cross-entropy to the annotators' votes, and their entropy, its minimum", votes, left)
     print_table(f"by class, all rows, tta={tta}", by_class)
+    print_slices(last.get("slices", {}))
 
 
 def print_slices(slices: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -160,16 +173,17 @@ def print_slices(slices: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         print_table(f"all rows, quartiles by {title}", rows)
 
 
-def print_robustness(robustness: Mapping[str, Any]) -> None:
-    """Print accuracy by corruption and severity, and the mean."""
+def print_robustness(robustness: Mapping[str, Any], *, verbose: bool) -> None:
+    """Print the mean accuracy, with `verbose` also by corruption and severity."""
     rows = [
         {"corruption": name.replace("_", " ")}
         | {f"severity {severity}": format_percent(value) for severity, (value, _, _) in enumerate(intervals, start=1)}
         | {"mean": format_percent(float(np.mean([value for value, _, _ in intervals])))}
         for name, intervals in robustness["accuracy"].items()
     ]
-    print_table("accuracy % on corrupted faces", rows)
-    print(f"mean over corruptions and severities: {format_robustness(robustness)}")
+    if verbose:
+        print_table("accuracy % on corrupted faces", rows)
+    print(f"accuracy on corrupted faces, mean over corruptions and severities: {format_robustness(robustness)}")
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:

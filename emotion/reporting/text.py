@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
+from textwrap import fill
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +13,13 @@ from rich.console import Console
 def console() -> Console:
     """Return a console for tables: as wide as the terminal, or 120 columns without one."""
     return Console(width=None if sys.stdout.isatty() else 120)
+
+
+def wrapped(text: str) -> str:
+    """Return a paragraph in lines that fit the terminal, with words and paths unbroken; as it is without a terminal."""
+    if not sys.stdout.isatty():
+        return text
+    return fill(text, console().width, break_long_words=False, break_on_hyphens=False)
 
 
 def format_duration(seconds: float) -> str:
@@ -28,10 +36,14 @@ def relative_path(path: Path) -> Path:
 
 
 def format_interval(interval: Sequence[float]) -> str:
-    """Format a share with its interval in percent: 71.7 [70.6, 72.9]; a dash without an observation."""
+    """Format a share with its interval in percent: 71.7 [70.6, 72.9]; a dash without an observation.
+
+    An interval without width, such as the F1 score's of a class that is never predicted, is left out.
+    """
     if list(interval) == [0, 0, 1]:  # Wilson's interval of none of 0
         return "-"
-    return "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * value for value in interval))
+    value, lower, upper = (100 * bound for bound in interval)
+    return f"{value:.1f} [{lower:.1f}, {upper:.1f}]" if lower < upper else f"{value:.1f}"
 
 
 def format_percent(share: float | None) -> str:

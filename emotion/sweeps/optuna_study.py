@@ -52,7 +52,7 @@ def run_trial(train: Callable[[DictConfig, Path], float], cfg: DictConfig, run_d
         score = train(trial_cfg, run_dir)
     except Pruned as pruned:
         record = RunRecord.read(run_dir) or RunRecord()
-        record.pruned = {"epoch": pruned.epoch, "score": pruned.score}
+        record.pruned = {"epoch": pruned.epochs, "score": pruned.score}
         record.write(run_dir)
         study.tell(trial.number, state=TrialState.PRUNED)
         print(f"{run_dir}: {pruned}")

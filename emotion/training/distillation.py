@@ -95,6 +95,6 @@ class Teacher:
     def description(self) -> dict[str, Any]:
         """Return the settings and each checkpoint's path, epoch and SHA-256 for the run record."""
         teachers = [
-            {"path": str(one.path), "epoch": one.epoch, "sha256": file_digest(one.path)} for one in self.checkpoints
+            {"path": str(one.path), "epoch": one.epoch + 1, "sha256": file_digest(one.path)} for one in self.checkpoints
         ]
         return {"temperature": self.temperature, "weight": self.weight, "teachers": teachers}

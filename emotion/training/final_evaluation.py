@@ -18,6 +18,7 @@ from emotion.metrics.calibration import expected_calibration_error, fit_temperat
 from emotion.records.predictions import write_predictions
 from emotion.records.run_record import RunRecord
 from emotion.reporting import artifacts, tables, text
+from emotion.runtime.announce import announce
 
 
 def calibrate(
@@ -39,6 +40,7 @@ def calibrate(
     def infer(pixels: torch.Tensor) -> torch.Tensor:
         return classifier.logits(pixels).squeeze(0)
 
+    announce(f"fitting the temperature on {len(rows):,} validation faces")
     logits = batched_inference(infer, data.faces.images, rows, device, precision)
     labels = torch.from_numpy(data.labels[rows])
     temperature = fit_temperature(logits, labels)
@@ -59,7 +61,7 @@ def evaluate_on_test(record: RunRecord, data: EmotionDataModule, trainer: Traine
     run_dir, best = Path(record.config["run_dir"]), record.best
     ensemble = Ensemble([load_checkpoint(run_dir)]).to(trainer.strategy.root_device)
     tta = tuple(dict.fromkeys(("none", record.config["tta"])))
-    print(f"scoring {len(data.split.test):,} test faces, tta={' and '.join(tta)} ...", flush=True)
+    announce(f"scoring {len(data.split.test):,} test faces, tta={' and '.join(tta)}")
     results = score_rows(
         ensemble, data.faces.images, data.labels, data.split.test, data.split.train, tta, trainer.precision, data.votes
     )
@@ -67,11 +69,11 @@ def evaluate_on_test(record: RunRecord, data: EmotionDataModule, trainer: Traine
     synthetic = " (SYNTHETIC faces)" if record.is_synthetic else ""
     title = (
         f"{record.network}, {record.data['source']}, {len(data.split.test):,} faces of test{synthetic}: "
-        f"epoch {best['epoch'] + 1}, chosen by {best['metric']} {best['score']:.4f}, "
+        f"epoch {best['epoch']}, chosen by {best['metric']} {best['score']:.4f}, "
         f"temperature {ensemble.temperatures[0]:.3g}"
     )
     if record.config.get("verbose"):
-        tables.print_scores(title, scores)
+        tables.print_scores(title, scores, verbose=True)
     artifacts.save_scores(run_dir, "test", scores["none"], data.classes, title)
     artifacts.save_figures(run_dir, "test", results["none"], data.faces.images, data.classes, title)
     artifacts.save_history(run_dir, best["epoch"])
@@ -84,10 +86,11 @@ def evaluate_on_test(record: RunRecord, data: EmotionDataModule, trainer: Traine
 
 def summary(run_dir: Path, scores: Mapping[str, Any], *, is_synthetic: bool) -> str:
     """Return the end of a training in five lines: the scores, the folder and what to do next."""
-    accuracy, macro_f1 = (text.format_interval(scores[key]).replace(" [", " % [") for key in ("accuracy", "macro_f1"))
+    parts = (text.format_interval(scores[key]).partition(" [") for key in ("accuracy", "macro_f1"))
+    accuracy, macro_f1 = (f"{value} %{bracket}{bounds}" for value, bracket, bounds in parts)
     run = shlex.quote(str(run_dir))
     return (
-        f"test{' on SYNTHETIC faces' * is_synthetic}: accuracy {accuracy}, macro F1 {macro_f1}\n"
+        f"test{' (SYNTHETIC)' * is_synthetic}: accuracy {accuracy}, macro F1 {macro_f1}\n"
         f"scores, figures and checkpoints: {run_dir}\n"
         f"next: python -m emotion.evaluate {run}\n"
         f"      python -m emotion.explain {run}\n"

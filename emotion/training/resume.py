@@ -10,7 +10,7 @@ from emotion.checkpoints.locate import LAST_CHECKPOINT
 from emotion.data.cache import LOCATIONS, prepare
 from emotion.data.faces import Faces
 from emotion.data.sources import select_source
-from emotion.errors import UserError
+from emotion.errors import UserError, counted
 from emotion.records.recipe import recipe_differences
 from emotion.records.run_record import RunRecord
 from emotion.training.config import TrainConfig
@@ -56,10 +56,11 @@ def is_fit_complete(previous: RunRecord, config: TrainConfig) -> bool:
     by_step = config.scheduler.get("interval") == "step"
     if previous.scores is not None and epochs >= max_epochs:
         advice = f"start another run with model.weights={config.run_dir}" if by_step else "raise trainer.max_epochs"
-        raise UserError(f"{config.run_dir} is finished after {previous.epochs} epochs; to train longer, {advice}.")
+        trained = counted(previous.epochs, "epoch")
+        raise UserError(f"{config.run_dir} is finished after {trained}; to train longer, {advice}.")
     if by_step and epochs != max_epochs:
         raise UserError(
-            f"{config.run_dir}: its learning rate schedule was made for {epochs} epochs, found "
+            f"{config.run_dir}: its learning rate schedule was made for {counted(epochs, 'epoch')}, found "
             f"trainer.max_epochs={max_epochs}; start another run."
         )
     return bool(previous.best) and epochs >= max_epochs
@@ -129,7 +130,7 @@ def check_teachers(previous: dict[str, Any] | None, current: dict[str, Any] | No
     before, after = (distillation["teachers"] if distillation else [] for distillation in (previous, current))
     if [teacher["sha256"] for teacher in before] != [teacher["sha256"] for teacher in after]:
         names = [
-            ", ".join(f"{teacher['path']} (epoch {teacher['epoch'] + 1})" for teacher in teachers) or "none"
+            ", ".join(f"{teacher['path']} (epoch {teacher['epoch']})" for teacher in teachers) or "none"
             for teachers in (after, before)
         ]
         raise UserError(

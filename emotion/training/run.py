@@ -108,14 +108,14 @@ def fit(run: TrainingRun) -> None:
     trainer.fit(run.classifier, datamodule=run.data, ckpt_path=run.checkpoint, weights_only=True)
     record.epochs = trainer.current_epoch
     score = trainer.callback_metrics.get(run.config.monitor["metric"], float("nan"))
-    record.best = {"epoch": trainer.current_epoch - 1, "score": float(score), **run.config.monitor}
+    record.best = {"epoch": trainer.current_epoch, "score": float(score), **run.config.monitor}
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, Timer):
             record.fit_seconds = round(callback.time_elapsed("train"), 1)
         elif isinstance(callback, EpochTable):
             record.epoch_seconds = callback.seconds
         elif isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_score is not None:
-            epoch = read_checkpoint(Path(callback.best_model_path)).epoch
+            epoch = read_checkpoint(Path(callback.best_model_path)).epoch + 1
             record.best |= {"epoch": epoch, "score": float(callback.best_model_score)}
 
 

@@ -82,7 +82,7 @@ def test_validation_and_the_best_checkpoint_use_the_average(run: Path) -> None:
         precision=config.trainer["precision"],
     )["none"].scores["all"]  # fmt: skip
     rows = read_metrics(run / "metrics.csv")
-    assert scores["macro_f1"][0] == pytest.approx(rows[loaded.epoch]["val/macro_f1"], abs=1e-6)
+    assert scores["macro_f1"][0] == pytest.approx(rows[loaded.epoch + 1]["val/macro_f1"], abs=1e-6)
 
 
 def test_without_ema_a_checkpoint_has_no_raw_weights() -> None:

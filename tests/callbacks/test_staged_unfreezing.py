@@ -157,7 +157,7 @@ def test_a_stage_can_be_added_on_the_command_line(capsys: pytest.CaptureFixture[
 def test_rates_rise_while_only_the_head_is_trained_then_fall() -> None:
     train(transfer("freeze_epochs=2", "trainer.max_epochs=5"), RUN)
     rows = read_metrics(RUN / "metrics.csv")
-    head, backbone = ([rows[epoch][f"lr/{part}"] for epoch in range(5)] for part in ("head", "backbone"))
+    head, backbone = ([rows[epoch][f"lr/{part}"] for epoch in range(1, 6)] for part in ("head", "backbone"))
     assert head[0] < head[1] == pytest.approx(1e-3)
     assert head[1:] == sorted(head[1:], reverse=True)
     assert [h / b for h, b in zip(head[:4], backbone[:4], strict=True)] == pytest.approx([10] * 4)

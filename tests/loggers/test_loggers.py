@@ -141,7 +141,7 @@ def test_a_continued_run_is_running_until_it_was_deleted_in_mlflow(mlflow: Datab
         logger.log_hyperparams({"labels": {"what?": ["x"]}, "epoch": epoch})
         logger.log_metrics({"epoch": epoch, "val/acc": epoch / 2}, step=100)
     (run,) = mlflow.runs()
-    assert mlflow.points(run) == {"val/acc": [(0, 0.0), (1, 0.5)]}
+    assert mlflow.points(run) == {"val/acc": [(1, 0.0), (2, 0.5)]}
     assert run.data.params == {"labels.what_": '["x"]', "epoch": "0"}
     assert run.info.status == "RUNNING"
     mlflow.client.delete_run(run.info.run_id)
@@ -353,5 +353,5 @@ def test_two_runs_of_one_process_are_two_runs_in_wandb() -> None:
     logger.finalize("failed")
     (first,), (second,) = (offline_runs(Path(f"seed={seed}")) for seed in (0, 1))
     assert (first.run.display_name, second.run.display_name) == ("seed=0", "seed=1")
-    assert (first.table(), second.table()) == ({0: {"val/acc": 0.0}}, {0: {"val/acc": 0.5}})
+    assert (first.table(), second.table()) == ({1: {"val/acc": 0.0}}, {1: {"val/acc": 0.5}})
     assert first.run.run_id != second.run.run_id

@@ -165,7 +165,7 @@ def test_mean_over_seeds_has_students_interval() -> None:
 def test_interval_of_a_mean_is_clipped_to_shares() -> None:
     assert mean_over_seeds([0.9, 1.0]).interval == (pytest.approx(0.95), pytest.approx(0.95 - 0.635, abs=1e-3), 1.0)
     assert mean_over_seeds([0.0, 0.1]).interval[1] == 0.0
-    assert mean_over_seeds([0.3] * 3).interval == pytest.approx((0.3, 0.3, 0.3))
+    assert mean_over_seeds([0.3] * 3).interval == (pytest.approx(0.3), None, None)
 
 
 @pytest.mark.parametrize(

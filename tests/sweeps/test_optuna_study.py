@@ -107,7 +107,7 @@ def test_a_trial_below_the_threshold_is_pruned(sweep: Run) -> None:
     run = read_run(only("search/study.trial=1"))
     assert run.state == "pruned"
     assert run.record.pruned
-    assert run.record.pruned["epoch"] == 0
+    assert run.record.pruned["epoch"] == 1
     again = sweep(*SEARCH, "study.n_trials=2", *pruner)
     assert "2 runs: 2 pruned" in again.out
 

@@ -180,7 +180,7 @@ def test_a_distilled_run_does_not_need_its_teacher_and_records_it(trained: Path,
     best = own / BEST_CHECKPOINT
     digest = hashlib.sha256(best.read_bytes()).hexdigest()
     assert record_of(STUDENT).distillation == {
-        "temperature": 4.0, "weight": 0.5, "teachers": [{"path": str(best), "epoch": 0, "sha256": digest}],
+        "temperature": 4.0, "weight": 0.5, "teachers": [{"path": str(best), "epoch": 1, "sha256": digest}],
     }  # fmt: skip
     shutil.rmtree(own)
     assert load_checkpoint(STUDENT).classifier.teacher is None

@@ -1,0 +1,12 @@
+"""Lines that say what a command is about to do."""
+
+import os
+from typing import TextIO
+
+RANK_VARIABLES = ("LOCAL_RANK", "SLURM_PROCID")
+
+
+def announce(activity: str, file: TextIO | None = None) -> None:
+    """Print what takes a while before it starts, from the first process only; to standard output unless `file`."""
+    if all(os.environ.get(name, "0") == "0" for name in RANK_VARIABLES):
+        print(f"{activity} ...", file=file, flush=True)
