@@ -37,7 +37,7 @@ def test_the_summary_has_the_layers_of_the_network_alone(
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0.2, "1 seconds"),
+        (0.2, "1 second"),
         (42, "42 seconds"),
         (150, "2.5 minutes"),
         (3600, "60 minutes"),

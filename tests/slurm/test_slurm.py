@@ -98,7 +98,7 @@ def test_a_stopped_job_resumes(by: str, slurm: dict[str, str]) -> None:
     assert wait(lambda: ended(slurm, job), 30)
     output = Path("job.txt").read_text()
     assert len(record(RUN)["resumed"]) == 1, output  # type: ignore[arg-type]
-    assert sorted(read_metrics(RUN / "metrics.csv")) == list(range(16))
+    assert sorted(read_metrics(RUN / "metrics.csv")) == list(range(1, 17))
     epochs = [int(number) for number in re.findall(r"^ +(\d+)/16 ", output, re.MULTILINE)]
     assert epochs == list(range(1, 17))  # no epoch is trained twice
 
