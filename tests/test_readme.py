@@ -81,6 +81,15 @@ def test_paths_links_and_make_targets_exist(page: str) -> None:
     assert set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE)) <= targets
 
 
+def test_install_lines_name_an_extra() -> None:
+    """Messages name the installed package, which pip need not look for; READMEs are read in a clone."""
+    extras = set(re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(), re.MULTILINE))
+    for path in (*(ROOT / "emotion").rglob("*.py"), *CONF.rglob("*.yaml"), *(ROOT / page for page in PAGES)):
+        for package, names in re.findall(r"pip install '([^'\[]+)\[([\w,]+)\]'", path.read_text(encoding="utf-8")):
+            assert set(names.split(",")) <= extras, path
+            assert package == "emotion" or path.suffix == ".md", path
+
+
 def test_the_readme_is_short() -> None:
     assert len(PAGES["README.md"].splitlines()) <= 200
 

@@ -121,9 +121,8 @@ class OnnxBackend:
         elif source.stat().st_size:
             with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 match = EXTERNAL_DATA.search(content)
-        if match and not (
-            isinstance(source, Path) and source.parent == ZOO
-        ):  # the wheel's share them with .safetensors
+        is_ours = isinstance(source, Path) and source.parent == ZOO  # which a wheel lets read the .safetensors file
+        if match and not is_ours:
             raise UserError(f"{self.file} reads weights from other files; {EXPECTED}, which contains its weights.")
 
     def _metadata(self) -> dict[str, Any]:
