@@ -94,9 +94,14 @@ def save_label_map(run_dir: Path, classes: tuple[str, ...]) -> None:
 def log_hyperparameters(
     loggers: Sequence[Logger], settings: Mapping[str, Any], scores_by_tta: Mapping[str, Scores]
 ) -> None:
-    """Log the final test scores: to TensorBoard with the main settings, the seed first; to trackers as they are."""
-    hparams = {
-        name: settings[name] for name in ("seed", "name", "batch_size", "optimizer", "scheduler", "loss", "model")
+    """Log the final test scores: to TensorBoard with the main settings, to trackers as they are.
+
+    TensorBoard sorts settings by name and shows the first five: those in which runs usually differ.
+    """
+    hparams = {name: settings[name] for name in ("batch_size", "name", "seed")} | {
+        "lr": settings["optimizer"]["lr"],
+        "model": settings["model"].get("backbone") or settings["model"]["_target_"].rpartition(".")[2],
+        "setting": {name: settings[name] for name in ("optimizer", "scheduler", "loss", "model")},
     }
     scores = {
         f"test/{name}/{tta}": scores["all"][name][0]
