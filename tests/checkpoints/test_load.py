@@ -163,6 +163,14 @@ def test_a_file_that_differs_from_its_record_is_refused(run: Path) -> None:
         load_checkpoint(run)
 
 
+def test_the_loss_of_a_checkpoint_is_never_built(run: Path, tmp_path: Path) -> None:
+    entries = read_checkpoint(run / BEST_CHECKPOINT).entries()
+    entries["hyper_parameters"]["loss"] = {"_target_": "os.mkdir", "path": "canary"}
+    torch.save(entries, tmp_path / "x.ckpt")
+    assert load_checkpoint(tmp_path / "x.ckpt").classifier.criterion is None
+    assert not Path("canary").exists()
+
+
 def test_a_checkpoint_of_the_former_layout_loads(run: Path, tmp_path: Path) -> None:
     """It has former target names, and its zip archive ends in a comment of 71 bytes."""
     entries = read_checkpoint(run / BEST_CHECKPOINT).entries()
