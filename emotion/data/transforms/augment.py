@@ -18,6 +18,20 @@ from emotion.config.instantiate import instantiate
 
 Config = Mapping[str, Any]
 
+# fmt: off
+LUMINANCE_TABLE = (
+    16., 11., 10., 16., 24., 40., 51., 61.,
+    12., 12., 14., 19., 26., 58., 60., 55.,
+    14., 13., 16., 24., 40., 57., 69., 56.,
+    14., 17., 22., 29., 51., 87., 80., 62.,
+    18., 22., 37., 56., 68., 109., 103., 77.,
+    24., 35., 55., 64., 81., 104., 113., 92.,
+    49., 64., 78., 87., 103., 121., 120., 101.,
+    72., 92., 95., 98., 112., 100., 103., 99.,
+)
+# fmt: on
+"""JPEG's quantisation steps of luminance at quality 50, by vertical and horizontal frequency."""
+
 
 def build_augmentation(transforms: Mapping[str, Config]) -> nn.Sequential:
     """Return the transforms of a config of conf/augment in order."""
@@ -137,6 +151,53 @@ class Blur(nn.Module):
         faces = centre * faces + neighbour * (wide[..., :-2] + wide[..., 2:])
         tall = pad(faces, (0, 0, 1, 1), mode="reflect")
         return centre * faces + neighbour * (tall[..., :-2, :] + tall[..., 2:, :])
+
+
+class Noise(nn.Module):
+    """Add normal noise with a standard deviation from `deviation` to each face with probability p."""
+
+    def __init__(self, p: float = 0.1, deviation: tuple[float, float] = (0.0, 0.1)) -> None:
+        super().__init__()
+        self.p, self.deviation = p, deviation
+
+    def forward(self, faces: Tensor) -> Tensor:
+        """(B, C, S, S) to (B, C, S, S)."""
+        deviation = torch.where(_uniform(faces, 0, 1) < self.p, _uniform(faces, *self.deviation), 0)
+        return (faces + deviation * torch.randn_like(faces)).clamp_(0, 1)
+
+
+class Compression(nn.Module):
+    """Quantise each face with probability p as JPEG does, with a quality from `quality` (1 to 100).
+
+    Every channel is quantised with the luminance table of the standard's annex K: ITU-T T.81, scaled as in libjpeg.
+    """
+
+    table: Tensor
+    cosines: Tensor
+
+    def __init__(self, p: float = 0.1, quality: tuple[float, float] = (20.0, 90.0)) -> None:
+        super().__init__()
+        self.p, self.quality = p, quality
+        step, frequency = torch.arange(8.0), torch.arange(8.0)[:, None]
+        cosines = ((2 * step + 1) * frequency * math.pi / 16).cos() / 2
+        cosines[0] /= math.sqrt(2)  # orthonormal
+        self.register_buffer("cosines", cosines, persistent=False)
+        self.register_buffer("table", torch.tensor(LUMINANCE_TABLE).view(8, 8), persistent=False)
+
+    def forward(self, faces: Tensor) -> Tensor:
+        """(B, C, S, S) to (B, C, S, S); faces that are not compressed stay bit-equal."""
+        side, channels = faces.shape[-1], faces.shape[1]
+        blocks = -(-side // 8)
+        edge = 8 * blocks - side
+        padded = pad(faces, (0, edge, 0, edge), mode="replicate") * 255 - 128
+        tiles = padded.view(len(faces), channels, blocks, 8, blocks, 8).transpose(3, 4)
+        quality = _uniform(faces, *self.quality).view(-1, 1, 1, 1, 1, 1)
+        scale = torch.where(quality < 50, 50 / quality, 2 - quality / 50)
+        steps = (self.table * scale).round().clamp(1, 255)
+        coefficients = ((self.cosines @ tiles @ self.cosines.T) / steps).round() * steps
+        decoded = (self.cosines.T @ coefficients @ self.cosines).transpose(3, 4).reshape(padded.shape)
+        decoded = ((decoded[..., :side, :side] + 128) / 255).clamp(0, 1)
+        return torch.where(_uniform(faces, 0, 1) < self.p, decoded, faces)
 
 
 class Erasing(nn.Module):

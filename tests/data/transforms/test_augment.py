@@ -1,14 +1,27 @@
 """Augmentation: random parameters per face, values in range, identity at zero strength."""
 
 import math
+from io import BytesIO
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import functional as reference
 
-from emotion.data.transforms.augment import Affine, Blur, ColorJitter, Crop, Erasing, Flip, ResizedCrop
+from emotion.data.transforms.augment import (
+    Affine,
+    Blur,
+    ColorJitter,
+    Compression,
+    Crop,
+    Erasing,
+    Flip,
+    Noise,
+    ResizedCrop,
+)
 from emotion.data.transforms.preprocess import Preprocess, to_float
 
 
@@ -23,6 +36,8 @@ TRANSFORMS = {
     "crop": ResizedCrop((0.5, 1.0)),
     "jitter": ColorJitter(0.2, 0.2, 0.1),
     "blur": Blur(p=0.5),
+    "noise": Noise(p=0.5),
+    "compression": Compression(p=0.5),
     "erasing": Erasing(p=0.5),
 }
 
@@ -45,7 +60,7 @@ def test_each_face_has_its_own_parameters(transform: str) -> None:
 
 @pytest.mark.parametrize(
     "transform",
-    [Flip(p=0), Affine(), ColorJitter(), Blur(p=0), Erasing(p=0)],
+    [Flip(p=0), Affine(), ColorJitter(), Blur(p=0), Noise(p=0), Compression(p=0), Erasing(p=0)],
     ids=lambda transform: type(transform).__name__,
 )
 def test_zero_strength_changes_nothing(transform: nn.Module) -> None:
@@ -167,6 +182,39 @@ def test_blur_has_deviations_of_its_range() -> None:
     assert_uniform((-0.5 / (blurred[:, 4, 5] / blurred[:, 4, 4]).log()) ** 0.5, 0.5, 1.5)
     share = (Blur(p=0.3)(point)[:, 0, 4, 4] < 1).double().mean()
     assert abs(share - 0.3) < 0.03
+
+
+def test_noise_has_deviations_of_its_range() -> None:
+    torch.manual_seed(0)
+    grey = torch.full((2000, 1, 24, 24), 0.5)
+    noise = Noise(p=1.0, deviation=(0.02, 0.06))(grey) - grey
+    assert_uniform(noise.std((1, 2, 3)).clamp(0.02, 0.06), 0.02, 0.06)
+    assert abs(noise.mean()) < 0.001
+    share = (Noise(p=0.3)(grey) != grey).any(-1).any(-1).double().mean()
+    assert abs(share - 0.3) < 0.04
+
+
+@pytest.mark.parametrize("quality", [15, 50, 80])
+def test_compression_equals_pillows(quality: int) -> None:
+    pixels = (smooth(4, side=40) * 255).round()
+    expected = []
+    for face in pixels[:, 0].byte().numpy():
+        file = BytesIO()
+        Image.fromarray(face).save(file, "JPEG", quality=quality)
+        expected.append(torch.from_numpy(np.asarray(Image.open(file)).astype(np.float32)))
+    decoded = 255 * Compression(p=1.0, quality=(quality, quality))(pixels / 255)[:, 0]
+    difference = (decoded - torch.stack(expected)).abs()  # Pillow decodes to whole numbers and may break ties otherwise
+    assert difference.mean() < 0.5
+    assert (decoded - pixels[:, 0]).abs().mean() > 1
+
+
+def test_compression_fills_incomplete_blocks_and_leaves_other_faces() -> None:
+    torch.manual_seed(0)
+    faces = smooth(400, side=44)
+    compressed = Compression(p=0.3, quality=(10, 40))(faces)
+    unchanged = (compressed == faces).flatten(1).all(1)
+    assert abs(unchanged.double().mean() - 0.7) < 0.08
+    assert (compressed - faces)[~unchanged].flatten(1).abs().amax(1).min() > 0.004
 
 
 def test_erased_rectangles_have_the_given_ratio_and_are_anywhere() -> None:
