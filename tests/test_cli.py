@@ -181,7 +181,7 @@ def test_the_wheel_contains_conf_and_runs_from_any_folder(tmp_path: Path, projec
 
 def test_help_lists_the_groups() -> None:
     groups = run_verb("train", "--help").out.partition("Config groups")[2]
-    assert re.search(r"^  loss +cross_entropy, focal, ldam", groups, re.MULTILINE)
+    assert re.search(r"^  loss +cross_entropy, focal, ldam, logit_adjusted", groups, re.MULTILINE)
 
 
 @pytest.mark.parametrize("choice", ["callbacks=none", "debug=fdr"])

@@ -87,6 +87,32 @@ class LDAMLoss(nn.Module):
         )
 
 
+class LogitAdjustedLoss(nn.Module):
+    """Cross-entropy of logits plus `tau` times the logarithm of the class frequencies: Menon et al. 2021.
+
+    With `tau` 1 the unadjusted logits classify as if all classes were equally frequent:
+    https://arxiv.org/abs/2007.07314.
+    """
+
+    weight: Tensor
+    offsets: Tensor
+
+    def __init__(
+        self, class_counts: Sequence[float], tau: float = 1.0, balanced: float = 0.0, label_smoothing: float = 0.0
+    ) -> None:
+        super().__init__()
+        counts = torch.as_tensor(class_counts, dtype=torch.float32)
+        self.register_buffer("offsets", tau * (counts / counts.sum()).log(), persistent=False)
+        self.register_buffer("weight", balanced_weights(class_counts, balanced), persistent=False)
+        self.label_smoothing = label_smoothing
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Map logits (B, K) and targets (B,) or (B, K) to the mean loss ()."""
+        return torch_cross_entropy(
+            logits + self.offsets, targets, weight=self.weight, label_smoothing=self.label_smoothing
+        )
+
+
 def balanced_weights(class_counts: Sequence[float], power: float = 1.0) -> Tensor:
     """Return class weights (K,) proportional to n_c ** -power, with mean 1 over all N faces.
 

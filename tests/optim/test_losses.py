@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy as torch_cross_entropy
 from emotion.config.compose import compose
 from emotion.config.instantiate import instantiate
 from emotion.errors import UserError
-from emotion.optim.losses import FocalLoss, LDAMLoss, balanced_weights, cross_entropy
+from emotion.optim.losses import FocalLoss, LDAMLoss, LogitAdjustedLoss, balanced_weights, cross_entropy
 from tests.conftest import options
 
 LOGITS, TARGETS = torch.randn(20, 3, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 3
@@ -113,6 +113,19 @@ def test_ldam_loss_of_known_logits() -> None:
     # a soft target of margins 0.5 and 0.05 by halves: logits -0.25 and 1.975, 2.225 apart
     loss = LDAMLoss([1, 10_000])(logits, torch.tensor([[0.5, 0.5]]))
     assert loss.item() == pytest.approx(2.225 / 2 + math.log1p(math.exp(-2.225)), abs=1e-6)
+
+
+def test_logit_adjusted_loss_of_known_logits() -> None:
+    """Frequencies 1/7, 2/7 and 4/7: log(7) lifts the first class's to 1."""
+    adjusted = LogitAdjustedLoss(COUNTS)(torch.tensor([[math.log(7), 0.0, 0.0]]), torch.tensor([0]))
+    assert adjusted == pytest.approx(-math.log(1 / (1 + 2 / 7 + 4 / 7)), rel=1e-6)
+    halved = LogitAdjustedLoss(COUNTS, tau=0.5)(torch.zeros(1, 3), torch.tensor([2]))
+    assert halved == pytest.approx(-math.log(2 / (1 + 2**0.5 + 2)), rel=1e-6)
+
+
+@pytest.mark.parametrize("targets", [TARGETS, SOFT])
+def test_logit_adjusted_loss_with_tau_0_is_cross_entropy(targets: torch.Tensor) -> None:
+    assert LogitAdjustedLoss(COUNTS, tau=0)(LOGITS, targets) == torch_cross_entropy(LOGITS, targets)
 
 
 @every_loss
