@@ -13,7 +13,7 @@ from emotion.checkpoints.locate import locate_all
 from emotion.cli import verb
 from emotion.config.typed import check_choices, typed
 from emotion.errors import UserError
-from emotion.reporting.text import relative_path
+from emotion.reporting.text import relative_path, wrapped
 from emotion.runtime.announce import announce
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def audit(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
     source = select_source(config.data)
     if source.is_synthetic:
-        print(f"*** {synthetic_warning(config.data)} ***\n")
+        print(wrapped(f"*** {synthetic_warning(config.data)} ***") + "\n")
     faces = prepare(source.config, config.cache_dir)
     announce(f"looking for duplicates and faint images among {len(faces):,} faces")
     votes, skipped = None, {}

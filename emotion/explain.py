@@ -14,7 +14,7 @@ from emotion.cli import verb
 from emotion.config.compose import as_list
 from emotion.config.typed import check_choices, typed
 from emotion.errors import UserError
-from emotion.reporting.text import console, format_duration, relative_path
+from emotion.reporting.text import console, format_duration, relative_path, wrapped
 from emotion.runtime.announce import announce
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def _load_photographs(config: ExplainConfig, networks: list["Ensemble"]) -> "Ima
 
     for network in networks:
         if is_synthetic(network.loaded):
-            print(SYNTHETIC_WARNING.format(name=network.name))
+            print(wrapped(SYNTHETIC_WARNING.format(name=network.name)))
     inputs = [member.preprocess for network in networks for member in network.members]
     size, channels = max(one.zoomed_size for one in inputs), max(one.channels for one in inputs)
     detector, whole = instantiate(config.detector), FullImage()

@@ -11,7 +11,7 @@ from emotion.checkpoints.locate import BEST_CHECKPOINT, PORTABLE_SUFFIX, announc
 from emotion.cli import verb
 from emotion.config.typed import check_choices, typed
 from emotion.errors import UserError
-from emotion.reporting.text import relative_path
+from emotion.reporting.text import relative_path, wrapped
 from emotion.runtime.announce import announce
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ COMPARED_FACES = 100  # validation faces on which the export must match the chec
 SNIPPET = """With plain ONNX Runtime:
     import numpy as np, onnxruntime
     session = onnxruntime.InferenceSession("{file}")
-    faces = np.zeros({shape}, np.uint8)  # any number of cropped, upright faces
+    faces = np.zeros({shape}, np.uint8)  # cropped, upright faces
     (probabilities,) = session.run(["probabilities"], {{"faces": faces}})
     classes = {classes}"""
 MAX_ROUNDING_DIFFERENCE = 0.02  # by how much half precision may change a probability
@@ -74,7 +74,7 @@ def export(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
     ensemble = load_ensemble(config.checkpoint).eval()
     if is_synthetic(ensemble.loaded):
-        print(SYNTHETIC_WARNING.format(name=ensemble.name))
+        print(wrapped(SYNTHETIC_WARNING.format(name=ensemble.name)))
     output = Path(config.output or _default_folder(ensemble, folder))
     files, report = TARGETS[config.target](ensemble, output / (config.name or _default_name(ensemble)), config, cfg)
     record = {
@@ -104,7 +104,7 @@ def _export_onnx(ensemble: "Ensemble", path: Path, config: ExportConfig, cfg: Di
     fp32, int8 = path.with_name(f"{path.name}.onnx"), path.with_name(f"{path.name}_int8.onnx")
     announce("converting to ONNX, and comparing it with PyTorch")
     parity, opset = export_onnx(ensemble, fp32, config.tta, config.grad_cam, half=not config.int8, faces=faces)
-    print(f"opset {opset}; on {parity.faces} {source}, {parity}")
+    print(wrapped(f"opset {opset}; on {parity.faces} {source}, {parity}"))
     with single_thread():
         backend = OnnxBackend(fp32, threads=1)
         pixels = torch.from_numpy(faces[:1])
@@ -155,7 +155,7 @@ def _export_weights(ensemble: "Ensemble", path: Path, config: ExportConfig, cfg:
             f"{loaded.path}: half precision changes a probability by {parity.max_difference:.3f}; expected at most "
             f"{MAX_ROUNDING_DIFFERENCE}."
         )
-    print(f"on {parity.faces} {source}, {parity}")
+    print(wrapped(f"on {parity.faces} {source}, {parity}"))
     weights, description = path.with_name(f"{path.name}.safetensors"), path.with_name(f"{path.name}.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     portable.write(weights, description, checkpoint, record)

@@ -13,7 +13,7 @@ from emotion.cli import command_line, set_command_line, verb
 from emotion.config.compose import as_list, is_int_at_least
 from emotion.config.typed import check_choices, typed
 from emotion.errors import UserError
-from emotion.reporting.text import relative_path
+from emotion.reporting.text import relative_path, wrapped
 
 if TYPE_CHECKING:
     from emotion.inference.frames import Frame, VideoStream
@@ -88,7 +88,7 @@ def predict(cfg: DictConfig, folder: Path | None) -> PredictionSummary:
     network = f"{backend.name} ({', '.join(as_list(config.checkpoint))}): {', '.join(backend.classes)}"
     report(network, warnings if folder is None else console)
     if backend.is_synthetic:
-        report(SYNTHETIC_WARNING.format(name=backend.name), warnings)
+        report(wrapped(SYNTHETIC_WARNING.format(name=backend.name)), warnings)
     outputs = Outputs(folder, config.format, config.annotate, backend.classes)
     pipeline = Pipeline(predictor, outputs, console, warnings)
     try:

@@ -14,7 +14,7 @@ from emotion.data.cache import prepare
 from emotion.data.faces import USAGES, Component, Faces
 from emotion.data.readers.fer2013 import PUBLISHED_MD5
 from emotion.data.sources import other_forms, select_source, synthetic_warning
-from emotion.reporting.text import console
+from emotion.reporting.text import console, wrapped
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def run(cfg: DictConfig) -> Faces:
     config = typed(cfg, PrepareConfig)
     source = select_source(config.data)
     if source.is_synthetic:
-        print(f"*** {synthetic_warning(config.data)} ***\n")
+        print(wrapped(f"*** {synthetic_warning(config.data)} ***") + "\n")
     out = console()
     with Progress(console=out, transient=True, disable=not out.is_terminal) as bar:
         task = bar.add_task("reading faces", total=None)

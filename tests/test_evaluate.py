@@ -20,6 +20,7 @@ from emotion.data.transforms.corruptions import CORRUPTIONS
 from emotion.errors import UserError
 from emotion.evaluate import evaluate
 from emotion.metrics.calibration import fit_temperature
+from emotion.reporting.text import format_interval
 from emotion.train import train
 from emotion.training.final_evaluation import calibrate
 from tests.conftest import SMALL, record_of
@@ -48,6 +49,17 @@ def data_of(run: Path) -> EmotionDataModule:
     data = EmotionDataModule(**load_checkpoint(run).data)
     data.setup()
     return data
+
+
+def test_an_evaluation_is_short_unless_all_tables_are_requested(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scores = evaluated(run)
+    short = capsys.readouterr().out
+    assert format_interval(scores["all"]["accuracy"]) in short
+    assert f"scores and figures: {OUT}/best_" in short
+    evaluated(run, "verbose=true")
+    full = capsys.readouterr().out
+    for table in ("by class, all rows", "most confident 50, 80 and 90 %", "quartiles by mean grey level"):
+        assert (table in full) > (table in short)
 
 
 def test_training_fits_and_stores_a_temperature(run: Path) -> None:

@@ -14,7 +14,7 @@ from emotion.checkpoints.locate import DEFAULT, zoo
 from emotion.classifier import EmotionClassifier
 from emotion.errors import counted
 from emotion.records.run_record import RunRecord
-from emotion.reporting.text import format_duration
+from emotion.reporting.text import format_duration, wrapped
 
 COLUMN_WIDTHS = {
     "epoch": 7, "phase": 5, "loss": 6, "acc %": 5, "val loss": 8, "val acc %": 9, "val F1 %": 8, "lr": 7,
@@ -142,9 +142,11 @@ class TimeEstimate(L.Callback):
             if remaining is not None and remaining < seconds:
                 total = f"training stops at the end of the epoch in progress after {human_duration(remaining)}."
         resume = shlex.quote(f"resume={self.run_dir}")
+        epoch = f"an epoch takes about {human_duration(epoch_seconds)}"
         print(
-            f"{1 / face_seconds:,.0f} faces/s: an epoch takes about {human_duration(epoch_seconds)}, {total}\n"
-            f"Ctrl-C stops with a checkpoint; resume with: python -m emotion.train {resume}",
+            wrapped(f"{1 / face_seconds:,.0f} faces/s: {epoch}, {total}"),
+            f"Ctrl-C stops with a checkpoint; resume with:\n  python -m emotion.train {resume}",
+            sep="\n",
             flush=True,
         )
 

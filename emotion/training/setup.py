@@ -24,6 +24,7 @@ from emotion.data.transforms.tta import TTA
 from emotion.errors import UserError
 from emotion.metrics.classification import EPOCH_METRICS
 from emotion.records.run_record import RunRecord
+from emotion.reporting.text import wrapped
 from emotion.runtime import distributed, hardware
 from emotion.runtime.precision import PrecisionReport, choose_precision, classifier_precision_report
 from emotion.training.config import TrainConfig
@@ -86,7 +87,7 @@ def make_data(config: TrainConfig) -> tuple[EmotionDataModule, dict[str, Any]]:
     """Return the data module, set up, and the description of the data for the run record."""
     source = select_source(config.data)
     if source.is_synthetic:
-        print(f"*** {synthetic_warning(config.data)} ***\n", flush=True)
+        print(wrapped(f"*** {synthetic_warning(config.data)} ***") + "\n", flush=True)
     data = EmotionDataModule(
         source=source.config,
         mix=source.mix_percent,
@@ -123,7 +124,7 @@ def load_weights(classifier: EmotionClassifier, config: TrainConfig) -> "LoadedW
     logging.getLogger("timm").setLevel(logging.WARNING)
     size, channels = config.input["size"], config.input["channels"]
     loaded = load_into(classifier.net, config.model["weights"], size, channels, classifier.classes)
-    print(loaded, flush=True)
+    print(wrapped(str(loaded)), flush=True)
     return loaded
 
 

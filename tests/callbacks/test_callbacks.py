@@ -4,9 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
 from emotion.callbacks.epoch_table import human_duration
+from emotion.callbacks.progress_bar import EpochProgressBar
 from emotion.config.compose import compose
 from emotion.records.run_record import RunRecord
 from emotion.train import train
@@ -47,3 +49,9 @@ def test_the_summary_has_the_layers_of_the_network_alone(
 )
 def test_durations_have_their_natural_unit(seconds: float, text: str) -> None:
     assert human_duration(seconds) == text
+
+
+def test_the_progress_bar_counts_epochs_from_1() -> None:
+    bar = EpochProgressBar()
+    bar._trainer = Trainer(max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False)
+    assert [bar._get_train_description(epoch).strip() for epoch in range(2)] == ["Epoch 1/2", "Epoch 2/2"]

@@ -1,0 +1,34 @@
+"""Sheets of explanations say what their colors mean."""
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from emotion.explainers.explanation import Explanation
+from emotion.explainers.image_set import ImageSet, image_set_of_pixels
+from emotion.explainers.sheets import plot_class_means, plot_sheet
+
+CLASSES = ("happy", "sad")
+
+
+def images() -> ImageSet:
+    return image_set_of_pixels(np.zeros((2, 8, 8), np.uint8), ["a", "b"], CLASSES, "two files")
+
+
+def explanation(*, signed: bool) -> Explanation:
+    maps, targets = torch.rand(2, 8, 8), torch.tensor([0, 1])
+    return Explanation("net", "method", signed, maps, targets, torch.full((2, 2), 0.5))
+
+
+def legend(figure: Figure) -> list[str]:
+    (found,) = figure.legends
+    return [text.get_text() for text in found.get_texts()]
+
+
+def test_the_legend_names_the_colors_that_occur() -> None:
+    heat = ["bright: counts most", "dark: counts less"]
+    sign = ["red: for the class", "blue: against the class"]
+    for plot in (lambda shown: plot_sheet(images(), shown, 2), lambda shown: plot_class_means(images(), shown)):
+        assert legend(plot([explanation(signed=False)])) == heat
+        assert legend(plot([explanation(signed=True)])) == sign
+        assert legend(plot([explanation(signed=False), explanation(signed=True)])) == heat + sign

@@ -1,0 +1,40 @@
+"""Text on a terminal: whole words, counted nouns, intervals only where there is one."""
+
+import sys
+
+import pytest
+
+from emotion.errors import counted
+from emotion.reporting.tables import print_table
+from emotion.reporting.text import format_interval, wrapped
+
+PATH = "outputs/v4_attention/2026-01-31_12-00-00/a-long-name"
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+
+
+@pytest.mark.usefixtures("narrow")
+def test_lines_fit_a_terminal_and_break_neither_words_nor_paths(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = wrapped(f"Comparing recipes takes at least two seeds of each: {PATH} has one.").splitlines()
+    assert PATH in lines
+    assert all(len(line) <= 40 for line in lines if line != PATH)
+    print_table(f"scores of {PATH}", [{"run": PATH, "accuracy %": "50.0 [40.0, 60.0]"}])
+    assert capsys.readouterr().out.count(PATH) == 2
+
+
+def test_without_a_terminal_text_is_one_line() -> None:
+    assert wrapped("word " * 50) == "word " * 50
+
+
+def test_one_is_singular() -> None:
+    assert [counted(number, "epoch") for number in (0, 1, 2)] == ["0 epochs", "1 epoch", "2 epochs"]
+
+
+def test_an_interval_is_shown_if_it_says_something() -> None:
+    assert format_interval((0.5, 0.4, 0.6)) == "50.0 [40.0, 60.0]"
+    assert format_interval((0, 0, 0)) == "0.0"
+    assert format_interval((0, 0, 1)) == "-"  # of no observation
