@@ -11,14 +11,11 @@ from emotion.reporting.text import format_interval, wrapped
 PATH = "outputs/v4_attention/2026-01-31_12-00-00/a-long-name"
 
 
-@pytest.fixture
-def narrow(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_fit_a_terminal_and_break_neither_words_nor_paths(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-
-
-@pytest.mark.usefixtures("narrow")
-def test_lines_fit_a_terminal_and_break_neither_words_nor_paths(capsys: pytest.CaptureFixture[str]) -> None:
     lines = wrapped(f"Comparing recipes takes at least two seeds of each: {PATH} has one.").splitlines()
     assert PATH in lines
     assert all(len(line) <= 40 for line in lines if line != PATH)
