@@ -346,5 +346,6 @@ def test_bare_arguments_are_sources() -> None:
         assert process.stderr
         message = process.stderr.read().decode()
         assert process.wait() == 2
-    assert message.startswith("error: nothing (1).jpg does not exist; expected an image")
+    error = message.removeprefix("loading libraries ...\n")
+    assert error.startswith("error: nothing (1).jpg does not exist; expected an image")
     assert not list(Path.cwd().rglob("*.jsonl"))
