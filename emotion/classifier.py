@@ -8,7 +8,7 @@ import lightning as L
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -47,7 +47,7 @@ class EmotionClassifier(L.LightningModule):
         input: size, channels, mean and std of the network's input (see `Preprocess`).
         classes: class names in the order of the logits.
         class_counts: training faces of each class, for losses with class weights.
-        loss: config of the loss, which also receives class_counts; None if the classifier will not be trained.
+        loss: config of the loss, which also receives class_counts; None for plain cross-entropy.
         optimizer: config of the optimiser; it also receives the parameters.
         scheduler: config of the learning-rate schedule, which also receives the optimiser, and total_steps if its
             `interval` is step; empty for a constant learning rate.
@@ -77,7 +77,7 @@ class EmotionClassifier(L.LightningModule):
         self.classes, self.temperature = tuple(classes), temperature
         self.preprocess = Preprocess(**input)
         self.net = instantiate(model, num_classes=len(classes), in_channels=input["channels"], input_size=input["size"])
-        self.criterion: Any = instantiate(loss, class_counts=class_counts) if loss else None
+        self.criterion = instantiate(loss, class_counts=class_counts) if loss else nn.CrossEntropyLoss()
         self.train_scores, self.val_scores, self.test_scores = (EpochScores(len(classes)) for _ in range(3))
         self.memory_format = torch.contiguous_format
         self.teacher: Teacher | None = None

@@ -38,6 +38,9 @@ def load_data(loaded: LoadedCheckpoint, cfg: DictConfig) -> EmotionDataModule:
             print(f"*** {synthetic_warning(settings['data'])} ***\n")
         arguments |= {"source": source.config, "mix": source.mix_percent}
     arguments |= {name: settings[name] for name in ("labels", "split") if settings.get(name) is not None}
+    classes, labels = loaded.classifier.classes, arguments["labels"]
+    if set(labels) == set(classes):
+        arguments["labels"] = {name: labels[name] for name in classes}  # in the order of the network's outputs
     data = EmotionDataModule(**arguments)
     try:
         data.setup()
@@ -49,7 +52,7 @@ def load_data(loaded: LoadedCheckpoint, cfg: DictConfig) -> EmotionDataModule:
                 f"form: data=NAME."
             ) from error
         raise
-    check_classes(loaded.path, loaded.classifier.classes, data.classes)
+    check_classes(loaded.path, classes, data.classes)
     return data
 
 

@@ -2,12 +2,15 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import DictConfig
+from torch import nn
 
 from emotion.checkpoints.load import load_checkpoint, read_checkpoint
 from emotion.checkpoints.locate import BEST_CHECKPOINT
+from emotion.checkpoints.training_data import load_data
 from emotion.classifier import EmotionClassifier
 from emotion.config.compose import compose
 from emotion.errors import UserError
@@ -116,6 +119,19 @@ def test_evaluate_refuses_unknown_values(override: str, message: str, run: Path)
         evaluate(compose("evaluate", f"checkpoint={run}", override))
 
 
+def test_a_label_scheme_of_the_same_classes_may_have_another_order(run: Path) -> None:
+    """And merge other classes of the data than the checkpoint's own scheme."""
+    loaded, cfg = load_checkpoint(run), compose("evaluate", f"checkpoint={run}", "labels=six")
+    own = load_data(loaded, cfg)
+    cfg.labels = dict(reversed(cfg.labels.items()))
+    other = load_data(loaded, cfg)
+    assert other.classes == own.classes == loaded.classifier.classes
+    np.testing.assert_array_equal(other.labels, own.labels)
+    cfg.labels = {**cfg.labels, "fear": [], "anger": ["angry", "fear"]}
+    anger, fear = own.classes.index("anger"), own.classes.index("fear")
+    np.testing.assert_array_equal(load_data(loaded, cfg).labels, np.where(own.labels == fear, anger, own.labels))
+
+
 def test_data_with_other_classes_is_refused(run: Path, small_config: Config) -> None:
     with pytest.raises(
         UserError, match=r"was trained on the classes happiness, .*, but the data has happy, neutral, sad, surprise"
@@ -167,7 +183,7 @@ def test_the_loss_of_a_checkpoint_is_never_built(run: Path, tmp_path: Path) -> N
     entries = read_checkpoint(run / BEST_CHECKPOINT).entries()
     entries["hyper_parameters"]["loss"] = {"_target_": "os.mkdir", "path": "canary"}
     torch.save(entries, tmp_path / "x.ckpt")
-    assert load_checkpoint(tmp_path / "x.ckpt").classifier.criterion is None
+    assert isinstance(load_checkpoint(tmp_path / "x.ckpt").classifier.criterion, nn.CrossEntropyLoss)
     assert not Path("canary").exists()
 
 
