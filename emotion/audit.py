@@ -193,7 +193,7 @@ def _md5(path: str) -> str:
     return hashlib.md5(Path(path).read_bytes()).hexdigest()
 
 
-@verb("audit", positional="checkpoint")
+@verb("audit", positional="checkpoint", uses_torch=True)
 def main(cfg: DictConfig) -> None:
     """Audit a source."""
     audit(cfg, Path(cfg.output or relative_path(Path(HydraConfig.get().runtime.output_dir))))

@@ -28,7 +28,7 @@ from emotion.config.migrate import migrate
 from emotion.errors import UserError
 from emotion.io.bounded import read_json_object
 from emotion.io.digests import RECORD
-from emotion.runtime.announce import announce
+from emotion.runtime.announce import announce_torch
 from emotion.runtime.signals import handle_signals
 
 Result = TypeVar("Result")
@@ -60,10 +60,13 @@ ALLOWED_ON_RESUME = (
 )
 
 
-def verb(name: str, positional: str | None = None) -> Callable[[Callable[[DictConfig], Result]], Callable[[], None]]:
+def verb(
+    name: str, positional: str | None = None, *, uses_torch: bool = False
+) -> Callable[[Callable[[DictConfig], Result]], Callable[[], None]]:
     """Turn a function of a config into the entry point `python -m emotion.<name>`, composed from conf/<name>.yaml.
 
     Arguments without a key are values of the setting `positional`; several are a list. Paths are taken literally.
+    With `uses_torch`, a line says that the libraries are loading.
     Exit status: 0 success, 2 user error (one message, no traceback), 130 Ctrl-C, 143 SIGTERM. In a sweep (-m) a job's
     error is raised, so that the other jobs run before it is reported.
     """
@@ -75,8 +78,8 @@ def verb(name: str, positional: str | None = None) -> Callable[[Callable[[DictCo
             with handle_signals(), contextlib.nullcontext() if is_sweep_job() else report_errors():
                 given = HydraConfig.get().overrides
                 overrides.check_types(name, given.task, cfg, given.hydra)
-                if "torch" not in sys.modules and not is_sweep_job():  # a sweep prints its own lines
-                    announce("loading libraries", sys.stderr)
+                if uses_torch and not is_sweep_job():  # a sweep prints its own lines
+                    announce_torch()
                 return _run_without_empty_folder(task, cfg)
 
         run_hydra: Callable[[], None] = hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)

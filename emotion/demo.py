@@ -14,6 +14,7 @@ from emotion.cli import verb
 from emotion.config.compose import is_int_at_least
 from emotion.config.typed import check_choices, typed
 from emotion.errors import UserError
+from emotion.runtime.announce import announce_torch
 from emotion.serving.limits import Limits
 
 
@@ -52,7 +53,7 @@ def demo(cfg: DictConfig) -> None:
 
     with listen(config.host, config.port) as listener:
         address, port = listener.getsockname()[:2]
-        backend = load_backend(config.checkpoint, config.tta, config.accelerator)
+        backend = load_backend(config.checkpoint, config.tta, config.accelerator, announce_torch)
         from emotion.config.instantiate import instantiate  # slow imports, after the checkpoint was found
         from emotion.inference.predictor import Predictor
         from emotion.serving.guard import is_loopback

@@ -205,7 +205,7 @@ def _check_output(path: Path, checkpoint: str | list[str]) -> None:
         raise UserError(f"{path} holds the scores of {other}; give another folder: output=FOLDER.")
 
 
-@verb("evaluate", positional="checkpoint")
+@verb("evaluate", positional="checkpoint", uses_torch=True)
 def main(cfg: DictConfig) -> None:
     """Evaluate a checkpoint."""
     evaluate(cfg, relative_path(Path(HydraConfig.get().runtime.output_dir)))

@@ -296,7 +296,7 @@ def _check(config: ExplainConfig) -> None:
         raise UserError(f"output={config.output} is a file; expected a folder.")
 
 
-@verb("explain", positional="checkpoint")
+@verb("explain", positional="checkpoint", uses_torch=True)
 def main(cfg: DictConfig) -> None:
     """Run `explain` into the output folder."""
     explain(cfg, Path(cfg.output or relative_path(Path(HydraConfig.get().runtime.output_dir))))

@@ -239,7 +239,7 @@ def _check(config: ExportConfig) -> None:
         raise UserError(f"output={config.output} is a file; expected a folder.")
 
 
-@verb("export", positional="checkpoint")
+@verb("export", positional="checkpoint", uses_torch=True)
 def main(cfg: DictConfig) -> None:
     """Run `export`."""
     export(cfg, relative_path(Path(HydraConfig.get().runtime.output_dir)))

@@ -14,6 +14,7 @@ from emotion.config.compose import as_list, is_int_at_least
 from emotion.config.typed import check_choices, typed
 from emotion.errors import UserError
 from emotion.reporting.text import relative_path, wrapped
+from emotion.runtime.announce import announce_torch
 
 if TYPE_CHECKING:
     from emotion.inference.frames import Frame, VideoStream
@@ -76,7 +77,7 @@ def predict(cfg: DictConfig, folder: Path | None) -> PredictionSummary:
     from emotion.reporting.text import console as new_console
 
     source = _open_source(config, folder)
-    backend = load_backend(config.checkpoint, config.tta, config.accelerator)
+    backend = load_backend(config.checkpoint, config.tta, config.accelerator, announce_torch)
     detector = FullImage() if isinstance(source, Path) else instantiate(config.detector)
     predictor = Predictor(backend, detector, config.min_confidence)
     warnings, console = Console(stderr=True), new_console()

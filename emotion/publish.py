@@ -160,7 +160,7 @@ def _export_onnx(weights: Path, path: Path) -> None:
         raise UserError(f"{error}\nTo publish without it: onnx=false.") from error
 
 
-@verb("publish", positional="checkpoint")
+@verb("publish", positional="checkpoint", uses_torch=True)
 def main(cfg: DictConfig) -> None:
     """Run `publish`."""
     publish(cfg, relative_path(Path(HydraConfig.get().runtime.output_dir)))

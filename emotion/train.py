@@ -49,7 +49,7 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
             return finalize(run)
 
 
-@verb("train")
+@verb("train", uses_torch=True)
 def main(cfg: DictConfig) -> float:
     """Train in the folder that Hydra created."""
     from lightning.fabric.utilities.exceptions import MisconfigurationException

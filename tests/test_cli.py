@@ -92,7 +92,7 @@ def test_a_closed_pipe_gives_no_traceback(fer_csv: Path) -> None:
         assert child.stdout
         assert child.stderr
         child.stdout.close()
-        assert child.stderr.read() in ("", "loading libraries ...\n")
+        assert child.stderr.read() == ""
     assert child.returncode in (1, 128 + signal.SIGPIPE)  # 1 is rich's own while it prints a table
 
 

@@ -1,6 +1,6 @@
 """Backends: faces to probabilities, with PyTorch or ONNX Runtime."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -45,7 +45,12 @@ class Backend(Protocol):
         """
 
 
-def load_backend(checkpoint: str | Path | Sequence[object], tta: str = "none", accelerator: str = "auto") -> Backend:
+def load_backend(
+    checkpoint: str | Path | Sequence[object],
+    tta: str = "none",
+    accelerator: str = "auto",
+    before_torch: Callable[[], None] = lambda: None,
+) -> Backend:
     """Load a classifier with ONNX Runtime, which needs no torch, where it can be, otherwise with PyTorch.
 
     ONNX Runtime takes .onnx files, and weights of this package unless accelerator=gpu or tta=ten_crop is requested.
@@ -54,6 +59,7 @@ def load_backend(checkpoint: str | Path | Sequence[object], tta: str = "none", a
         checkpoint: A checkpoint, or a list of checkpoints for an ensemble.
         tta: Test-time augmentation: none, flip, shifted or ten_crop.
         accelerator: auto, cpu or gpu; ignored for .onnx files.
+        before_torch: Called before PyTorch is imported, which takes seconds.
 
     Raises:
         UserError: A checkpoint is missing or invalid, or `tta` does not fit it.
@@ -70,6 +76,7 @@ def load_backend(checkpoint: str | Path | Sequence[object], tta: str = "none", a
         from emotion.inference.onnx_backend import OnnxBackend
 
         return OnnxBackend(Path(files[0]), tta)
+    before_torch()
     from emotion.inference.torch_backend import TorchBackend
 
     return TorchBackend(checkpoint, tta, accelerator)

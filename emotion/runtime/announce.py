@@ -1,6 +1,7 @@
 """Lines that say what a command is about to do."""
 
 import os
+import sys
 from typing import TextIO
 
 RANK_VARIABLES = ("LOCAL_RANK", "SLURM_PROCID")
@@ -10,3 +11,9 @@ def announce(activity: str, file: TextIO | None = None) -> None:
     """Print what takes a while before it starts, from the first process only; to standard output unless `file`."""
     if all(os.environ.get(name, "0") == "0" for name in RANK_VARIABLES):
         print(f"{activity} ...", file=file, flush=True)
+
+
+def announce_torch() -> None:
+    """Say on standard error that libraries are loading, unless PyTorch is loaded; it takes ten seconds on two cores."""
+    if "torch" not in sys.modules:
+        announce("loading libraries", sys.stderr)

@@ -50,7 +50,9 @@ def test_a_changed_file_is_prepared_again(fer_csv: Path, capsys: pytest.CaptureF
     second = prepare(source(fer_csv), CACHE)
     prepare(source(fer_csv), CACHE)
     assert (len(second), second.digest != first.digest) == (len(first) - 1, True)
-    assert capsys.readouterr().out == f"{fer_csv} has changed since it was last prepared.\n"
+    reading = f"reading {fer_csv} ..."
+    said = capsys.readouterr().out.splitlines()
+    assert said == [reading, reading, f"{fer_csv} has changed since it was last prepared."]
 
 
 def test_a_refused_file_leaves_nothing_behind(fer_csv: Path) -> None:

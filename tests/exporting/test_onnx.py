@@ -165,10 +165,10 @@ def test_metadata_describes_the_classifier_and_contains_no_local_path(tmp_path: 
         "channels": 1,
         "tta": "none",
         "checkpoint": "best.ckpt",
-        "epoch": 0,
+        "epoch": 1,
         "temperature": member.classifier.temperature,
         "synthetic": False,
-        "record": {"command": "train", "data": {"source": "fer2013.csv"}},
+        "record": {"command": "train", "data": {"source": "fer2013.csv"}, "first_epoch": 1},
     }
     assert [text for text in (str(tmp_path), str(ROOT), ".py") if text.encode() in content] == []
     assert {opset.domain for opset in model.opset_import} == {""}

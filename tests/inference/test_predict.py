@@ -344,8 +344,7 @@ def test_sigterm_during_a_video_leaves_complete_files() -> None:
 def test_bare_arguments_are_sources() -> None:
     with start("nothing (1).jpg") as process:
         assert process.stderr
-        message = process.stderr.read().decode()
+        error = process.stderr.read().decode()
         assert process.wait() == 2
-    error = message.removeprefix("loading libraries ...\n")
     assert error.startswith("error: nothing (1).jpg does not exist; expected an image")
     assert not list(Path.cwd().rglob("*.jsonl"))

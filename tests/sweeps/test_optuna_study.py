@@ -61,7 +61,7 @@ def test_a_search_can_be_extended_reports_its_best_trial_and_is_ranked_by_valida
     assert [trial.params for trial in trials()][:2] == suggested
     assert trials()[2].params not in suggested
     assert Path("search/study_history.png").is_file()
-    line = next(line for line in done.out.splitlines() if line.startswith("  python -m emotion.train"))
+    line = done.out.partition("To train it and evaluate it on test:\n")[2].splitlines()[0]
     best = max(trials(), key=lambda trial: trial.value or 0)
     cfg = compose("train", *shlex.split(line)[3:])
     assert cfg.optimizer.lr == best.params["optimizer.lr"]

@@ -294,7 +294,7 @@ def test_a_run_on_fer2013s_labels_is_evaluated_against_the_votes(
     train(compose("train", *SMALL, "data=fer2013_csv", "labels=seven", "split=official", "trainer.max_epochs=1"), RUN)
     assert "votes" not in json.loads((RUN / "record.json").read_text())["scores"]["test"]["none"]["all"]
     assert "annotators" not in capsys.readouterr().out
-    arguments = ("evaluate", f"checkpoint={RUN}", "data=ferplus", "accelerator=cpu")
+    arguments = ("evaluate", f"checkpoint={RUN}", "data=ferplus", "accelerator=cpu", "verbose=true")
     found = evaluate(compose(*arguments))
     assert (found["all"]["n"], found["deduplicated"]["n"]) == (18, 18)
     assert "cross_entropy" in found["deduplicated"]["votes"]
