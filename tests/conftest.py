@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ SYSTEMS = [name for name in options("model") if name not in (*BACKBONES, "timm_b
 """Choices of model with their own network."""
 
 
-def representative(choices: Sequence[str], *names: str) -> list[Any]:
+def representative(choices: Iterable[str], *names: str) -> list[Any]:
     """Return test parameters for all choices; those not in `names` are marked as exhaustive."""
     return [name if name in names else pytest.param(name, marks=pytest.mark.exhaustive) for name in choices]
 

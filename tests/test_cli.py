@@ -17,7 +17,7 @@ from emotion.checkpoints.locate import BEST_CHECKPOINT, LAST_CHECKPOINT
 from emotion.config.compose import compose
 from emotion.errors import UserError
 from emotion.train import train
-from tests.conftest import record_of
+from tests.conftest import record_of, representative
 from tests.processes import run_verb
 
 SMALL = [
@@ -47,7 +47,9 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize(
+    "mistake", representative(list(MISTAKES), "a mistyped key", "an unknown model", "a missing checkpoint")
+)
 def test_a_mistake_gives_one_message(mistake: str) -> None:
     (verb, *arguments), message = MISTAKES[mistake]
     done = run_verb(verb, *arguments)
@@ -184,7 +186,7 @@ def test_help_lists_the_groups() -> None:
     assert re.search(r"^  loss +cross_entropy, focal, ldam, logit_adjusted", groups, re.MULTILINE)
 
 
-@pytest.mark.parametrize("choice", ["callbacks=none", "debug=fdr"])
+@pytest.mark.parametrize("choice", representative(["callbacks=none", "debug=fdr"], "callbacks=none"))
 def test_settings_of_other_projects_work(choice: str) -> None:
     small = [override for override in SMALL if choice != "debug=fdr" or override.startswith(("model", "logger"))]
     train(compose("train", *small, choice, "trainer.accelerator=cpu"), Path("run"))

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import re
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 
 import hydra.utils
@@ -21,6 +22,15 @@ from tests.conftest import BACKBONES, SYSTEMS, options
 
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
 CHOICES = [(group, choice) for group in GROUPS for choice in options(group)]
+ALONE = ("explainer", "detector", "pruner", "hydra", "model", "experiment", "sweep")
+"""Groups of other configs than a training's, or that change other groups' settings."""
+TOGETHER = [
+    [(group, choice) for group, choice in choices if choice]
+    for groups in [[group for group in GROUPS if group not in ALONE]]
+    for row in zip_longest(*map(options, groups), fillvalue="")
+    for choices in [zip(groups, row, strict=True)]
+]
+"""Every choice once, in as few configs as the largest group has choices."""
 
 
 @cache
@@ -29,7 +39,8 @@ def train_config(*overrides: str) -> DictConfig:
     return compose("train", *overrides, "run_dir=x")
 
 
-def chosen(group: str, choice: str) -> DictConfig:
+def chosen(choices: list[tuple[str, str]]) -> DictConfig:
+    group, choice = choices[0]
     if group == "explainer":
         return compose("explain", f"explainer={choice}", "checkpoint=RUN")
     if group == "detector":
@@ -38,7 +49,7 @@ def chosen(group: str, choice: str) -> DictConfig:
         )
     if group == "pruner":
         return train_config("sweep=tpe", f"pruner@study.pruner={choice}", "study.trial=0")
-    return train_config(f"{group}={choice}", *(["study.trial=0"] if choice == "tpe" else []))
+    return train_config(*map("=".join, choices), *(["study.trial=0"] if ("sweep", "tpe") in choices else []))
 
 
 def configs_with_target(config: object) -> list[dict[str, object]]:
@@ -48,13 +59,21 @@ def configs_with_target(config: object) -> list[dict[str, object]]:
     return []
 
 
-@pytest.mark.parametrize(("group", "choice"), CHOICES)
-def test_every_choice_composes_and_its_targets_take_every_key(group: str, choice: str) -> None:
-    cfg = chosen(group, choice)
+@pytest.mark.parametrize(
+    "choices",
+    [
+        *TOGETHER,
+        *([one] for one in CHOICES if one[0] in ALONE),
+        *(pytest.param([one], marks=pytest.mark.exhaustive) for one in CHOICES if one[0] not in ALONE),
+    ],
+    ids=lambda choices: " ".join(map("=".join, choices)),
+)
+def test_every_choice_composes_and_its_targets_take_every_key(choices: list[tuple[str, str]]) -> None:
+    cfg = chosen(choices)
     config = OmegaConf.to_container(cfg, resolve=True)
     assert config
-    if group == "callbacks" and choice not in ("default", "no_early_stopping", "none", "transfer"):
-        assert choice in cfg.callbacks
+    callbacks = dict(choices).get("callbacks", "none")
+    assert callbacks in ("default", "no_early_stopping", "none", "transfer", *cfg.get("callbacks", ()))
     check_targets(config)
     for part in configs_with_target(config):
         target = str(part["_target_"])

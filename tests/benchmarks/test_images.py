@@ -22,6 +22,7 @@ def test_rendered_lists_are_distinct_images_of_mixed_sizes(tmp_path: Path) -> No
     assert len(set(contents)) == len(contents) == 3 + 60
 
 
+@pytest.mark.exhaustive
 def test_each_number_of_images_has_rates_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     Path("run").mkdir()

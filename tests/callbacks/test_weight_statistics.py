@@ -87,7 +87,7 @@ def test_gradients_are_of_the_last_step_before_clipping(small_config: Config) ->
         assert values[4] == pytest.approx(float(step.norm()), rel=0.02, abs=1e-3), name
 
 
-@pytest.mark.parametrize("batches", [3, 4])
+@pytest.mark.parametrize("batches", [3, pytest.param(4, marks=pytest.mark.exhaustive)])
 def test_accumulated_gradients_are_of_the_epochs_last_step(batches: int, small_config: Config) -> None:
     accumulated = ("trainer.accumulate_grad_batches=2", f"trainer.limit_train_batches={batches}")
     train(small_config(STATISTICS, *accumulated, "batch_size=8"), RUN)
@@ -108,7 +108,9 @@ def test_a_frozen_parameter_shows_a_dash(small_config: Config) -> None:
         assert (values is None) == (kind == "gradient" and name.startswith("features.")), name
 
 
-@pytest.mark.parametrize("moment", [("training_step", 8), ("validation_step", 2)])
+@pytest.mark.parametrize(
+    "moment", [("training_step", 8), pytest.param(("validation_step", 2), marks=pytest.mark.exhaustive)]
+)
 def test_a_resumed_run_writes_the_same_file(
     moment: tuple[str, int], small_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:

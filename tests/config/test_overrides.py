@@ -6,6 +6,7 @@ from hydra.errors import HydraException
 from emotion.config.compose import compose
 from emotion.config.overrides import check_additions, check_types, explain
 from emotion.errors import UserError
+from tests.conftest import representative
 
 ANSWERS = {
     "ckpt_path=x": r"resume=RUN continues a run; model\.weights=RUN",
@@ -32,7 +33,18 @@ ANSWERS = {
 }
 
 
-@pytest.mark.parametrize("override", ANSWERS)
+@pytest.mark.parametrize(
+    "override",
+    representative(
+        list(ANSWERS),
+        "model.optimizer.lr=1",
+        "data.batch_size=1",
+        "test=False",
+        "optimiser=adam",
+        "+seed=1",
+        "qwertz=1",
+    ),
+)
 def test_a_refused_override_is_explained(override: str) -> None:
     with pytest.raises((HydraException, ValueError)) as error:
         compose("train", override)

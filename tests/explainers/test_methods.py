@@ -17,9 +17,9 @@ from emotion.explainers.lime_regions import Lime
 from emotion.explainers.occlusion import Occlusion
 from emotion.explainers.shap_values import Shap
 from emotion.models.timm_backbone import TimmBackbone
-from tests.conftest import SYSTEMS, options
+from tests.conftest import SYSTEMS, options, representative
 from tests.explainers.conftest import CORNER, classifier_of, ensemble_of
-from tests.models.test_models import by_default, faces, make, recipe
+from tests.models.test_models import faces, make, recipe
 
 EXPLAINERS = [name for name in options("explainer") if name != "all"]
 BRIGHT = torch.zeros(4, dtype=torch.long)
@@ -73,7 +73,7 @@ def test_maps_mark_the_corner_are_deterministic_and_leave_no_trace(
     assert [module for module in corner.modules() if module._forward_hooks] == []
 
 
-@pytest.mark.parametrize("name", by_default(("simple_cnn", "v4_attention"), SYSTEMS))
+@pytest.mark.parametrize("name", representative(SYSTEMS, "simple_cnn", "v4_attention"))
 def test_grad_cam_layer_of_each_network(name: str) -> None:
     assert make(name).cam_layer() == GRAD_CAM_LAYERS[name]  # type: ignore[operator]
 

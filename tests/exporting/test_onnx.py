@@ -20,8 +20,8 @@ from emotion.explainers.gradcam import GradCam
 from emotion.exporting.onnx import export_onnx, synthetic_faces, torch_probabilities
 from emotion.inference.onnx_backend import OnnxBackend
 from emotion.records.run_record import RunRecord
-from tests.conftest import BACKBONES, ROOT, SYSTEMS
-from tests.models.test_models import by_default, recipe
+from tests.conftest import BACKBONES, ROOT, SYSTEMS, representative
+from tests.models.test_models import recipe
 
 FILE = Path("net.onnx")
 SHALLOW = {  # every kind of layer remains
@@ -87,7 +87,7 @@ def remove_repeated_blocks(backbone: nn.Module) -> None:
             seen.add(kind)
 
 
-@pytest.mark.parametrize("model", by_default(("simple_cnn", "attention_cnn"), SYSTEMS))
+@pytest.mark.parametrize("model", representative(SYSTEMS, "attention_cnn"))
 def test_probabilities_and_maps_match_for_any_batch_size(model: str) -> None:
     ensemble = Ensemble([make_member(model)])
     parity, _ = export_onnx(ensemble, FILE, cam=True)
@@ -100,7 +100,7 @@ def test_probabilities_and_maps_match_for_any_batch_size(model: str) -> None:
     check_grad_cam(ensemble, backend, faces)
 
 
-@pytest.mark.parametrize("model", by_default(("resnet18",), BACKBONES))
+@pytest.mark.parametrize("model", representative(BACKBONES, "resnet18"))
 def test_probabilities_of_a_backbone_match(model: str) -> None:
     ensemble, faces = Ensemble([make_member(model, fitted=False)]), synthetic_faces(48, 1, 2)
     remove_repeated_blocks(ensemble.members[0].net.backbone)
@@ -110,7 +110,7 @@ def test_probabilities_of_a_backbone_match(model: str) -> None:
 
 
 # their heads contain normalization and convolution
-@pytest.mark.parametrize("backbone", by_default(("test_convnext",), ("test_convnext", "mobilenetv3_small_050")))
+@pytest.mark.parametrize("backbone", representative(("test_convnext", "mobilenetv3_small_050"), "test_convnext"))
 def test_maps_of_a_backbone_match(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SHALLOW, "resnet18", {"backbone": backbone})
     ensemble, faces = Ensemble([make_member("resnet18", fitted=False, zoom=1.0)]), synthetic_faces(48, 1, 2)
@@ -133,7 +133,8 @@ def test_ensemble_with_different_inputs_and_tta_is_one_file() -> None:
     assert 0.5 <= maps.max() <= 1
 
 
-@pytest.mark.parametrize("tta", ["shifted", pytest.param("ten_crop", marks=pytest.mark.exhaustive)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("tta", ["shifted", "ten_crop"])
 def test_many_views_match(tta: str) -> None:
     ensemble, faces = Ensemble([make_member("simple_cnn", zoom=1.2)]), synthetic_faces(48, 1, 3)
     export_onnx(ensemble, FILE, tta)

@@ -2,7 +2,6 @@
 
 import importlib
 import re
-from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -16,7 +15,7 @@ from emotion.config.compose import compose
 from emotion.config.instantiate import instantiate
 from emotion.errors import UserError
 from emotion.models.blocks import CBAM
-from tests.conftest import SYSTEMS, options
+from tests.conftest import SYSTEMS, options, representative
 
 PARAMETERS = {
     "attention_cnn": 3_948_011,
@@ -65,13 +64,8 @@ LAYERS = {
 """Layers and blocks in their order: the stages, and the head."""
 
 
-def by_default(default: Iterable[str], values: Iterable[str]) -> list[Any]:
-    """Parametrise over `values`, all but `default` marked exhaustive."""
-    return [value if value in default else pytest.param(value, marks=pytest.mark.exhaustive) for value in values]
-
-
 every_model = pytest.mark.parametrize("model", SYSTEMS)
-smallest_models = pytest.mark.parametrize("model", by_default(("simple_cnn", "compact_cnn"), SYSTEMS))
+smallest_models = pytest.mark.parametrize("model", representative(SYSTEMS, "simple_cnn", "compact_cnn"))
 
 
 @cache

@@ -15,8 +15,7 @@ from emotion.config.compose import compose
 from emotion.config.instantiate import instantiate
 from emotion.errors import UserError
 from emotion.models.timm_backbone import TimmBackbone
-from tests.conftest import BACKBONES
-from tests.models.test_models import by_default
+from tests.conftest import BACKBONES, representative
 
 FAMILIES = {  # maps, NHWC maps, tokens with and without a class token, pretrained layers after the pooling
     "test_resnet": 32,
@@ -28,8 +27,8 @@ FAMILIES = {  # maps, NHWC maps, tokens with and without a class token, pretrain
 }
 LARGE = {"swin_tiny_patch4_window7_224": 56, "mixer_s16_224": 224, "vit_tiny_patch16_224": 48}
 SIZES = FAMILIES | LARGE
-families = pytest.mark.parametrize("family", by_default(FAMILIES, SIZES))
-named_backbones = pytest.mark.parametrize("model", by_default([TINY := "tiny"], [TINY, *BACKBONES]))
+families = pytest.mark.parametrize("family", representative(SIZES, *FAMILIES))
+named_backbones = pytest.mark.parametrize("model", representative([TINY := "tiny", *BACKBONES], TINY))
 
 large = pytest.mark.exhaustive
 WITHOUT_CLASSIFIER = {  # published counts minus a 1,000-class classifier

@@ -202,6 +202,7 @@ def in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("in_bf16")
 def test_evaluation_uses_the_precision_that_the_layers_allow(
     small_config: Config, small_run: Callable[..., Path], capsys: pytest.CaptureFixture[str]

@@ -24,7 +24,7 @@ from emotion.training.preflight import (
     effective_size,
 )
 from emotion.training.setup import make_classifier, make_data, resolve, resolve_precision
-from tests.conftest import SYSTEMS, options
+from tests.conftest import SYSTEMS, options, representative
 
 Config = Callable[..., DictConfig]
 RUN, CHOSEN = Path("run"), "debug=preflight"
@@ -178,7 +178,7 @@ def test_the_class_table_has_shares_of_the_loss() -> None:
     assert [row["share of loss %"] for row in rows] == ["30.0", "20.0", "20.0", "30.0"]
 
 
-@pytest.mark.parametrize("loss", options("loss"))
+@pytest.mark.parametrize("loss", representative(options("loss"), "cross_entropy"))
 def test_every_loss_shows_its_own_weights(loss: str, small_config: Config) -> None:
     for balanced in (False, True):
         config = resolve(small_config(f"loss={loss}", f"loss.balanced={balanced}"), RUN)

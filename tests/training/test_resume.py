@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from emotion.config.instantiate import instantiate
 from emotion.errors import Stopped
 from emotion.train import train
-from tests.conftest import made_votes, signal_at, write_votes
+from tests.conftest import made_votes, representative, signal_at, write_votes
 
 Config = Callable[..., DictConfig]
 
@@ -95,9 +95,7 @@ def uninterrupted(cfg: DictConfig, folder: Path) -> Path:
 @pytest.mark.parametrize(
     "moment", [name if name == USUAL else pytest.param(name, marks=pytest.mark.hard) for name in MOMENTS]
 )
-@pytest.mark.parametrize(
-    "recipe", [pytest.param(r, marks=pytest.mark.exhaustive) if r == "one_cycle" else r for r in RECIPES]
-)
+@pytest.mark.parametrize("recipe", representative(list(RECIPES), "plateau", "champion"))
 def test_resumed_run_equals_uninterrupted_run(
     recipe: str,
     moment: str,
