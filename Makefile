@@ -16,7 +16,7 @@ setup: .venv/.ready ## virtual environment in .venv with the pinned dependencies
 .venv/.ready: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer found; install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet -c constraints.txt -e '.[dev,export,audit,demo,sweep,mlflow,wandb]'
+	$(PY) -m pip install --quiet -c constraints.txt -e '.[dev,export,audit,demo,imagenet,sweep,mlflow,wandb]'
 	@touch $@
 
 train: setup ## train the published V4 on FER2013 where it is found, else on synthetic faces

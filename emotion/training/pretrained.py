@@ -20,6 +20,7 @@ from emotion.checkpoints.validate import check_finite
 from emotion.errors import REFUSALS, UserError
 from emotion.io.digests import file_digest
 from emotion.models.timm_backbone import TimmBackbone, create
+from emotion.training import efficientnet_lite
 
 PRETRAINED, RANDOM = "pretrained", "random"
 PREFIXES = ("module.", "_orig_mod.", "model.")
@@ -56,13 +57,20 @@ def load_into(
 ) -> LoadedWeights:
     """Load "pretrained" weights, or those of a run folder or a .ckpt, .safetensors, .pth, .pt or .bin file.
 
+    Pretrained weights are of an installed package, if there is one for the network, or of the Hugging Face Hub.
     The last layer is loaded only from a run with the same classes.
 
     Raises:
         UserError: The source is missing or cannot be read, or its weights are of another network.
     """
     digest: str | None = None
-    if source == PRETRAINED:
+    packaged = efficientnet_lite.weights_file() if getattr(net, "name", None) == efficientnet_lite.BACKBONE else None
+    if source == PRETRAINED and packaged:
+        state = read_torch_file(packaged, "weights", "tensors by name")
+        assert isinstance(state, Mapping)
+        weights, name = _with_prefix(efficientnet_lite.timm_names(state)), packaged.name
+        digest = file_digest(packaged)
+    elif source == PRETRAINED:
         weights, name = _download(net, in_channels, input_size)
     else:
         path, name = _locate(source), source
@@ -106,6 +114,7 @@ def _download(net: nn.Module, in_channels: int, input_size: int) -> tuple[State,
             f"The weights {name} cannot be downloaded from the Hugging Face Hub ({reason}). Connect this machine to "
             f"it, or give local weights: model.weights=FILE, a .safetensors or .pth file of that backbone, or "
             f"model.weights=RUN, a run folder. model.weights={RANDOM} trains from scratch."
+            + (f" Or {efficientnet_lite.INSTALL}." if net.name == efficientnet_lite.BACKBONE else "")
         ) from error
     return _with_prefix(backbone.state_dict()), name
 

@@ -106,6 +106,7 @@ def test_ema_added_on_resuming_starts_from_the_weights() -> None:
 def test_an_invalid_decay_is_refused(decay: object) -> None:
     with pytest.raises(UserError, match="expected a number from 0 to 1"):
         ExponentialMovingAverage(decay)  # type: ignore[arg-type]
+    assert [ExponentialMovingAverage(limit).decay for limit in (0, 1)] == [0, 1]
 
 
 def test_a_loaded_average_waits_for_the_next_step(run: Path) -> None:

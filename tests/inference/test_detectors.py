@@ -63,6 +63,10 @@ def test_the_whole_image_is_its_central_square() -> None:
     assert FullImage()(IMAGE.transpose(1, 0, 2)) == [Box(0, 5, 20, 1)]
 
 
+def test_the_corners_of_a_box() -> None:
+    assert Box(10, 20, 5, 1).xyxy == (10, 20, 15, 25)
+
+
 def test_boxes_are_sorted_by_size() -> None:
     boxes = [Box(0, 0, side, 1 / side) for side in (20, 50, 30)]
     assert [box.side for box in largest_first(boxes)] == [50, 30, 20]

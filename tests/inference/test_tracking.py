@@ -80,6 +80,9 @@ def test_a_face_absent_for_few_frames_keeps_its_number_at_any_frame_rate() -> No
     for i in range(1, GAP_FRAMES):
         assert update(tracker, 60.0 * i) == []
     assert update(tracker, 60.0 * GAP_FRAMES, 0) == [1]
+    for i in range(1, GAP_FRAMES + 1):
+        assert update(tracker, 60.0 * (GAP_FRAMES + i)) == []
+    assert update(tracker, 60.0 * (2 * GAP_FRAMES + 1), 0) == [2]
 
 
 def test_smoothing_reaches_63_percent_after_its_time_constant_at_any_frame_rate() -> None:

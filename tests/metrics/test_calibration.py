@@ -66,6 +66,7 @@ def test_a_bin_includes_its_upper_bound() -> None:
     assert reliability(torch.tensor([[0.5, 0.5]]), torch.tensor([0]), bins=10).faces.tolist() == [0] * 4 + [1] + [0] * 5
     faces = reliability(torch.tensor([[0.53, 0.47], [0.54, 0.46]]), torch.tensor([0, 0])).faces
     assert faces.tolist() == [0] * 7 + [1, 1] + [0] * 6  # 8/15 is 0.533
+    assert reliability(torch.full((1, 20), 0.05), torch.tensor([0]), bins=10).faces.tolist() == [1] + [0] * 9
 
 
 @pytest.mark.parametrize("correct", [0.6, 0.97, 0.999])

@@ -37,6 +37,7 @@ WITHOUT_CLASSIFIER = {  # published counts minus a 1,000-class classifier
     "convnext_base": 88_591_464 - 1000 * 1025,
     "tf_efficientnet_b3_ns": 12_233_232 - 1000 * 1537,
     "vit_base_patch16_224": 86_567_656 - 1000 * 769,
+    "efficientnet_lite0": 4_652_008 - 1000 * 1281,
 }
 HEAD = {
     "resnet50": 512 * 2049 + 2 * 512 + 7 * 513,
@@ -44,6 +45,7 @@ HEAD = {
     "convnext_base": 7 * 1025,
     "tf_efficientnet_b3_ns": 7 * 1537,
     "vit_base_patch16_224": 7 * 769,
+    "efficientnet_lite0": 7 * 1281,
 }
 
 

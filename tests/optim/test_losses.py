@@ -109,6 +109,7 @@ def test_ldam_loss_without_margin_is_cross_entropy() -> None:
 
 def test_ldam_margins_follow_the_fourth_root_of_the_counts() -> None:
     assert LDAMLoss([16, 81, 1]).margins.tolist() == pytest.approx([0.25, 0.5 / 3, 0.5])
+    assert LDAMLoss([16, 81], max_margin=0.6).margins.tolist() == pytest.approx([0.6, 0.4])
 
 
 def test_ldam_loss_of_known_logits() -> None:

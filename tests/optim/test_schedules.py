@@ -51,6 +51,8 @@ def test_one_cycle_peaks_at_the_rate_of_each_group() -> None:
     for peak, values in zip(RATES, rates(one_cycle(optimizer(), STEPS), STEPS - 1), strict=True):
         assert max(values) == pytest.approx(peak)
         assert values[-1] < peak / 1000
+    _, values = rates(one_cycle(optimizer(), 200, warmup=0.1), 199)
+    assert values.index(max(values)) == 19
 
 
 def test_linear_rises_to_the_rate_and_falls_to_0() -> None:

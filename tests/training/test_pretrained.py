@@ -16,7 +16,8 @@ from emotion.config.instantiate import instantiate
 from emotion.errors import UserError
 from emotion.models.timm_backbone import TimmBackbone
 from emotion.train import train
-from emotion.training.pretrained import load_into
+from emotion.training import efficientnet_lite
+from emotion.training.pretrained import LoadedWeights, load_into
 from emotion.training.run import fit, setup
 from emotion.training.setup import resolve
 from tests.conftest import record_of
@@ -26,7 +27,7 @@ CLASSES = ("one", "two")
 RUN = Path("run")
 
 
-def fill(net: nn.Module, source: str, size: int = 64, channels: int = 3) -> object:
+def fill(net: nn.Module, source: str, size: int = 64, channels: int = 3) -> LoadedWeights:
     return load_into(net, source, size, channels, CLASSES)
 
 
@@ -152,6 +153,22 @@ def test_pretrained_weights_come_from_the_hub(
     )
     assert all(value.equal(published[name]) for name, value in own.items())
     assert "weights: timm/test_resnet.r160_in1k, from the Hugging Face Hub" in capsys.readouterr().out
+
+
+def test_imagenet_weights_of_an_installed_package_need_no_network(capfd: pytest.CaptureFixture[str]) -> None:
+    """The logits are those of the network that the weights were published with, at 64x64 pixels."""
+    net = TimmBackbone(7, 3, 64, "tf_efficientnet_lite0")
+    loaded = fill(net, "pretrained")
+    assert (len(loaded.loaded), loaded.resized) == (294, [])
+    assert loaded.initialized == ["head.classifier.1.weight", "head.classifier.1.bias"]
+    path = efficientnet_lite.weights_file()
+    assert path is not None
+    last = torch.load(path, weights_only=True)
+    face = torch.linspace(-1, 1, 3 * 64 * 64).view(1, 3, 64, 64)
+    pooled = net.eval().features(face).mean((2, 3))
+    logits = torch.nn.functional.linear(pooled, last["_fc.weight"], last["_fc.bias"])
+    assert logits.argmax() == 782
+    torch.testing.assert_close(logits[0, :3], torch.tensor([-0.4591710, -0.1270241, 0.9363153]), atol=1e-4, rtol=0)
 
 
 def test_pretrained_weights_that_cannot_be_downloaded_are_refused_with_both_remedies(

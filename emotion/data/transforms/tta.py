@@ -1,6 +1,6 @@
 """Test-time augmentation (TTA): average the probabilities of several views of a face.
 
-Each kind maps faces (B, 1 or 3, H, W) from `Preprocess.shrink`, and the function that makes network input (B, C, S, S)
+Each kind maps faces (B, 1 or 3, H, H) from `Preprocess.shrink`, and the function that makes network input (B, C, S, S)
 of them, to a list of views (B, C, S, S).
 """
 
@@ -32,10 +32,10 @@ def shifted(faces: Tensor, prepare: Prepare) -> list[Tensor]:
 
     Pixels are not interpolated. Where `input.zoom` crops the centre, the moved faces show more of their edge.
     """
-    height, width = faces.shape[-2:]
-    step, corners = windows(min(height, width))
+    side = faces.shape[-1]
+    step, corners = windows(side)
     padded = pad(faces, (step, step, step, step), mode="replicate")
-    moved = (padded[..., top : top + height, left : left + width] for top, left in corners[1:])
+    moved = (padded[..., top : top + side, left : left + side] for top, left in corners[1:])
     return _with_mirror_images(list(map(prepare, (faces, *moved))))
 
 

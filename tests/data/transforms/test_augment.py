@@ -12,6 +12,7 @@ from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import functional as reference
 
 from emotion.data.transforms.augment import (
+    LUMINANCE_TABLE,
     Affine,
     Blur,
     ColorJitter,
@@ -206,6 +207,12 @@ def test_compression_equals_pillows(quality: int) -> None:
     difference = (decoded - torch.stack(expected)).abs()  # Pillow decodes to whole numbers and may break ties otherwise
     assert difference.mean() < 0.5
     assert (decoded - pixels[:, 0]).abs().mean() > 1
+
+
+def test_the_quantization_table_is_pillows_at_quality_50() -> None:
+    file = BytesIO()
+    Image.new("L", (8, 8)).save(file, "JPEG", quality=50)
+    assert list(LUMINANCE_TABLE) == Image.open(file).quantization[0]  # type: ignore[attr-defined]
 
 
 def test_compression_fills_incomplete_blocks_and_leaves_other_faces() -> None:
