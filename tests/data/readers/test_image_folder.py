@@ -138,6 +138,23 @@ def test_classes_are_those_that_occur(names: list[str], classes: list[str]) -> N
     assert len(rows(source)) == len(names)
 
 
+def test_a_folder_without_images_is_no_class() -> None:
+    folder("train/sad/a.png", "train/happy/b.png")
+    Path("data/train/bored").mkdir()
+    Path("data/train/asleep").mkdir()
+    Path("data/train/asleep/notes.txt").write_text("x")
+    source = image_folder.read("data")
+    assert list(source.classes) == ["happy", "sad"]
+
+
+@pytest.mark.parametrize(("size", "channels"), [(0, 1), (-1, 3), (48, 2)])
+def test_an_impossible_shape_is_refused(size: int, channels: int) -> None:
+    folder("train/sad/a.png")
+    with pytest.raises(UserError, match=f"data.size={size} data.channels={channels}: expected a positive size"):
+        image_folder.read("data", size, channels)
+    assert next(iter(image_folder.read("data", 1, 3).chunks)).images.shape == (1, 1, 1, 3)
+
+
 @pytest.mark.parametrize("ending", ["png", "JPG", "jpeg", "jfif", "bmp", "webp", "tif", "TIFF", "gif", "pgm", "ppm"])
 def test_every_image_ending_is_read(ending: str) -> None:
     assert len(rows(folder("train/sad/a.png", f"train/sad/b.{ending}"))) == 2
@@ -146,6 +163,7 @@ def test_every_image_ending_is_read(ending: str) -> None:
 LITTER = (
     ".DS_Store", "Thumbs.db", "train/desktop.ini", "train/._sad", "train/sad/._a.png", "train/sad/Thumbs.db",
     "train/__MACOSX/sad/._a.png", "__MACOSX/train/sad/a.png", "train/.ipynb_checkpoints/a.png", "train/@eaDir/a.png",
+    "train/sad/.thumbnails/a.png", "train/sad/__MACOSX/a.png",
 )  # fmt: skip
 
 
