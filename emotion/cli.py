@@ -242,9 +242,9 @@ def _join_bare_arguments(name: str, positional: str | None) -> None:
 
 
 def _has_key(name: str, argument: str) -> bool:
-    """Return whether an argument is an option or a setting, not a path such as `~/a`, or `seed=0` of another verb."""
-    if argument[:1] in "-~":
-        return not argument.startswith("~/")
+    """Return whether an argument is an option or a setting, not a path such as `~/a` or `-`, nor another verb's."""
+    if argument[:1] in ("-", "~"):
+        return argument != "-" and not argument.startswith("~/")
     match = OVERRIDE.match(argument)
     return match is not None and not (paths.exists(argument) and match["name"].split(".")[0] not in compose(name))
 

@@ -9,6 +9,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from emotion.cli import _join_bare_arguments
 from emotion.cli import quote_paths as quote_command_line
 from emotion.config import paths
 from emotion.config.compose import VERBS, compose, quote
@@ -119,6 +120,16 @@ def test_bare_arguments_that_mean_nothing_are_refused(command: str, message: str
     assert done.status == 2
     assert message.replace(".*", "") in done.err or all(part in done.err for part in message.split(".*")), done.err
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "source"),
+    [(["-"], "-"), (["output=-", "-"], "-"), (["-", "b c.jpg"], ["-", "b c.jpg"]), (["~/a"], str(Path.home() / "a"))],
+)
+def test_bare_arguments_are_sources(arguments: list[str], source: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["emotion.predict", *arguments])
+    _join_bare_arguments("predict", "source")
+    assert compose("predict", *sys.argv[1:]).source == source
 
 
 def test_a_quoted_text_is_read_as_it_was() -> None:
