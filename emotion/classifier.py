@@ -230,10 +230,19 @@ class EmotionClassifier(L.LightningModule):
     def _log_scores(self, stage: str, scores: EpochScores) -> None:
         self.log_dict({f"{stage}/{name}": value for name, value in scores.compute().items()})
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build the optimiser and its schedule; `on_train_epoch_end` steps a plateau schedule, Lightning any other."""
+    def make_optimizer(self) -> Optimizer:
+        """Build the optimiser.
+
+        Raises:
+            UserError: It refuses its settings.
+        """
         settings, rates = self.hparams["optimizer"], (self.hparams["backbone_lr"], self.hparams["layer_decay"])
         optimizer: Optimizer = instantiate(settings, parameter_groups(self.net, settings["lr"], *rates))
+        return optimizer
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Build the optimiser and its schedule; `on_train_epoch_end` steps a plateau schedule, Lightning any other."""
+        optimizer = self.make_optimizer()
         if not self.hparams["scheduler"]:
             return optimizer
         settings = dict(self.hparams["scheduler"])

@@ -302,12 +302,16 @@ def test_settings_given_override_the_short_recipe() -> None:
         ("patience=-1", "patience=-1: expected at least 0"),
         ("trainer.max_epochs=0", "max_epochs=0: expected a positive integer"),
         ("+trainer.fast_dev_run=true", "debug=limit runs a few batches"),
+        ("loss.label_smoothing=3", "label_smoothing=3; expected a share from 0 to 1"),
+        ("optimizer.lr=-1", "Adam refuses its arguments: Invalid learning rate: -1"),
+        ("backbone_lr=-1", "backbone_lr=-1.0, layer_decay=1.0: expected a rate of at least 0"),
         ("batch_size=1.5", r"batch_size: Value '1.5' of type 'float' could not be converted to Integer"),
     ],
 )
 def test_settings_are_checked_before_training(override: str, message: str, small_config: Config) -> None:
     with pytest.raises(UserError, match=message):
         train(small_config(override), RUN)
+    assert not RUN.exists()
 
 
 @pytest.mark.parametrize("epochs", [1, 3])

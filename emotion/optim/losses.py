@@ -15,7 +15,7 @@ from torch.nn.functional import one_hot
 def cross_entropy(class_counts: Sequence[float], balanced: float = 0.0, label_smoothing: float = 0.0) -> nn.Module:
     """Cross-entropy; `balanced` is the power of `balanced_weights`, as in every loss here."""
     weight = balanced_weights(class_counts, balanced) if balanced else None
-    return nn.CrossEntropyLoss(weight=weight, label_smoothing=label_smoothing)
+    return nn.CrossEntropyLoss(weight=weight, label_smoothing=checked_smoothing(label_smoothing))
 
 
 class FocalLoss(nn.Module):
@@ -41,7 +41,7 @@ class FocalLoss(nn.Module):
         if gamma < 0:
             raise ValueError(f"gamma={gamma}; expected 0 or more.")
         self.register_buffer("weight", balanced_weights(class_counts, balanced), persistent=False)
-        self.gamma, self.label_smoothing = gamma, label_smoothing
+        self.gamma, self.label_smoothing = gamma, checked_smoothing(label_smoothing)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Map logits (B, K) and targets (B,) or (B, K) to the mean loss ()."""
@@ -76,7 +76,7 @@ class LDAMLoss(nn.Module):
         margins = torch.as_tensor(class_counts, dtype=torch.float32) ** -0.25
         self.register_buffer("margins", max_margin * margins / margins.max(), persistent=False)
         self.register_buffer("weight", balanced_weights(class_counts, balanced), persistent=False)
-        self.scale, self.label_smoothing = scale, label_smoothing
+        self.scale, self.label_smoothing = scale, checked_smoothing(label_smoothing)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Map logits (B, K) and targets (B,) or (B, K) to the mean loss ()."""
@@ -104,7 +104,7 @@ class LogitAdjustedLoss(nn.Module):
         counts = torch.as_tensor(class_counts, dtype=torch.float32)
         self.register_buffer("offsets", tau * (counts / counts.sum()).log(), persistent=False)
         self.register_buffer("weight", balanced_weights(class_counts, balanced), persistent=False)
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = checked_smoothing(label_smoothing)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Map logits (B, K) and targets (B,) or (B, K) to the mean loss ()."""
@@ -125,3 +125,14 @@ def balanced_weights(class_counts: Sequence[float], power: float = 1.0) -> Tenso
         raise ValueError(f"balanced={power}; expected a power from 0 to 1, or false or true for these two.")
     counts = torch.as_tensor(class_counts, dtype=torch.float32)
     return counts.sum() / ((counts ** (1 - float(power))).sum() * counts ** float(power))
+
+
+def checked_smoothing(label_smoothing: float) -> float:
+    """Return the share of the targets that is spread evenly over all classes.
+
+    Raises:
+        ValueError: it is not from 0 to 1.
+    """
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing={label_smoothing}; expected a share from 0 to 1.")
+    return label_smoothing

@@ -101,14 +101,20 @@ def make_data(config: TrainConfig) -> tuple[EmotionDataModule, dict[str, Any]]:
 
 
 def make_classifier(config: TrainConfig, data: EmotionDataModule) -> EmotionClassifier:
-    """Return the classifier for the data's classes with random weights."""
-    return EmotionClassifier(
+    """Return the classifier for the data's classes with random weights.
+
+    Raises:
+        UserError: The network, the loss or the optimiser refuses its settings.
+    """
+    classifier = EmotionClassifier(
         model={name: value for name, value in config.model.items() if name != "weights"},
         classes=data.classes,
         class_counts=data.class_counts.tolist(),
         monitor=config.monitor["metric"],
         **{name: getattr(config, name) for name in CLASSIFIER_SETTINGS},
     )
+    classifier.make_optimizer()  # refuses its settings before the run has a folder
+    return classifier
 
 
 def load_weights(classifier: EmotionClassifier, config: TrainConfig) -> "LoadedWeights | None":

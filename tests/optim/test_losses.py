@@ -64,6 +64,13 @@ def test_a_power_outside_0_to_1_is_refused(loss: str, power: float) -> None:
         build(loss, f"loss.balanced={power}")
 
 
+@pytest.mark.parametrize("smoothing", [3, -0.1, "nan"])
+@every_loss
+def test_a_label_smoothing_outside_0_to_1_is_refused(loss: str, smoothing: object) -> None:
+    with pytest.raises(UserError, match=f"label_smoothing={smoothing}; expected a share from 0 to 1"):
+        build(loss, f"loss.label_smoothing={smoothing}")
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_balanced_loss_weights_each_target(smoothing: float) -> None:
     loss = cross_entropy(COUNTS, balanced=True, label_smoothing=smoothing)(LOGITS, TARGETS)
