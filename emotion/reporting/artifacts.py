@@ -18,7 +18,7 @@ from emotion.metrics.calibration import reliability
 from emotion.metrics.selective import risk_by_coverage
 from emotion.reporting import figures
 from emotion.reporting.tables import Scores
-from emotion.reporting.text import format_interval, format_percent, format_robustness
+from emotion.reporting.text import format_interval, format_percent, format_robustness, relative_path
 
 MAX_MISTAKES = 32
 
@@ -82,7 +82,8 @@ def save_robustness(folder: Path, name: str, robustness: Mapping[str, Any], titl
 def save_history(run_dir: Path, best_epoch: int) -> None:
     """Write history.png if the run has a metrics.csv."""
     if (run_dir / "metrics.csv").is_file():
-        figures.save(figures.history(read_metrics(run_dir / "metrics.csv"), best_epoch), run_dir / "history.png")
+        title = str(relative_path(run_dir.absolute()))
+        figures.save(figures.history(read_metrics(run_dir / "metrics.csv"), best_epoch, title), run_dir / "history.png")
 
 
 def save_label_map(run_dir: Path, classes: tuple[str, ...]) -> None:

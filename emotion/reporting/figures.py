@@ -44,9 +44,9 @@ def confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str], title
     return figure
 
 
-def history(rows: Mapping[int, Mapping[str, float]], best_epoch: int | None = None) -> Figure:
+def history(rows: Mapping[int, Mapping[str, float]], best_epoch: int | None = None, title: str = "") -> Figure:
     """Plot losses, scores and learning rates over the epochs (from 1) of a metrics.csv."""
-    figure = _framed("", 12, 3.6)
+    figure = _framed(title, 12, 3.6)
     losses, scores, rates = figure.subplots(1, 3, gridspec_kw={"wspace": 0.25})
     epochs = sorted(rows)
     names = sorted({name for row in rows.values() for name in row})
@@ -67,7 +67,8 @@ def history(rows: Mapping[int, Mapping[str, float]], best_epoch: int | None = No
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         if shown:
-            axes.legend(fontsize=7)
+            axes.legend(fontsize=7, handlelength=3)  # long enough to show dashes
+        axes.margins(x=0.05 if len(epochs) > 1 else 0.5)
     if any(row.get(name, 0) > 0 for row in rows.values() for name in lines[-1][2]):
         rates.set_yscale("log", nonpositive="mask")  # a rate may end at 0
     return figure
