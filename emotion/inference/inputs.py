@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from emotion.checkpoints.locate import BEST_CHECKPOINT, LAST_CHECKPOINT
 from emotion.data.names import is_litter
 from emotion.data.readers.images import DECODE_ERRORS, SUFFIXES
 from emotion.errors import UserError
@@ -54,7 +55,7 @@ def find_files(
         report: Receives a line for each folder and pattern with further files, which are left out.
 
     Raises:
-        UserError: A name stands for no file.
+        UserError: A name stands for no file, or a folder is or holds a run.
     """
     exclude = exclude.resolve() if exclude else None
     paths = [path for name in names for path in _resolve(name, exclude, report)]
@@ -91,6 +92,10 @@ def _resolve(name: str, exclude: Path | None, report: Callable[[str], None] | No
     else:
         raise UserError(f"{name} does not exist; expected {EXPECTED}.")
     candidates = [file for file in found if file.is_file() and not (exclude and _is_inside(file, exclude))]
+    for file in sorted(candidates):
+        if file.match(str(BEST_CHECKPOINT)) or file.match(str(LAST_CHECKPOINT)):
+            run = file.parent.parent
+            raise UserError(f"{run} is a run, with figures, not photos; to use its weights: checkpoint={run}.")
     files = sorted(file for file in candidates if file.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES)
     if not files:
         raise UserError(f"{name} {problem} no image or video; expected {EXPECTED_FILES}.")

@@ -60,6 +60,24 @@ def test_a_name_without_files_is_reported(name: str, message: str) -> None:
         find_files([name])
 
 
+@pytest.mark.parametrize(
+    ("name", "checkpoint"), [("photos", "best.ckpt"), ("photos/run", "last.ckpt"), ("photos/**", "best.ckpt")]
+)
+def test_a_run_is_no_source(name: str, checkpoint: str, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = photos / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "curves.png").touch()
+    (run / "checkpoints/epoch.ckpt").touch()
+    assert output_names(run) == ["curves.png"]
+    (run / "checkpoints" / checkpoint).touch()
+    with pytest.raises(UserError, match=f"{run} is a run, .*; to use its weights: checkpoint={run}"):
+        find_files([str(photos.parent / name)])
+    assert output_names(run / "*.png") == ["curves.png"]
+    monkeypatch.chdir(run)
+    with pytest.raises(UserError, match=r"^\. is a run"):
+        find_files(["."])
+
+
 def test_what_a_folder_leaves_out_is_reported(photos: Path) -> None:
     lines: list[str] = []
     find_files([str(photos)], report=lines.append)
