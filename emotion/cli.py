@@ -93,9 +93,9 @@ def verb(
                 take_plugins()
                 _join_bare_arguments(name, positional)
                 quote_paths(name)
-                untrusted.check_command(command_line())
                 overrides.check_additions(name, command_line())
                 try:
+                    untrusted.check_command(name, command_line())
                     run_hydra()
                 except (HydraException, ValueError) as error:
                     if message := overrides.explain(name, command_line(), error):

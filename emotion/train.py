@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from emotion.cli import command_line, is_sweep_command, is_sweep_job, resume_in_place, set_command_line, verb
 from emotion.config.compose import compose
+from emotion.config.instantiate import plugins_argument
 from emotion.data.sources import select_source
 from emotion.errors import UserError, counted
 from emotion.reporting.text import relative_path
@@ -77,7 +78,10 @@ def main(cfg: DictConfig) -> float:
         if isinstance(stopped, Stopped) and not is_rank_zero():
             sys.exit(0)
         if (run_dir / LAST_CHECKPOINT).is_file() and not is_sweep_job():  # a sweep resumes its runs itself
-            print(f"Resume with: python -m emotion.train {shlex.quote(f'resume={run_dir}')}", file=sys.stderr)
+            print(
+                f"Resume with: python -m emotion.train {plugins_argument()}{shlex.quote(f'resume={run_dir}')}",
+                file=sys.stderr,
+            )
         if isinstance(stopped, Stopped):
             print(stopped, file=sys.stderr)
             sys.exit(128 + stopped.signum)

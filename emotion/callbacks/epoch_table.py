@@ -12,6 +12,7 @@ from emotion.callbacks.staged_unfreezing import StagedUnfreezing
 from emotion.checkpoints import portable
 from emotion.checkpoints.locate import DEFAULT, zoo
 from emotion.classifier import EmotionClassifier
+from emotion.config.instantiate import plugins_argument
 from emotion.errors import counted
 from emotion.records.run_record import RunRecord
 from emotion.reporting.text import format_duration, wrapped
@@ -145,7 +146,7 @@ class TimeEstimate(L.Callback):
         epoch = f"an epoch takes about {human_duration(epoch_seconds)}"
         print(
             wrapped(f"{1 / face_seconds:,.0f} faces/s: {epoch}, {total}"),
-            f"Ctrl-C stops with a checkpoint; resume with:\n  python -m emotion.train {resume}",
+            f"Ctrl-C stops with a checkpoint; resume with:\n  python -m emotion.train {plugins_argument()}{resume}",
             sep="\n",
             flush=True,
         )

@@ -48,6 +48,11 @@ def plugins() -> tuple[str, ...]:
     return tuple(f"{name}." for name in os.environ.get(PLUGINS, "").split(",") if name)
 
 
+def plugins_argument() -> str:
+    """Return `plugins=[MODULE] ` to begin the arguments of a printed command with; empty without such modules."""
+    return f"plugins=[{os.environ[PLUGINS]}] " if os.environ.get(PLUGINS) else ""
+
+
 def allow_plugins(modules: Sequence[str]) -> None:
     """Allow targets in the user's own modules, which are found in the working directory or installed.
 

@@ -9,15 +9,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
-from hydra._internal.utils import get_args
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path, get_args
+from hydra.conf import HydraConf
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from emotion.config.compose import PACKAGE
+from emotion.config.compose import CONF, PACKAGE
 from emotion.errors import UserError
 from emotion.io.bounded import read_text
 
 LAUNCHERS = ("hydra_plugins.hydra_joblib_launcher.", "hydra_plugins.hydra_submitit_launcher.")
+BUILT_IN = "hydra._internal.core_plugins."
 HANDLERS = ("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler")
 URL_SCHEMES = ("ext://", "cfg://", "pkg://")  # through which logging and Hydra can import any module
 
@@ -27,10 +31,12 @@ SAFE_HYDRA_OVERRIDE = re.compile(
     r"|hydra\.(verbose|mode|output_subdir)|hydra/(launcher|sweeper|job_logging|hydra_logging|help|output))="
 )
 """Overrides of Hydra's own settings that instantiate nothing."""
+SAFE_INTERPOLATION = re.compile(r"\$\{hydra\.(job|sweep)\.\w+\}|(?!\$\{.*\}$).*", re.DOTALL)
+"""Values that cannot become a mapping: Hydra's own typed settings, and text around an interpolation."""
 SEARCH_PATH = re.compile(r"hydra\.searchpath=\[(?P<folders>(file://[^\[\],]+,?)+)\]")
 
 
-def check_command(arguments: Sequence[str]) -> None:
+def check_command(verb: str, arguments: Sequence[str]) -> None:
     """Refuse a command line that makes Hydra import or instantiate anything but its launchers.
 
     Raises:
@@ -39,20 +45,46 @@ def check_command(arguments: Sequence[str]) -> None:
     parsed, searched = get_args(list(arguments)), list[str]()
     for override in parsed.overrides:
         if match := SEARCH_PATH.fullmatch(override):
-            searched += match["folders"].replace("file://", "").split(",")
+            searched += [folder.strip() for folder in match["folders"].replace("file://", "").split(",") if folder]
         elif HYDRA_OVERRIDE.match(override) and (not SAFE_HYDRA_OVERRIDE.match(override) or "_target_" in override):
             raise UserError(
                 f"{override} is not allowed. Of hydra, set only where and how it runs: hydra.run.dir, "
                 f"hydra.sweep.dir, hydra.launcher.SETTING."
             )
-    for folder in (parsed.config_dir, parsed.config_path, *searched):
-        if not folder:
-            continue
+    for folder in searched:
+        if not Path(folder).is_dir() and not folder.startswith(URL_SCHEMES):
+            raise UserError(f"hydra.searchpath: {folder} does not exist in {Path.cwd()}; expected a folder of configs.")
+    replaced = [folder for folder in (parsed.config_dir, parsed.config_path) if folder]
+    for folder in (*replaced, *searched):
         if folder.startswith(URL_SCHEMES):
             raise UserError(f"{folder}: expected a folder of configs, not a package.")
         for root in {Path(folder).absolute(), PACKAGE / folder}:  # Hydra accepts both
             for file in sorted(root.rglob("*.y*ml")):
-                _check_values(file, read_config(file))
+                _check_values(file, read_config(file), allow_targets=not replaced)
+    if searched and not replaced:
+        _check_composed(parsed.config_name or verb, parsed.overrides)
+
+
+def _check_composed(name: str, overrides: Sequence[str]) -> None:
+    """Refuse a composed config with a target that is not allowed, or with one that Hydra would instantiate."""
+    loader = ConfigLoaderImpl(create_config_search_path(str(CONF)))
+    config = loader.load_configuration(name, list(overrides), RunMode.MULTIRUN, validate_sweep_overrides=False)
+    hydra = config.hydra
+    OmegaConf.set_struct(config, False)
+    values = list(_items([OmegaConf.to_container(OmegaConf.masked_copy(hydra, ["launcher", "sweeper"]))]))
+    if (
+        OmegaConf.get_type(hydra) is not HydraConf
+        or OmegaConf.to_container(OmegaConf.masked_copy(hydra, ["callbacks"])) != {"callbacks": {}}
+        or OmegaConf.to_container(OmegaConf.masked_copy(hydra.job, ["env_set"])) != {"env_set": {}}
+        or not all(str(value).startswith((*LAUNCHERS, BUILT_IN)) for key, value in values if key == "_target_")
+        or not all(SAFE_INTERPOLATION.fullmatch(value) for _, value in values if isinstance(value, str))
+    ):
+        raise UserError(
+            "hydra.searchpath: a config sets hydra.callbacks, hydra.job.env_set, hydra.launcher or hydra.sweeper; "
+            "choose those on the command line, such as hydra/launcher=joblib."
+        )
+    del config.hydra
+    _check_values(Path("hydra.searchpath"), OmegaConf.to_container(config))
 
 
 def check_run_config(path: Path) -> None:
@@ -82,13 +114,14 @@ def read_config(path: Path) -> object:
         raise UserError(f"{path} cannot be read as a config: {' '.join(str(error).split())[:200]}.") from error
 
 
-def _check_values(path: Path, content: object) -> None:
+def _check_values(path: Path, content: object, *, allow_targets: bool = False) -> None:
     from emotion.config.instantiate import PACKAGES, advise_plugin, plugins
 
     for key, value in _items(content):
         if isinstance(value, str) and value.startswith(URL_SCHEMES):
             raise UserError(f"{path} names {value}; a config may not use {value.partition('://')[0]}://.")
-        if key == "_target_" and value is not None and not str(value).startswith((*PACKAGES, *plugins(), *LAUNCHERS)):
+        is_allowed = allow_targets or str(value).startswith((*PACKAGES, *plugins(), *LAUNCHERS))
+        if key == "_target_" and value is not None and not is_allowed:
             raise UserError(f"{path}: a config may not instantiate _target_ {value!r}.{advise_plugin(str(value))}")
         if key == "()" or (key == "class" and "." in str(value) and value not in HANDLERS):
             raise UserError(f"{path}: found the log handler {value}, expected one of {', '.join(HANDLERS)}.")

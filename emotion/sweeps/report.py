@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from emotion.callbacks.pruning import open_storage
 from emotion.config.compose import compose
+from emotion.config.instantiate import plugins_argument
 from emotion.records.recipe import recipe_differences
 from emotion.records.run_folder import Run, find_runs
 from emotion.reporting import figures, ranking
@@ -84,7 +85,7 @@ def _report_study(folder: Path, runs: Sequence[Run]) -> None:
     print(
         f"best of {len(complete)} finished trials, by {metric} {best.value:.4f} (optimistic, as the best of many): "
         f"trial {best.user_attrs[INDEX_ATTRIBUTE]}. To train it and evaluate it on test:\n"
-        f"  python -m emotion.train {shlex.join(overrides)}"
+        f"  python -m emotion.train {plugins_argument()}{shlex.join(overrides)}"
     )
     composed = OmegaConf.to_container(compose("train", "name=NAME", "run_dir=RUN", *overrides), resolve=True)
     for run in (run for run in runs if run.record.study["trial"] == best.user_attrs[INDEX_ATTRIBUTE]):

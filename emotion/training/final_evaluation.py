@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer
 from emotion.checkpoints.ensemble import Ensemble
 from emotion.checkpoints.load import load_checkpoint, set_temperature
 from emotion.checkpoints.locate import BEST_CHECKPOINT
+from emotion.config.instantiate import plugins_argument
 from emotion.data.datamodule import EmotionDataModule
 from emotion.data.transforms.tta import mean_probabilities
 from emotion.evaluation.score import batched_inference, score_rows
@@ -88,11 +89,11 @@ def summary(run_dir: Path, scores: Mapping[str, Any], *, is_synthetic: bool) -> 
     """Return the end of a training in five lines: the scores, the folder and what to do next."""
     parts = (text.format_interval(scores[key]).partition(" [") for key in ("accuracy", "macro_f1"))
     accuracy, macro_f1 = (f"{value} %{bracket}{bounds}" for value, bracket, bounds in parts)
-    run = shlex.quote(str(run_dir))
+    run, own = shlex.quote(str(run_dir)), plugins_argument()
     return (
         f"test{' (SYNTHETIC)' * is_synthetic}: accuracy {accuracy}, macro F1 {macro_f1}\n"
         f"scores, figures and checkpoints: {run_dir}\n"
-        f"next: python -m emotion.evaluate {run}\n"
-        f"      python -m emotion.explain {run}\n"
-        f"      python -m emotion.predict photo.jpg {shlex.quote(f'checkpoint={run_dir}')}"
+        f"next: python -m emotion.evaluate {own}{run}\n"
+        f"      python -m emotion.explain {own}{run}\n"
+        f"      python -m emotion.predict {own}photo.jpg {shlex.quote(f'checkpoint={run_dir}')}"
     )

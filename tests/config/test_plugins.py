@@ -11,6 +11,7 @@ from PIL import Image
 import emotion
 from emotion.config.compose import PACKAGE
 from emotion.config.instantiate import PLUGINS, allow_plugins, instantiate
+from emotion.config.untrusted import check_command
 from emotion.data.readers.synthetic import render_faces
 from emotion.errors import UserError
 from emotion.records.run_record import RunRecord
@@ -62,6 +63,43 @@ def test_an_own_model_is_used_only_if_it_is_named(monkeypatch: pytest.MonkeyPatc
         emotion.load("run")
     with pytest.warns(UserWarning, match="SYNTHETIC: MyNet"):
         assert emotion.load("run", plugins=["mynet"]).backend.name == "MyNet"
+
+
+def test_configs_that_are_not_chosen_need_no_plugins() -> None:
+    own = [follow(part) for part in ("loss", "augmentation", "reader", "model")][-1]
+    done = run_verb("train", *own, *SYNTHETIC, *SMALL)
+    assert done.status == 0, done.err
+    assert "python -m emotion.predict plugins=[mynet] photo.jpg checkpoint=run" in done.out
+    refused = run_verb("train", *own, "loss=poly")
+    assert REFUSED.format("plugins=[myloss]") in refused.err
+    check_command("train", ["-m", own[1], "seed=0,1", "hydra/launcher=submitit_slurm"])
+    missing = run_verb("train", "hydra.searchpath=[file://nowhere]", *SYNTHETIC)
+    assert missing.status == 2
+    assert "hydra.searchpath: nowhere does not exist" in missing.err
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "chosen"),
+    [
+        ("x/evil", "# @package hydra.callbacks.evil\n_target_: hostile.part\n", "+x=evil"),
+        (
+            "x/evil",
+            "# @package _global_\nhydra: {callbacks: '${evil}'}\nevil: {a: {_target_: hostile.part}}\n",
+            "+x=evil",
+        ),
+        ("hydra/launcher/evil", "_target_: hydra._internal.core_plugins.x.X\na: ${model}\n", "hydra/launcher=evil"),
+        ("x/evil", "# @package _global_\nhydra: {job: {env_set: {EMOTION_PLUGINS: hostile}}}\n", "+x=evil"),
+        ("hydra/launcher/evil", "_target_: hostile.part\n", "hydra/launcher=evil"),
+        ("experiment/evil", "# @package _global_\ndefaults: [/model/own@hydra.callbacks.x]\n", "experiment=evil"),
+    ],
+)
+def test_a_folder_of_configs_instantiates_nothing_through_hydra(path: str, text: str, chosen: str) -> None:
+    for name, content in ((path, text), ("model/own", "_target_: hostile.part\n")):
+        Path("mine", f"{name}.yaml").parent.mkdir(parents=True, exist_ok=True)
+        Path("mine", f"{name}.yaml").write_text(content)
+    arguments = ["hydra.searchpath=[file://mine]", chosen]
+    with pytest.raises(UserError, match=r"hydra\.searchpath: a config sets hydra"):
+        check_command("train", arguments)
 
 
 def test_the_checkpoint_of_an_own_loss_is_used_without_it() -> None:
