@@ -5,6 +5,7 @@ import math
 import socket
 import sys
 import webbrowser
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +78,8 @@ def demo(cfg: DictConfig) -> None:
             )
         if config.open_browser:
             webbrowser.open(url)
-        server.run([listener])
+        with suppress(KeyboardInterrupt):  # as the page's line says
+            server.run([listener])
 
 
 def listen(host: str, port: int) -> socket.socket:

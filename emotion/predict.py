@@ -2,6 +2,7 @@
 
 import math
 import sys
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -99,7 +100,8 @@ def predict(cfg: DictConfig, folder: Path | None) -> PredictionSummary:
             elif isinstance(source, list):
                 pipeline.process_files(source, config.frame_stride, config.smoothing, config.max_seconds)
             elif isinstance(source, VideoStream):
-                pipeline.process_video(source, config.smoothing, config.max_seconds)
+                with suppress(KeyboardInterrupt) if source.live else nullcontext():  # which ends a camera's stream
+                    pipeline.process_video(source, config.smoothing, config.max_seconds)
             else:
                 pipeline.process_images([source])
     finally:

@@ -2,6 +2,7 @@ import csv
 import gzip
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -323,7 +324,8 @@ def test_rows_of_a_live_stream_are_piped_at_once() -> None:
     assert not list(Path.cwd().iterdir())
 
 
-def test_sigterm_during_a_video_leaves_complete_files() -> None:
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 0)])
+def test_a_signal_during_a_live_video_leaves_complete_files(signum: signal.Signals, status: int) -> None:
     with start("source=-", "output=out") as process:
         assert process.stdin
         process.stdin.write(b"".join(encode_image(image, "JPEG", quality=90) for image in moving_face(5)))
@@ -331,8 +333,8 @@ def test_sigterm_during_a_video_leaves_complete_files() -> None:
         table = OUT / "predictions.jsonl"
         while process.poll() is None and not (table.is_file() and table.read_text().count("\n") == 5):
             time.sleep(0.05)
-        process.terminate()
-        assert process.wait() == 143
+        process.send_signal(signum)
+        assert process.wait() == status
         assert process.stdout
         assert "standard input: " in process.stdout.read().decode()
     assert [row["frame"] for row in rows()] == [0, 1, 2, 3, 4]

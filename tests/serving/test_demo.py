@@ -1,12 +1,15 @@
 """The demo's server over loopback: responses, rejections, limits and robustness."""
 
 import json
+import os
 import re
+import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from threading import Event
@@ -381,3 +384,20 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(UserError, match=r"uvicorn is not installed; the demo needs it: pip install 'emotion\[demo\]'"):
         demo(compose("demo"))
+
+
+def test_ctrl_c_ends_the_demo_without_an_error() -> None:
+    with listen("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+
+    def interrupt() -> None:
+        for _ in range(1000):
+            with suppress(ConnectionRefusedError):  # it does not listen yet
+                send_request(port, None, "/")  # answered when the server handles signals
+                return os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.02)
+
+    with ThreadPoolExecutor(1) as executor:
+        interrupted = executor.submit(interrupt)
+        demo(compose("demo", f"port={port}", "accelerator=cpu"))
+        interrupted.result(0)
