@@ -75,7 +75,7 @@ def verb(
         @functools.wraps(task)
         def job(cfg: DictConfig) -> Result:
             _silence_libraries()
-            with handle_signals(), contextlib.nullcontext() if is_sweep_job() else report_errors():
+            with handle_signals(), contextlib.nullcontext() if is_sweep_job() else report_errors(name):
                 given = HydraConfig.get().overrides
                 overrides.check_types(name, given.task, cfg, given.hydra)
                 if uses_torch and not is_sweep_job():  # a sweep prints its own lines
@@ -89,7 +89,7 @@ def verb(
             if text := help.answer(name, command_line()):
                 print(text)
                 return
-            with report_errors(), _raise_hydra_errors():
+            with report_errors(name), _raise_hydra_errors():
                 take_plugins()
                 _join_bare_arguments(name, positional)
                 quote_paths(name)
@@ -138,14 +138,16 @@ def take_plugins() -> None:
 
 
 @contextlib.contextmanager
-def report_errors() -> Iterator[None]:
-    """Print a user's error as one message and exit; errors of this program keep their traceback."""
+def report_errors(name: str = "train") -> Iterator[None]:
+    """Print a user's error of the verb `name` as one message and exit; this program's own keep their traceback."""
     try:
         yield
     except UserError as error:
         _fail(str(error), 2)
     except MissingMandatoryValue as error:
-        _fail(f"{error.full_key}= is missing; --cfg job lists every setting, conf/ explains them.", 2)
+        example = help.example(name, error.full_key or "")
+        advice = f"for example: {example}" if example else "--cfg job lists every setting, conf/ explains them."
+        _fail(f"{error.full_key}= is missing; {advice}", 2)
     except OmegaConfBaseException as error:
         _fail(f"config: {str(error).splitlines()[0]}", 2)
     except HydraException as error:

@@ -40,6 +40,12 @@ def verb_help(verb: str) -> str:
     return f"{text}\n--cfg job prints every setting as composed, without running anything."
 
 
+def example(verb: str, key: str) -> str | None:
+    """Return the first example of a verb that gives the setting `key`, None without one."""
+    lines = (line.strip().partition("  ")[0] for line in _parts(verb)[0].splitlines())
+    return next((line for line in lines if f" {key}=" in line), None)
+
+
 def _parts(verb: str) -> tuple[str, str, str]:
     """Return the examples, the defaults and the settings of conf/<verb>.yaml."""
     header, _, body = (CONF / f"{verb}.yaml").read_text(encoding="utf-8").partition("defaults:\n")

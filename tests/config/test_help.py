@@ -5,6 +5,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from emotion.__main__ import main
+from emotion.cli import report_errors
 from emotion.config.compose import CONF, VERBS, compose
 from emotion.config.help import NAME_WIDTH, answer
 from tests.processes import run_verb
@@ -89,3 +90,15 @@ def test_without_a_verb_the_command_lists_them_and_an_unknown_one_is_refused(
         main()
     assert exit_.value.code == 2
     assert "no verb trian; did you mean train?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_missing_setting_is_answered_with_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    config = compose(verb)
+    missing = [str(key) for key in config if OmegaConf.is_missing(config, str(key))]
+    for key in set(missing) - {"name", "run_dir"}:  # which train sets
+        with pytest.raises(SystemExit), report_errors(verb):
+            config[key]
+        expected = rf"error: {key}= is missing; for example: python -m emotion.{verb}( \S+)* {key}=\S+( \S+)*\n"
+        assert re.fullmatch(expected, capsys.readouterr().err)
+    assert missing or verb not in ("predict", "publish")
