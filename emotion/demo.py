@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from emotion.cli import verb
 from emotion.config.compose import is_int_at_least
 from emotion.config.typed import check_choices, typed
-from emotion.errors import UserError
+from emotion.errors import UserError, missing_extra
 from emotion.runtime.announce import announce_torch
 from emotion.serving.limits import Limits
 
@@ -49,7 +49,7 @@ def demo(cfg: DictConfig) -> None:
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
-        raise UserError(f"{error.name} is not installed; the demo needs it: pip install 'emotion[demo]'.") from error
+        raise missing_extra("the demo", error.name, "demo") from error
     from emotion.inference.backends import SYNTHETIC_WARNING, load_backend
 
     with listen(config.host, config.port) as listener:

@@ -12,6 +12,11 @@ class UserError(Exception):
     """
 
 
+def missing_extra(use: str, package: str | None, extra: str) -> UserError:
+    """Return the error for the package of an extra that is not installed; `use` is what needs it."""
+    return UserError(f"{use} needs {package}, which is not installed: pip install 'emotion[{extra}]'.")
+
+
 class Stopped(Exception):
     """A signal ended the run after it saved a checkpoint."""
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from emotion.cli import verb
 from emotion.config.typed import typed
-from emotion.errors import UserError
+from emotion.errors import UserError, missing_extra
 from emotion.reporting.text import relative_path
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _write_files(folder: Path, loaded: "LoadedCheckpoint", config: PublishConfig
 def _export_onnx(weights: Path, path: Path) -> None:
     """Export the published weights as ONNX, or print why the file is left out."""
     if missing := [name for name in ONNX_PACKAGES if find_spec(name) is None]:
-        print(f"note: {path.name} is left out because it needs {', '.join(missing)}: pip install 'emotion[export]'.")
+        print(f"note: {path.name} is left out because {missing_extra('it', ', '.join(missing), 'export')}")
         return
     from emotion.checkpoints.ensemble import load_ensemble
     from emotion.exporting.onnx import export_onnx

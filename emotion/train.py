@@ -117,7 +117,7 @@ def dispatch() -> None:
     """Run one training, or a sweep and its report (status 1 if a run of the sweep failed)."""
     resume_in_place()
     use_first_run_recipe()
-    if not is_sweep_command():
+    if not is_sweep_command() and not any(argument.startswith("hydra/launcher=") for argument in command_line()):
         return main()
     from emotion.sweeps.run_sweep import run_sweep
 

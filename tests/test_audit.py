@@ -224,7 +224,7 @@ def test_label_issues_are_among_faces_that_no_checkpoint_was_trained_on(
 
 def test_a_missing_cleanlab_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "cleanlab.filter", None)
-    with pytest.raises(UserError, match=re.escape("pip install 'emotion[audit]'")):
+    with pytest.raises(UserError, match=re.escape("which is not installed: pip install 'emotion[audit]'")):
         audit(compose("audit", "data=synthetic", "checkpoint=fast_cnn"), tmp_path / "out")
 
 

@@ -16,7 +16,7 @@ from emotion.data.datamodule import EmotionDataModule
 from emotion.data.faces import Faces
 from emotion.data.issues import Issue
 from emotion.data.splits import RowNumbers
-from emotion.errors import UserError
+from emotion.errors import UserError, missing_extra
 from emotion.evaluation.score import BATCH_SIZE, duplicated_in, predict_probabilities
 from emotion.runtime.hardware import torch_device
 from emotion.runtime.precision import evaluation_precision
@@ -31,10 +31,7 @@ def require_cleanlab() -> None:
     try:
         import cleanlab.filter  # noqa: F401
     except ImportError as error:
-        raise UserError(
-            f"checkpoint= needs cleanlab to find label issues, which is not installed ({error}): "
-            f"pip install 'emotion[audit]'. Without checkpoint= the audit finds the other issues."
-        ) from error
+        raise missing_extra("finding label issues (checkpoint=)", error.name, "audit") from error
 
 
 def find_label_issues(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from emotion.checkpoints.locate import ZOO
 from emotion.data.transforms.shifts import windows
-from emotion.errors import UserError
+from emotion.errors import UserError, missing_extra
 from emotion.inference.backends import LIGHT_TTA
 from emotion.io.bounded import parse_json
 
@@ -158,7 +158,7 @@ def import_optional(*modules: str) -> Any:  # noqa: ANN401
         first, *_ = [importlib.import_module(module) for module in modules]
         return first
     except ImportError as error:
-        raise UserError(f"ONNX needs {error.name}, which is not installed: pip install 'emotion[export]'.") from error
+        raise missing_extra("ONNX", error.name, "export") from error
 
 
 def _shifted(faces: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:

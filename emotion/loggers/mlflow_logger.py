@@ -17,8 +17,8 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from emotion.errors import Pruned, Stopped, UserError
-from emotion.loggers.run_logger import RunLogger, first_line, missing_package
+from emotion.errors import Pruned, Stopped, UserError, missing_extra
+from emotion.loggers.run_logger import RunLogger, first_line
 from emotion.records.run_record import provenance
 
 
@@ -75,7 +75,7 @@ class MlflowLogger(RunLogger, MLFlowLogger):
             try:
                 import mlflow
             except ImportError as error:
-                raise UserError(missing_package("mlflow", error)) from error
+                raise missing_extra("logger=mlflow", error.name, "mlflow") from error
             logging.getLogger("mlflow").setLevel(logging.ERROR)
             if tracking_uri.startswith("sqlite:"):
                 _check_sqlite(tracking_uri)

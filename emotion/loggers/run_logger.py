@@ -52,11 +52,6 @@ class RunLogger(Logger):
         return {name: value for name, value in settings.items() if name != "logger"}
 
 
-def missing_package(package: str, error: ImportError) -> str:
-    """Return the message for a missing extra."""
-    return f"logger={package} needs a package that is not installed ({error}): pip install 'emotion[{package}]'"
-
-
 def first_line(error: Exception) -> str:
     """Return the first line of an error's message, or the error's type if it has none."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -10,8 +10,8 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from emotion.errors import UserError
-from emotion.loggers.run_logger import RunLogger, first_line, missing_package
+from emotion.errors import UserError, missing_extra
+from emotion.loggers.run_logger import RunLogger, first_line
 
 
 class WandbLogger(RunLogger, LightningWandbLogger):
@@ -39,7 +39,7 @@ class WandbLogger(RunLogger, LightningWandbLogger):
         try:
             import wandb
         except ImportError as error:
-            raise UserError(missing_package("wandb", error)) from error
+            raise missing_extra("logger=wandb", error.name, "wandb") from error
         super().__init__(
             name=self.title,
             save_dir=self.folder,

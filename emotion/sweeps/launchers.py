@@ -8,7 +8,7 @@ import time
 from importlib import import_module
 from pathlib import Path
 
-from emotion.errors import UserError
+from emotion.errors import UserError, missing_extra
 from emotion.sweeps.sweep import Sweep
 
 PACKAGES = {
@@ -20,21 +20,30 @@ JOBS = ".submitit"
 POLL_SECONDS = 2.0
 
 
-def check_launcher(arguments: list[str], *, is_search: bool) -> None:
-    """Check that the launcher is installed and, for Slurm, that the cluster answers.
+def require_launcher(arguments: list[str]) -> str:
+    """Return the launcher's name.
 
     Raises:
-        UserError: it is not installed, the cluster does not answer, or a search would have several tasks per job.
+        UserError: it is not installed.
     """
     launcher = next((a.partition("=")[2] for a in arguments if a.startswith("hydra/launcher=")), "basic")
-    if launcher not in PACKAGES:
-        return  # Hydra's own, or unknown, which Hydra reports
-    try:
-        import_module(PACKAGES[launcher])
-    except ModuleNotFoundError as error:
-        raise UserError(f"hydra/launcher={launcher} is not installed: pip install 'emotion[sweep]'.") from error
+    if launcher in PACKAGES:  # others are Hydra's own, or unknown, which Hydra reports
+        try:
+            import_module(PACKAGES[launcher])
+        except ModuleNotFoundError as error:
+            raise missing_extra(f"hydra/launcher={launcher}", error.name, "sweep") from error
+    return launcher
+
+
+def check_launcher(arguments: list[str], *, is_search: bool) -> None:
+    """Check the launcher's settings and, for Slurm, that the cluster answers.
+
+    Raises:
+        UserError: the cluster does not answer, or a search would have several tasks per job.
+    """
+    launcher = require_launcher(arguments)
     tasks_per_node = re.compile(r"hydra\.launcher\.tasks_per_node=([2-9]|\d\d+)")
-    if is_search and any(tasks_per_node.fullmatch(argument) for argument in arguments):
+    if launcher in PACKAGES and is_search and any(tasks_per_node.fullmatch(argument) for argument in arguments):
         raise UserError("a search needs hydra.launcher.tasks_per_node=1: with more, each task would start a trial.")
     if launcher != "submitit_slurm":
         return

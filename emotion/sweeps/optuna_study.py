@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from emotion.callbacks.pruning import open_storage
 from emotion.config.compose import compose
 from emotion.config.instantiate import instantiate
-from emotion.errors import Pruned, Stopped, UserError
+from emotion.errors import Pruned, Stopped, UserError, missing_extra
 from emotion.records.run_record import RunRecord
 from emotion.sweeps.sweep import parse_overrides
 
@@ -70,12 +70,9 @@ def open_study(cfg: DictConfig, folder: Path) -> "Study":
     """Open or create the study in the sweep's folder, or in the database `study.storage`.
 
     Raises:
-        UserError: Optuna is not installed, the database cannot be opened, or the study belongs to another search.
+        UserError: The database cannot be opened, or the study belongs to another search.
     """
-    try:
-        import optuna
-    except ModuleNotFoundError as error:
-        raise UserError("a search needs Optuna: pip install 'emotion[sweep]'.") from error
+    import optuna
     from optuna.exceptions import OptunaError
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -115,10 +112,13 @@ def check_search_space(cfg: DictConfig) -> None:
     """Check that the search space has values to try, and that a trial's config composes.
 
     Raises:
-        UserError: a setting of the space has no values to try.
+        UserError: Optuna is not installed, or a setting of the space has no values to try.
         HydraException: the space has an unknown setting.
     """
-    from optuna.distributions import CategoricalDistribution
+    try:
+        from optuna.distributions import CategoricalDistribution
+    except ModuleNotFoundError as error:
+        raise missing_extra("a search", error.name, "sweep") from error
 
     values = {
         key: values.choices[0] if isinstance(values, CategoricalDistribution) else values.low  # type: ignore[attr-defined]

@@ -14,12 +14,14 @@ from emotion.sweeps.sweep import SWEEP_FILE, Sweep, check_folder, parse_command_
 
 def run_sweep(main: Callable[[], None]) -> None:
     """Run the sweep of the command line with `main`, report, and exit: status 1 if a run is not finished."""
+    from emotion.sweeps import launchers
+
+    with report_errors():
+        launchers.require_launcher(command_line())  # without it, its configs are missing
     sweep = parse_command_line()
     if sweep is None:
         return main()
     with report_errors():
-        from emotion.sweeps import launchers
-
         launchers.check_launcher(command_line(), is_search=sweep.study is not None)
         check_folder(sweep)
         if sweep.study:

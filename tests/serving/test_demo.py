@@ -382,7 +382,7 @@ def test_an_invalid_setting_is_reported(setting: str) -> None:
 
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    with pytest.raises(UserError, match=r"uvicorn is not installed; the demo needs it: pip install 'emotion\[demo\]'"):
+    with pytest.raises(UserError, match=r"demo needs uvicorn, which is not installed: pip install 'emotion\[demo\]'"):
         demo(compose("demo"))
 
 

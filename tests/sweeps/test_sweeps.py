@@ -1,6 +1,7 @@
 """Sweeps: many runs from one command; no run stops another, none is repeated."""
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -100,6 +101,26 @@ def test_a_mistake_before_the_first_run_leaves_no_files(sweep: Run) -> None:
     done = sweep("-m", "seed=0,1", "model=v5")
     assert done.status == 2
     assert "model=v5" in done.err or "model/v5" in done.err
+    assert not Path("outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("argument", "package"),
+    [
+        ("sweep=tpe", "optuna"),
+        ("hydra/launcher=joblib", "hydra_plugins.hydra_joblib_launcher"),
+        ("hydra/launcher=submitit_local", "hydra_plugins.hydra_submitit_launcher"),
+    ],
+)
+def test_a_missing_package_names_the_extra(
+    argument: str, package: str, sweep: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if f"{name}.".startswith(f"{package}.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    done = sweep(argument)
+    assert done.status == 2
+    assert re.search(rf"needs {package}\S*, which is not installed: pip install 'emotion\[sweep\]'\.", done.err)
     assert not Path("outputs").exists()
 
 

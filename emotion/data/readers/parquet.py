@@ -15,7 +15,7 @@ from emotion.data.discovery import describe
 from emotion.data.faces import USAGES, DataSource, FaceChunk
 from emotion.data.names import describe_renamed, is_litter, part_usage, part_usages, resolve_classes
 from emotion.data.readers.images import read_images
-from emotion.errors import REFUSALS, UserError
+from emotion.errors import REFUSALS, UserError, missing_extra
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -68,9 +68,7 @@ def _open(file: Path) -> "pq.ParquetFile":
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise UserError(
-            "pyarrow is not installed; expected it for data=parquet: pip install 'emotion[parquet]'."
-        ) from error
+        raise missing_extra("data=parquet", "pyarrow", "parquet") from error
     try:
         table = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)  # else whole row groups stay in memory
     except (OSError, pa.ArrowException, *REFUSALS) as error:
