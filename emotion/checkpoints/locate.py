@@ -1,12 +1,15 @@
 """Find checkpoint files by what the user types; imports nothing heavy, so that mistakes are reported at once."""
 
+import mimetypes
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from emotion.config.compose import as_list
-from emotion.errors import UserError
+from emotion.errors import UserError, listing
 
 BEST_CHECKPOINT, LAST_CHECKPOINT = Path("checkpoints/best.ckpt"), Path("checkpoints/last.ckpt")
+CHECKPOINTS = (BEST_CHECKPOINT, LAST_CHECKPOINT)
 DEFAULT = "fast_cnn"
 """The weights of this package that every verb uses if no checkpoint is named (but `publish`, which uploads)."""
 HUB, PORTABLE_SUFFIX, ONNX_SUFFIX = "hub:", ".safetensors", ".onnx"
@@ -48,11 +51,21 @@ def locate(source: str | Path) -> Path:
         return download(str(source).removeprefix(HUB))
     path = Path(source).expanduser()
     if path.is_dir():
-        for name in (BEST_CHECKPOINT, LAST_CHECKPOINT):
+        for name in CHECKPOINTS:
             if (path / name).is_file():
                 return path / name
-        raise UserError(f"{path} has no {BEST_CHECKPOINT}; expected the folder of a run that saved a checkpoint.")
+        runs = sorted({str(file.parent.parent) for name in CHECKPOINTS for file in path.rglob(str(name))})
+        found = f" Runs in it:{listing(runs, 5)}" if runs else ""
+        raise UserError(
+            f"{path} has no {BEST_CHECKPOINT}; expected the folder of a run that saved a checkpoint.{found}"
+        )
     if path.is_file():
+        if (mimetypes.guess_type(path)[0] or "").startswith(("image/", "video/")):
+            raise UserError(
+                f"{path} is an image or a video, not a checkpoint. To classify its faces: python -m emotion.predict "
+                f"{shlex.quote(str(path))}; to explain an image: python -m emotion.explain "
+                f"{shlex.quote(f'images={path}')}"
+            )
         return path
     if weights := zoo().get(str(source)):
         return weights

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from emotion.checkpoints.locate import BEST_CHECKPOINT, LAST_CHECKPOINT
+from emotion.checkpoints.locate import CHECKPOINTS
 from emotion.data.names import is_litter
 from emotion.data.readers.images import DECODE_ERRORS, SUFFIXES
 from emotion.errors import UserError
@@ -93,7 +93,7 @@ def _resolve(name: str, exclude: Path | None, report: Callable[[str], None] | No
         raise UserError(f"{name} does not exist; expected {EXPECTED}.")
     candidates = [file for file in found if file.is_file() and not (exclude and _is_inside(file, exclude))]
     for file in sorted(candidates):
-        if file.match(str(BEST_CHECKPOINT)) or file.match(str(LAST_CHECKPOINT)):
+        if any(file.match(str(name)) for name in CHECKPOINTS):
             run = file.parent.parent
             raise UserError(f"{run} is a run, with figures, not photos; to use its weights: checkpoint={run}.")
     files = sorted(file for file in candidates if file.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES)

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from emotion.checkpoints.load import load_checkpoint, read_checkpoint
-from emotion.checkpoints.locate import BEST_CHECKPOINT
+from emotion.checkpoints.locate import BEST_CHECKPOINT, LAST_CHECKPOINT, locate
 from emotion.checkpoints.training_data import load_data
 from emotion.classifier import EmotionClassifier
 from emotion.config.compose import compose
@@ -53,6 +53,26 @@ def test_other_files_are_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.ckpt").write_bytes(content)
     with pytest.raises(UserError, match=r"x.ckpt cannot be read as a checkpoint .*expected a run folder"):
         load_checkpoint(tmp_path / "x.ckpt")
+
+
+@pytest.mark.parametrize("name", ["a b.jpg", "x.PNG", "clip.mp4", "x.webp", "x.bmp"])
+def test_a_picture_given_as_a_checkpoint_is_answered_with_its_setting(name: str) -> None:
+    Path(name).touch()
+    answer = f"{name} is an image or a video.* emotion.predict '?{name}.* emotion.explain '?images={name}"
+    with pytest.raises(UserError, match=answer):
+        locate(name)
+
+
+def test_a_folder_of_runs_is_answered_with_the_runs_in_it(tmp_path: Path) -> None:
+    for number in range(6):
+        path = tmp_path / "outputs/tiny" / str(number) / (LAST_CHECKPOINT if number else BEST_CHECKPOINT)
+        path.parent.mkdir(parents=True)
+        path.touch()
+    for folder in (tmp_path / "outputs/tiny", tmp_path / "outputs"):
+        with pytest.raises(UserError, match="Runs in it:(\n  .*outputs/tiny/[0-4]){5}\n  and 1 more$"):
+            locate(folder)
+    with pytest.raises(UserError, match="saved a checkpoint.$"):
+        locate(tmp_path / "outputs/tiny/0/checkpoints")
 
 
 def test_a_truncated_checkpoint_is_refused(run: Path) -> None:
