@@ -15,6 +15,7 @@ setup: .venv/.ready ## virtual environment in .venv with the pinned dependencies
 
 .venv/.ready: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer found; install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12"; exit 1; }
+	@echo "installing the pinned packages into .venv; a few minutes without further output ..."
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet -c constraints.txt -e '.[dev,export,audit,demo,imagenet,sweep,mlflow,wandb]'
 	@touch $@

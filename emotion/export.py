@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
@@ -85,6 +86,11 @@ def export(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "files": {path.relative_to(output).as_posix(): path.stat().st_size for path in files},
     }
     write_json(output / "export.json", record)
+    if config.target == "web":
+        root, size = relative_path(files[0].parent.absolute()), sum(path.stat().st_size for path in files)
+        print(f"wrote {root}/, {len(files)} files, {size / 1e6:,.2f} MB. To open it at http://127.0.0.1:8000/:")
+        print(f"  python -m http.server --bind 127.0.0.1 --directory {quote(str(root))}")
+        files = []
     for path in (*files, output / "export.json"):
         print(f"wrote {relative_path(path.absolute())}, {path.stat().st_size / 1e6:,.2f} MB")
     return record

@@ -4,6 +4,8 @@ import base64
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ from onnxruntime import InferenceSession
 
 import emotion
 from emotion.checkpoints.ensemble import load_ensemble
+from emotion.config.compose import compose
 from emotion.errors import UserError
+from emotion.export import export
 from emotion.exporting.onnx import halve_weights
 from emotion.exporting.web import export_web
 from emotion.exporting.web_runtime import FILES
@@ -45,10 +49,13 @@ PREDICT = """async ([image, map]) => {
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The root of a web server, with the page in below/page."""
     root = tmp_path_factory.mktemp("site")
+    output = root / "below" / "page"
     try:
-        export_web(load_ensemble("fast_cnn"), root / "below" / "page")
+        with redirect_stdout(StringIO()) as said:
+            export(compose("export", "checkpoint=fast_cnn", "target=web", f"output={output}"), root)
     except UserError as error:
         pytest.skip(f"needs the page's runtime: {error}")
+    assert f"python -m http.server --bind 127.0.0.1 --directory {output}\n" in said.getvalue()
     return root
 
 
