@@ -69,9 +69,9 @@ def test_a_folder_of_runs_is_answered_with_the_runs_in_it(tmp_path: Path) -> Non
         path.parent.mkdir(parents=True)
         path.touch()
     for folder in (tmp_path / "outputs/tiny", tmp_path / "outputs"):
-        with pytest.raises(UserError, match="Runs in it:(\n  .*outputs/tiny/[0-4]){5}\n  and 1 more$"):
+        with pytest.raises(UserError, match=r"Runs in it:(\n  .*outputs/tiny/[0-4]){5}\n  and 1 more$"):
             locate(folder)
-    with pytest.raises(UserError, match="saved a checkpoint.$"):
+    with pytest.raises(UserError, match=r"saved a checkpoint\.$"):
         locate(tmp_path / "outputs/tiny/0/checkpoints")
 
 
