@@ -18,6 +18,8 @@ from emotion.data.sources import select_source
 from emotion.errors import UserError, counted
 from emotion.reporting.text import relative_path
 
+FIRST_RUN = "experiment=first_run"
+
 
 def train(cfg: DictConfig, run_dir: Path) -> float:
     """Train as configured in `run_dir` and return the best monitored score.
@@ -45,6 +47,8 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
         if config.preflight.get("run"):
             return preflight(config)
         run = setup(config, cfg)
+        if rank_zero and FIRST_RUN in command_line():
+            print(f"The settings are those of {FIRST_RUN}, a short recipe for synthetic faces.", flush=True)
         with record_error(run_dir) if rank_zero else nullcontext():
             fit(run)
             return finalize(run)
@@ -91,7 +95,7 @@ def main(cfg: DictConfig) -> float:
 
 
 def use_first_run_recipe() -> None:
-    """Add `experiment=first_run` to the command line if the run will use synthetic faces because FER2013 is missing.
+    """Add `FIRST_RUN` to the command line if the run will use synthetic faces because FER2013 is missing.
 
     Not if the command line has an experiment, resumes a run or starts several.
     """
@@ -105,12 +109,7 @@ def use_first_run_recipe() -> None:
     except (HydraException, OmegaConfBaseException, UserError):  # the run reports it
         return
     if is_synthetic:
-        if not keys & {"--cfg", "-c"}:
-            print(
-                "Without FER2013: clear synthetic faces, and a short recipe for them, experiment=first_run.",
-                flush=True,
-            )
-        set_command_line(["experiment=first_run", *arguments])  # Hydra takes overrides before options
+        set_command_line([FIRST_RUN, *arguments])  # Hydra takes overrides before options
 
 
 def dispatch() -> None:

@@ -245,13 +245,15 @@ def test_every_debug_config_runs(debug: str) -> None:
 
 
 def test_without_fer2013_a_run_uses_synthetic_faces_says_so_and_is_short(
-    small_config: Config, capsys: pytest.CaptureFixture[str]
+    small_config: Config, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sys, "argv", ["train", "experiment=first_run"])
     cfg = small_config("trainer.max_epochs=50", "synthetic_max_minutes=0.001")
     cfg.data = compose("train", "data=auto", "data.fallback.training=10").data
     train(cfg, RUN)
     output = capsys.readouterr().out
     assert "FER2013 was not found" in output
+    assert "run: run\nThe settings are those of experiment=first_run, a short recipe for synthetic faces.\n" in output
     assert "training stops at the end of the epoch in progress" in output
     assert re.search(r"^test \(SYNTHETIC\): accuracy \S+ % \[", output, re.MULTILINE)
     record = json.loads((RUN / "record.json").read_text())
@@ -275,13 +277,14 @@ def test_without_fer2013_a_run_uses_synthetic_faces_says_so_and_is_short(
     ],
 )
 def test_without_fer2013_the_recipe_is_short_unless_another_is_chosen(
-    arguments: list[str], is_used: bool, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], is_used: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("found").mkdir()
     Path("found/fer2013.csv").write_text("emotion,pixels,Usage\n")
     monkeypatch.setattr(sys, "argv", ["train", *arguments])
     use_first_run_recipe()
     assert sys.argv[1:] == ["experiment=first_run"] * is_used + arguments
+    assert capsys.readouterr().out == "", "a setting may still be refused"
 
 
 def test_settings_given_override_the_short_recipe() -> None:

@@ -54,10 +54,10 @@ def stored_shape(source: Config) -> tuple[int, int]:
 
 
 def synthetic_warning(data: Config) -> str:
-    """Return the message for a run on synthetic faces because FER2013 was not found."""
+    """Return the message of a verb that uses synthetic faces because FER2013 was not found."""
     return (
-        f"FER2013 was not found in {_folder(data)}/; this run uses SYNTHETIC faces. Its results say nothing about real "
-        f"faces. To use FER2013: data_dir=FOLDER or EMOTION_DATA=FOLDER."
+        f"FER2013 was not found in {_folder(data)}/; SYNTHETIC faces are used instead. Results on them say nothing "
+        f"about real faces. To use FER2013: data_dir=FOLDER or EMOTION_DATA=FOLDER."
     )
 
 

@@ -155,7 +155,7 @@ def test_a_folder_that_was_named_and_holds_nothing_known_is_refused(case: str) -
 def test_synthetic_faces_replace_data_only_where_nobody_named_any(capsys: pytest.CaptureFixture[str]) -> None:
     few = "data.fallback.training=1"
     assert run(compose("prepare", few)).source == "synthetic faces"
-    assert "FER2013 was not found in data/; this run uses SYNTHETIC faces" in capsys.readouterr().out
+    assert "FER2013 was not found in data/; SYNTHETIC faces are used instead" in capsys.readouterr().out
     Path("data").mkdir(exist_ok=True)
     Path("data/readme.txt").write_text("x")
     assert run(compose("prepare", few)).source == "synthetic faces"
