@@ -26,8 +26,8 @@ def load(
             hub:owner/name; or a list of these as an ensemble.
         detector: blazeface, haar, none (images are cropped faces), or the file of YuNet's model.
         tta: Test-time augmentation: none, flip, shifted or ten_crop.
-        device: auto, cpu or gpu. Included weights and .onnx files run on the CPU with ONNX Runtime, without torch,
-            unless gpu is requested.
+        device: auto, cpu or gpu (or cuda). Included weights and .onnx files run on the CPU with ONNX Runtime, without
+            torch, unless gpu is requested.
         min_confidence: Probability of the most likely class below which a face is labelled "unclear".
         plugins: Modules of your own that a checkpoint's network may be of.
 
@@ -43,13 +43,13 @@ def load(
     detectors = {"blazeface": BlazeFace, "haar": Haar, "none": FullImage}
     if detector not in detectors and not detector.endswith(".onnx"):
         raise UserError(f"detector={detector}: expected {', '.join(detectors)}, or the .onnx file of YuNet's model.")
-    if device not in ("auto", "cpu", "gpu"):
+    if device not in ("auto", "cpu", "gpu", "cuda"):
         raise UserError(f"device={device}: expected auto, cpu or gpu.")
     if plugins:
         from emotion.config.instantiate import allow_plugins
 
         allow_plugins(plugins)
-    backend = load_backend(checkpoint, tta, device)
+    backend = load_backend(checkpoint, tta, "gpu" if device == "cuda" else device)
     if backend.is_synthetic:
         import warnings
 

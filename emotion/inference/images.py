@@ -85,7 +85,8 @@ def load_image(value: object, color: str = "rgb") -> LoadedImage:
     if pixels.dtype != np.uint8 or not pixels.size or pixels.ndim not in (2, 3) or channels not in (1, 3, 4):
         raise UserError(
             f"Found an image of type {type(value).__name__}, {pixels.dtype} {pixels.shape}; expected a path, an "
-            f"address, the bytes of a file, a Pillow image, or a uint8 array, (H, W) grey or (H, W, 3) RGB."
+            f"address, the bytes of a file, a Pillow image, or a uint8 array: (H, W) grey, (H, W, 3) RGB or (H, W, 4) "
+            f"RGBA; several: a list of these, or an array (N, H, W) or (N, H, W, 3 or 4)."
         )
     if channels == 1:
         return LoadedImage(np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2))
@@ -152,8 +153,9 @@ def read_image(source: Path | bytes, name: str = "", max_pixels: int = MAX_PIXEL
         raise UserError(f"{name} is {_too_large(found, f'{max_pixels / 1e6:.0f} million pixels')}") from error
     except DECODE_ERRORS as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        reason = "unknown format" if isinstance(error, UnidentifiedImageError) else reason
         expected = f"expected a complete image: {', '.join(FORMATS)}"
+        if isinstance(error, UnidentifiedImageError):  # such as HEIC, a phone's
+            reason, expected = "unknown format", f"{expected}. Convert others, such as HEIC, to JPEG or PNG"
         raise UserError(f"{name} cannot be read ({reason}); {expected}.") from error
 
 

@@ -181,7 +181,7 @@ class Predictor:
         Args:
             images: An image: a path, an http(s) address, the bytes of a file, a Pillow image, or a uint8 array, (H, W)
                 grey or (H, W, 3 or 4) in color. Several: a list of these, a folder, a pattern, or an array (N, H, W) or
-                (N, H, W, 3).
+                (N, H, W, 3 or 4).
             color: Order of the channels of arrays: rgb, or bgr as OpenCV reads them.
 
         Raises:
@@ -203,21 +203,28 @@ class Predictor:
                 batch = []
         return results[0] if several is None else results
 
-    def explain(self, faces: Sequence[Face]) -> "Image":
+    def explain(self, faces: object, color: str = "rgb") -> "Image":
         """Return each face beside the Grad-CAM map of its most likely class: bright where the network found evidence.
 
+        Args:
+            faces: What `predict` returned, one of its faces, or images as `predict` takes them.
+            color: Order of the channels of images that are arrays: rgb or bgr.
+
         Raises:
-            UserError: There are no faces, or the network has no maps.
+            UserError: There are no faces, the network has no maps, or an image cannot be read.
         """
         from PIL import Image
 
         from emotion.inference.annotate import annotate_crop
 
-        if not faces:
-            raise UserError("explain() was given no faces; expected those that predict() found in an image.")
-        targets = np.array([face.probs.argmax() for face in faces])
-        maps = self.backend.maps(np.stack([face.pixels for face in faces]), targets)
-        return Image.fromarray(np.vstack([annotate_crop(*pair) for pair in zip(faces, maps, strict=True)]))
+        found = _faces(faces)
+        if found is None:
+            found = _faces(self.predict(faces, color))
+        if not found:
+            raise UserError("explain() found no faces; expected those of predict(), or an image with a face.")
+        targets = np.array([face.probs.argmax() for face in found])
+        maps = self.backend.maps(np.stack([face.pixels for face in found]), targets)
+        return Image.fromarray(np.vstack([annotate_crop(*pair) for pair in zip(found, maps, strict=True)]))
 
     def find_faces(self, images: Sequence[RGBImage]) -> list[list[Face]]:
         """Return the faces of each image (H, W, 3), the largest first."""
@@ -228,6 +235,16 @@ class Predictor:
         probs = [self.backend.probabilities(np.stack(crops[i : i + self.batch_size])) for i in starts]
         results = zip(np.concatenate(probs) if probs else (), crops, strict=True)
         return [[Face(box, self.classes, *next(results), self.min_confidence) for box in found] for found in boxes]
+
+
+def _faces(value: object) -> list[Face] | None:
+    """Return the faces in a face, a list of faces or a list of such lists; None for anything else."""
+    if isinstance(value, Face):
+        return [value]
+    if not isinstance(value, list | tuple):
+        return None
+    nested = [_faces(item) for item in value]
+    return None if None in nested else [face for faces in nested for face in faces or ()]
 
 
 def _png(image: "Image") -> bytes:

@@ -110,6 +110,9 @@ def test_other_values_are_rejected(value: object) -> None:
         load_image(value)
     with pytest.raises(UserError, match=r"nothing\.png does not exist"):
         load_image("nothing.png")
+    Path("photo.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
+    with pytest.raises(UserError, match=r"photo\.HEIC cannot be read \(unknown format\).*to JPEG or PNG\.$"):
+        load_image("photo.HEIC")
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".pgm", ".jfif"])

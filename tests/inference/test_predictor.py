@@ -143,6 +143,12 @@ def test_faces_and_their_explanation_are_pictures_in_a_notebook() -> None:
             assert np.array_equal(np.asarray(image), np.asarray(plot))
     plots = [np.asarray(face.plot()) for face in faces]
     explained = np.asarray(model.explain(faces))
+    image = scene((50, 100, 240), (400, 200, 160))
+    for accepted in (image, [image], [faces], list(faces)):
+        assert np.array_equal(np.asarray(model.explain(accepted)), explained)
+    assert np.asarray(model.explain(faces[0])).shape == (len(explained) // 2, *explained.shape[1:])
+    with pytest.raises(UserError, match=r"photo\.jpg does not exist"):
+        model.explain("photo.jpg")
     height, width = plots[0].shape[:2]
     assert explained.shape == (2 * height, width * 3 // 2, 3)
     maps = model.backend.maps(np.stack([face.pixels for face in faces]), np.zeros(2, np.int64))
@@ -151,7 +157,7 @@ def test_faces_and_their_explanation_are_pictures_in_a_notebook() -> None:
         colored = np.abs(overlay - overlay.mean(2, keepdims=True)).sum(2)  # the face itself is grey
         shrunk = cv2.resize(colored.astype(np.float32), values.shape, interpolation=cv2.INTER_AREA)
         assert np.corrcoef(shrunk.ravel(), values.ravel())[0, 1] > 0.7
-    with pytest.raises(UserError, match="explain\\(\\) was given no faces"):
+    with pytest.raises(UserError, match="explain\\(\\) found no faces"):
         model.explain(model.predict(scene()))
 
 
@@ -237,5 +243,6 @@ def test_versions_and_devices() -> None:
     with pytest.raises(UserError, match="device=tpu: expected auto, cpu or gpu"):
         emotion.load(device="tpu")
     if not torch.cuda.is_available():
-        with pytest.raises(UserError, match="no GPU was found"):
-            emotion.load(device="gpu")
+        for device in ("gpu", "cuda"):
+            with pytest.raises(UserError, match="no GPU was found"):
+                emotion.load(device=device)
