@@ -55,7 +55,7 @@ def create_server(
             Route("/api/about", routes.about),
             Route("/api/predict", routes.predict, methods=["POST"]),
         ],
-        exception_handlers={404: _not_found},
+        exception_handlers={404: _advise, 405: _advise},
         middleware=[Middleware(Guard, host=host, allowed_hosts=allowed_hosts, local=local)],
         lifespan=routes.lifespan,
     )
@@ -132,9 +132,11 @@ class Routes:
             raise HTTPException(503, "The server is busy; try again in a moment.", {"Retry-After": "1"})
 
 
-async def _not_found(request: Request, error: Exception) -> Response:
-    message = "Nothing is here. POST the bytes of an image to /api/predict; /api/schema.json describes the answer."
-    return JSONResponse({"error": message}, 404)
+async def _advise(request: Request, error: Exception) -> Response:
+    status, headers = (error.status_code, error.headers) if isinstance(error, HTTPException) else (404, None)
+    found = "Nothing is here." if status == 404 else f"{request.url.path} does not take {request.method}."
+    advice = "POST the bytes of an image to /api/predict; /api/schema.json describes the answer."
+    return JSONResponse({"error": f"{found} {advice}"}, status, headers)
 
 
 def _static_file(name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:

@@ -116,7 +116,9 @@ def test_an_unknown_address_names_the_api(port: int) -> None:
     status, result, _ = send_request(port, None, "/predict")
     assert status == 404
     assert "/api/predict" in result["error"]
-    assert send_request(port, None, "/api/predict")[0] == 405
+    status, result, _ = send_request(port, None, "/api/predict")
+    assert status == 405
+    assert "/api/predict does not take GET. POST the bytes" in result["error"]
 
 
 @pytest.mark.parametrize("path", ["/", "/api/about", "/nothing"])
