@@ -29,7 +29,7 @@ EXCLUDE, REVIEW = "exclude", "review"
 
 
 class Issue(NamedTuple):
-    """The rows that have an issue, and for each a suggestion: `EXCLUDE`, `REVIEW`, or the class to assign."""
+    """The rows that have an issue, and for each a suggestion: `EXCLUDE`, `REVIEW`, the class to assign, or ""."""
 
     rows: RowNumbers
     suggestions: list[str]
@@ -62,6 +62,8 @@ def find_near_duplicates(faces: Faces, exact: Groups, near: Groups) -> dict[str,
     near_leak = _occurs_later(near, faces.usage) & ~_occurs_later(exact, faces.usage)
     near_duplicate = exact[_first_in_usage(near, faces.usage)] != exact
     found = {"near_leak": np.flatnonzero(near_leak), "near_duplicate": np.flatnonzero(near_duplicate)}
+    if faces.source.startswith("synthetic"):  # no copies: each was generated for its own class
+        return {name: Issue(rows, [""] * len(rows), near) for name, rows in found.items()}
     return {name: Issue(rows, np.where(is_mixed[rows], REVIEW, EXCLUDE).tolist(), near) for name, rows in found.items()}
 
 

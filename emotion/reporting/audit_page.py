@@ -165,7 +165,7 @@ def _section(
             f"{100 * checkpoint['accuracy']:.1f} % of them as labeled."
         )
     advice = f"<p class=act><b>What to do:</b> {escape(text.advice)}</p>" if counts["rows"] else ""
-    if counts.get("Training"):
+    if counts.get("Training") and any(issue.suggestions):
         line = shlex.join([*command, f"split.exclude_issues=[{name}]"])
         advice += (
             f"<p class=act>To train without these rows (add the settings of your run):</p><pre>{escape(line)}</pre>"
@@ -196,7 +196,7 @@ def _cards(issue: Issue, faces: Faces, max_images: int, excluded_for: Mapping[in
 
     def card(row: int) -> str:
         suggestion, label = suggestions.get(row), faces.classes[faces.labels[row]]
-        if suggestion is None:
+        if not suggestion:
             others = excluded_for.get(row)
             note = f"<span class=keep>{f'see {others[0]}' if others else 'keep'}</span>"
         elif suggestion == label:
