@@ -27,7 +27,7 @@ OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq, "=": operator.eq, "!=": operator.ne,
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
 }  # fmt: skip
-SORT, REMOVE = ("run", "val", "test", "epochs", "minutes", "mb"), ("runs", "checkpoints")
+SORT, REMOVE = ("run", "score", "test", "epochs", "minutes", "mb"), ("runs", "checkpoints")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def runs(cfg: DictConfig) -> list["Run"]:
     ]
     for condition in as_list(config.where or []):
         found = _select(found, condition)
-    column = "val" if config.sort in {row["metric"] for _, row in found} else config.sort.lower().removesuffix(" %")
+    column = "score" if config.sort in {row["metric"] for _, row in found} else config.sort.lower().removesuffix(" %")
     if column not in SORT:
         raise UserError(f"sort={config.sort}: expected {', '.join(SORT)}.")
     if column != "run":
@@ -96,7 +96,7 @@ def _row(run: "Run") -> Row:
         "run": str(relative_path(run.folder)),
         "state": run.state,
         "metric": best.get("metric"),
-        "val": best.get("score"),
+        "score": best.get("score"),
         "test": record.test_scores["none"]["all"]["accuracy"][0] if record.test_scores else None,
         "epochs": epochs or None,
         "minutes": record.fit_seconds / 60 or None,
@@ -108,12 +108,12 @@ def _select(found: Sequence[tuple["Run", Row]], condition: str) -> list[tuple["R
     """Return the runs for which a comparison such as `val/acc>0.6`, `test %>60` or `optimizer.lr==0.001` holds.
 
     Raises:
-        UserError: It is no comparison, or no run has such a column or setting.
+        UserError: It is no comparison, no run has such a column or setting, or a score is compared with a percentage.
     """
     match = COMPARISON.fullmatch(condition)
     if not match:
         raise UserError(
-            f"where={condition}: expected NAME OPERATOR VALUE, with {' '.join(OPERATORS)}: where='val>0.6'."
+            f"where={condition}: expected NAME OPERATOR VALUE, with {' '.join(OPERATORS)}: where='score>0.6'."
         )
     compare, wanted = OPERATORS[match["operator"]], _number(match["value"])
     values = [_values(run, row) for run, row in found]
@@ -121,6 +121,13 @@ def _select(found: Sequence[tuple["Run", Row]], condition: str) -> list[tuple["R
     if found and match["key"] not in names:
         near = ", ".join(get_close_matches(match["key"], names, n=4) or SORT)
         raise UserError(f"where={condition}: no run has {match['key']}; did you mean {near}?")
+    metrics = {str(row["metric"]) for _, row in found if row["metric"]}
+    compared = metrics if match["key"] == "score" else {match["key"]} & {"test", *metrics}
+    if compared and not any("loss" in name for name in compared) and isinstance(wanted, float) and not 0 <= wanted <= 1:
+        raise UserError(
+            f"where={condition}: {match['key']} is from 0 to 1, such as {match['key']}{match['operator']}0.6; in "
+            f"percent there is the table's column test %: where='test %>60'."
+        )
     selected = []
     for pair, own in zip(found, values, strict=True):
         value = _number(own.get(match["key"]))
@@ -132,7 +139,7 @@ def _select(found: Sequence[tuple["Run", Row]], condition: str) -> list[tuple["R
 def _values(run: "Run", row: Row) -> Row:
     """Return what a run can be selected by: settings, columns, and the names that the table prints for these."""
     test = None if row["test"] is None else 100 * row["test"]
-    metric = {row["metric"]: row["val"]} if row["metric"] else {}
+    metric = {row["metric"]: row["score"]} if row["metric"] else {}
     return {**dict(_flatten(run.record.config)), **row, **metric, "test %": test, "MB": row["mb"]}
 
 
@@ -147,7 +154,7 @@ def _number(value: object) -> object:
 def _sort_key(run: "Run", row: Row, column: str) -> tuple[bool, float]:
     """Sort descending, a validation score best first, and unknown values last."""
     value = row[column]
-    ascending = column == "val" and run.record.best.get("mode") == "min"
+    ascending = column == "score" and run.record.best.get("mode") == "min"
     return value is None, (value or 0.0) if ascending else -(value or 0.0)
 
 
@@ -162,7 +169,7 @@ def _print(found: Sequence[tuple["Run", Row]], total: int) -> None:
             "run": row["run"],
             "state": row["state"] + " *" * run.record.is_synthetic,
             "epochs": str(row["epochs"] or "-"),
-            "val": "-" if row["val"] is None else f"{row['metric']} {row['val']:.4f}",
+            "score": "-" if row["score"] is None else f"{row['metric']} {row['score']:.4f}",
             "test %": format_percent(row["test"]),
             "minutes": f"{row['minutes']:.1f}" if row["minutes"] else "-",
             "MB": f"{row['mb']:.1f}",

@@ -42,6 +42,7 @@ def test_runs_are_listed_with_their_state(capsys: pytest.CaptureFixture[str]) ->
     printed = capsys.readouterr().out
     assert "4 of 4 runs" in printed
     assert "val/acc 0.7000" in printed
+    assert printed.splitlines()[1].split()[3] == "score"
     assert "* on SYNTHETIC faces" in printed
     assert "outputs/failed: weights.pth is not there" in printed
 
@@ -50,7 +51,7 @@ def test_csv_has_the_numbers_and_the_settings_that_differ() -> None:
     listed("state=finished", "csv=here/runs.csv")
     with Path("here/runs.csv").open(newline="") as file:
         good, poor = csv.DictReader(file)
-    assert (good["run"], good["state"], good["metric"], good["val"]) == ("outputs/good", "finished", "val/acc", "0.7")
+    assert (good["run"], good["state"], good["metric"], good["score"]) == ("outputs/good", "finished", "val/acc", "0.7")
     assert (good["optimizer.lr"], poor["optimizer.lr"], good["epochs"]) == ("0.001", "0.01", "1")
     assert float(poor["mb"]) > 2
     assert "batch_size" not in good
@@ -65,16 +66,17 @@ SELECTIONS = {
     "name=nothing": [],
     "where='val/acc>0.5'": ["good"],
     "where='val/acc==0.3'": ["poor", "stopped"],
+    "where='score=0.3'": ["poor", "stopped"],
     "where='optimizer.lr<=0.001'": ["good"],
     "where='state!=finished'": ["failed", "stopped"],
     "where=['test %>=0','MB>2','name==poor']": ["poor"],
-    "where='val>a word'": [],
+    "where='score>a word'": [],
 }
 
 
 def test_runs_are_selected_and_sorted() -> None:
     assert {override: listed(override) for override in SELECTIONS} == SELECTIONS
-    assert listed("sort=val", "state=finished") == ["good", "poor"]
+    assert listed("sort=score", "state=finished") == ["good", "poor"]
     assert listed("sort=val/acc", "state=finished") == ["good", "poor"]
     assert listed("sort=mb")[-1] == listed("sort=MB")[-1] == "failed"
     assert listed("sort=epochs")[-1] == "failed"
@@ -107,9 +109,11 @@ def test_a_locked_run_is_not_removed() -> None:
     {
         "runs=nowhere": "nowhere does not exist; expected folders",
         "state=good": "state=good: expected finished, pruned",
-        "sort=beauty": "sort=beauty: expected run, val",
+        "sort=beauty": "sort=beauty: expected run, score",
         "where='nonsense>1'": "where=nonsense>1: no run has nonsense; did you mean",
         "where='optimizer.lrr>1'": "no run has optimizer.lrr; did you mean optimizer.lr",
+        "where='test>20'": r"where=test>20: test is from 0 to 1, such as test>0\.6; .*where='test %>60'",
+        "where='val/acc<70'": "val/acc is from 0 to 1",
         "where=good": "where=good: expected NAME OPERATOR VALUE",
         "remove=everything": "remove=everything: expected runs, checkpoints",
         "confirm=perhaps": "confirm=perhaps: expected true or false",
