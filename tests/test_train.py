@@ -317,6 +317,14 @@ def test_settings_are_checked_before_training(override: str, message: str, small
     assert not RUN.exists()
 
 
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="a GPU is there")
+@pytest.mark.parametrize("override", ["trainer.accelerator=gpu", "trainer.accelerator=cuda"])
+def test_a_gpu_that_is_not_there_is_answered_with_the_choices(override: str, small_config: Config) -> None:
+    with pytest.raises(UserError, match=r"finds no GPU on this machine; expected trainer=cpu, or trainer=auto"):
+        train(small_config(override), RUN)
+    assert not RUN.exists()
+
+
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_a_schedule_by_step_keeps_its_number_of_epochs(
     epochs: int, small_config: Config, monkeypatch: pytest.MonkeyPatch

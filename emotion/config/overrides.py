@@ -39,6 +39,7 @@ ALSO_WORDS = {"trainer.devices"}
 
 UNKNOWN = re.compile(r"Could not (?:override '|delete from config. ')(?P<key>[^']+)'")
 EXISTS = re.compile(r"Could not append to config. An item is already at '(?P<key>[^']+)'|(?P<group>\S+) appears more")
+NO_CHOICE = re.compile(r"Could not find '(?P<group>.+)/(?P<choice>[^/']+)'")
 NULL_GROUP = "Config group override must be a string"
 
 
@@ -62,6 +63,10 @@ def explain(verb: str, arguments: Sequence[str], error: Exception) -> str | None
     if message.startswith(NULL_GROUP):
         groups = [key for key in map(_key, overrides) if (CONF / key).is_dir() and f"{key}=null" in overrides]
         return "\n".join(f"{group}=null: choose one of {', '.join(_options(group))}." for group in groups) or None
+    if match := NO_CHOICE.search(message):
+        group, choice = match["group"], match["choice"]
+        near = " or ".join(f"{group}={name}" for name in get_close_matches(choice, _options(group)))
+        message = f"{group}={choice}: did you mean {near}?\n{message}" if near else message
     return message.partition("\nConfig search path")[0] if isinstance(error, HydraException) else None
 
 

@@ -78,6 +78,12 @@ def resolve_as(kind: type[Kind], cfg: DictConfig, run_dir: Path) -> Kind:
         raise UserError(f"trainer.max_epochs={epochs}: expected a positive integer.")
     if config.trainer.get("fast_dev_run"):
         raise UserError("trainer.fast_dev_run keeps no checkpoint to evaluate; debug=limit runs a few batches of all.")
+    accelerator = config.trainer["accelerator"]
+    if accelerator in ("gpu", "cuda", "mps") and not torch.accelerator.is_available():
+        raise UserError(
+            f"trainer.accelerator={accelerator}: PyTorch finds no GPU on this machine; expected trainer=cpu, or "
+            f"trainer=auto for the best there is."
+        )
     if config.tta not in TTA:
         raise UserError(f"tta={config.tta}: expected {', '.join(TTA)}.")
     return config

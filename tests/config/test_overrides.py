@@ -28,6 +28,9 @@ ANSWERS = {
     "~callbacks.early_stoping": r"did you mean callbacks\.early_stopping=",
     "+seed=1": r"seed exists; write seed=VALUE without the \+",
     "+optimizer=adam": r"optimizer exists; write optimizer=VALUE without the \+",
+    "model=fastcnn": r"^model=fastcnn: did you mean model=fast_cnn\b.*\nIn 'train': Could not find",
+    "optimizer=adamW": r"^optimizer=adamW: did you mean optimizer=adam or optimizer=adamw\?",
+    "hydra/launcher=submitit_slrm": r"^hydra/launcher=submitit_slrm: did you mean hydra/launcher=submitit_slurm",
     "logger=null": r"logger=null: choose one of csv, default",
     "qwertz=1": r"train has no setting qwertz=; --cfg job lists every setting",
 }
@@ -42,6 +45,7 @@ ANSWERS = {
         "test=False",
         "optimiser=adam",
         "+seed=1",
+        "model=fastcnn",
         "qwertz=1",
     ),
 )
