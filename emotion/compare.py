@@ -54,8 +54,8 @@ def compare(cfg: DictConfig, folder: Path) -> tuple[list["PairedComparison"], li
     ]
     if trials := [run for run in evaluated if run.record.scores == {}]:
         names = [str(relative_path(run.folder)) for run in trials]
-        ranked = ranking.ranking_rows([run.record for run in trials], names)
-        print_table(f"trials of a search, not evaluated on test: {ranking.TITLE}", ranked, left=2)
+        for title, ranked in ranking.ranking_tables([run.record for run in trials], names).items():
+            print_table(f"trials of a search, not evaluated on test: {title}", ranked, left=2)
         if len(trials) == len(evaluated):
             return [], []
     finished = find_finished(sources)

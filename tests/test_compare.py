@@ -24,6 +24,7 @@ from emotion.records.recipe import group_by_recipe, recipe, recipe_differences
 from emotion.records.run_folder import display_names, find_finished
 from emotion.reporting import figures, readme_tables
 from emotion.reporting.comparison import bars, compare_runs
+from emotion.reporting.ranking import TITLE, ranking_tables, write_ranking
 from emotion.reporting.readme_tables import README_TABLES, RECORDS_TABLES
 from emotion.reporting.text import format_mean_std
 from emotion.results import results
@@ -98,6 +99,22 @@ def test_display_names_are_the_shortest_distinct_ones(trained: Path) -> None:
     assert display_names([compact, one]) == ["compact_cnn", "simple_cnn"]
     assert display_names([compact, one, two]) == ["compact_cnn seed=0", "simple_cnn seed=0", "simple_cnn seed=1"]
     assert display_names([one, one]) == [str(one.folder)] * 2
+
+
+def test_only_runs_of_one_metric_classes_and_split_are_ranked_together(trained: Path) -> None:
+    record = record_of(trained / "compact")
+    loss = dataclasses.replace(record, best={"metric": "train/loss", "mode": "min", "score": 0.1, "epoch": 1})
+    two = dataclasses.replace(record, config=record.config | {"labels": {"happy": ["happy"], "sad": ["sad"]}})
+    split = dataclasses.replace(record, config=record.config | {"split": record.config["split"] | {"seed": 1}})
+    better = dataclasses.replace(record, best=record.best | {"score": 1.0})
+    tables = ranking_tables([record, loss, two, split, better], ["a", "loss", "two", "split", "better"])
+    ranked = [[row["run"].split()[0] for row in rows] for rows in tables.values()]
+    assert ranked == [["better", "a"], ["loss"], ["two"], ["split"]]
+    for title, part in zip(tables, ("val/acc; angry, ", "train/loss; ", "happy, sad; ", "seed=1; "), strict=True):
+        assert part in title
+    assert list(ranking_tables([record, better], ["a", "b"])) == [TITLE]
+    csv_file, _ = sorted(write_ranking(tables, trained.parent))
+    assert "train/loss" in csv_file.read_text()
 
 
 def test_runs_of_one_recipe_differ_in_their_seed_only(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,7 +31,7 @@ def run(config: BenchConfig) -> BenchResult:
         UserError: `runs` is not positive.
     """
     from emotion.records.run_folder import find_runs, folder_size
-    from emotion.reporting.ranking import ranking_rows
+    from emotion.reporting.ranking import ranking_tables
 
     if config.runs < 1:
         raise UserError(f"runs={config.runs}: expected a positive integer.")
@@ -54,7 +54,7 @@ def run(config: BenchConfig) -> BenchResult:
         started = time.perf_counter()
         runs = find_runs(copies)
         list_seconds = time.perf_counter() - started
-        ranking_rows([run.record for run in runs], [run.folder.name for run in runs])
+        ranking_tables([run.record for run in runs], [run.folder.name for run in runs])
         rank_seconds = time.perf_counter() - started
     seconds = {
         "composed": median(compose_seconds[1:]),

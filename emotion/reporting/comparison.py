@@ -60,7 +60,7 @@ def tables(runs: Sequence[RunRow], recipes: Sequence[Recipe], title: str) -> dic
     """Return the tables by caption."""
     captioned = {
         "runs": [_overview(run) for run in runs],
-        ranking.TITLE: ranking.ranking_rows([run.run.record for run in runs], [run.name for run in runs]),
+        **ranking.ranking_tables([run.run.record for run in runs], [run.name for run in runs]),
         f"{title}; 95 % intervals": [_scores(run) for run in runs],
         "F1 % by class": [
             {"run": run.name} | {name: format_percent(found["f1"][0]) for name, found in run.scores["classes"].items()}

@@ -1,7 +1,7 @@
 """Runs ranked by their validation score."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from emotion.io.atomic import write_text
@@ -14,13 +14,21 @@ TITLE = "ranked by validation (optimistic for the best of many runs); 95 % inter
 Row = dict[str, str]
 
 
-def ranking_rows(records: Sequence[RunRecord], names: Sequence[str]) -> list[Row]:
-    """Return a table row for each run, best validation score first.
+def ranking_tables(records: Sequence[RunRecord], names: Sequence[str]) -> dict[str, list[Row]]:
+    """Return tables by title with a row for each run, best validation score first.
 
-    Runs whose epoch was chosen by different metrics are ranked separately, one metric after the other.
+    Only runs of the same metric, classes and faces of validation are ranked together; several tables name these.
     """
-    order = sorted(range(len(records)), key=lambda index: _key(records[index]))
-    return [{"": str(place)} | _row(records[index], names[index]) for place, index in enumerate(order, start=1)]
+    groups: dict[str, list[tuple[RunRecord, str]]] = {}
+    for record, name in zip(records, names, strict=True):
+        groups.setdefault(_group(record), []).append((record, name))
+    return {
+        TITLE if len(groups) == 1 else f"{TITLE}: {group}": [
+            {"": str(place)} | _row(record, name)
+            for place, (record, name) in enumerate(sorted(runs, key=lambda run: _key(run[0])), start=1)
+        ]
+        for group, runs in groups.items()
+    }
 
 
 def validation_score(record: RunRecord) -> list[float]:
@@ -29,16 +37,33 @@ def validation_score(record: RunRecord) -> list[float]:
     return wilson_interval(score, record.split["val"]) if record.best["metric"] == "val/acc" else [score]
 
 
-def write_ranking(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Write ranking.md and ranking.csv."""
+def write_ranking(tables: Mapping[str, Sequence[Row]], folder: Path) -> list[Path]:
+    """Write ranking.md, and ranking.csv, in which a last column names the table of each row if there are several."""
+    several = len(tables) > 1
+    rows = [row | ({"ranked among": title} if several else {}) for title, table in tables.items() for row in table]
     write_text(folder / "ranking.csv", csv_table(rows))
-    write_text(folder / "ranking.md", f"# {TITLE}\n\n{markdown_table(rows, left=2)}")
+    text = [f"# {title}\n\n{markdown_table(table, left=2)}" for title, table in tables.items()]
+    write_text(folder / "ranking.md", "\n".join(text))
     return [folder / "ranking.md", folder / "ranking.csv"]
 
 
-def _key(record: RunRecord) -> tuple[str, float]:
+def _group(record: RunRecord) -> str:
+    """Return the metric, the classes and the faces of validation, which ranked runs have in common."""
+    settings = {key: value for key, value in record.config["split"].items() if not key.startswith(("_", "exclude"))}
+    data = f"{record.data['source']} ({str(record.data['digest'])[:8]})"
+    return "; ".join(
+        [
+            record.best["metric"],
+            ", ".join(record.labels),
+            " ".join([record.split_name, *(f"{key}={value}" for key, value in settings.items())]),
+            f"{record.split['val']:,} faces of {data}",
+        ]
+    )
+
+
+def _key(record: RunRecord) -> float:
     score = -record.best["score"] if record.best["mode"] == "max" else record.best["score"]
-    return record.best["metric"], score if math.isfinite(score) else math.inf
+    return float(score) if math.isfinite(score) else math.inf
 
 
 def _row(record: RunRecord, name: str) -> Row:

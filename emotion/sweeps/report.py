@@ -48,9 +48,11 @@ def report_sweep(sweep: Sweep) -> bool:
     if not is_complete:
         print("The same command runs the missing ones.")
     if finished := [run for run in runs if run.state == "finished"]:
-        rows = ranking.ranking_rows([run.record for run in finished], [_name(run, sweep.folder) for run in finished])
-        print_table(ranking.TITLE, rows[:MAX_ROWS], left=2)
-        for path in ranking.write_ranking(rows, sweep.folder):
+        names = [_name(run, sweep.folder) for run in finished]
+        tables = ranking.ranking_tables([run.record for run in finished], names)
+        for title, rows in tables.items():
+            print_table(title, rows[:MAX_ROWS], left=2)
+        for path in ranking.write_ranking(tables, sweep.folder):
             print(f"wrote {relative_path(path)}")
     if any(run.record.study for run in runs):
         _report_study(sweep.folder, [run for run in runs if run.record.study])
