@@ -47,12 +47,12 @@ PREDICT = """async ([image, map]) => {
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The root of a web server, with the page in below/page."""
+    """The root of a web server, with the page in below/web."""
     root = tmp_path_factory.mktemp("site")
-    output = root / "below" / "page"
+    output = root / "below" / "web"
     try:
         with redirect_stdout(StringIO()) as said:
-            export(compose("export", "checkpoint=fast_cnn", "target=web", f"output={output}"), root)
+            export(compose("export", "checkpoint=fast_cnn", "target=web"), output.parent)
     except UserError as error:
         pytest.skip(f"needs the page's runtime: {error}")
     assert f"python -m http.server --bind 127.0.0.1 --directory {output}\n" in said.getvalue()
@@ -62,7 +62,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(site: Path) -> Iterator[str]:
     with serve_folder(site) as address:
-        yield f"{address}/below/page/"
+        yield f"{address}/below/web/"
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def page(browser: "sync_api.Browser", address: str, events: list[str]) -> Iterat
     page = context.new_page()
     page.on("console", lambda message: events.append(message.text))
     page.on("pageerror", lambda error: events.append(str(error)))
-    own = (address, f"blob:{address.removesuffix('below/page/')}")
+    own = (address, f"blob:{address.removesuffix('below/web/')}")
     context.on("request", lambda request: None if request.url.startswith(own) else events.append(request.url))
     page.goto(address)
     sync_api.expect(page.locator("#choose")).to_be_enabled(timeout=30_000)
@@ -138,7 +138,7 @@ IMAGES = [
 def test_browser_and_python_agree(page: "sync_api.Page", site: Path, image: NDArray[np.uint8]) -> None:
     faces, expected = predict(page, image, maps=True), emotion.load("fast_cnn").predict(image)
     assert [face["label"] for face in faces] == [face.label for face in expected]
-    backend = OnnxBackend(site / "below/page/model.onnx")
+    backend = OnnxBackend(site / "below/web/model.onnx")
     for face, other in zip(faces, expected, strict=True):
         assert face["box"] == pytest.approx([*other.box[:3], other.box.side], abs=0.01)
         assert (face["angle"], face["score"]) == pytest.approx((other.box.angle, other.box.score), abs=1e-3)
@@ -196,7 +196,7 @@ def test_color_network_gets_color_faces(browser: "sync_api.Browser", site: Path,
     outputs = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, s) for name, s in shapes.items()]
     graph = onnx.helper.make_graph(nodes, "color", [faces], outputs, axes)
     network = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
-    description = json.loads((site / "below/page/model.json").read_text())
+    description = json.loads((site / "below/web/model.json").read_text())
     description |= {"classes": ["red", "green", "blue"], "side": 40, "channels": 3}
     page, image = browser.new_page(), color_scene(0)
     page.route("**/model.onnx", lambda route: route.fulfill(body=network.SerializeToString()))
@@ -265,7 +265,7 @@ def test_policy_keeps_page_and_worker_from_sending_anything(
 
 def test_page_opened_as_a_file_explains_what_to_do(browser: "sync_api.Browser", site: Path) -> None:
     page = browser.new_page()
-    page.goto((site / "below/page/index.html").as_uri())
+    page.goto((site / "below/web/index.html").as_uri())
     sync_api.expect(page.locator("#about")).to_contain_text("This page must be opened from a web server.")
     page.close()
 
@@ -289,7 +289,7 @@ def test_missing_files_are_reported(
 
 
 def test_folder_documents_its_files_and_licenses_and_is_small(site: Path) -> None:
-    folder = site / "below/page"
+    folder = site / "below/web"
     readme, licenses = ((folder / name).read_text() for name in ("README.txt", "LICENSES.txt"))
     names = {path.name for path in folder.iterdir()}
     assert [name for name in names if name not in readme and name != "README.txt"] == []
