@@ -12,6 +12,7 @@ import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path, get_args
 from hydra.conf import HydraConf
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -54,20 +55,23 @@ def check_command(verb: str, arguments: Sequence[str]) -> None:
     for folder in searched:
         if not Path(folder).is_dir() and not folder.startswith(URL_SCHEMES):
             raise UserError(f"hydra.searchpath: {folder} does not exist in {Path.cwd()}; expected a folder of configs.")
-    replaced = [folder for folder in (parsed.config_dir, parsed.config_path) if folder]
-    for folder in (*replaced, *searched):
+    added = [folder for folder in (parsed.config_dir, *searched) if folder]
+    for folder in (*added, *filter(None, [parsed.config_path])):
         if folder.startswith(URL_SCHEMES):
             raise UserError(f"{folder}: expected a folder of configs, not a package.")
         for root in {Path(folder).absolute(), PACKAGE / folder}:  # Hydra accepts both
             for file in sorted(root.rglob("*.y*ml")):
-                _check_values(file, read_config(file), allow_targets=not replaced)
-    if searched and not replaced:
-        _check_composed(parsed.config_name or verb, parsed.overrides)
+                _check_values(file, read_config(file), allow_targets=not parsed.config_path)
+    if added and not parsed.config_path:
+        _check_composed(parsed.config_name or verb, parsed.config_dir, parsed.overrides)
 
 
-def _check_composed(name: str, overrides: Sequence[str]) -> None:
+def _check_composed(name: str, config_dir: str | None, overrides: Sequence[str]) -> None:
     """Refuse a composed config with a target that is not allowed, or with one that Hydra would instantiate."""
-    loader = ConfigLoaderImpl(create_config_search_path(str(CONF)))
+    search_path = create_config_search_path(str(CONF))
+    if config_dir:  # as Hydra adds it
+        search_path.prepend("command-line", f"file://{Path(config_dir).absolute()}", SearchPathQuery("schema"))
+    loader = ConfigLoaderImpl(search_path)
     config = loader.load_configuration(name, list(overrides), RunMode.MULTIRUN, validate_sweep_overrides=False)
     hydra = config.hydra
     OmegaConf.set_struct(config, False)
@@ -80,11 +84,11 @@ def _check_composed(name: str, overrides: Sequence[str]) -> None:
         or not all(SAFE_INTERPOLATION.fullmatch(value) for _, value in values if isinstance(value, str))
     ):
         raise UserError(
-            "hydra.searchpath: a config sets hydra.callbacks, hydra.job.env_set, hydra.launcher or hydra.sweeper; "
+            "folder of configs: a config sets hydra.callbacks, hydra.job.env_set, hydra.launcher or hydra.sweeper; "
             "choose those on the command line, such as hydra/launcher=joblib."
         )
     del config.hydra
-    _check_values(Path("hydra.searchpath"), OmegaConf.to_container(config))
+    _check_values(Path("folder of configs"), OmegaConf.to_container(config))
 
 
 def check_run_config(path: Path) -> None:

@@ -72,6 +72,7 @@ def test_configs_that_are_not_chosen_need_no_plugins() -> None:
     assert "python -m emotion.predict plugins=[mynet] photo.jpg checkpoint=run" in done.out
     refused = run_verb("train", *own, "loss=poly")
     assert REFUSED.format("plugins=[myloss]") in refused.err
+    check_command("train", ["--config-dir", "mine", "model=simple_cnn"])
     check_command("train", ["-m", own[1], "seed=0,1", "hydra/launcher=submitit_slurm"])
     missing = run_verb("train", "hydra.searchpath=[file://nowhere]", *SYNTHETIC)
     assert missing.status == 2
@@ -97,9 +98,9 @@ def test_a_folder_of_configs_instantiates_nothing_through_hydra(path: str, text:
     for name, content in ((path, text), ("model/own", "_target_: hostile.part\n")):
         Path("mine", f"{name}.yaml").parent.mkdir(parents=True, exist_ok=True)
         Path("mine", f"{name}.yaml").write_text(content)
-    arguments = ["hydra.searchpath=[file://mine]", chosen]
-    with pytest.raises(UserError, match=r"hydra\.searchpath: a config sets hydra"):
-        check_command("train", arguments)
+    for folder in (["hydra.searchpath=[file://mine]"], ["--config-dir", "mine"]):
+        with pytest.raises(UserError, match="folder of configs: a config sets hydra"):
+            check_command("train", [*folder, chosen])
 
 
 def test_the_checkpoint_of_an_own_loss_is_used_without_it() -> None:
