@@ -186,12 +186,16 @@ def test_a_model_is_its_published_recipe(model: str) -> None:
     assert cfg.loss.balanced == (model in ("v1_cnn", "v2_se", "v4_attention"))
 
 
+CPU_SIDES = {"resnet18": 64, "efficientnet_lite0": 112}
+
+
 @pytest.mark.parametrize("model", [*BACKBONES, "timm_backbone"])
 def test_a_backbone_is_the_recipe_of_its_document(model: str) -> None:
     cfg = train_config(f"model={model}")
-    small = model == "resnet18"  # for a CPU
-    assert (cfg.input.size, cfg.input.channels, cfg.input.zoom) == (64 if small else 224, 3, 1.14)
-    assert (list(cfg.input.mean), list(cfg.input.std)) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    small, lite = model in CPU_SIDES, model == "efficientnet_lite0"
+    assert (cfg.input.size, cfg.input.channels, cfg.input.zoom) == (CPU_SIDES.get(model, 224), 3, 1.14)
+    imagenet = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    assert (list(cfg.input.mean), list(cfg.input.std)) == (([0.498] * 3, [0.502] * 3) if lite else imagenet)
     assert (cfg.batch_size, cfg.trainer.max_epochs, cfg.freeze_epochs) == (64 if small else 32, 80, 3)
     assert (cfg.optimizer.lr, cfg.backbone_lr, cfg.optimizer.weight_decay) == (1e-3, 1e-4, 1e-4)
     assert (cfg.loss.label_smoothing, cfg.loss.balanced) == (0.05, 0.6)
@@ -207,10 +211,11 @@ def test_a_backbone_is_the_recipe_of_its_document(model: str) -> None:
     assert list(cfg.augment) == ["crop", "flip", "rotation", "jitter", "erasing"]
     assert (cfg.augment.crop.scale, cfg.augment.rotation.degrees) == ([0.75, 1.0], 15)
     assert cfg.model.weights == "pretrained"
-    assert cfg.name == cfg.model.backbone
+    assert cfg.name == ("efficientnet_lite0" if lite else cfg.model.backbone)
     assert model in (
         "timm_backbone",
         cfg.model.backbone,
+        cfg.model.backbone.removeprefix("tf_"),
         cfg.model.backbone.replace(".", "_").removesuffix("_jft_in1k"),
     )
 
