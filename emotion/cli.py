@@ -86,10 +86,10 @@ def verb(
 
         @functools.wraps(task)
         def entry() -> None:
-            if text := help.answer(name, command_line()):
-                print(text)
-                return
             with report_errors(name), _raise_hydra_errors():
+                if text := help.answer(name, command_line()):
+                    print(text, flush=True)
+                    return
                 take_plugins()
                 _join_bare_arguments(name, positional)
                 quote_paths(name)

@@ -14,6 +14,7 @@ import pytest
 
 import emotion
 from emotion.checkpoints.locate import BEST_CHECKPOINT, LAST_CHECKPOINT
+from emotion.config import help
 from emotion.config.compose import compose
 from emotion.errors import UserError
 from emotion.train import train
@@ -180,6 +181,18 @@ def test_the_wheel_contains_conf_and_runs_from_any_folder(tmp_path: Path, projec
     assert shared.stat().st_size < 100_000  # its weights are in the .safetensors file beside it
     with pytest.raises(UserError, match="reads weights from other files"):
         emotion.load(shared)
+
+
+def test_help_shows_the_settings_of_the_choices_in_use() -> None:
+    """A recipe's values take the place of a group's, and keep its comment."""
+    shown = help.verb_help("train").partition("Settings of the choices in use")[2]
+    assert re.search(r"^  optimizer.lr=3e-4$", shown, re.MULTILINE)
+    assert re.search(r"^  loss.balanced=true +true: class weights N", shown, re.MULTILINE)
+    assert shown.count("trainer.max_epochs=") == 1
+    assert "_target_" not in shown
+    other = help.verb_help("train", ["data=synthetic", "model=fast_cnn"]).partition("Settings of the choices")[2]
+    assert re.search(r"^  data.training=300$", other, re.MULTILINE)
+    assert re.search(r"^  optimizer.lr=0.04$", other, re.MULTILINE)
 
 
 def test_help_lists_the_groups() -> None:

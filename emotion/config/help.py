@@ -3,7 +3,7 @@
 import ast
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from textwrap import wrap
 
@@ -17,7 +17,7 @@ SETTING = re.compile(r"(?P<indent> *)(?P<name>\w+):(?: (?P<value>[^#].*?))??(?:\
 def answer(verb: str, arguments: list[str]) -> str | None:
     """Return the text that --help or --version among the arguments asks for, None without them."""
     if {"--help", "-h"} & set(arguments):
-        return verb_help(verb)
+        return verb_help(verb, arguments)
     return f"emotion {version('emotion')}" if "--version" in arguments else None
 
 
@@ -27,14 +27,16 @@ def overview() -> str:
     return f"python -m emotion.VERB KEY=VALUE ... (or: emotion VERB KEY=VALUE ...)\n\n{rows}\nVERB --help explains it."
 
 
-def verb_help(verb: str) -> str:
-    """Return purpose, examples, settings and config groups of a verb."""
+def verb_help(verb: str, arguments: Sequence[str] = ()) -> str:
+    """Return purpose, examples, settings and config groups of a verb, with the settings of the choices in use."""
     examples, defaults, settings = _parts(verb)
     groups = _groups(defaults)
     text = f"{_purpose(verb)}\n\nExamples:\n{examples}\nSettings, KEY=VALUE:\n"
     text += "".join(_row(name, comment) for name, comment in _settings(settings + _parts("base")[2]))
     if groups:
-        text += f"\nConfig groups, GROUP=CHOICE (default first); settings of a choice: GROUP.KEY=VALUE:\n{groups}"
+        text += f"\nConfig groups, GROUP=CHOICE (default first):\n{groups}"
+    if rows := _choice_settings(defaults, arguments):
+        text += f"\nSettings of the choices in use; GROUP=CHOICE --help shows those of another:\n{rows}"
     if "- train\n" in defaults:
         text += "\nThe settings and groups of train are this verb's too: python -m emotion.train --help\n"
     return f"{text}\n--cfg job prints every setting as composed, without running anything."
@@ -87,10 +89,29 @@ def _groups(defaults: str) -> str:
     return rows
 
 
+def _choice_settings(defaults: str, arguments: Sequence[str]) -> str:
+    """Return the settings of each group's default choice, or of the one among the arguments; a recipe's come last."""
+    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    rows: dict[str, tuple[str, str]] = {}  # by name: the whole setting and its comment
+    for group, choice in ((match["group"], match["choice"]) for match in DEFAULT.finditer(defaults)):
+        path = CONF / group / f"{given.get(group, choice)}.yaml"
+        if group != "labels" and path.is_file():
+            text = path.read_text(encoding="utf-8")
+            prefix = "" if text.startswith("# @package _global_") else f"{group.replace('/', '.')}."
+            for setting, comment in _settings(text):
+                if not setting.startswith("_") and "._" not in setting:
+                    name = (prefix + setting).partition("=")[0]
+                    _, earlier = rows.pop(name, ("", ""))
+                    rows[name] = prefix + setting, comment or earlier
+    return "".join(_row(*row) for row in rows.values())
+
+
 def _row(name: str, text: str) -> str:
     """Return a name and its wrapped text in two columns, as wide as the terminal."""
     width = min(shutil.get_terminal_size().columns, MAX_WIDTH) - NAME_WIDTH - 4
-    lines = wrap(text, width, break_on_hyphens=False) or [""]
+    lines = wrap(text, width, break_on_hyphens=False)
+    if not lines:
+        return f"  {name}\n"
     if len(name) > NAME_WIDTH:
         return "\n".join([f"  {name}", *(f"{'':{NAME_WIDTH + 4}}{line}" for line in lines)]) + "\n"
     return "".join(f"  {name if i == 0 else '':{NAME_WIDTH}}  {line}".rstrip() + "\n" for i, line in enumerate(lines))
