@@ -25,10 +25,13 @@ if TYPE_CHECKING:
 COMPARED_FACES = 100  # validation faces on which the export must match the checkpoint
 SNIPPET = """With plain ONNX Runtime:
     import numpy as np, onnxruntime
+    from PIL import Image
+    classes = {classes}
+    face = Image.open("face.png")  # the square of an upright face, from the brows to the chin
+    pixels = np.array(face.convert("{mode}").resize(({side}, {side})))
     session = onnxruntime.InferenceSession("{file}")
-    faces = np.zeros({shape}, np.uint8)  # cropped, upright faces
-    (probabilities,) = session.run(["probabilities"], {{"faces": faces}})
-    classes = {classes}"""
+    (probabilities,) = session.run(["probabilities"], {{"faces": pixels[None]}})
+    print(dict(zip(classes, probabilities[0].tolist())))"""
 MAX_ROUNDING_DIFFERENCE = 0.02  # by how much half precision may change a probability
 
 
@@ -121,7 +124,8 @@ def _export_onnx(ensemble: "Ensemble", path: Path, config: ExportConfig, cfg: Di
             }
         )
     print(f"one face on one thread: {milliseconds['onnx']:.2f} ms, in PyTorch {milliseconds['torch']:.2f} ms")
-    print(SNIPPET.format(file=fp32, shape=(1, *faces.shape[1:]), classes=list(ensemble.classes)))
+    mode = "RGB" if faces.ndim == 4 else "L"
+    print(SNIPPET.format(file=fp32, side=faces.shape[1], mode=mode, classes=list(ensemble.classes)))
     report: dict[str, Any] = {"tta": config.tta, "opset": opset, "milliseconds": milliseconds}
     report["parity"] = parity._asdict() | {"source": source}
     if not config.int8:

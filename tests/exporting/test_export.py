@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from emotion.checkpoints.ensemble import load_ensemble
 from emotion.checkpoints.load import load_checkpoint
@@ -41,12 +42,14 @@ def test_onnx_is_written_into_the_run_and_matches_the_checkpoint(run: Path, caps
     out = capsys.readouterr().out
     assert f"wrote {file}, 0." in out
     names: dict[str, Any] = {}
+    Image.fromarray(FACES[0]).save("face.png")
     exec(textwrap.dedent(out.partition("With plain ONNX Runtime:\n")[2].partition("wrote ")[0]), names)
     assert names["probabilities"].shape == (1, len(names["classes"]))
     assert names["classes"] == list(OnnxBackend(file).classes)
     assert record["parity"]["source"] == "validation faces of synthetic faces"
     expected = load_checkpoint(run).classifier.probabilities(torch.from_numpy(FACES)).numpy()
     np.testing.assert_allclose(OnnxBackend(file, "none").probabilities(FACES), expected, atol=1e-5)
+    np.testing.assert_allclose(names["probabilities"], expected[:1], atol=1e-5)
 
 
 def test_int8_is_kept_only_if_it_wins(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
