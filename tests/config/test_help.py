@@ -26,7 +26,7 @@ def test_help_names_the_verbs_own_settings_and_groups_and_no_others(verb: str) -
     assert text is not None
     defaults = OmegaConf.load(CONF / f"{verb}.yaml").defaults
     groups = {str(group) for item in defaults if isinstance(item, DictConfig) for group in item}
-    listed = text.partition("Config groups")[2].partition("\n--cfg")[0]
+    listed = text.partition("Config groups")[2].partition("\n--cfg")[0].partition("\nSettings of the choices")[0]
     assert set(re.findall(r"^  (\S+)  ", listed, re.MULTILINE)) == groups
     roots = {re.split(r"[.=]", name)[0] for name in re.findall(r"^  (\S+=\S*)", settings_section(text), re.MULTILINE)}
     own = {str(key) for key in OmegaConf.load(CONF / f"{verb}.yaml")} - {"defaults", "hydra"}
