@@ -14,10 +14,11 @@ def main() -> None:
     if verb in VERBS:
         sys.argv[1:] = arguments
         runpy.run_module(f"emotion.{verb}", run_name="__main__", alter_sys=True)
-    elif verb in ("--help", "-h"):
-        print(overview())
-    elif verb == "--version":
-        print(answer("", [verb]))
+    elif verb in ("--help", "-h", "--version"):
+        from emotion.cli import report_errors
+
+        with report_errors():  # its reader, such as head, may exit
+            print(overview() if verb != "--version" else answer("", [verb]), flush=True)
     else:
         meant = " or ".join(get_close_matches(verb, VERBS))
         print(

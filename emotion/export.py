@@ -89,12 +89,7 @@ def export(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "files": {path.relative_to(output).as_posix(): path.stat().st_size for path in files},
     }
     write_json(output / "export.json", record)
-    if config.target == "web":
-        root, size = relative_path(files[0].parent.absolute()), sum(path.stat().st_size for path in files)
-        print(f"wrote {root}/, {len(files)} files, {size / 1e6:,.2f} MB. To open it at http://127.0.0.1:8000/:")
-        print(f"  python -m http.server --bind 127.0.0.1 --directory {quote(str(root))}")
-        files = []
-    for path in (*files, output / "export.json"):
+    for path in (*(files if config.target != "web" else ()), output / "export.json"):
         print(f"wrote {relative_path(path.absolute())}, {path.stat().st_size / 1e6:,.2f} MB")
     return record
 
@@ -178,7 +173,11 @@ def _export_web(ensemble: "Ensemble", path: Path, config: ExportConfig, cfg: Dic
 
     announce("converting to ONNX, and collecting the page's files")
     folder = path.parent if config.output else path.parent / "web"
-    return Exported(export_web(ensemble, folder, config.runtime, config.tta), {})
+    files = export_web(ensemble, folder, config.runtime, config.tta)
+    root, size = relative_path(folder.absolute()), sum(path.stat().st_size for path in files)
+    print(f"wrote {root}/, {len(files)} files, {size / 1e6:,.2f} MB. To open it at http://127.0.0.1:8000/:")
+    print(f"  python -m http.server --bind 127.0.0.1 --directory {quote(str(root))}")
+    return Exported(files, {})
 
 
 TARGETS = {"onnx": _export_onnx, "weights": _export_weights, "web": _export_web}

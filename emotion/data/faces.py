@@ -17,6 +17,9 @@ second source, which belong to no split and may be added to training."""
 
 TRAINING, PUBLIC_TEST, PRIVATE_TEST, TEST, MIXED = range(5)
 
+SYNTHETIC = "synthetic faces"
+"""The name of the source of generated faces."""
+
 ORIGIN_BYTES = 96  # longest stored origin of a row; longer ones lose their beginning
 
 
@@ -61,13 +64,18 @@ class Faces:
     origin: NDArray[np.bytes_]  # (N,) UTF-8
     classes: tuple[str, ...]
     digest: str  # MD5 of the source's file, of its files and their names, or of its settings
-    source: str  # name shown to users: "data/fer2013.csv", "synthetic faces"
+    source: str  # name shown to users: "data/fer2013.csv", SYNTHETIC
     components: tuple[Component, ...] = ()  # of a composed source, the main one first
     votes: NDArray[np.uint8] | None = None  # (N, V) taggers for each of the first V classes; all 0 for rows without
     notes: tuple[str, ...] = ()  # what its reader left out or read as something else
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether the main source generated its faces."""
+        return self.source.startswith(SYNTHETIC)
 
     def counts(self) -> NDArray[np.int64]:
         """Return the rows per usage and class, (len(USAGES), len(classes))."""

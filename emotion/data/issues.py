@@ -62,7 +62,7 @@ def find_near_duplicates(faces: Faces, exact: Groups, near: Groups) -> dict[str,
     near_leak = _occurs_later(near, faces.usage) & ~_occurs_later(exact, faces.usage)
     near_duplicate = exact[_first_in_usage(near, faces.usage)] != exact
     found = {"near_leak": np.flatnonzero(near_leak), "near_duplicate": np.flatnonzero(near_duplicate)}
-    if faces.source.startswith("synthetic"):  # no copies: each was generated for its own class
+    if faces.is_synthetic:  # no copies: each was generated for its own class
         return {name: Issue(rows, [""] * len(rows), near) for name, rows in found.items()}
     return {name: Issue(rows, np.where(is_mixed[rows], REVIEW, EXCLUDE).tolist(), near) for name, rows in found.items()}
 

@@ -121,7 +121,7 @@ class OnnxBackend:
         elif source.stat().st_size:
             with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 match = EXTERNAL_DATA.search(content)
-        is_ours = isinstance(source, Path) and source.parent == ZOO  # which a wheel lets read the .safetensors file
+        is_ours = isinstance(source, Path) and source.parent == ZOO  # see emotion.exporting.zoo
         if match and not is_ours:
             raise UserError(f"{self.file} reads weights from other files; {EXPECTED}, which contains its weights.")
 

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from emotion.config.compose import CONF, compose
 from emotion.config.migrate import migrate
+from emotion.data.faces import SYNTHETIC
 from emotion.data.readers.fer2013 import PUBLISHED_MD5
 from emotion.errors import UserError
 from emotion.io.atomic import write_atomically
@@ -20,7 +21,6 @@ from emotion.records.run_folder import Run
 from emotion.records.run_record import RECORD, RunRecord
 
 EXPLANATIONS, EXPLANATIONS_RECORD = "explanations", "explain.json"
-SYNTHETIC_SOURCE = "synthetic faces"
 
 
 @cache
@@ -81,7 +81,7 @@ def keep_explanations(folder: Path, records: Path) -> Path:
         raise UserError(f"{folder} has no {path.name}; expected a folder that python -m emotion.explain wrote.")
     text = path.read_text()
     record = migrate(json.loads(text))
-    source, is_synthetic = record["faces"]["source"], record["faces"]["source"] == SYNTHETIC_SOURCE
+    source, is_synthetic = record["faces"]["source"], record["faces"]["source"] == SYNTHETIC
     if not all("measures" in explanation for explanation in record["explanations"]):
         raise UserError(f"{path} has no faithfulness scores; explain again with faithfulness.")
     if record["faces"]["digest"] != PUBLISHED_MD5 and not is_synthetic:

@@ -153,7 +153,7 @@ def _section(
     command: Sequence[str],
 ) -> str:
     counts, text = result["issues"][name], TEXTS[name]
-    if name.startswith("near_") and faces.source.startswith("synthetic"):
+    if name.startswith("near_") and faces.is_synthetic:
         text = Text(text.title, *SYNTHETIC_ADVICE)
     by_usage = ", ".join(f"{counts[usage]:,} in {usage}" for usage in USAGES if usage in counts)
     groups = f", in {counts['groups']:,} groups" if "groups" in counts else ""

@@ -12,9 +12,10 @@ from emotion.checkpoints import portable
 from emotion.checkpoints.locate import zoo
 from emotion.config.compose import as_list
 from emotion.config.migrate import migrate
+from emotion.data.faces import SYNTHETIC
 from emotion.errors import UserError
 from emotion.metrics.statistics import mean_over_seeds, wilson_interval
-from emotion.records.archive import EXPLANATIONS, EXPLANATIONS_RECORD, SYNTHETIC_SOURCE, experiment
+from emotion.records.archive import EXPLANATIONS, EXPLANATIONS_RECORD, experiment
 from emotion.records.recipe import group_by_recipe
 from emotion.records.run_folder import Run, find_finished
 from emotion.records.run_record import RunRecord
@@ -150,7 +151,7 @@ def explanations_table(records: Path) -> str:
     by_network: dict[str, list[Row]] = {}
     for path in sorted((records / EXPLANATIONS).glob(f"*/{EXPLANATIONS_RECORD}")):
         record = migrate(json.loads(path.read_text()))
-        source = "synthetic data" if record["faces"]["source"] == SYNTHETIC_SOURCE else "FER2013"
+        source = "synthetic data" if record["faces"]["source"] == SYNTHETIC else "FER2013"
         baselines: dict[str, Mapping[str, Any]] = {}
         for explanation in record["explanations"]:
             network = f"{explanation['network']}, {explanation['n']['deletion']} faces of {source}"

@@ -35,13 +35,12 @@ def require_launcher(arguments: list[str]) -> str:
     return launcher
 
 
-def check_launcher(arguments: list[str], *, is_search: bool) -> None:
-    """Check the launcher's settings and, for Slurm, that the cluster answers.
+def check_launcher(launcher: str, arguments: list[str], *, is_search: bool) -> None:
+    """Check the settings of a launcher and, for Slurm, that the cluster answers.
 
     Raises:
         UserError: the cluster does not answer, or a search would have several tasks per job.
     """
-    launcher = require_launcher(arguments)
     tasks_per_node = re.compile(r"hydra\.launcher\.tasks_per_node=([2-9]|\d\d+)")
     if launcher in PACKAGES and is_search and any(tasks_per_node.fullmatch(argument) for argument in arguments):
         raise UserError("a search needs hydra.launcher.tasks_per_node=1: with more, each task would start a trial.")

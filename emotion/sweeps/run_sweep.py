@@ -17,12 +17,12 @@ def run_sweep(main: Callable[[], None]) -> None:
     from emotion.sweeps import launchers
 
     with report_errors():
-        launchers.require_launcher(command_line())  # without it, its configs are missing
+        launcher = launchers.require_launcher(command_line())  # without it, its configs are missing
     sweep = parse_command_line()
     if sweep is None:
         return main()
     with report_errors():
-        launchers.check_launcher(command_line(), is_search=sweep.study is not None)
+        launchers.check_launcher(launcher, command_line(), is_search=sweep.study is not None)
         check_folder(sweep)
         if sweep.study:
             from emotion.sweeps import optuna_study

@@ -35,8 +35,8 @@ def weights_file() -> Path | None:
     return Path(spec.origin).parent / FILE if spec and spec.origin else None
 
 
-def timm_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors under timm's names.
+def timm_names(state: Mapping[str, Tensor], model: object = None) -> dict[str, Tensor]:
+    """Return the tensors under timm's names; takes the arguments of timm's own converters.
 
     Raises:
         KeyError: A name is not of EfficientNet-Lite0.

@@ -64,12 +64,8 @@ def load_into(
         UserError: The source is missing or cannot be read, or its weights are of another network.
     """
     digest: str | None = None
-    packaged = efficientnet_lite.weights_file() if getattr(net, "name", None) == efficientnet_lite.BACKBONE else None
-    if source == PRETRAINED and packaged:
-        state = read_torch_file(packaged, "weights", "tensors by name")
-        assert isinstance(state, Mapping)
-        weights, name = _with_prefix(efficientnet_lite.timm_names(state)), packaged.name
-        digest = file_digest(packaged)
+    if source == PRETRAINED and (packaged := _packaged(net)):
+        weights, name, digest = _read(packaged, net, classes), packaged.name, file_digest(packaged)
     elif source == PRETRAINED:
         weights, name = _download(net, in_channels, input_size)
     else:
@@ -92,6 +88,12 @@ def load_into(
             f"{_first_names(list(features))}. Choose the model of these weights."
         )
     return result
+
+
+def _packaged(net: nn.Module) -> Path | None:
+    """Return the file with weights of this network in an installed package."""
+    is_lite = isinstance(net, TimmBackbone) and net.name == efficientnet_lite.BACKBONE
+    return efficientnet_lite.weights_file() if is_lite else None
 
 
 def _download(net: nn.Module, in_channels: int, input_size: int) -> tuple[State, str]:
@@ -171,6 +173,7 @@ def _from_others(net: nn.Module, state: State) -> State:
     if not net.backbone.state_dict().keys() <= state.keys():
         module = importlib.import_module(type(net.backbone).__module__)
         convert = getattr(module, "checkpoint_filter_fn", None)  # timm's converter of the authors' layouts
+        convert = efficientnet_lite.timm_names if net.name == efficientnet_lite.BACKBONE else convert
         try:
             state = convert(state, net.backbone) if convert else state
         except (KeyError, RuntimeError, ValueError, AttributeError, IndexError, TypeError) as error:

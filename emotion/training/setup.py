@@ -102,8 +102,7 @@ def make_data(config: TrainConfig) -> tuple[EmotionDataModule, dict[str, Any]]:
     data.setup()
     data.check_training()
     excluded = {"exclusions": data.exclusions} if data.exclusions else {}
-    description = data.description()
-    return data, description | {"synthetic": description["source"].startswith("synthetic")} | excluded
+    return data, data.description() | {"synthetic": data.faces.is_synthetic} | excluded
 
 
 def make_classifier(config: TrainConfig, data: EmotionDataModule) -> EmotionClassifier:

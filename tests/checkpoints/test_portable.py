@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from emotion.checkpoints import ensemble, portable
 from emotion.checkpoints.load import load_checkpoint, read_checkpoint
-from emotion.checkpoints.locate import zoo
+from emotion.checkpoints.locate import ONNX_SUFFIX, zoo
 from emotion.checkpoints.training_data import load_data
 from emotion.config.compose import compose
 from emotion.config.instantiate import instantiate
@@ -131,6 +131,7 @@ def test_truncated_weights_are_refused(exported: Path) -> None:
 @pytest.mark.parametrize("name", zoo())
 def test_the_weights_of_the_package_are_small_and_valid(name: str) -> None:
     assert zoo()[name].stat().st_size <= 12_000_000
+    assert zoo(ONNX_SUFFIX)[name].stat().st_size <= 100_000  # its weights are those of the .safetensors file
     loaded = load_checkpoint(name)
     record = run_record.record_of_checkpoint(loaded)
     assert record is not None

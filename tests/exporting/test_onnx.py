@@ -11,13 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from emotion.checkpoints.ensemble import Ensemble
+from emotion.checkpoints.ensemble import Ensemble, load_ensemble
 from emotion.checkpoints.load import LoadedCheckpoint
+from emotion.checkpoints.locate import ONNX_SUFFIX, PORTABLE_SUFFIX, zoo
 from emotion.classifier import EmotionClassifier
 from emotion.config.compose import compose
 from emotion.errors import UserError
 from emotion.explainers.gradcam import GradCam
 from emotion.exporting.onnx import export_onnx, synthetic_faces, torch_probabilities
+from emotion.exporting.zoo import share_weights
 from emotion.inference.onnx_backend import OnnxBackend
 from emotion.records.run_record import RunRecord
 from tests.conftest import BACKBONES, ROOT, SYSTEMS, representative
@@ -140,6 +142,16 @@ def test_many_views_match(tta: str) -> None:
     export_onnx(ensemble, FILE, tta)
     expected = torch_probabilities(ensemble, faces, tta)
     np.testing.assert_allclose(OnnxBackend(FILE, tta).probabilities(faces), expected, atol=1e-5)
+
+
+@pytest.mark.exhaustive
+def test_the_packages_onnx_files_are_those_of_its_weights() -> None:
+    """Their command, in a folder of its own, gives the same bytes."""
+    for name, path in zoo(ONNX_SUFFIX).items():
+        for suffix in (".json", PORTABLE_SUFFIX):
+            Path(f"{name}{suffix}").write_bytes(path.with_suffix(suffix).read_bytes())
+        export_onnx(load_ensemble(name), Path(f"{name}{ONNX_SUFFIX}"), cam=True, half=True)
+        assert share_weights(Path(f"{name}{ONNX_SUFFIX}")) == path.read_bytes()
 
 
 def test_map_of_a_center_crop_is_blank_around_it() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from emotion.data.faces import EMOTIONS, USAGES, DataSource, FaceChunk
+from emotion.data.faces import EMOTIONS, SYNTHETIC, USAGES, DataSource, FaceChunk
 from emotion.errors import UserError
 
 SIDE = 48
@@ -63,7 +63,7 @@ def read(
     rng = np.random.default_rng(seed)
     usage = np.repeat(np.arange(3, dtype=np.uint8), [n * len(EMOTIONS) for n in counts])
     labels = np.concatenate([rng.permutation(np.repeat(np.arange(7, dtype=np.uint8), n)) for n in counts])
-    return DataSource("synthetic faces", EMOTIONS, [], len(labels), _chunks(labels, usage, seed, variation))
+    return DataSource(SYNTHETIC, EMOTIONS, [], len(labels), _chunks(labels, usage, seed, variation))
 
 
 def _chunks(labels: NDArray[np.uint8], usage: NDArray[np.uint8], seed: int, variation: float) -> Iterator[FaceChunk]:
