@@ -15,19 +15,15 @@ from typing import NoReturn, TypeVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from emotion.config import help, overrides, paths, untrusted
-from emotion.config.compose import CONF, compose, quote
+from emotion.config import help, overrides, paths, resume, untrusted
+from emotion.config.compose import CONF, compose
 from emotion.config.instantiate import allow_plugins
-from emotion.config.migrate import migrate
 from emotion.errors import UserError
-from emotion.io.bounded import read_json_object
-from emotion.io.digests import RECORD
 from emotion.runtime.announce import announce_torch
 from emotion.runtime.signals import handle_signals
 
@@ -54,10 +50,6 @@ OPTIONS_WITH_VALUE = (
     *("--config-name", "-cn", "--config-dir", "-cd", "--experimental-rerun"),
 )
 MULTIRUN = {"-m", "--multirun"}
-ALLOWED_ON_RESUME = (
-    *("trainer.", "callbacks.", "logger.", "compile."),
-    *("tta=", "verbose=", "synthetic_max_minutes=", "distillation.teacher="),
-)
 
 
 def verb(
@@ -172,57 +164,11 @@ def quote_paths(name: str) -> None:
 
 
 def resume_in_place() -> None:
-    """Make `resume=RUN` on the command line use RUN's stored config and folder.
-
-    Only settings that do not change the training itself may be added; the others are in the checkpoint.
-    """
+    """Make `resume=RUN` on the command line use RUN's stored config and folder."""
     with report_errors():
         take_plugins()
-    quote_paths("train")
-    arguments = command_line()
-    if "--config-path" in arguments and os.environ.get("LOCAL_RANK", "0") != "0":
-        # started by the first process, which has stored the additions
-        set_command_line([argument for argument in arguments if argument[:1] not in ("+", "~")])
-    resumes = [argument for argument in arguments if argument.startswith("resume=")]
-    name = str(OverridesParser.create().parse_override(resumes[-1]).value()) if resumes else "auto"
-    if name == "auto" or "--config-path" in arguments:
-        return
-    run = Path(name).absolute()
-    with report_errors():
-        _check_resumable(run, name)
-    added = [argument for argument in arguments if argument not in resumes]
-    if refused := [argument for argument in added if not _is_allowed_on_resume(argument.lstrip("+~"))]:
-        _fail(
-            f"resume={name} continues with the run's own settings and cannot take {' '.join(refused)}; allowed "
-            f"are settings that begin with {' '.join(ALLOWED_ON_RESUME)}, and the places of its data: data_dir=FOLDER.",
-            2,
-        )
-    folder = quote(str(run))
-    location = [f"hydra.run.dir={folder}", "hydra/job_logging=none", "hydra.output_subdir=null", f"resume={folder}"]
-    set_command_line(["--config-path", str(run / ".hydra"), "--config-name", "config", *added, *location])
-
-
-def _is_allowed_on_resume(override: str) -> bool:
-    """Return whether a resumed run takes an override: where its files are, how and how long it trains."""
-    key = override.partition("=")[0]
-    is_location = key in ("cache_dir", "split.exclude") or key.startswith("data")
-    return override.startswith(ALLOWED_ON_RESUME) or (is_location and paths.is_path_setting("train", key))
-
-
-def _check_resumable(run: Path, name: str) -> None:
-    """Raise UserError unless a folder holds a run of this version's settings."""
-    path = run / ".hydra" / "config.yaml"
-    if not path.is_file():
-        raise UserError(f"{name} is not a run: it has no .hydra/config.yaml. Expected a folder like outputs/NAME/TIME.")
-    untrusted.check_run_config(path)
-    stored = untrusted.read_config(path)
-    if not isinstance(stored, dict) or migrate(stored) != stored or not compose("train").keys() <= stored.keys():
-        commit = read_json_object(run / RECORD).get("commit") if (run / RECORD).is_file() else None
-        raise UserError(
-            f"{name} was started by another version ({f'commit {commit}' if commit else 'of an unknown commit'}), "
-            f"whose settings differ from this one's. Finish it with that version, or start a new run with "
-            f"model.weights={name}."
-        )
+        quote_paths("train")
+        set_command_line(resume.use_stored_config(command_line()))
 
 
 def _join_bare_arguments(name: str, positional: str | None) -> None:

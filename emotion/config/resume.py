@@ -1,0 +1,71 @@
+"""Resume a run from its stored config: the command line that `resume=RUN` stands for."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from emotion.config import paths, untrusted
+from emotion.config.compose import compose, quote
+from emotion.config.migrate import migrate
+from emotion.errors import UserError
+from emotion.io.bounded import read_json_object
+from emotion.io.digests import RECORD
+
+ALLOWED = (
+    *("trainer.", "callbacks.", "logger.", "compile."),
+    *("tta=", "verbose=", "synthetic_max_minutes=", "distillation.teacher="),
+)
+
+
+def use_stored_config(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments of `train` with RUN's stored config and folder in the place of `resume=RUN`.
+
+    Only settings that do not change the training itself may be added; the others are in the checkpoint. Arguments
+    without a run to resume are returned as they are.
+
+    Raises:
+        UserError: RUN is no run of this version, or a setting may not be added.
+    """
+    if "--config-path" in arguments and os.environ.get("LOCAL_RANK", "0") != "0":
+        # started by the first process, which has stored the additions
+        arguments = [argument for argument in arguments if argument[:1] not in ("+", "~")]
+    resumes = [argument for argument in arguments if argument.startswith("resume=")]
+    name = str(OverridesParser.create().parse_override(resumes[-1]).value()) if resumes else "auto"
+    if name == "auto" or "--config-path" in arguments:
+        return list(arguments)
+    run = Path(name).absolute()
+    _check_resumable(run, name)
+    added = [argument for argument in arguments if argument not in resumes]
+    if refused := [argument for argument in added if not _is_allowed(argument.lstrip("+~"))]:
+        raise UserError(
+            f"resume={name} continues with the run's own settings and cannot take {' '.join(refused)}; allowed "
+            f"are settings that begin with {' '.join(ALLOWED)}, and the places of its data: data_dir=FOLDER."
+        )
+    folder = quote(str(run))
+    location = [f"hydra.run.dir={folder}", "hydra/job_logging=none", "hydra.output_subdir=null", f"resume={folder}"]
+    return ["--config-path", str(run / ".hydra"), "--config-name", "config", *added, *location]
+
+
+def _is_allowed(override: str) -> bool:
+    """Return whether a resumed run takes an override: where its files are, how and how long it trains."""
+    key = override.partition("=")[0]
+    is_location = key in ("cache_dir", "split.exclude") or key.startswith("data")
+    return override.startswith(ALLOWED) or (is_location and paths.is_path_setting("train", key))
+
+
+def _check_resumable(run: Path, name: str) -> None:
+    """Raise UserError unless a folder holds a run of this version's settings."""
+    path = run / ".hydra" / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{name} is not a run: it has no .hydra/config.yaml. Expected a folder like outputs/NAME/TIME.")
+    untrusted.check_run_config(path)
+    stored = untrusted.read_config(path)
+    if not isinstance(stored, dict) or migrate(stored) != stored or not compose("train").keys() <= stored.keys():
+        commit = read_json_object(run / RECORD).get("commit") if (run / RECORD).is_file() else None
+        raise UserError(
+            f"{name} was started by another version ({f'commit {commit}' if commit else 'of an unknown commit'}), "
+            f"whose settings differ from this one's. Finish it with that version, or start a new run with "
+            f"model.weights={name}."
+        )
