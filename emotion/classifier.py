@@ -10,7 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from emotion.config.instantiate import instantiate
 from emotion.data.transforms.preprocess import Preprocess, to_float
@@ -240,15 +240,26 @@ class EmotionClassifier(L.LightningModule):
         optimizer: Optimizer = instantiate(settings, parameter_groups(self.net, settings["lr"], *rates))
         return optimizer
 
+    def make_scheduler(self, optimizer: Optimizer, total_steps: int) -> LRScheduler:
+        """Build the learning-rate schedule of a run of `total_steps` steps of the optimiser.
+
+        Raises:
+            UserError: It refuses its settings.
+        """
+        settings = dict(self.hparams["scheduler"])
+        if (interval := settings.pop("interval")) not in ("epoch", "step"):
+            raise UserError(f"scheduler.interval={interval}: expected epoch or step.")
+        steps = {"total_steps": total_steps} if interval == "step" else {}
+        scheduler: LRScheduler = instantiate(settings, optimizer, **steps)
+        return scheduler
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimiser and its schedule; `on_train_epoch_end` steps a plateau schedule, Lightning any other."""
         optimizer = self.make_optimizer()
         if not self.hparams["scheduler"]:
             return optimizer
-        settings = dict(self.hparams["scheduler"])
-        interval = settings.pop("interval")
-        steps = {"total_steps": self._total_steps()} if interval == "step" else {}
-        scheduler = instantiate(settings, optimizer, **steps)
+        interval = self.hparams["scheduler"]["interval"]
+        scheduler = self.make_scheduler(optimizer, self._total_steps() if interval == "step" else 0)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {

@@ -59,6 +59,9 @@ class LDAMLoss(nn.Module):
 
     The target's logit is reduced by a margin proportional to n_c ** -1/4, `max_margin` for the rarest class; then all
     logits are multiplied by `scale`. A soft target reduces each logit by its share of the margin.
+
+    Raises:
+        ValueError: the margin is negative, or the scale not above 0.
     """
 
     weight: Tensor
@@ -73,6 +76,8 @@ class LDAMLoss(nn.Module):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
+        if max_margin < 0 or scale <= 0:
+            raise ValueError(f"max_margin={max_margin}, scale={scale}; expected at least 0, and above 0.")
         margins = torch.as_tensor(class_counts, dtype=torch.float32) ** -0.25
         self.register_buffer("margins", max_margin * margins / margins.max(), persistent=False)
         self.register_buffer("weight", balanced_weights(class_counts, balanced), persistent=False)
@@ -92,6 +97,9 @@ class LogitAdjustedLoss(nn.Module):
 
     With `tau` 1 the unadjusted logits classify as if all classes were equally frequent:
     https://arxiv.org/abs/2007.07314.
+
+    Raises:
+        ValueError: `tau` is negative.
     """
 
     weight: Tensor
@@ -101,6 +109,8 @@ class LogitAdjustedLoss(nn.Module):
         self, class_counts: Sequence[float], tau: float = 1.0, balanced: float = 0.0, label_smoothing: float = 0.0
     ) -> None:
         super().__init__()
+        if tau < 0:
+            raise ValueError(f"tau={tau}; expected 0 or more.")
         counts = torch.as_tensor(class_counts, dtype=torch.float32)
         self.register_buffer("offsets", tau * (counts / counts.sum()).log(), persistent=False)
         self.register_buffer("weight", balanced_weights(class_counts, balanced), persistent=False)

@@ -8,6 +8,7 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
 def cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.05, floor: float = 0.0) -> LambdaLR:
     """Linear warm-up over the first `warmup` share of the steps, then half a cosine down to `floor` times the rate."""
+    _check_shares(warmup=warmup, floor=floor)
     warmup_steps = max(1, round(warmup * total_steps))
 
     def factor(step: int) -> float:
@@ -21,6 +22,7 @@ def cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.05, floor: 
 
 def linear(optimizer: Optimizer, total_steps: int, warmup: float = 0.15) -> LambdaLR:
     """Linear warm-up over the first `warmup` share of the steps, then linear decay to 0."""
+    _check_shares(warmup=warmup)
     warmup_steps = max(1, round(warmup * total_steps))
 
     def factor(step: int) -> float:
@@ -40,3 +42,9 @@ def one_cycle(optimizer: Optimizer, total_steps: int, warmup: float = 0.3) -> On
     """The one-cycle policy (Smith and Topin 2018) with the optimiser's learning rate as the maximum."""
     peaks = [group["lr"] for group in optimizer.param_groups]
     return OneCycleLR(optimizer, max_lr=peaks, total_steps=total_steps, pct_start=warmup)
+
+
+def _check_shares(**shares: float) -> None:
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise ValueError(f"{name}={share}; expected a share from 0 to 1.")

@@ -4,6 +4,7 @@ import logging
 import sys
 from dataclasses import replace
 from datetime import timedelta
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -38,7 +39,14 @@ DATA_SETTINGS = (
     "labels", "split", "input", "augment", "mixup", "batch_size", "seed", "cache_dir", "sampler", "overfit", "target",
 )  # fmt: skip
 CLASSIFIER_SETTINGS = ("input", "loss", "optimizer", "scheduler", "backbone_lr", "layer_decay")
-MINIMA = {"seed": 0, "batch_size": 1, "patience": 0, "freeze_epochs": 0, "overfit": 0, "layer_decay": 0, "ema_decay": 0}
+MINIMA = {
+    "seed": 0, "batch_size": 1, "patience": 0, "freeze_epochs": 0, "overfit": 0, "layer_decay": 0.0, "ema_decay": 0.0,
+    "trainer.max_epochs": 1, "trainer.accumulate_grad_batches": 1, "trainer.check_val_every_n_epoch": 1,
+    "trainer.gradient_clip_val": 0.0, "callbacks.early_stopping.patience": 0,
+    "scheduler.patience": 0, "scheduler.factor": 0.0, "scheduler.min_lr": 0.0,
+    "scheduler.step_size": 1, "scheduler.gamma": 0.0,
+}  # fmt: skip
+"""The least values of settings; a setting with an integer here takes integers only."""
 MAX_SEED = 2**32 - 1
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 """Of torch.compile; reduce-overhead captures CUDA graphs."""
@@ -69,13 +77,11 @@ def resolve_as(kind: type[Kind], cfg: DictConfig, run_dir: Path) -> Kind:
     config = typed(cfg, kind)
     if config.monitor["metric"] not in METRICS or config.monitor["mode"] not in ("min", "max"):
         raise UserError(f"monitor={config.monitor}: expected a metric of {', '.join(METRICS)}, and mode max or min.")
-    for name, minimum in MINIMA.items():
-        if getattr(config, name) < minimum:
-            raise UserError(f"{name}={getattr(config, name)}: expected at least {minimum}.")
+    _check_minima(config)
     if config.seed > MAX_SEED:
         raise UserError(f"seed={config.seed}: expected at most {MAX_SEED}.")
-    if not is_int_at_least(epochs := config.trainer["max_epochs"], 1):
-        raise UserError(f"trainer.max_epochs={epochs}: expected a positive integer.")
+    if config.trainer.get("limit_train_batches") == 0:
+        raise UserError("trainer.limit_train_batches=0: expected more than 0.")
     if config.trainer.get("fast_dev_run"):
         raise UserError("trainer.fast_dev_run keeps no checkpoint to evaluate; debug=limit runs a few batches of all.")
     accelerator = config.trainer["accelerator"]
@@ -87,6 +93,22 @@ def resolve_as(kind: type[Kind], cfg: DictConfig, run_dir: Path) -> Kind:
     if config.tta not in TTA:
         raise UserError(f"tta={config.tta}: expected {', '.join(TTA)}.")
     return config
+
+
+def _check_minima(config: TrainConfig) -> None:
+    settings = config.to_dict()
+    for name, minimum in MINIMA.items():
+        *groups, key = name.split(".")
+        node = reduce(lambda node, group: node.get(group) or {}, groups, settings)
+        value = node.get(key)
+        is_valid = is_int_at_least if isinstance(minimum, int) else _is_number_at_least
+        if value is not None and not is_valid(value, minimum):
+            kind = "an integer" if isinstance(minimum, int) else "a number"
+            raise UserError(f"{name}={value}: expected {kind} of at least {minimum:g}.")
+
+
+def _is_number_at_least(value: object, minimum: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= minimum
 
 
 def make_data(config: TrainConfig) -> tuple[EmotionDataModule, dict[str, Any]]:
@@ -109,7 +131,7 @@ def make_classifier(config: TrainConfig, data: EmotionDataModule) -> EmotionClas
     """Return the classifier for the data's classes with random weights.
 
     Raises:
-        UserError: The network, the loss or the optimiser refuses its settings.
+        UserError: The network, the loss, the optimiser or its schedule refuses its settings.
     """
     classifier = EmotionClassifier(
         model={name: value for name, value in config.model.items() if name != "weights"},
@@ -118,7 +140,9 @@ def make_classifier(config: TrainConfig, data: EmotionDataModule) -> EmotionClas
         monitor=config.monitor["metric"],
         **{name: getattr(config, name) for name in CLASSIFIER_SETTINGS},
     )
-    classifier.make_optimizer()  # refuses its settings before the run has a folder
+    optimizer = classifier.make_optimizer()  # it and its schedule refuse settings before the run has a folder
+    if config.scheduler:
+        classifier.make_scheduler(optimizer, total_steps=1)
     return classifier
 
 

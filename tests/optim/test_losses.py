@@ -104,9 +104,13 @@ def test_focal_loss_of_a_certain_prediction_has_a_finite_gradient(gamma: float) 
     assert logits.grad[1, 0] < 0
 
 
-def test_focal_loss_refuses_a_negative_gamma() -> None:
-    with pytest.raises(ValueError, match="expected 0 or more"):
+def test_parameters_of_losses_out_of_range_are_refused() -> None:
+    with pytest.raises(ValueError, match="gamma=-1; expected 0 or more"):
         FocalLoss([1, 1], gamma=-1)
+    with pytest.raises(ValueError, match=r"max_margin=0\.5, scale=0; expected"):
+        LDAMLoss([1, 1], scale=0)
+    with pytest.raises(ValueError, match="tau=-1; expected 0 or more"):
+        LogitAdjustedLoss([1, 1], tau=-1)
 
 
 def test_ldam_loss_without_margin_is_cross_entropy() -> None:

@@ -1,5 +1,7 @@
 """Learning rates over the steps of a run, for each of several parameter groups."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch.optim import SGD, Optimizer
@@ -74,3 +76,15 @@ def test_a_schedule_of_few_steps_starts_below_no_rate_of_0() -> None:
     assert rates(linear(optimizer(), 2), 2)[1] == pytest.approx([1e-3, 1e-3, 0])
     assert rates(linear(optimizer(), 1), 1)[1] == pytest.approx([1e-3, 0])
     assert rates(cosine(optimizer(), 1), 1)[1] == pytest.approx([1e-3, 1e-3])
+
+
+@pytest.mark.parametrize("make", [cosine, linear])
+@pytest.mark.parametrize("warmup", [-0.1, 5])
+def test_a_warmup_that_is_no_share_is_refused(make: Callable[..., LRScheduler], warmup: float) -> None:
+    with pytest.raises(ValueError, match=rf"warmup={warmup}; expected a share from 0 to 1"):
+        make(optimizer(), STEPS, warmup=warmup)
+
+
+def test_a_floor_that_is_no_share_is_refused() -> None:
+    with pytest.raises(ValueError, match="floor=2; expected a share from 0 to 1"):
+        cosine(optimizer(), STEPS, floor=2)
