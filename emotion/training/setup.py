@@ -15,7 +15,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from emotion.checkpoints.checkpoint_io import AtomicCheckpointIO
 from emotion.classifier import EmotionClassifier
-from emotion.config.compose import is_int_at_least
 from emotion.config.instantiate import check_targets, instantiate
 from emotion.config.migrate import migrate
 from emotion.config.typed import typed
@@ -99,16 +98,11 @@ def _check_minima(config: TrainConfig) -> None:
     settings = config.to_dict()
     for name, minimum in MINIMA.items():
         *groups, key = name.split(".")
-        node = reduce(lambda node, group: node.get(group) or {}, groups, settings)
-        value = node.get(key)
-        is_valid = is_int_at_least if isinstance(minimum, int) else _is_number_at_least
-        if value is not None and not is_valid(value, minimum):
-            kind = "an integer" if isinstance(minimum, int) else "a number"
+        value = reduce(lambda node, group: node.get(group) or {}, groups, settings).get(key)
+        kind, types = ("an integer", int) if isinstance(minimum, int) else ("a number", int | float)
+        is_valid = isinstance(value, types) and not isinstance(value, bool) and value >= minimum
+        if value is not None and not is_valid:
             raise UserError(f"{name}={value}: expected {kind} of at least {minimum:g}.")
-
-
-def _is_number_at_least(value: object, minimum: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value >= minimum
 
 
 def make_data(config: TrainConfig) -> tuple[EmotionDataModule, dict[str, Any]]:

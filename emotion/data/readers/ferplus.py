@@ -15,7 +15,7 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion.data.faces import EMOTIONS, USAGES, DataSource, FaceChunk, Faces
+from emotion.data.faces import EMOTIONS, TRAINING, USAGES, DataSource, FaceChunk, Faces
 from emotion.errors import UserError
 from emotion.io.bounded import read_lines
 
@@ -51,7 +51,7 @@ class VoteTable(NamedTuple):
     names: list[str]  # ferNNNNNNN.png, not numbered by row; empty for rows without an image in FER+
 
 
-def read(source: DataSource, votes: str, agreement: float = 0.5) -> DataSource:
+def read(source: DataSource, votes: str, agreement: float = 0.5, training_agreement: float | None = None) -> DataSource:
     """Combine FER2013 in any format with the votes of FER+, and label it by their majority.
 
     Images with FER+'s file names (ferNNNNNNN.png) are matched by name, which also separates a merged test set; others
@@ -62,17 +62,20 @@ def read(source: DataSource, votes: str, agreement: float = 0.5) -> DataSource:
         votes: FER+'s file; see `read_votes`.
         agreement: Share of the votes that the majority must exceed. With 0 the most frequent vote wins; of equally
             frequent ones the first in the file's order (neutral, happiness, ...).
+        training_agreement: The same for the rows of Training; None for `agreement`.
 
     Raises:
-        UserError: `agreement` is out of range or the file is missing; while reading: from the source or `read_votes`,
+        UserError: An agreement is out of range or the file is missing; while reading: from the source or `read_votes`,
             or rows, usages or labels of the two do not match.
     """
-    if not isinstance(agreement, int | float) or not 0 <= agreement < 1:
-        raise UserError(f"data.agreement={agreement}: expected a share of the votes, at least 0 and below 1.")
+    training_agreement = agreement if training_agreement is None else training_agreement
+    for name, value in {"agreement": agreement, "training_agreement": training_agreement}.items():
+        if not isinstance(value, int | float) or not 0 <= value < 1:
+            raise UserError(f"data.{name}={value}: expected a share of the votes, at least 0 and below 1.")
     path = Path(votes)
     if not path.is_file():
         raise UserError(_missing_message(path, "data.votes"))
-    chunks = _chunks(source, path, agreement)
+    chunks = _chunks(source, path, agreement, training_agreement)
     return DataSource(f"{source.name} with {path}", CLASSES, [path], source.num_faces, chunks, components=(source,))
 
 
@@ -149,16 +152,20 @@ def drop_single_votes(votes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.where(votes > 1, votes, 0).astype(np.uint8)
 
 
-def majority_labels(votes: NDArray[np.uint8], agreement: float) -> NDArray[np.uint8]:
-    """Return the index into VOTE_COLUMNS (N,) with more than `agreement` of the votes (N, 10), else unknown's."""
+def majority_labels(votes: NDArray[np.uint8], agreement: float | NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Return the index into VOTE_COLUMNS (N,) with more than `agreement` of the votes (N, 10), else unknown's.
+
+    `agreement` is a share of the votes, or one for each row (N,).
+    """
     won = votes.max(1) > agreement * votes.sum(1)
     return np.where(won, votes.argmax(1), UNKNOWN).astype(np.uint8)
 
 
-def _chunks(source: DataSource, path: Path, agreement: float) -> Iterator[FaceChunk]:
+def _chunks(source: DataSource, path: Path, agreement: float, training_agreement: float) -> Iterator[FaceChunk]:
     table = read_votes(path)
     votes = drop_single_votes(table.votes)
-    labels = CLASS_OF_COLUMN[majority_labels(votes, agreement)]
+    required = np.where(table.usage == TRAINING, training_agreement, agreement)
+    labels = CLASS_OF_COLUMN[majority_labels(votes, required)]
     row_of_name = {name: row for row, name in enumerate(table.names) if name}
     done, by_name, original = 0, False, []
     for chunk in source.chunks:

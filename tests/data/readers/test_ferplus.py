@@ -245,10 +245,20 @@ def test_the_message_for_a_missing_file_says_where_it_is_published(fer_csv: Path
         module()
 
 
+@pytest.mark.parametrize("name", ["agreement", "training_agreement"])
 @pytest.mark.parametrize("agreement", ["1", "-0.1", "half"])
-def test_an_invalid_agreement_is_refused(agreement: str, fer_votes: Path) -> None:
-    with pytest.raises(UserError, match=r"data.agreement=.*: expected a share"):
-        module(f"data.agreement={agreement}")
+def test_an_invalid_agreement_is_refused(name: str, agreement: str, fer_votes: Path) -> None:
+    with pytest.raises(UserError, match=rf"data.{name}={agreement}: expected a share"):
+        module(f"data.{name}={agreement}")
+
+
+def test_training_alone_learns_from_undecided_votes(fer_votes: Path) -> None:
+    decided, most = faces_of(), faces_of(agreement=0)
+    assert (decided.labels != most.labels)[decided.usage == TRAINING].any()
+    assert (decided.labels != most.labels)[decided.usage != TRAINING].any()
+    labels = faces_of(training_agreement=0).labels
+    assert (labels == np.where(decided.usage == TRAINING, most.labels, decided.labels)).all()
+    assert module("data.agreement=0.7").hparams["source"]["training_agreement"] == 0.7
 
 
 def test_targets_that_the_data_does_not_have_are_refused(fer_votes: Path) -> None:
@@ -337,6 +347,7 @@ def test_fer_plus_on_the_published_file(fer2013: Path, fer2013_faces: Faces) -> 
     )
     assert faces.counts().sum(0).tolist() == [2660, 161, 677, 9045, 3749, 3960, 11012, 148, 4299, 176]
     assert faces.counts()[:3, :8].sum(1).tolist() == [25060, 3199, 3153]
+    assert most.counts()[TRAINING, :8].sum() - faces.counts()[TRAINING, :8].sum() == 3_329
     assert most.counts().sum(0).tolist() == [3111, 248, 819, 9355, 4371, 4462, 12906, 216, 222, 177]
     scheme = {name: [name] for name in CLASSES[:8]}
     most = replace(most, votes=votes[:, COLUMN_OF_CLASS])
