@@ -12,8 +12,8 @@ from emotion.errors import UserError
 
 LIGHT_TTA = ("none", "flip", "shifted")  # what the ONNX files of this package can do
 SYNTHETIC_WARNING = (
-    "SYNTHETIC: {name} was trained on synthetic faces; its answers about photographs mean nothing. "
-    "Train on real faces, or leave checkpoint= out."
+    "SYNTHETIC: {name} was trained on synthetic faces; its predictions for photographs are meaningless. "
+    "Train on real faces, or omit checkpoint=."
 )
 
 
@@ -51,9 +51,9 @@ def load_backend(
     accelerator: str = "auto",
     before_torch: Callable[[], None] = lambda: None,
 ) -> Backend:
-    """Load a classifier with ONNX Runtime, which needs no torch, where it can be, otherwise with PyTorch.
+    """Load a classifier with ONNX Runtime, which does not import torch, where possible, otherwise with PyTorch.
 
-    ONNX Runtime takes .onnx files, and weights of this package unless accelerator=gpu or tta=ten_crop is requested.
+    ONNX Runtime runs .onnx files, and included weights unless accelerator=gpu or tta=ten_crop is requested.
 
     Args:
         checkpoint: A checkpoint, or a list of checkpoints for an ensemble.
@@ -69,7 +69,7 @@ def load_backend(
     if files and len(names) > 1:
         raise UserError(f"checkpoint={names}: an ensemble cannot contain .onnx files; expected a single one.")
     if not files:
-        locate_all(checkpoint)  # before torch is imported: a missing checkpoint is reported at once
+        locate_all(checkpoint)  # reports a missing checkpoint before torch is imported
     if len(names) == 1 and accelerator != "gpu" and tta in LIGHT_TTA and not Path(names[0]).exists():
         files = files or [str(path) for name, path in zoo(ONNX_SUFFIX).items() if name == names[0]]
     if files:

@@ -6,10 +6,10 @@ All limits are checked against the file's header, before any pixel is decoded.
 import io
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.request import Request, urlopen
 
 import cv2
@@ -25,6 +25,7 @@ ADDRESSES = ("http://", "https://")
 COLORS = ("rgb", "bgr")
 TIMEOUT = 20  # seconds to wait for a server
 
+Item = TypeVar("Item")
 RGBImage = NDArray[np.uint8]
 """(H, W, 3)."""
 
@@ -36,6 +37,7 @@ MAX_JPEG_PIXELS = 30_000_000  # larger JPEGs are decoded at 1/2, 1/4 or 1/8
 MAX_JPEG_SCANS = 100  # each scan decodes all pixels again; encoders write about ten
 MAX_READS = 1 << 17  # Pillow parses chunks in Python; an ordinary file of 10 MB has some thousand
 STRIP = 1 << 18  # pixels converted to RGB at once
+BATCH_BYTES = 16 << 20  # of images that are processed together
 SMALL_MODES = ("1", "L", "P", "I;16")  # at most two bytes a pixel in Pillow
 START_OF_SCAN = b"\xff\xda"
 ORIENTATION, TILE_WIDTH, TILE_HEIGHT = 0x0112, 0x0142, 0x0143  # EXIF and TIFF tags
@@ -46,22 +48,17 @@ class ImageTooLarge(ValueError):
 
 
 class LoadedImage(NamedTuple):
-    """A decoded image.
-
-    Attributes:
-        pixels: (H, W, 3).
-        scale: Pixels of the original per pixel of `pixels`; above 1 if the image was shrunk.
-    """
+    """A decoded image."""
 
     pixels: RGBImage
-    scale: float = 1.0
+    scale: float = 1.0  # pixels of the original per pixel of `pixels`; above 1 if the image was shrunk
 
 
 def load_image(value: object, color: str = "rgb") -> LoadedImage:
     """Load an image from a path, an http(s) address, the bytes of a file, a Pillow image or an array.
 
-    Arrays are uint8: grey (H, W) or (H, W, 1), or color (H, W, 3), or with transparency (H, W, 4), which is put on
-    white.
+    Arrays are uint8: grey (H, W) or (H, W, 1), color (H, W, 3), or color with transparency (H, W, 4), which is
+    composited onto white.
 
     Args:
         value: The image.
@@ -99,7 +96,7 @@ def download(address: str) -> bytes:
     """Return the content of a file on the web, at most `MAX_BYTES` of it.
 
     Raises:
-        UserError: The server does not answer within `TIMEOUT` seconds, refuses, or sends more.
+        UserError: The server does not respond within `TIMEOUT` seconds, refuses, or sends more.
     """
     content: bytes = _request(address, lambda response: response.read(MAX_BYTES + 1))
     if len(content) > MAX_BYTES:
@@ -126,7 +123,7 @@ def _request(address: str, read: Callable[[Any], Any]) -> Any:  # noqa: ANN401
 
 
 def read_image(source: Path | bytes, name: str = "", max_pixels: int = MAX_PIXELS) -> LoadedImage:
-    """Decode a file of one of `FORMATS`: rotated as EXIF says, on white, with sides of at most `MAX_SIDE`.
+    """Decode a file of one of `FORMATS`: rotated as EXIF states, on white, with sides of at most `MAX_SIDE`.
 
     Args:
         source: The file or its bytes.
@@ -157,6 +154,22 @@ def read_image(source: Path | bytes, name: str = "", max_pixels: int = MAX_PIXEL
         if isinstance(error, UnidentifiedImageError):  # such as HEIC, a phone's
             reason, expected = "unknown format", f"{expected}. Convert others, such as HEIC, to JPEG or PNG"
         raise UserError(f"{name} cannot be read ({reason}); {expected}.") from error
+
+
+def batches(
+    items: Iterable[Item], num_bytes: Callable[[Item], int], batch_size: int, max_bytes: int = BATCH_BYTES
+) -> Iterator[list[Item]]:
+    """Group items by number and size in memory; reads no item before the previous batch is processed."""
+    batch: list[Item] = []
+    total = 0
+    for item in items:
+        batch.append(item)
+        total += num_bytes(item)
+        if len(batch) >= batch_size or total + num_bytes(item) > max_bytes:
+            yield batch
+            batch, total = [], 0
+    if batch:
+        yield batch
 
 
 class _LimitedReader(io.BytesIO):

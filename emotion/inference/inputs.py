@@ -13,7 +13,7 @@ from PIL import Image
 from emotion.checkpoints.locate import CHECKPOINTS
 from emotion.data.names import is_litter
 from emotion.data.readers.images import DECODE_ERRORS, SUFFIXES
-from emotion.errors import UserError
+from emotion.errors import UserError, counted
 
 VIDEO_SUFFIXES = {
     ".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts",
@@ -27,15 +27,10 @@ EXPECTED_FILES = f"images ({', '.join(sorted(SUFFIXES))}) or videos ({', '.join(
 
 
 class SourceFile(NamedTuple):
-    """A file to process.
+    """A file to process."""
 
-    Attributes:
-        path: The path as it was given.
-        output_name: Unique path of its results, relative to their folder.
-    """
-
-    path: Path
-    output_name: Path
+    path: Path  # as it was given
+    output_name: Path  # unique path of its results, relative to their folder
 
     @property
     def is_video(self) -> bool:
@@ -47,15 +42,15 @@ class SourceFile(NamedTuple):
 def find_files(
     names: Sequence[str], exclude: Path | None = None, report: Callable[[str], None] | None = None
 ) -> list[SourceFile]:
-    """Return the images and videos that names stand for, each once.
+    """Return the images and videos that the names match, each once.
 
     Args:
         names: Files of any suffix, folders (searched recursively) and patterns.
-        exclude: A folder whose files are left out of folders and patterns, such as the output folder.
-        report: Receives a line for each folder and pattern with further files, which are left out.
+        exclude: A folder whose files are skipped in folders and patterns, such as the output folder.
+        report: Receives a line for each folder and pattern with other files, which are skipped.
 
     Raises:
-        UserError: A name stands for no file, or a folder is or holds a run.
+        UserError: A name matches no file, or a folder is or contains a run.
     """
     exclude = exclude.resolve() if exclude else None
     paths = [path for name in names for path in _resolve(name, exclude, report)]
@@ -91,16 +86,16 @@ def _resolve(name: str, exclude: Path | None, report: Callable[[str], None] | No
         found, problem = [Path(match) for match in glob.iglob(str(path), recursive=True)], "matches"
     else:
         raise UserError(f"{name} does not exist; expected {EXPECTED}.")
-    candidates = [file for file in found if file.is_file() and not (exclude and _is_inside(file, exclude))]
+    candidates = [file for file in found if file.is_file() and not (exclude and file.resolve().is_relative_to(exclude))]
     for file in sorted(candidates):
         if any(file.match(str(name)) for name in CHECKPOINTS):
             run = file.parent.parent
-            raise UserError(f"{run} is a run, with figures, not photos; to use its weights: checkpoint={run}.")
+            raise UserError(f"{run} is a run, whose images are figures; to use its weights: checkpoint={run}.")
     files = sorted(file for file in candidates if file.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES)
     if not files:
         raise UserError(f"{name} {problem} no image or video; expected {EXPECTED_FILES}.")
     if report and len(files) < len(candidates):
-        report(f"{name}: left out {_describe_others(candidates)}; read are {EXPECTED_FILES}.")
+        report(f"{name}: skipped {_describe_others(candidates)}; expected {EXPECTED_FILES}.")
     return files
 
 
@@ -116,8 +111,5 @@ def _describe_others(files: Iterable[Path]) -> str:
     """Such as "3 files (2 .heic, 1 .txt)"."""
     others = Counter(file.suffix.lower() or "without suffix" for file in files)
     others = Counter({suffix: n for suffix, n in others.items() if suffix not in SUFFIXES | VIDEO_SUFFIXES})
-    return f"{others.total()} files ({', '.join(f'{count} {suffix}' for suffix, count in sorted(others.items()))})"
-
-
-def _is_inside(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder)
+    suffixes = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
+    return f"{counted(others.total(), 'file')} ({suffixes})"

@@ -25,7 +25,7 @@ FACES, PROBABILITIES, MAP = "faces", "probabilities", "map"
 
 MAX_SIDE = 4096
 MAX_MEMORY = 600_000_000
-"""Bytes that all sessions of a process may allocate besides weights; a tiny file can request any amount."""
+"""Bytes, besides weights, that all sessions of a process may allocate; a tiny file can request any amount."""
 
 EXTERNAL_DATA = re.compile(rb"\n[\x08\x88][\x80\x00]{0,9}location")
 """The protocol buffer key with which a tensor names the file that holds its values."""
@@ -45,8 +45,8 @@ class OnnxBackend:
         record: Record of the exported run, or a list of them for an ensemble, if the file contains any.
 
     Raises:
-        UserError: The file is missing, no ONNX, not written by this package, has other augmentation, or needs more than
-            `MAX_MEMORY` for one face.
+        UserError: The file is missing, is not ONNX, was not written by this package, has other augmentation, or needs
+            more than `MAX_MEMORY` for one face.
     """
 
     def __init__(self, source: Path | bytes, tta: str | None = None, threads: int = 0) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import NamedTuple, TextIO
 
 from PIL import Image
 
@@ -136,14 +136,15 @@ class PredictionWriter:
 
     def add(self, result: FrameResult) -> None:
         """Write the faces of a frame."""
-        for i in range(len(result.faces)):
-            row = _row(result, i)
+        frame = result.frame
+        time = None if frame.time is None else round(frame.time, 3)
+        for number, face in zip(result.face_ids, result.faces, strict=True):
+            face = replace(face, box=face.box.scaled(frame.scale))
             if self.csv:
-                box, probabilities = row.pop("box"), row.pop("probabilities")
-                row["source"] = replace_surrogates(row["source"])
-                row |= dict(zip(("left", "top", "width", "height"), box, strict=True))
-                self.csv.writerow([*(row[column] for column in COLUMNS), *probabilities.values()])
+                source = replace_surrogates(frame.source)
+                self.csv.writerow([source, frame.number, time, number, *face.to_row().values()])
             else:
+                row = {"source": frame.source, "frame": frame.number, "time": time, "face": number} | face.to_dict()
                 self.file.write(f"{json.dumps(row)}\n")
         self.file.flush()
 
@@ -151,16 +152,6 @@ class PredictionWriter:
 def replace_surrogates(text: str) -> str:
     """Replace characters of a file name that are not valid Unicode by question marks."""
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _row(result: FrameResult, i: int) -> dict[str, Any]:
-    frame, face = result.frame, result.faces[i]
-    return {
-        "source": frame.source,
-        "frame": frame.number,
-        "time": None if frame.time is None else round(frame.time, 3),
-        "face": result.face_ids[i],
-    } | replace(face, box=face.box.scaled(frame.scale)).to_dict()
 
 
 def _prepare_path(path: Path, source: str) -> None:

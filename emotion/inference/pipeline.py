@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from emotion.data.readers.fer2013 import read_faces
-from emotion.errors import UserError
+from emotion.errors import UserError, counted
 from emotion.inference.frames import BATCH_SIZE, Frame, FrameResult, VideoStream, process_frames
 from emotion.inference.images import read_image
 from emotion.inference.inputs import SourceFile
@@ -92,7 +92,7 @@ class Pipeline:
         self.num_sources += 1
         self.num_faces += counts.total()
         shares = ", ".join(f"{count:,} {label}" for label, count in counts.most_common())
-        self._report(f"{path}: {_count(counts.total(), 'face')}: {shares}")
+        self._report(f"{path}: {counted(counts.total(), 'face')}: {shares}")
 
     def process_video(self, stream: VideoStream, smoothing: float, max_seconds: float | None) -> None:
         """Process a video; faces are tracked and their probabilities smoothed."""
@@ -159,16 +159,16 @@ def _describe_image(result: FrameResult) -> str:
     if not result.faces:
         return "no face"
     count = len(result.faces)
-    return f"{_count(count, 'face')}: {_labels(result, MAX_REPORTED)}{_more(count)}"
+    return f"{counted(count, 'face')}: {_labels(result, MAX_REPORTED)}{_more(count)}"
 
 
 def _describe_video(timeline: Timeline, stream: VideoStream) -> str:
     """Such as "300 frames of 10.0s, 2 faces: face 1 happy 81 % for 9.8s, face 2 sad 55 % for 3.0s"."""
-    length = f"{_count(timeline.num_frames, 'frame')} of {format_duration(timeline.end + 1 / stream.fps)}"
+    length = f"{counted(timeline.num_frames, 'frame')} of {format_duration(timeline.end + 1 / stream.fps)}"
     if not timeline.num_faces:
         return f"{length}, no face"
     faces = [_describe_face(history, timeline, stream) for history in timeline.longest(MAX_REPORTED)]
-    return f"{length}, {_count(timeline.num_faces, 'face')}: {', '.join(faces)}{_more(timeline.num_faces)}"
+    return f"{length}, {counted(timeline.num_faces, 'face')}: {', '.join(faces)}{_more(timeline.num_faces)}"
 
 
 def _describe_face(history: FaceHistory, timeline: Timeline, stream: VideoStream) -> str:
@@ -183,7 +183,3 @@ def _labels(result: FrameResult, count: int) -> str:
 
 def _more(count: int) -> str:
     return f", and {count - MAX_REPORTED} more" if count > MAX_REPORTED else ""
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

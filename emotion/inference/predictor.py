@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from emotion.errors import UserError
 from emotion.inference.backends import Backend
 from emotion.inference.detectors import Box, Detector, crop
-from emotion.inference.images import COLORS, LoadedImage, RGBImage, load_image
+from emotion.inference.images import COLORS, RGBImage, batches, load_image
 from emotion.inference.inputs import find_images
 
 if TYPE_CHECKING:
@@ -21,10 +20,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 UNCLEAR = "unclear"
-"""Label of a find that shows nothing, or whose most likely class is less likely than `min_confidence`."""
+"""Label of a blank face, and of one whose most likely class is less likely than `min_confidence`."""
 
 MIN_CONTRAST = 4.0  # standard deviation of grey levels; 99.9 % of FER2013's faces have more than 16
-BATCH_BYTES = 16 << 20  # of images decoded together
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -78,6 +76,13 @@ class Face:
             "probabilities": {name: round(value, 4) for name, value in self.probabilities.items()},
         }
 
+    def to_row(self) -> dict[str, Any]:
+        """Return the values of `to_dict` by column: left, top, width, height, ..., and the name of each class."""
+        values = self.to_dict()
+        row: dict[str, Any] = dict(zip(("left", "top", "width", "height"), values.pop("box"), strict=True))
+        probabilities: dict[str, float] = values.pop("probabilities")
+        return row | values | probabilities
+
     def plot(self) -> "Image":
         """Return the face as the network saw it, with its probabilities."""
         from PIL import Image
@@ -86,9 +91,9 @@ class Face:
 
         return Image.fromarray(annotate_crop(self))
 
-    def _repr_png_(self) -> bytes:
+    def _repr_png_(self) -> bytes | None:
         """Show the plot in a notebook."""
-        return _png(self.plot())
+        return self.plot()._repr_png_()
 
     def __repr__(self) -> str:
         left, top, side = map(round, self.box[:3])
@@ -122,11 +127,7 @@ class Faces(list[Face]):
             import pandas as pd
         except ImportError as error:
             raise UserError("to_dataframe() needs pandas, which is not installed: pip install pandas.") from error
-        rows = []
-        for row in self.to_dict():
-            box, probabilities = row.pop("box"), row.pop("probabilities")
-            rows.append(dict(zip(("left", "top", "width", "height"), box, strict=True)) | row | probabilities)
-        return pd.DataFrame(rows)
+        return pd.DataFrame([face.to_row() for face in self])
 
     def plot(self) -> "Image":
         """Return the image with its boxes, labels and probabilities."""
@@ -142,9 +143,9 @@ class Faces(list[Face]):
         """Write `plot` as an image file; the suffix sets the format."""
         self.plot().save(path)
 
-    def _repr_png_(self) -> bytes:
+    def _repr_png_(self) -> bytes | None:
         """Show the plot in a notebook."""
-        return _png(self.plot())
+        return self.plot()._repr_png_()
 
 
 class Predictor:
@@ -191,16 +192,13 @@ class Predictor:
             raise UserError(f"color={color}: expected one of {', '.join(COLORS)}.")
         several = _several(images)
         sources = [images] if several is None else several
+        loaded = (load_image(source, color) for source in sources)
         results: list[Faces] = []
-        batch: list[LoadedImage] = []
-        for i, source in enumerate(sources):
-            batch.append(load_image(source, color))
-            is_last = i == len(sources) - 1
-            if is_last or len(batch) == self.batch_size or sum(one.pixels.nbytes for one in batch) > BATCH_BYTES:
-                for image, faces in zip(batch, self.find_faces([one.pixels for one in batch]), strict=True):
-                    scaled = [replace(face, box=face.box.scaled(image.scale)) for face in faces]
-                    results.append(Faces(scaled, sources[len(results)], color))
-                batch = []
+        for batch in batches(loaded, lambda image: image.pixels.nbytes, self.batch_size):
+            for image, faces in zip(batch, self.find_faces([one.pixels for one in batch]), strict=True):
+                scaled = [replace(face, box=face.box.scaled(image.scale)) for face in faces]
+                results.append(Faces(scaled, sources[len(results)], color))
+            batch.clear()  # frees the images before the next ones are read
         return results[0] if several is None else results
 
     def explain(self, faces: object, color: str = "rgb") -> "Image":
@@ -221,7 +219,7 @@ class Predictor:
         if found is None:
             found = _faces(self.predict(faces, color))
         if not found:
-            raise UserError("explain() found no faces; expected those of predict(), or an image with a face.")
+            raise UserError("explain() found no faces; expected the result of predict(), or an image with a face.")
         targets = np.array([face.probs.argmax() for face in found])
         maps = self.backend.maps(np.stack([face.pixels for face in found]), targets)
         return Image.fromarray(np.vstack([annotate_crop(*pair) for pair in zip(found, maps, strict=True)]))
@@ -245,11 +243,6 @@ def _faces(value: object) -> list[Face] | None:
         return None
     nested = [_faces(item) for item in value]
     return None if None in nested else [face for faces in nested for face in faces or ()]
-
-
-def _png(image: "Image") -> bytes:
-    image.save(file := BytesIO(), "PNG")
-    return file.getvalue()
 
 
 def _several(images: object) -> Sequence[object] | None:

@@ -69,13 +69,13 @@ def _decode(content: bytes) -> Frame:
 
 
 class _Buffer:
-    """Bytes that were read but not returned yet, at most those of one image."""
+    """Bytes that were read but not yet returned, at most those of one image."""
 
     def __init__(self, stream: ByteStream) -> None:
         self.stream, self.content = stream, bytearray()
 
     def fill(self, size: int) -> bool:
-        """Wait until `size` bytes are available; returns False if the stream ends before."""
+        """Wait until `size` bytes are available; return False if the stream ends first."""
         while len(self.content) < size:
             chunk = self.stream.read1(READ_SIZE)
             if not chunk:

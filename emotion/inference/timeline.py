@@ -20,18 +20,10 @@ TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600,
 
 
 class FaceHistory:
-    """One face's probabilities, summed per time bin.
-
-    Attributes:
-        frames: Number of frames per bin (B,).
-        times: Sum of their times per bin (B,).
-        probs: Sum of their probabilities per bin (B, K).
-        start: Seconds at which the face was first seen.
-        end: Seconds at which it was last seen.
-    """
+    """One face's number of frames, and the sums of their times and probabilities, by time bin."""
 
     def __init__(self, number: int, num_classes: int, start: float) -> None:
-        self.number, self.start, self.end = number, start, start
+        self.number, self.start, self.end = number, start, start  # seconds when first and last seen
         self.frames = np.zeros(NUM_BINS, np.int64)
         self.times = np.zeros(NUM_BINS)
         self.probs = np.zeros((NUM_BINS, num_classes))
@@ -64,23 +56,14 @@ class FaceHistory:
 
 
 class Timeline:
-    """The faces of a video over time; of many faces only the longest and latest are kept.
-
-    Args:
-        classes: Class names in the order of the probabilities.
-
-    Attributes:
-        num_faces: Number of faces so far.
-        num_frames: Number of frames so far.
-        end: Seconds of the latest frame.
-    """
+    """The faces of a video over time; of many faces only the longest and latest are kept."""
 
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)
         self.bin_width = MIN_WIDTH
         self.histories: dict[int, FaceHistory] = {}
-        self.num_faces = self.num_frames = 0
-        self.end = 0.0
+        self.num_faces = self.num_frames = 0  # so far
+        self.end = 0.0  # seconds of the latest frame
 
     def add(self, result: FrameResult) -> None:
         """Add the faces of the next frame."""

@@ -16,21 +16,13 @@ GAP_SECONDS, GAP_FRAMES = 1.0, 3  # a face absent for longer than both gets a ne
 
 @dataclass(slots=True, eq=False)
 class Track:
-    """A face over time.
+    """A face over time."""
 
-    Attributes:
-        number: From 1 on.
-        box: The latest box.
-        probs: Smoothed probabilities (K,).
-        time: Seconds at which it was last seen.
-        missed: Frames since then.
-    """
-
-    number: int
-    box: Box
-    probs: NDArray[np.float32]
-    time: float
-    missed: int = 0
+    number: int  # from 1
+    box: Box  # the latest
+    probs: NDArray[np.float32]  # smoothed, (K,)
+    time: float  # seconds at which it was last seen
+    missed: int = 0  # frames since then
 
 
 class Tracker:

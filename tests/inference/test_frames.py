@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from emotion.inference.detectors import FullImage
-from emotion.inference.frames import BATCH_SIZE, Frame, batch_frames, process_frames
+from emotion.inference.frames import BATCH_SIZE, Frame, process_frames
 from emotion.inference.predictor import Predictor
 from emotion.inference.tracking import Tracker
 
@@ -34,14 +34,6 @@ def image(level: int) -> NDArray[np.uint8]:
 
 def frame(number: int, level: int = 0) -> Frame:
     return Frame("clip", Path("clip"), image(level), number, 0.1 * number)
-
-
-def test_batches_are_limited_by_number_and_size() -> None:
-    two_frames = 2 * 8 * 8 * 3
-    assert [len(batch) for batch in batch_frames(map(frame, range(10)), batch_size=4)] == [4, 4, 2]
-    assert [len(batch) for batch in batch_frames(map(frame, range(5)), max_bytes=two_frames)] == [2, 2, 1]
-    assert [len(batch) for batch in batch_frames(map(frame, range(3)), max_bytes=1)] == [1, 1, 1]
-    assert list(batch_frames(iter(()))) == []
 
 
 def test_few_frames_of_a_long_video_are_in_memory() -> None:

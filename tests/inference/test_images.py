@@ -7,7 +7,7 @@ from PIL import Image
 
 from emotion.data.readers.images import convert_mode
 from emotion.errors import UserError
-from emotion.inference.images import MAX_SIDE, load_image, read_image
+from emotion.inference.images import MAX_SIDE, batches, load_image, read_image
 from tests.images import encode_image
 
 RAMP = np.linspace(0, 255, 12 * 8).astype(np.uint8).reshape(8, 12)
@@ -129,3 +129,13 @@ def test_a_tile_larger_than_its_image_is_refused_before_it_is_decoded() -> None:
     content = b"II*\0" + struct.pack("<I", 12) + bytes(4) + struct.pack("<H", len(tags)) + entries + bytes(4)
     with pytest.raises(UserError, match=r"too large \(1 x 1 pixels, 3600 MB decoded\)"):
         load_image(content)
+
+
+def test_batches_are_limited_by_number_and_size() -> None:
+    def sizes(count: int, **limits: int) -> list[int]:
+        return [len(batch) for batch in batches(iter(range(count)), lambda item: 100, **limits)]
+
+    assert sizes(10, batch_size=4) == [4, 4, 2]
+    assert sizes(5, batch_size=10, max_bytes=200) == [2, 2, 1]
+    assert sizes(3, batch_size=10, max_bytes=1) == [1, 1, 1]
+    assert sizes(0, batch_size=10) == []

@@ -81,8 +81,8 @@ def test_a_run_is_no_source(name: str, checkpoint: str, photos: Path, monkeypatc
 def test_what_a_folder_leaves_out_is_reported(photos: Path) -> None:
     lines: list[str] = []
     find_files([str(photos)], report=lines.append)
-    assert lines == [f"{photos}: left out 1 files (1 .txt); read are {EXPECTED_FILES}."]
+    assert lines == [f"{photos}: skipped 1 file (1 .txt); expected {EXPECTED_FILES}."]
     for name in ("e.heic", "f.HEIC", "LICENSE"):
         (photos / name).touch()
     find_files([f"{photos}/*"], report=lines.append)
-    assert ": left out 4 files (2 .heic, 1 .txt, 1 without suffix); " in lines[1]
+    assert ": skipped 4 files (2 .heic, 1 .txt, 1 without suffix); " in lines[1]

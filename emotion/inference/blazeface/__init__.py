@@ -40,7 +40,7 @@ class BlazeFace:
     """Finds faces that look into the camera or to the side, turned at any angle, from about 20 pixels.
 
     Args:
-        threshold: Minimum probability that a find is a face, from 0.01 to 1.
+        threshold: Minimum probability that a detection is a face, from 0.01 to 1.
 
     Raises:
         UserError: The threshold is out of range.
@@ -124,7 +124,7 @@ def _merge(rows: NDArray[np.float64]) -> list[NDArray[np.float64]]:
 
 
 def _overlaps(one: NDArray[np.float64], rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Intersection over union, and over the smaller area, of one box and others."""
+    """Return intersection over union, and over the smaller area, of one box and others."""
     low = np.maximum(one[1:3] - one[3:5] / 2, rows[:, 1:3] - rows[:, 3:5] / 2)
     high = np.minimum(one[1:3] + one[3:5] / 2, rows[:, 1:3] + rows[:, 3:5] / 2)
     shared = np.maximum(0, high - low).prod(1)
@@ -133,7 +133,7 @@ def _overlaps(one: NDArray[np.float64], rows: NDArray[np.float64]) -> tuple[NDAr
 
 
 def _box(row: NDArray[np.float64]) -> Box:
-    """The square that FER2013 would crop, upright if the face is turned further than `LEVEL_FROM`."""
+    """Return the square that FER2013 would crop, upright if the face is turned further than `LEVEL_FROM`."""
     angle = round(math.degrees(math.atan2(row[8] - row[6], row[7] - row[5])), 1)
     angle = angle if abs(angle) >= LEVEL_FROM else 0.0
     side = float(row[3:5].mean()) * SIDE
@@ -143,6 +143,6 @@ def _box(row: NDArray[np.float64]) -> Box:
 
 
 def _probability(score: float) -> float:
-    """The probability that a find with this score is a face (Platt scaling)."""
+    """Return the probability that a detection with this score is a face (Platt scaling)."""
     score = min(max(float(score), 1e-6), 1 - 1e-6)
     return 1 / (1 + math.exp(-SLOPE * math.log(score / (1 - score)) - OFFSET))
