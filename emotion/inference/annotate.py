@@ -1,4 +1,4 @@
-"""Draw faces into their image: box, label and probabilities, legible at any image size."""
+"""Draw the box, label and probabilities of faces on their image, legible at any image size."""
 
 import math
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ EMOTION_COLOURS: dict[str, Colour] = {
     "neut": (140, 145, 155),
     "cont": (173, 127, 88),
 }
-"""By prefix, so that angry and anger get the same colour."""
+"""Colours by prefix of the class name, so that angry and anger get the same."""
 
 OTHER_COLOURS: tuple[Colour, ...] = ((214, 64, 159), (0, 144, 120), (240, 110, 40), (90, 98, 220), (120, 140, 20))
 UNCLEAR_COLOUR: Colour = (120, 124, 130)
@@ -124,7 +124,7 @@ def annotate(image: RGBImage, faces: Sequence[Face], face_ids: Sequence[int] = (
 
 
 def annotate_crop(face: Face, values: NDArray[np.float32] | None = None) -> RGBImage:
-    """Return the face as the network saw it beside its probabilities, and a map (h, w) laid over it if there is one."""
+    """Return the face as the network saw it beside its probabilities, and, if there is one, under its map (h, w)."""
     margin = CROP_SIDE // 5
     crop = cv2.resize(face.pixels, (CROP_SIDE, CROP_SIDE), interpolation=cv2.INTER_CUBIC)
     crop = crop if crop.ndim == 3 else np.repeat(crop[..., None], 3, 2)

@@ -34,7 +34,7 @@ class SourceFile(NamedTuple):
 
     @property
     def is_video(self) -> bool:
-        """Whether the suffix is a video's, or the file an animation; files of unknown suffix are read as images."""
+        """Whether it has a video's suffix or is an animated GIF; files with an unknown suffix are read as images."""
         suffix = self.path.suffix.lower()
         return _is_animated(self.path) if suffix == ".gif" else suffix in VIDEO_SUFFIXES
 
@@ -108,7 +108,7 @@ def _is_animated(path: Path) -> bool:
 
 
 def _describe_others(files: Iterable[Path]) -> str:
-    """Such as "3 files (2 .heic, 1 .txt)"."""
+    """Return a description such as "3 files (2 .heic, 1 .txt)"."""
     others = Counter(file.suffix.lower() or "without suffix" for file in files)
     others = Counter({suffix: n for suffix, n in others.items() if suffix not in SUFFIXES | VIDEO_SUFFIXES})
     suffixes = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))

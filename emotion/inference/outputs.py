@@ -37,16 +37,13 @@ class Outputs(ExitStack):
         table_format: jsonl or csv.
         draw: Whether to write annotated images, videos and timelines.
         classes: Class names in the order of the probabilities.
-
-    Attributes:
-        written: The files so far.
     """
 
     def __init__(self, folder: Path | None, table_format: str, draw: bool, classes: Sequence[str]) -> None:
         super().__init__()
         self.folder, self.table_format, self.classes = folder, table_format, tuple(classes)
         self.drawing_folder = folder if draw else None
-        self.written: list[Path] = []
+        self.written: list[Path] = []  # so far
         self._table: PredictionWriter | None = None
 
     def add_rows(self, result: FrameResult) -> None:
@@ -119,13 +116,7 @@ class VideoOutput(NamedTuple):
 
 
 class PredictionWriter:
-    """Write one row per face, and flush after each frame.
-
-    Args:
-        file: A text file; CSV needs newline="".
-        table_format: jsonl or csv.
-        classes: Class names in the order of the probabilities.
-    """
+    """Write one row per face as jsonl or csv, and flush after each frame; for csv the file needs newline=""."""
 
     def __init__(self, file: TextIO, table_format: str, classes: Sequence[str]) -> None:
         self.file = file

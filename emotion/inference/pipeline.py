@@ -27,34 +27,17 @@ TRUNCATED = 0.98  # fraction of the announced frames below which a video is trun
 
 
 class Pipeline:
-    """Predict, write and report.
-
-    Args:
-        predictor: Finds and classifies faces.
-        outputs: Receives the results.
-        console: Receives one line per image or video.
-        warnings: Receives problems.
-
-    Attributes:
-        num_sources: Images and videos processed so far.
-        num_faces: Faces in them; a face counts once per video.
-        num_unreadable: Files that could not be read.
-    """
+    """Predict, write to `outputs`, report a line per image or video to `console`, and problems to `warnings`."""
 
     def __init__(self, predictor: Predictor, outputs: Outputs, console: Console, warnings: Console) -> None:
         self.predictor, self.outputs, self.console, self.warnings = predictor, outputs, console, warnings
-        self.num_sources = self.num_faces = self.num_unreadable = 0
+        self.num_sources = self.num_unreadable = 0  # images and videos so far
+        self.num_faces = 0  # so far; a face counts once per video
 
     def process_files(
         self, files: list[SourceFile], frame_stride: int, smoothing: float, max_seconds: float | None
     ) -> None:
-        """Process files in order.
-
-        Args:
-            files: Images and videos.
-            frame_stride: Process every Nth frame of a video.
-            smoothing: Time constant in seconds, see `Tracker`.
-            max_seconds: Process the first seconds of a video; None for all.
+        """Process files in order; of a video every Nth frame (`frame_stride`), up to `max_seconds`.
 
         Raises:
             UserError: The only file cannot be read.
@@ -155,7 +138,7 @@ class Pipeline:
 
 
 def _describe_image(result: FrameResult) -> str:
-    """Such as "2 faces: happy 93 %, sad 51 %"."""
+    """Return a description such as "2 faces: happy 93 %, sad 51 %"."""
     if not result.faces:
         return "no face"
     count = len(result.faces)
@@ -163,7 +146,7 @@ def _describe_image(result: FrameResult) -> str:
 
 
 def _describe_video(timeline: Timeline, stream: VideoStream) -> str:
-    """Such as "300 frames of 10.0s, 2 faces: face 1 happy 81 % for 9.8s, face 2 sad 55 % for 3.0s"."""
+    """Return "300 frames of 10.0s, 2 faces: face 1 happy 81 % for 9.8s, face 2 sad 55 % for 3.0s", for example."""
     length = f"{counted(timeline.num_frames, 'frame')} of {format_duration(timeline.end + 1 / stream.fps)}"
     if not timeline.num_faces:
         return f"{length}, no face"

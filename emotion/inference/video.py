@@ -99,14 +99,8 @@ def open_address(address: str, frame_stride: int = 1) -> Frame | VideoStream:
 class VideoWriter:
     """Write an MPEG-4 file of constant frame rate, in which each image is shown until the next one's time.
 
-    The file appears when the context is left, also after an exception; without images there is none.
-
-    Args:
-        path: The .mp4 file.
-        fps: Frames per second, limited to `OUTPUT_FPS`.
-
-    Attributes:
-        done: Whether the file was written.
+    The .mp4 file appears when the context is left, also after an exception; without images there is none. `fps` is
+    limited to `OUTPUT_FPS`.
     """
 
     def __init__(self, path: Path, fps: float) -> None:
@@ -117,7 +111,7 @@ class VideoWriter:
         self.start = 0.0
         self.num_written = 0
         self.current: MatLike | None = None
-        self.done = False
+        self.done = False  # whether the file was written
 
     def __enter__(self) -> "VideoWriter":
         return self
