@@ -1,15 +1,14 @@
-"""audit.html: a self-contained page with a section of sample faces for each issue."""
+"""audit.html: a self-contained page with a section of sample faces for each issue, rendered from audit_page.html."""
 
 import base64
 import io
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
-from importlib.resources import files
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jinja2 import Environment, FileSystemLoader
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -33,13 +32,24 @@ class Text(NamedTuple):
     advice: str
 
 
+class Card(NamedTuple):
+    """A face on the page."""
+
+    row: int
+    label: str
+    usage: str
+    note: str
+    is_suggestion: bool  # whether the note suggests a change
+    image: str  # data URI
+
+
 SAME_PHOTOGRAPH = (
     "The same photograph scaled, cropped, relit, recompressed or mirrored. If the labels in a group differ, one "
     "of them is wrong, or these are different photographs: review them."
 )
 SYNTHETIC_ADVICE = (
-    "Synthetic faces that hardly differ in pixels, each generated for its own class.",
-    "Nothing; they are no copies.",
+    "Synthetic faces whose pixels hardly differ, each generated for its own class.",
+    "Nothing: they are not copies.",
 )
 
 TEXTS: Mapping[str, Text] = {
@@ -106,41 +116,23 @@ def page(result: Mapping[str, Any], faces: Faces, issues: Mapping[str, Issue], m
         rows_file: The table of all rows with an issue, as a command names it.
     """
     found = sorted((name for name in ISSUES if name in issues), key=lambda name: not issues[name].rows.size)
-    excluded_for: dict[int, list[str]] = {}
+    excluded_for: dict[int, str] = {}  # the first reason
     for name in found:
         for row, suggestion in zip(issues[name].rows.tolist(), issues[name].suggestions, strict=True):
             if suggestion == EXCLUDE:
-                excluded_for.setdefault(row, []).append(name)
+                excluded_for.setdefault(row, name)
     command = _training_command(result, rows_file)
-    sections = [_section(name, issues[name], faces, max_images, result, excluded_for, command) for name in found]
-    sections += [_skipped_section(name, reason) for name, reason in result["skipped"].items()]
-    counts = {name: f"{issues[name].rows.size:,}" if name in issues else "-" for name in (*found, *result["skipped"])}
-    links = [f'<li><a href="#{name}">{escape(TEXTS[name].title)} <b>{n}</b></a></li>' for name, n in counts.items()]
-    synthetic = "<p class=act>These faces are synthetic: FER2013 was not found.</p>"
-    style = files("emotion.reporting").joinpath("audit_page.css").read_text(encoding="utf-8")
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Audit of {escape(faces.source)}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<a class="skip" href="#content">Skip to the issues</a>
-<header>
-<h1>Audit of {escape(faces.source)}</h1>
-<p>{len(faces):,} faces, {result["distinct_images"]:,} distinct images, {result["redundant_rows"]:,} redundant rows.</p>
-{synthetic if result["data"]["synthetic"] else ""}</header>
-<nav aria-label="Issues"><ul>
-{"".join(links)}<li><a href="#classes">Classes by part</a></li><li><a href="#provenance">Provenance</a></li>
-</ul></nav>
-<main id="content">
-{"".join(sections)}{_classes_section(result["classes"])}{_provenance_section(result)}</main>
-</body>
-</html>
-"""
+    loader = FileSystemLoader(Path(__file__).parent)
+    template = Environment(loader=loader, autoescape=True, trim_blocks=True).get_template("audit_page.html")
+    return template.render(
+        result=result,
+        source=faces.source,
+        texts=TEXTS,
+        sections=[_section(name, issues[name], faces, max_images, result, excluded_for, command) for name in found],
+        classes=list(next(iter(result["classes"].values()), {})),
+        number="{:,}".format,
+        image_side=IMAGE_SIDE,
+    )
 
 
 def _section(
@@ -149,36 +141,50 @@ def _section(
     faces: Faces,
     max_images: int,
     result: Mapping[str, Any],
-    excluded_for: Mapping[int, list[str]],
+    excluded_for: Mapping[int, str],
     command: Sequence[str],
-) -> str:
+) -> dict[str, Any]:
+    """Return the template's variables of an issue's section."""
     counts, text = result["issues"][name], TEXTS[name]
     if name.startswith("near_") and faces.is_synthetic:
         text = Text(text.title, *SYNTHETIC_ADVICE)
-    by_usage = ", ".join(f"{counts[usage]:,} in {usage}" for usage in USAGES if usage in counts)
-    groups = f", in {counts['groups']:,} groups" if "groups" in counts else ""
-    held_out = ""
-    if name == "label":
-        checkpoint = result["checkpoint"]
-        held_out = (
-            f" Evaluated: {checkpoint['held_out']:,} held-out faces; {escape(checkpoint['path'])} classifies "
-            f"{100 * checkpoint['accuracy']:.1f} % of them as labeled."
-        )
-    advice = f"<p class=act><b>What to do:</b> {escape(text.advice)}</p>" if counts["rows"] else ""
-    if counts.get("Training") and any(issue.suggestions):
-        line = shlex.join([*command, f"split.exclude_issues=[{name}]"])
-        advice += (
-            f"<p class=act>To train without these rows (add the settings of your run):</p><pre>{escape(line)}</pre>"
-        )
-    shown, cards = _cards(issue, faces, max_images, excluded_for)
-    total, unit = (counts["groups"], "groups") if "groups" in counts else (counts["rows"], "faces")
-    note = f"<p class=note>{shown:,} of {total:,} {unit} shown; rows.csv lists all.</p>" if shown < total else ""
-    return (
-        f'<section id="{name}" tabindex="-1" aria-labelledby="{name}-title">\n'
-        f'<h2 id="{name}-title">{escape(text.title)} <code>{name}</code></h2>\n'
-        f"<p class=count><b>{counts['rows']:,}</b> rows{groups}: {by_usage}.</p>\n"
-        f"<p>{escape(text.description)}{held_out}</p>\n{advice}\n{note}\n{cards}</section>\n"
-    )
+    suggestions = dict(zip(issue.rows.tolist(), issue.suggestions, strict=True))
+
+    def cards(rows: Sequence[int]) -> list[Card]:
+        return [_card(row, suggestions.get(row), faces, excluded_for) for row in rows]
+
+    has_command = counts.get("Training") and any(issue.suggestions)
+    section = {
+        "name": name,
+        "text": text,
+        "counts": counts,
+        "by_usage": ", ".join(f"{counts[usage]:,} in {usage}" for usage in USAGES if usage in counts),
+        "command": shlex.join([*command, f"split.exclude_issues=[{name}]"]) if has_command else "",
+    }
+    if issue.groups is None:
+        rows = issue.rows[:max_images].tolist()
+        return section | {"groups": None, "faces": cards(rows), "shown": len(rows), "total": counts["rows"]}
+    groups = []
+    for group, members in _select_groups(_groups_of(issue), max_images):
+        latest = members[MAX_GROUP_IMAGES - 1 :][-1:]  # of the last part
+        shown = [*members[: MAX_GROUP_IMAGES - 1], *latest]
+        heading = f"Group {group}: {len(members)} rows"
+        heading += f", {len(shown)} of them shown" if len(shown) < len(members) else ""
+        heading += ", different labels" if len(set(faces.labels[members].tolist())) > 1 else ""
+        groups.append({"heading": heading, "faces": cards(shown)})
+    return section | {"groups": groups, "shown": len(groups), "total": counts["groups"]}
+
+
+def _card(row: int, suggestion: str | None, faces: Faces, excluded_for: Mapping[int, str]) -> Card:
+    label = faces.classes[faces.labels[row]]
+    is_suggestion = bool(suggestion) and suggestion != label
+    if not suggestion:
+        note = f"see {excluded_for[row]}" if row in excluded_for else "keep"
+    elif suggestion == label:
+        note = "as labeled"
+    else:
+        note = suggestion if suggestion in (EXCLUDE, REVIEW) else f"→ {suggestion}"
+    return Card(row, label, USAGES[faces.usage[row]], note, is_suggestion, _data_uri(faces.images[row]))
 
 
 def _training_command(result: Mapping[str, Any], rows_file: Path) -> list[str]:
@@ -188,45 +194,6 @@ def _training_command(result: Mapping[str, Any], rows_file: Path) -> list[str]:
     if folder != str(DEFAULT_FOLDER) and not any(word.startswith("data_dir=") for word in given):  # EMOTION_DATA
         given.append(f"data_dir={folder}")
     return ["python", "-m", "emotion.train", *given, f"split.exclude={rows_file}"]
-
-
-def _cards(issue: Issue, faces: Faces, max_images: int, excluded_for: Mapping[int, list[str]]) -> tuple[int, str]:
-    """Return the number of groups (or of faces, without groups) that are shown, and their HTML."""
-    suggestions = dict(zip(issue.rows.tolist(), issue.suggestions, strict=True))
-
-    def card(row: int) -> str:
-        suggestion, label = suggestions.get(row), faces.classes[faces.labels[row]]
-        if not suggestion:
-            others = excluded_for.get(row)
-            note = f"<span class=keep>{f'see {others[0]}' if others else 'keep'}</span>"
-        elif suggestion == label:
-            note = "<span class=keep>as labeled</span>"
-        else:
-            text = suggestion if suggestion in (EXCLUDE, REVIEW) else f"→ {suggestion}"
-            note = f"<span class=suggestion>{escape(text)}</span>"
-        usage = USAGES[faces.usage[row]]
-        return (
-            f'<li><figure><img src="{_data_uri(faces.images[row])}" width="{IMAGE_SIDE}" height="{IMAGE_SIDE}" '
-            f'alt="{escape(f"Row {row}, {label}, {usage}")}">'
-            f"<figcaption><b>{escape(label)}</b><br>{usage}<br>row {row}<br>{note}</figcaption></figure></li>"
-        )
-
-    def card_list(rows: Iterable[int]) -> str:
-        return f"<ul class=faces>{''.join(map(card, rows))}</ul>\n"
-
-    if issue.groups is None:
-        rows = issue.rows[:max_images].tolist()
-        return len(rows), card_list(rows)
-    blocks = []
-    for group, members in _select_groups(_groups_of(issue), max_images):
-        shown = [
-            *members[: MAX_GROUP_IMAGES - 1],
-            *members[MAX_GROUP_IMAGES - 1 :][-1:],
-        ]  # the last is the latest part's
-        count = f", {len(shown)} of them shown" if len(shown) < len(members) else ""
-        count += ", different labels" if len(set(faces.labels[members].tolist())) > 1 else ""
-        blocks.append(f"<div class=group><h3>Group {group}: {len(members)} rows{count}</h3>{card_list(shown)}</div>\n")
-    return len(blocks), f"<div class=groups>\n{''.join(blocks)}</div>\n"
 
 
 def _select_groups(groups: Sequence[Group], max_images: int) -> Sequence[Group]:
@@ -255,49 +222,3 @@ def _data_uri(image: NDArray[np.uint8]) -> str:
     picture.thumbnail((2 * IMAGE_SIDE, 2 * IMAGE_SIDE))
     picture.save(file := io.BytesIO(), "PNG")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-def _skipped_section(name: str, reason: str) -> str:
-    text = TEXTS[name]
-    return (
-        f'<section id="{name}" tabindex="-1"><h2>{escape(text.title)} <code>{name}</code></h2>'
-        f"<p>{escape(text.description)}</p><p class=act>Skipped: {escape(reason)}.</p></section>\n"
-    )
-
-
-def _classes_section(counts: Mapping[str, Mapping[str, int]]) -> str:
-    names = list(next(iter(counts.values()), {}))
-    rows = []
-    for usage, of_usage in counts.items():
-        total = sum(of_usage.values())
-        cells = (f"{of_usage[name]:,} ({100 * of_usage[name] / max(1, total):.1f} %)" for name in names)
-        rows.append([usage, *cells, f"{total:,}"])
-    return (
-        '<section id="classes" tabindex="-1"><h2>Classes by part</h2>\n<div class=wide tabindex=0>'
-        f"{_table(['', *names, 'all'], rows)}</div></section>\n"
-    )
-
-
-def _provenance_section(result: Mapping[str, Any]) -> str:
-    votes, checkpoint, near = result["votes"], result["checkpoint"], result["config"]["near"]
-    epochs = " and ".join(str(epoch) for epoch in checkpoint["epochs"]) if checkpoint else ""
-    facts = {
-        "command": result["command"],
-        "commit": str(result["commit"]),
-        "digest of the data": result["data"]["digest"],
-        "votes": f"{votes['path']} ({votes['digest']})" if votes else "none",
-        "checkpoint": f"{checkpoint['path']}, epoch {epochs}" if checkpoint else "none",
-        "near": f"64-bit hashes differ in at most {near['bits']} bits, correlation at least {near['correlation']}",
-        "versions": ", ".join(f"{name} {version}" for name, version in result["versions"].items()),
-    }
-    items = "".join(f"<dt>{key}</dt><dd>{escape(value)}</dd>" for key, value in facts.items())
-    return f'<section id="provenance" tabindex="-1"><h2>Provenance</h2><dl>{items}</dl></section>\n'
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    columns = "".join(f"<th scope=col>{escape(name)}</th>" for name in head)
-    body = "".join(
-        f"<tr><th scope=row>{escape(row[0])}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in row[1:])}</tr>"
-        for row in rows
-    )
-    return f"<table><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table>"
