@@ -1,6 +1,5 @@
 """Files of scores and figures that training and evaluate write."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from numpy.typing import NDArray
 
 from emotion.evaluation.score import EvaluationResult
-from emotion.io.atomic import write_text
+from emotion.io.atomic import write_json
 from emotion.loggers.csv_logger import read_metrics
 from emotion.loggers.run_logger import RunLogger
 from emotion.metrics.calibration import reliability
@@ -27,7 +26,7 @@ def save_scores(folder: Path, name: str, scores: Scores, classes: tuple[str, ...
     """Write `name`.json and `name`_confusion.png."""
     folder.mkdir(parents=True, exist_ok=True)
     json_path, figure_path = folder / f"{name}.json", folder / f"{name}_confusion.png"
-    write_text(json_path, json.dumps(scores, indent=2) + "\n")
+    write_json(json_path, scores)
     accuracy, macro_f1 = (format_interval(scores["all"][key]) for key in ("accuracy", "macro_f1"))
     title = f"{title}\naccuracy {accuracy} %, macro F1 {macro_f1} %"
     confusion = np.array(scores["all"]["confusion"])
@@ -88,8 +87,7 @@ def save_history(run_dir: Path, best_epoch: int) -> None:
 
 def save_label_map(run_dir: Path, classes: tuple[str, ...]) -> None:
     """Write label_map.json: class name to output index."""
-    label_map = {name: index for index, name in enumerate(classes)}
-    write_text(run_dir / "label_map.json", json.dumps(label_map, indent=2) + "\n")
+    write_json(run_dir / "label_map.json", {name: index for index, name in enumerate(classes)})
 
 
 def log_hyperparameters(

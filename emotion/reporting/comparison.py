@@ -1,27 +1,19 @@
-"""Comparison of runs and recipes: tables, CSV, bars of a figure, and a summary in sentences."""
+"""Comparison of runs and recipes: tables, CSV, the data of a figure, and a summary in sentences."""
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 from emotion.errors import UserError
-from emotion.metrics.statistics import (
-    ALPHA,
-    Difference,
-    PairedComparison,
-    RecipeComparison,
-    SeedMean,
-    mean_over_seeds,
-)
+from emotion.metrics.statistics import ALPHA, Difference, PairedComparison, RecipeComparison, SeedMean, mean_over_seeds
 from emotion.records import paired_comparison
 from emotion.records.paired_comparison import Recipe, RunRow
 from emotion.records.recipe import group_by_folds, group_by_recipe
 from emotion.records.run_folder import Run, display_names
 from emotion.reporting import ranking
-from emotion.reporting.tables import csv_table
+from emotion.reporting.tables import Row, csv_table
 from emotion.reporting.text import format_duration, format_interval, format_loss, format_percent
 
-Row = dict[str, str]
 NETWORKS, RECIPES = "trained networks, one run each", "recipes, over their seeds"
 CORRECTION = "Each interval is for its test alone; the p-values are corrected for all tests together."
 
@@ -75,7 +67,7 @@ def tables(runs: Sequence[RunRow], recipes: Sequence[Recipe], title: str) -> dic
 
 
 def fold_tables(runs: Sequence[Run], tta: str, rows: str) -> dict[str, list[Row]]:
-    """Return a table of the scores over the faces of all folds by its caption; nothing without runs of several folds.
+    """Return a table, by its caption, of the scores over the faces of all folds; empty without several folds.
 
     Raises:
         UserError: The predictions of a run are missing or damaged.
@@ -111,7 +103,7 @@ def bars(runs: Sequence[RunRow], recipes: Sequence[Recipe]) -> tuple[list[str], 
 
 
 def runs_csv(runs: Sequence[RunRow]) -> str:
-    """Return a CSV line for each run, bounds of intervals in columns of their own; differences are to the first run."""
+    """Return a CSV line for each run, with separate columns for bounds; differences are to the first run."""
     lines = []
     for run in runs:
         record, scores = run.run.record, run.scores
@@ -149,7 +141,7 @@ def recipes_csv(recipes: Sequence[Recipe]) -> str:
 
 
 def summary(runs: Sequence[RunRow], recipes: Sequence[Recipe]) -> dict[str, list[str]]:
-    """Return sentences about the tests by heading; nothing for a single run."""
+    """Return sentences about the tests by heading; empty for a single run."""
     first, *others = recipes
     if not others:
         alone = f"{first.name}: {len(first.runs)} seeds of one recipe differ by chance and are not tested."

@@ -7,11 +7,10 @@ from pathlib import Path
 from emotion.io.atomic import write_text
 from emotion.metrics.statistics import wilson_interval
 from emotion.records.run_record import RunRecord
-from emotion.reporting.tables import csv_table, markdown_table
+from emotion.reporting.tables import Row, csv_table, markdown_table
 from emotion.reporting.text import format_duration, format_interval
 
 TITLE = "ranked by validation (optimistic for the best of many runs); 95 % intervals"
-Row = dict[str, str]
 
 
 def ranking_tables(records: Sequence[RunRecord], names: Sequence[str]) -> dict[str, list[Row]]:

@@ -19,7 +19,7 @@ from emotion.records.archive import EXPLANATIONS, EXPLANATIONS_RECORD, experimen
 from emotion.records.recipe import group_by_recipe
 from emotion.records.run_folder import Run, find_finished
 from emotion.records.run_record import RunRecord
-from emotion.reporting.tables import markdown_table
+from emotion.reporting.tables import Row, markdown_table
 from emotion.reporting.text import format_interval, format_mean_std, format_percent
 
 README_TABLES = ("results",)
@@ -48,9 +48,8 @@ FURTHER_COLUMNS = (
     ("with TTA %", "with TTA (flip) %", "deduplicated %", "ECE %", "ECE % uncalibrated", "ECE % with temperature"),
     ("parameters", "minutes", "split (test faces)", "commit", "command"),
 )
-"""Columns of the second and third of several tables: further scores, and what was run."""
+"""Columns of the second and third table: further scores, and what was run."""
 
-Row = dict[str, str]
 Interval = Sequence[float]
 """A share with its 95 % interval: value, lower, upper."""
 
@@ -185,7 +184,7 @@ def promises_table(records: Path) -> str:
 
 
 def _narrow_tables(rows: Sequence[Row]) -> str:
-    """Return rows as several tables, as a page is too narrow for all columns; the first column is in each."""
+    """Return rows as several tables, since a page is too narrow for all columns; each has the first column."""
     first, *others = rows[0]
     main = [name for name in others if not any(name in part for part in FURTHER_COLUMNS)]
     parts = [main, *([name for name in others if name in part] for part in FURTHER_COLUMNS)]

@@ -7,16 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from emotion.reporting.text import (
-    console,
-    format_interval,
-    format_loss,
-    format_percent,
-    format_robustness,
-    wrapped,
-)
+from emotion.reporting.text import console, format_interval, format_loss, format_percent, format_robustness, wrapped
 
-Row = Mapping[str, str]
+Row = dict[str, str]
 LATEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
@@ -34,8 +27,8 @@ SLICES: dict[str, tuple[str, Callable[[float], str]]] = {
 def print_table(title: str, rows: Sequence[Row], left: int = 1) -> None:
     """Print rows of named cells; the first `left` columns are left-aligned, the others right-aligned.
 
-    A table that is wider than the terminal is printed in parts that repeat the left columns. Names that leave no room
-    for another column are printed in full above the table, which refers to them by number.
+    A table wider than the terminal is printed in parts that repeat the left columns. Names that leave no room for
+    another column are printed above the table, which refers to them by number.
     """
     room = console().width + 2
     columns, lines = _cells(rows)

@@ -16,7 +16,7 @@ def console() -> Console:
 
 
 def wrapped(text: str) -> str:
-    """Return a paragraph in lines that fit the terminal, with words and paths unbroken; as it is without a terminal."""
+    """Wrap a paragraph to the width of the terminal, without breaking paths; unchanged without a terminal."""
     if not sys.stdout.isatty():
         return text
     return fill(text, console().width, break_long_words=False, break_on_hyphens=False)
@@ -38,7 +38,7 @@ def relative_path(path: Path) -> Path:
 def format_interval(interval: Sequence[float]) -> str:
     """Format a share with its interval in percent: 71.7 [70.6, 72.9]; a dash without an observation.
 
-    An interval without width, such as the F1 score's of a class that is never predicted, is left out.
+    An interval without width, such as that of the F1 score of a class that is never predicted, is omitted.
     """
     if list(interval) == [0, 0, 1]:  # Wilson's interval of none of 0
         return "-"
@@ -58,7 +58,7 @@ def format_loss(interval: Sequence[float | None]) -> str:
 
 
 def format_robustness(robustness: Mapping[str, Any]) -> str:
-    """Format the mean accuracy over corruptions relative to the accuracy on uncorrupted faces."""
+    """Format the mean accuracy over corruptions, also relative to the accuracy on uncorrupted faces."""
     accuracy, uncorrupted = robustness["mean_corruption_accuracy"], robustness["uncorrupted_accuracy"][0]
     relative = format_percent(robustness["relative"])
     return f"{format_percent(accuracy)} %, {relative} % of the {format_percent(uncorrupted)} % on uncorrupted faces"
