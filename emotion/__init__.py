@@ -29,7 +29,7 @@ def load(
         device: auto, cpu or gpu (or cuda). Included weights and .onnx files run on the CPU with ONNX Runtime, without
             torch, unless gpu is requested.
         min_confidence: Probability of the most likely class below which a face is labelled "unclear".
-        plugins: Modules of your own that a checkpoint's network may be of.
+        plugins: Your own modules, which may define a checkpoint's network.
 
     Raises:
         emotion.errors.UserError: An argument is invalid, or a file is missing.

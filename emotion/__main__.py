@@ -17,7 +17,7 @@ def main() -> None:
     elif verb in ("--help", "-h", "--version"):
         from emotion.cli import report_errors
 
-        with report_errors():  # its reader, such as head, may exit
+        with report_errors():  # the reader of the output, such as head, may exit
             print(overview() if verb != "--version" else answer("", [verb]), flush=True)
     else:
         meant = " or ".join(get_close_matches(verb, VERBS))

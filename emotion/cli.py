@@ -57,8 +57,8 @@ def verb(
 ) -> Callable[[Callable[[DictConfig], Result]], Callable[[], None]]:
     """Turn a function of a config into the entry point `python -m emotion.<name>`, composed from conf/<name>.yaml.
 
-    Arguments without a key are values of the setting `positional`; several are a list. Paths are taken literally.
-    With `uses_torch`, a line says that the libraries are loading.
+    Arguments without a key are values of the setting `positional`; several form a list. Paths are taken literally.
+    With `uses_torch`, a line announces that the libraries are loading.
     Exit status: 0 success, 2 user error (one message, no traceback), 130 Ctrl-C, 143 SIGTERM. In a sweep (-m) a job's
     error is raised, so that the other jobs run before it is reported.
     """
@@ -78,7 +78,8 @@ def verb(
 
         @functools.wraps(task)
         def entry() -> None:
-            with report_errors(name), _raise_hydra_errors():
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise errors instead of printing them
+            with report_errors(name):
                 if text := help.answer(name, command_line()):
                     print(text, flush=True)
                     return
@@ -122,7 +123,7 @@ def is_sweep_command() -> bool:
 
 
 def take_plugins() -> None:
-    """Take `plugins=[MODULE,MODULE]` from the command line: a config that comes from elsewhere cannot name them."""
+    """Take `plugins=[MODULE,MODULE]` from the command line, where alone it is allowed: a config cannot name modules."""
     given = [argument for argument in command_line() if argument.startswith("plugins=")]
     set_command_line([argument for argument in command_line() if argument not in given])
     for argument in given:
@@ -131,7 +132,7 @@ def take_plugins() -> None:
 
 @contextlib.contextmanager
 def report_errors(name: str = "train") -> Iterator[None]:
-    """Print a user's error of the verb `name` as one message and exit; this program's own keep their traceback."""
+    """Print a user's error in the verb `name` as one message and exit; errors of the program keep their traceback."""
     try:
         yield
     except UserError as error:
@@ -190,24 +191,11 @@ def _join_bare_arguments(name: str, positional: str | None) -> None:
 
 
 def _has_key(name: str, argument: str) -> bool:
-    """Return whether an argument is an option or a setting, not a path such as `~/a` or `-`, nor another verb's."""
+    """Return whether an argument is an option or a setting, not a path such as `~/a`, `-` or an existing `a=b.jpg`."""
     if argument[:1] in ("-", "~"):
         return argument != "-" and not argument.startswith("~/")
     match = OVERRIDE.match(argument)
     return match is not None and not (paths.exists(argument) and match["name"].split(".")[0] not in compose(name))
-
-
-@contextlib.contextmanager
-def _raise_hydra_errors() -> Iterator[None]:
-    """Make Hydra raise errors instead of printing them."""
-    variable = "HYDRA_FULL_ERROR"
-    before = os.environ.get(variable)
-    os.environ[variable] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[variable]
 
 
 def _run_without_empty_folder(task: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
@@ -229,7 +217,7 @@ def _fail(message: str, status: int) -> NoReturn:
 
 
 def _silence_libraries() -> None:
-    """Hide libraries' warnings for programmers, and torch's note that it finds CUDA's compiler but no device."""
+    """Hide warnings of libraries that concern programmers, and torch's note on a CUDA compiler without a device."""
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     for category in (UserWarning, DeprecationWarning, FutureWarning):
         warnings.filterwarnings("ignore", category=category)

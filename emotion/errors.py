@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """Something in the user's input is missing or wrong; the message says what was found, expected and what to do.
+    """The user's input is missing or wrong; the message states what was found, what was expected and what to do.
 
     Entry points print the message without a traceback and exit with status 2.
     """

@@ -26,6 +26,11 @@ def compose(verb: str, *overrides: str) -> "DictConfig":
         return hydra.compose(verb, overrides=list(overrides))
 
 
+def choices(group: str) -> list[str]:
+    """Return the choices of a config group."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
 def is_int_at_least(value: object, minimum: int) -> bool:
     """Return whether a setting is an integer (not a boolean) of at least `minimum`."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= minimum

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from textwrap import wrap
 
-from emotion.config.compose import CONF, PACKAGE, VERBS
+from emotion.config.compose import CONF, PACKAGE, VERBS, choices
 
 NAME_WIDTH, MAX_WIDTH = 24, 100
 DEFAULT = re.compile(r"- (?P<group>[\w/]+): (?P<choice>\w+)(?:\s+# (?P<comment>.*))?")
@@ -38,7 +38,7 @@ def verb_help(verb: str, arguments: Sequence[str] = ()) -> str:
     if rows := _choice_settings(defaults, arguments):
         text += f"\nSettings of the choices in use; GROUP=CHOICE --help shows those of another:\n{rows}"
     if "- train\n" in defaults:
-        text += "\nThe settings and groups of train are this verb's too: python -m emotion.train --help\n"
+        text += "\nThis verb also takes the settings and groups of train: python -m emotion.train --help\n"
     return f"{text}\n--cfg job prints every setting as composed, without running anything."
 
 
@@ -81,11 +81,10 @@ def _settings(text: str) -> Iterator[tuple[str, str]]:
 def _groups(defaults: str) -> str:
     rows = ""
     for match in DEFAULT.finditer(defaults):
-        folder = CONF / match["group"]
-        choices = sorted({path.stem for path in folder.glob("*.yaml")} - {match["choice"]})
         first = [] if match["choice"] == "null" else [match["choice"]]
+        others = [choice for choice in choices(match["group"]) if choice != match["choice"]]
         comment = f" ({match['comment'].replace('null: ', 'default: ')})" if match["comment"] else ""
-        rows += _row(match["group"], f"{', '.join([*first, *choices])}{comment}")
+        rows += _row(match["group"], f"{', '.join([*first, *others])}{comment}")
     return rows
 
 

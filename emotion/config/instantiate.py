@@ -35,29 +35,28 @@ ALLOWED = (
     "torch.optim.",
     "torchvision.transforms.v2.",
 )
-"""Modules whose classes and functions a config may name. None of them executes files, so a config of unknown origin
-cannot run code."""
+"""Modules whose classes and functions a config may name; none of them executes files, so that no config runs code."""
 
 PACKAGES = tuple({f"{package.split('.')[0]}." for package in ALLOWED})
 PLUGINS = "EMOTION_PLUGINS"
-"""Environment variable with the user's own modules, through which further processes of a run know them."""
+"""Environment variable that passes the user's own modules on to further processes of a run."""
 
 
 def plugins() -> tuple[str, ...]:
-    """Return the prefixes of targets in the user's own modules, which `plugins=` on the command line names."""
+    """Return the prefixes of targets in the user's own modules, as named by `plugins=` on the command line."""
     return tuple(f"{name}." for name in os.environ.get(PLUGINS, "").split(",") if name)
 
 
 def plugins_argument() -> str:
-    """Return `plugins=[MODULE] ` to begin the arguments of a printed command with; empty without such modules."""
+    """Return `plugins=[MODULE] `, with which the arguments of a printed command begin; empty without plugins."""
     return f"plugins=[{os.environ[PLUGINS]}] " if os.environ.get(PLUGINS) else ""
 
 
 def allow_plugins(modules: Sequence[str]) -> None:
-    """Allow targets in the user's own modules, which are found in the working directory or installed.
+    """Allow targets in the user's own modules, which are in the working directory or installed.
 
     Raises:
-        UserError: A module cannot be imported, or is part of Python or of a library whose targets are chosen here.
+        UserError: A module cannot be imported, or belongs to Python or to a library of `ALLOWED`.
     """
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
@@ -72,7 +71,7 @@ def allow_plugins(modules: Sequence[str]) -> None:
 
 
 def advise_plugin(target: str) -> str:
-    """Return a sentence that tells how to allow a target; empty if it cannot be of a module of the user's own."""
+    """Return a sentence on how to allow a target; empty if it cannot be in a module of the user's own."""
     module = target.rpartition(".")[0]
     return f" A module of your own: plugins=[{module}]." if _is_public(module) and _may_be_own(module) else ""
 
@@ -83,7 +82,7 @@ def instantiate(config: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:  #
     Unlike `hydra.utils.instantiate`, `args` and `kwargs` are passed on unchanged (parameter groups, for example).
 
     Raises:
-        UserError: The target is not allowed or does not exist, or refuses its arguments.
+        UserError: The target is not allowed, does not exist, or refuses its arguments.
     """
     check_targets(config)
     target = config.get("_target_") if isinstance(config, Mapping) else None
@@ -112,7 +111,7 @@ def check_targets(config: object) -> None:
             found = hydra.utils.get_object(target)
         except Exception as error:  # Hydra's own, and whatever the import raises
             raise UserError(f"_target_ {target} does not exist: {str(error).splitlines()[0]}") from error
-        module = f"{getattr(found, '__module__', None)}."  # where it is defined, by whatever name it was reached
+        module = f"{getattr(found, '__module__', None)}."  # where it is defined, whatever name led to it
         if not (isclass(found) or isfunction(found)) or not module.startswith((*ALLOWED, *plugins())):
             _refuse(target)
 

@@ -1,4 +1,4 @@
-"""Explain overrides that Hydra refuses, and refuse those that no part of a verb reads."""
+"""Explain the overrides that Hydra refuses, and refuse those that a verb would ignore."""
 
 import re
 from collections.abc import Collection, Iterator, Sequence
@@ -9,7 +9,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from emotion.config.compose import CONF, compose
+from emotion.config.compose import CONF, choices, compose
 from emotion.errors import UserError
 
 OTHER_NAMES = (
@@ -32,10 +32,10 @@ ANSWERS = {
     "python -m emotion.evaluate checkpoint=RUN.",
     "train": "To evaluate a run without training: python -m emotion.evaluate checkpoint=RUN.",
 }
-"""Settings of other projects that need more words in `train`."""
+"""Settings of other projects for which `train` has no setting, and what to use instead."""
 
 ALSO_WORDS = {"trainer.devices"}
-"""Settings whose default is a number and that also take a word: auto."""
+"""Settings with a numeric default that also accept a word: auto."""
 
 UNKNOWN = re.compile(r"Could not (?:override '|delete from config. ')(?P<key>[^']+)'")
 EXISTS = re.compile(r"Could not append to config. An item is already at '(?P<key>[^']+)'|(?P<group>\S+) appears more")
@@ -44,13 +44,7 @@ NULL_GROUP = "Config group override must be a string"
 
 
 def explain(verb: str, arguments: Sequence[str], error: Exception) -> str | None:
-    """Return a message for an exception of Hydra's composition; None if it is none that concerns a key.
-
-    Args:
-        verb: Name of the verb.
-        arguments: The command line.
-        error: What Hydra raised.
-    """
+    """Return a message for an exception that Hydra raised for the arguments of a verb; None if it names no key."""
     overrides = _overrides(arguments)
     message = str(error)
     if match := UNKNOWN.match(message):
@@ -62,10 +56,10 @@ def explain(verb: str, arguments: Sequence[str], error: Exception) -> str | None
         return f"{key} exists; write {key}=VALUE without the +."
     if message.startswith(NULL_GROUP):
         groups = [key for key in map(_key, overrides) if (CONF / key).is_dir() and f"{key}=null" in overrides]
-        return "\n".join(f"{group}=null: choose one of {', '.join(_options(group))}." for group in groups) or None
+        return "\n".join(f"{group}=null: choose one of {', '.join(choices(group))}." for group in groups) or None
     if match := NO_CHOICE.search(message):
         group, choice = match["group"], match["choice"]
-        near = " or ".join(f"{group}={name}" for name in get_close_matches(choice, _options(group)))
+        near = " or ".join(f"{group}={name}" for name in get_close_matches(choice, choices(group)))
         message = f"{group}={choice}: did you mean {near}?\n{message}" if near else message
     return message.partition("\nConfig search path")[0] if isinstance(error, HydraException) else None
 
@@ -92,11 +86,7 @@ def check_additions(verb: str, arguments: Sequence[str]) -> None:
 def check_types(verb: str, arguments: Sequence[str], config: DictConfig, of_hydra: Sequence[str] = ()) -> None:
     """Refuse a word for a setting whose default in the chosen groups is a number or a list of numbers.
 
-    Args:
-        verb: Name of the verb.
-        arguments: The overrides.
-        config: The config that they compose.
-        of_hydra: The overrides of Hydra's own settings, which may add folders of configs.
+    Overrides of Hydra's own settings, `of_hydra`, may add folders of configs.
 
     Raises:
         UserError: Naming the first such setting.
@@ -128,13 +118,7 @@ def _is_group(key: str) -> bool:
 
 
 def unknown_setting(verb: str, key: str, keys: Collection[str]) -> str:
-    """Return a message that names the settings that an unknown key may stand for.
-
-    Args:
-        verb: Name of the verb.
-        key: The dotted key.
-        keys: All dotted keys of the verb's config.
-    """
+    """Return a message that names those of a verb's dotted keys that an unknown key may stand for."""
     unknown = f"{verb} has no setting {key}="
     if verb == "train" and key in ANSWERS:
         return f"{unknown}. {ANSWERS[key]}"
@@ -158,22 +142,14 @@ def _key(override: str) -> str:
     return override.lstrip("+~").partition("=")[0]
 
 
-def _options(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-
-
 def _setting_keys(verb: str, overrides: Sequence[str] = ()) -> list[str]:
     """Return the dotted keys and the config groups of a verb."""
     try:
         config = compose(verb, *overrides)
     except (HydraException, OmegaConfBaseException, ValueError):  # another override is wrong, too
         config = compose(verb)
-    groups = [
-        group
-        for item in OmegaConf.load(CONF / f"{verb}.yaml").defaults
-        if isinstance(item, DictConfig)
-        for group in item
-    ]
+    defaults = OmegaConf.load(CONF / f"{verb}.yaml").defaults
+    groups = [group for item in defaults if isinstance(item, DictConfig) for group in item]
     return [*dict.fromkeys([*_dotted_keys(OmegaConf.to_container(config)), *map(str, groups)])]
 
 

@@ -1,4 +1,4 @@
-"""Settings that hold paths: taken literally from the command line, outside of Hydra's grammar of values."""
+"""Settings that hold paths: their values on the command line are taken literally, not parsed by Hydra's grammar."""
 
 import os
 import re
@@ -73,7 +73,7 @@ def _quote_argument(verb: str, argument: str, *, is_sweep: bool) -> str:
 
 
 def _split(text: str) -> Iterator[str]:
-    """Yield the paths between the commas of a list, of several readings the longest path that exists."""
+    """Yield the paths of a list; where a comma may be part of a path, the longest one that exists."""
     parts = LIST_ITEM.findall(text)
     while parts:
         lengths = range(len(parts), 1, -1)

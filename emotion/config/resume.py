@@ -22,11 +22,11 @@ ALLOWED = (
 def use_stored_config(arguments: Sequence[str]) -> list[str]:
     """Return the arguments of `train` with RUN's stored config and folder in the place of `resume=RUN`.
 
-    Only settings that do not change the training itself may be added; the others are in the checkpoint. Arguments
-    without a run to resume are returned as they are.
+    Only settings that do not change the training itself may be added. Arguments without a run to resume are returned
+    as they are.
 
     Raises:
-        UserError: RUN is no run of this version, or a setting may not be added.
+        UserError: RUN is not a run of this version, or a setting may not be added.
     """
     if "--config-path" in arguments and os.environ.get("LOCAL_RANK", "0") != "0":
         # started by the first process, which has stored the additions
@@ -41,7 +41,7 @@ def use_stored_config(arguments: Sequence[str]) -> list[str]:
     if refused := [argument for argument in added if not _is_allowed(argument.lstrip("+~"))]:
         raise UserError(
             f"resume={name} continues with the run's own settings and cannot take {' '.join(refused)}; allowed "
-            f"are settings that begin with {' '.join(ALLOWED)}, and the places of its data: data_dir=FOLDER."
+            f"are settings that begin with {' '.join(ALLOWED)}, and the location of its data: data_dir=FOLDER."
         )
     folder = quote(str(run))
     location = [f"hydra.run.dir={folder}", "hydra/job_logging=none", "hydra.output_subdir=null", f"resume={folder}"]

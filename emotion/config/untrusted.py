@@ -1,7 +1,7 @@
-"""Checks of configs and command lines of unknown origin, made before Hydra acts on them.
+"""Checks of configs and command lines of unknown origin, before Hydra acts on them.
 
-Hydra instantiates its callbacks and its logging before a verb starts, whatever a config names. For what a verb
-instantiates, see `emotion.config.instantiate`.
+Hydra instantiates its callbacks and its logging, whatever a config names, before a verb starts. What a verb
+instantiates is checked by `emotion.config.instantiate`.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Reading text, JSON and arrays from files of unknown origin with bounded memory."""
+"""Read text, JSON and arrays from files of unknown origin in bounded memory."""
 
 import json
 import pickle

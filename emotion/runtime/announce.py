@@ -1,4 +1,4 @@
-"""Lines that say what a command is about to do."""
+"""Lines that announce what a command is about to do."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ RANK_VARIABLES = ("LOCAL_RANK", "SLURM_PROCID")
 
 
 def announce(activity: str, file: TextIO | None = None) -> None:
-    """Print what takes a while before it starts, from the first process only; to standard output unless `file`."""
+    """Print, from the first process only, an activity that is about to start and takes a while."""
     if all(os.environ.get(name, "0") == "0" for name in RANK_VARIABLES):
         print(f"{activity} ...", file=file, flush=True)
 

@@ -1,4 +1,4 @@
-"""Runs of several processes: who started them, and sharding a network's weights among them (FSDP)."""
+"""Runs of several processes: what started them, and sharding a network's weights among them (FSDP)."""
 
 from collections.abc import Mapping
 from typing import Any

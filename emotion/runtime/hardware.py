@@ -40,8 +40,8 @@ def can_compile(accelerator: str) -> bool:
 def keep_freed_memory() -> None:
     """Make glibc keep freed memory instead of returning it to the system; a no-op with other C libraries.
 
-    Getting large tensors' pages back takes a sixth of a training step of V4 on a processor. The price is
-    fragmentation: the process takes a seventh more memory.
+    Requesting the pages of large tensors again takes a sixth of a training step of V4 on a processor. The price is
+    fragmentation: the process uses a seventh more memory.
     Settings: https://man7.org/linux/man-pages/man3/mallopt.3.html
     """
     if platform.libc_ver()[0] == "glibc":

@@ -55,20 +55,12 @@ class Classifier(Protocol):
 
 
 class PrecisionReport(NamedTuple):
-    """Comparison of a network's layers in bfloat16 and float32.
+    """Comparison of a network's layers in bfloat16 and float32."""
 
-    Attributes:
-        worst: the layer with the largest error.
-        error: its relative error.
-        slowest: the layer that loses most time in bfloat16.
-        float32: seconds of all layers in a training step; on a processor, of one thread.
-        bfloat16: the same in bfloat16.
-    """
-
-    worst: str
-    error: float
-    slowest: str
-    float32: float
+    worst: str  # the layer with the largest error
+    error: float  # its relative error
+    slowest: str  # the layer that loses most time in bfloat16
+    float32: float  # seconds of all layers in a training step; on a processor, of one thread
     bfloat16: float
 
     def objection(self) -> str | None:
@@ -112,36 +104,19 @@ def evaluation_precision(
     if choice != "auto" or best != "bf16-mixed":
         return str(best)
     reports = (
-        classifier_precision_report(classifier, batch_size, torch.channels_last, accelerator, cache_dir)
-        for classifier in classifiers
+        precision_report(one.net, (batch_size, *one.input_shape), torch.channels_last, accelerator, cache_dir)
+        for one in classifiers
     )
     return choose_precision(reports, "precision")
 
 
 def choose_precision(reports: Iterable[PrecisionReport], setting: str) -> str:
-    """Return "bf16-mixed", or "32-true" with a warning at the first report that objects.
-
-    Args:
-        reports: Evaluated until one of them objects.
-        setting: The setting that overrides the choice, for the warning.
-    """
+    """Return "bf16-mixed", or "32-true" with a warning at the first report that objects; `setting` overrides that."""
     reason = next(filter(None, (report.objection() for report in reports)), None)
     if reason and distributed.is_rank_zero():
         message = f"warning: {reason}; using float32. {setting}=bf16-mixed overrides this."
         print(message, file=sys.stderr, flush=True)
     return "32-true" if reason else "bf16-mixed"
-
-
-def classifier_precision_report(
-    classifier: Classifier,
-    batch_size: int,
-    memory_format: torch.memory_format,
-    accelerator: str,
-    cache_dir: str | Path,
-) -> PrecisionReport:
-    """Return the report of a classifier's network for batches of its input shape."""
-    shape = batch_size, *classifier.input_shape
-    return precision_report(classifier.net, shape, memory_format, accelerator, cache_dir)
 
 
 def precision_report(
@@ -156,9 +131,9 @@ def precision_report(
     Args:
         net: The network.
         shape: (B, C, S, S) of a batch.
-        memory_format: Of the network and the batch.
+        memory_format: Memory format of the network and the batch.
         accelerator: The trainer's setting.
-        cache_dir: The folder for cached reports.
+        cache_dir: Folder whose subfolder `CACHE` holds the reports.
     """
     device = hardware.torch_device(accelerator)
     if device.type == "cpu":

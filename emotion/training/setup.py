@@ -26,7 +26,8 @@ from emotion.metrics.classification import EPOCH_METRICS
 from emotion.records.run_record import RunRecord
 from emotion.reporting.text import wrapped
 from emotion.runtime import distributed, hardware
-from emotion.runtime.precision import PrecisionReport, choose_precision, classifier_precision_report
+from emotion.runtime.precision import PrecisionReport, choose_precision
+from emotion.runtime.precision import precision_report as network_precision_report
 from emotion.training.config import TrainConfig
 from emotion.training.distillation import load_teacher
 
@@ -194,7 +195,8 @@ def precision_report(config: TrainConfig, classifier: EmotionClassifier) -> Prec
     """Compare the layers of a network in bfloat16 and float32 as the run would compute them."""
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
     accelerator = config.trainer["accelerator"]
-    return classifier_precision_report(classifier, config.batch_size, memory_format, accelerator, config.cache_dir)
+    shape = config.batch_size, *classifier.input_shape
+    return network_precision_report(classifier.net, shape, memory_format, accelerator, config.cache_dir)
 
 
 def optimize_for_device(classifier: EmotionClassifier, config: TrainConfig, *, may_compile: bool) -> bool:
