@@ -404,7 +404,7 @@ def test_missing_scores_and_invalid_settings_are_refused(
     with pytest.raises(UserError, match="found 1 unfinished"):
         compared(runs / "compact")
     assert len(find_finished([str(runs)])) == 2
-    assert "left out 1 unfinished" in capsys.readouterr().out
+    assert "skipped 1 unfinished run" in capsys.readouterr().out
     (runs / "simple/one/record.json").write_text('{"scores": {"test": {}}}')
     with pytest.raises(UserError, match=r"record.json has no command, config.*another version wrote it"):
         compared(runs)

@@ -3,13 +3,14 @@
 import json
 import re
 import shutil
+from collections.abc import Iterable
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from emotion.config.compose import CONF, compose
+from emotion.config.compose import choices, compose
 from emotion.config.migrate import migrate
 from emotion.data.faces import SYNTHETIC
 from emotion.data.readers.fer2013 import PUBLISHED_MD5
@@ -30,7 +31,7 @@ def experiment(name: str) -> dict[str, Any]:
     Raises:
         UserError: There is no such experiment.
     """
-    names = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+    names = choices("experiment")
     if name not in names:
         raise UserError(
             f"{name} is not an experiment; expected {', '.join(names)}: python -m emotion.train experiment=NAME."
@@ -62,19 +63,18 @@ def check(run: Run, records: Path) -> None:
 def keep(run: Run, records: Path) -> Path:
     """Copy the files that the tables and `compare` read into the archive; return the folder."""
     target = _target(run, records)
-    target.mkdir(parents=True, exist_ok=True)
-    for name in (RECORD, PREDICTIONS, "metrics.csv"):
-        if (run.folder / name).is_file() and run.folder.resolve() != target.resolve():
-            write_atomically(target / name, partial(shutil.copyfile, run.folder / name))
+    if run.folder.resolve() != target.resolve():
+        names = (RECORD, PREDICTIONS, "metrics.csv")
+        _copy(run.folder, target, [name for name in names if (run.folder / name).is_file()])
     return target
 
 
 def keep_explanations(folder: Path, records: Path) -> Path:
-    """Copy the record of a folder of explanations into the archive, for synthetic faces with its sheet.
+    """Copy the record of a folder of explanations into the archive, and the sheet of synthetic faces.
 
     Raises:
-        UserError: The folder has no record; or the record has no faithfulness scores, is of other faces than FER2013's
-            or synthetic ones, was not made from a commit, or contains absolute paths.
+        UserError: The folder has no record; or the record has no faithfulness scores, concerns faces that are neither
+            FER2013's nor synthetic, was not made from a commit, or contains absolute paths.
     """
     path = folder / EXPLANATIONS_RECORD
     if not path.is_file():
@@ -88,10 +88,14 @@ def keep_explanations(folder: Path, records: Path) -> Path:
         raise UserError(f"{path} explains faces of {source}; expected the published fer2013.csv or synthetic faces.")
     _check_provenance(folder, record["commit"], text)
     target = records / EXPLANATIONS / folder.name
-    target.mkdir(parents=True, exist_ok=True)
-    for name in (path.name, "sheet.png") if is_synthetic else (path.name,):
-        write_atomically(target / name, partial(shutil.copyfile, folder / name))
+    _copy(folder, target, (path.name, "sheet.png") if is_synthetic else (path.name,))
     return target
+
+
+def _copy(folder: Path, target: Path, names: Iterable[str]) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        write_atomically(target / name, partial(shutil.copyfile, folder / name))
 
 
 def _check_provenance(folder: Path, commit: str | None, text: str) -> None:

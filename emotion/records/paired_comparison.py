@@ -17,7 +17,7 @@ from emotion.records.run_folder import Run
 
 
 class RunRow(NamedTuple):
-    """A run in a comparison: its scores on test, and its difference to the first run or why it is not tested."""
+    """A run in a comparison: its test scores, and its difference to the first run or why it is not tested."""
 
     name: str
     run: Run
@@ -26,7 +26,7 @@ class RunRow(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """Runs that differ in their seed only, and the difference to the first recipe or why it is not tested."""
+    """Runs that differ only in their seed, and the difference to the first recipe or why it is not tested."""
 
     name: str
     runs: Sequence[Run]
@@ -35,20 +35,18 @@ class Recipe(NamedTuple):
 
 
 def pairs(first: Run, others: Sequence[Run], tta: str, rows: str) -> list[PairedComparison | str]:
-    """Test each other run against the first, or say why not; p-values are corrected for all tests together."""
+    """Test each other run against the first, or return why not; p-values are corrected for all tests together."""
     return _corrected([_compare_runs(first, other, tta, rows) for other in others])
 
 
 def recipes(first: Sequence[Run], others: Sequence[Sequence[Run]], tta: str, rows: str) -> list[RecipeComparison | str]:
-    """Test each other recipe against the first over their seeds, or say why not; p-values are corrected likewise."""
+    """Test each other recipe against the first over their seeds, or return why not; p-values are corrected likewise."""
     return _corrected([_compare_recipes(first, other, tta, rows) for other in others])
 
 
 def pool(folds: Sequence[Run], tta: str, rows: str) -> dict[str, Any]:
     """Return the number of faces, and accuracy and macro F1 as in `score`, over the test faces of all folds."""
-    predictions = [read_predictions(run, tta) for run in folds]
-    if rows == "deduplicated":
-        predictions = [one.select(one.deduplicated) for one in predictions]
+    predictions = [read_predictions(run, tta, rows) for run in folds]
     labels, predicted = (
         torch.from_numpy(np.concatenate(columns).astype(np.int64))
         for columns in zip(*((one.labels, one.predicted) for one in predictions), strict=True)
@@ -90,9 +88,7 @@ def _on_shared_faces(runs: Sequence[Run], tta: str, rows: str) -> list[Predictio
         return "it was evaluated on other data"
     if any(list(run.record.labels.items()) != labels for run in others):
         return "it has other classes"
-    predictions = [read_predictions(run, tta) for run in runs]
-    if rows == "deduplicated":
-        predictions = [one.select(one.deduplicated) for one in predictions]
+    predictions = [read_predictions(run, tta, rows) for run in runs]
     shared = reduce(np.intersect1d, [one.rows for one in predictions])
     if len(shared) == 0:
         return "it was evaluated on other faces"

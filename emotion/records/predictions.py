@@ -44,8 +44,8 @@ def write_predictions(run_dir: Path, results: Mapping[str, EvaluationResult]) ->
     return path
 
 
-def read_predictions(run: Run, tta: str) -> Predictions:
-    """Return a run's predictions with one TTA.
+def read_predictions(run: Run, tta: str, rows: str = "all") -> Predictions:
+    """Return a run's predictions with one TTA, on all test faces or on the deduplicated ones.
 
     Raises:
         UserError: The file is missing or damaged, or is not what `write_predictions` writes.
@@ -63,4 +63,4 @@ def read_predictions(run: Run, tta: str) -> Predictions:
     )
     if not is_valid or max(found.labels.max(initial=0), found.predicted.max(initial=0)) >= num_classes:
         raise UserError(f"{path} has columns that do not fit together or to {num_classes} classes; {expected}.")
-    return found
+    return found.select(found.deduplicated) if rows == "deduplicated" else found

@@ -20,7 +20,7 @@ TRAINER_KEYS = (
 )  # fmt: skip
 CALLBACKS = ("early_stopping", "staged_unfreezing", "ema")
 DEFAULTS = {"sampler": SHUFFLED, "mixup": {}, "layer_decay": 1.0, "target": "majority"}
-"""Of settings that the configs of older runs lack."""
+"""Defaults of settings that the configs of older runs lack."""
 
 
 def recipe(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def group_by_recipe(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def group_by_folds(runs: Sequence[Run]) -> list[list[Run]]:
-    """Group runs that differ in their fold of split=kfold only, one run of each fold in the order of folds."""
+    """Group runs that differ only in their fold of split=kfold, one run of each fold in the order of folds."""
     groups: dict[tuple[str, int], dict[int, Run]] = {}
     for run in runs:
         config = run.record.config

@@ -14,12 +14,12 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from emotion.checkpoints.locate import LAST_CHECKPOINT
-from emotion.errors import Pruned, Stopped, UserError
+from emotion.errors import Pruned, Stopped, UserError, counted
 from emotion.io.atomic import remove_partial, write_text
 from emotion.records.run_record import RECORD, RunRecord
 
 CONFIG, LOCK, ERROR_FILE = Path(".hydra/config.yaml"), ".lock", "error.txt"
-LOCK_TIMEOUT = 1.0  # seconds; `_is_locked` of another process may hold the lock for a moment
+LOCK_TIMEOUT = 1.0  # seconds; another process's `_is_locked` may hold the lock for a moment
 STATES = ("finished", "pruned", "running", "failed", "stopped", "empty")
 
 
@@ -50,7 +50,7 @@ def lock_run(run_dir: Path) -> Iterator[None]:
         lock.acquire(timeout=LOCK_TIMEOUT)
     except Timeout:
         owner = "another process"
-        with contextlib.suppress(FileNotFoundError):  # released in this moment
+        with contextlib.suppress(FileNotFoundError):  # released at this moment
             owner = path.read_text().strip() or owner
         raise RunLocked(f"{run_dir} is in use by {owner}; wait for it or stop it.") from None
     try:
@@ -67,7 +67,7 @@ def lock_run(run_dir: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def record_error(run_dir: Path) -> Iterator[None]:
-    """Write an error to error.txt, by which a run counts as failed; one that was stopped or pruned has none."""
+    """Write an error to error.txt, which marks a run as failed; stopped and pruned runs have none."""
     (run_dir / ERROR_FILE).unlink(missing_ok=True)
     try:
         yield
@@ -118,7 +118,7 @@ def find_runs(root: Path) -> list[Run]:
 
 
 def find_finished(sources: Sequence[str]) -> list[Run]:
-    """Return the finished runs in or below folders and patterns, copies of a run once; print how many are unfinished.
+    """Return the finished runs in or below folders and patterns, without copies; print how many are unfinished.
 
     Raises:
         UserError: A source has no finished run, or a record lacks a field.
@@ -133,7 +133,7 @@ def find_finished(sources: Sequence[str]) -> list[Run]:
             state = f"{len(runs)} unfinished" if runs else "none" if folders else "no such folder"
             raise UserError(f"{source}: expected finished runs, whose {RECORD} holds scores; found {state}.")
         if unfinished := len(runs) - len(finished):
-            print(f"{source}: left out {unfinished} unfinished", flush=True)
+            print(f"{source}: skipped {counted(unfinished, 'unfinished run')}", flush=True)
         for run in finished:
             if missing := run.record.missing_fields():
                 raise UserError(f"{run.folder / RECORD} has no {', '.join(missing)}; another version wrote it.")

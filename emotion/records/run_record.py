@@ -1,4 +1,4 @@
-"""Run records: what was run, on what data, with what result. A score that is in no record does not count."""
+"""Run records: what was run, on what data, with what result. A score without a record does not count."""
 
 import platform
 import shlex
@@ -26,7 +26,7 @@ PACKAGES = ("torch", "torchvision", "timm", "lightning", "hydra-core", "torchmet
 
 @dataclass
 class RunRecord:
-    """The content of a run's record.json. A field that still has its default is left out of the file."""
+    """The content of a run's record.json. The file omits fields that have their default."""
 
     command: str = ""
     commit: str | None = None  # ends in "+changes" if the source was edited since
@@ -116,7 +116,7 @@ class RunRecord:
 
     @property
     def labels(self) -> dict[str, list[str]]:
-        """The classes in order, and the emotions of the data that each consists of."""
+        """The classes in order, each with the emotions of the data that it consists of."""
         labels: dict[str, list[str]] = self.config["labels"]
         return labels
 
@@ -132,7 +132,7 @@ class RunRecord:
 
     @property
     def study(self) -> dict[str, Any]:
-        """The search that the run is a trial of; empty if it is none."""
+        """The search of which the run is a trial; empty without one."""
         return self.config.get("study") or {}
 
     @property
@@ -142,7 +142,7 @@ class RunRecord:
 
     @property
     def num_excluded(self) -> int:
-        """Number of rows that the file of exclusions took out of the split."""
+        """Number of rows that the file of exclusions removed from the split."""
         excluded = self.data.get("exclusions") or {"rows": {}}
         return sum(excluded["rows"].values())
 
