@@ -29,13 +29,10 @@ PER_MODEL = ("training", "latency", "explanations", "bf16")
 def bench(cfg: DictConfig, run_dir: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Run the benchmarks of `measure`, print their table and write record.json in `run_dir`; return the record.
 
-    Args:
-        cfg: composed from conf/bench.yaml.
-        run_dir: an existing folder.
-        overrides: overrides of `cfg`, with which the models of `models` are composed, too.
+    The config of each of `models` is composed with the same `overrides` as `cfg`.
 
     Raises:
-        UserError: a setting is invalid, or a benchmark cannot be run.
+        UserError: A setting is invalid, or a benchmark cannot be run.
     """
     from emotion.benchmarks.measurement import Measurement, print_measurements
     from emotion.io.atomic import write_json

@@ -9,9 +9,9 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection, HTTPException
-from typing import NamedTuple
 
 from emotion.benchmarks.config import BenchConfig
 from emotion.benchmarks.measurement import BenchResult, Measurement, memory
@@ -23,16 +23,11 @@ MAX_CLIENTS = 16
 """The length of the server's queue."""
 
 
-class _Responses(NamedTuple):
-    latencies: list[float]  # in seconds
-    errors: list[str]
-
-
 def run(config: BenchConfig) -> BenchResult:
     """Measure answers per second, latency, errors, and the server's memory after a warm-up and at the end.
 
     Raises:
-        UserError: the number of clients is out of range, or the server does not start.
+        UserError: The number of clients is out of range, or the server does not start.
     """
     import numpy as np
 
@@ -49,7 +44,8 @@ def run(config: BenchConfig) -> BenchResult:
                 elapsed, end = time.perf_counter() - started, memory(server.pid)["RssAnon"]
         finally:
             server.terminate()
-    latencies, errors = responses
+    latencies = [response for response in responses if isinstance(response, float)]
+    errors = [response for response in responses if isinstance(response, str)]
     p50, p95 = (1000 * np.percentile(latencies, (50, 95))).tolist() if latencies else (float("nan"),) * 2
     rate = len(latencies) / elapsed
     details = {
@@ -98,30 +94,26 @@ def render_image() -> bytes:
     return file.getvalue()
 
 
-def _send(pool: ThreadPoolExecutor, clients: int, port: int, image: bytes, seconds: float) -> _Responses:
-    """Send images from all clients for `seconds` seconds."""
+def _send(pool: ThreadPoolExecutor, clients: int, port: int, image: bytes, seconds: float) -> list[float | str]:
+    """Send images from all clients for `seconds` seconds; return the latency in seconds or the error of each."""
     end = time.perf_counter() + seconds
-    by_client = list(pool.map(lambda _: _client(port, image, end), range(clients)))
-    return _Responses(
-        [latency for responses in by_client for latency in responses.latencies],
-        [error for responses in by_client for error in responses.errors],
-    )
+    by_client = pool.map(lambda _: list(_client(port, image, end)), range(clients))
+    return [response for responses in by_client for response in responses]
 
 
-def _client(port: int, image: bytes, end: float) -> _Responses:
-    responses = _Responses([], [])
+def _client(port: int, image: bytes, end: float) -> Iterator[float | str]:
     connection = HTTPConnection("127.0.0.1", port, timeout=30)
     while (started := time.perf_counter()) < end:
         try:
             connection.request("POST", "/api/predict", image)
             response = connection.getresponse()
             content = json.loads(response.read())
-            if response.status != 200 or len(content["faces"]) != 2:
-                responses.errors.append(f"{response.status}: {content.get('error', 'expected two faces')}")
-                continue
-            responses.latencies.append(time.perf_counter() - started)
         except (OSError, HTTPException, ValueError) as error:
-            responses.errors.append(f"{type(error).__name__}: {error}")
+            yield f"{type(error).__name__}: {error}"
             connection.close()
+            continue
+        if response.status == 200 and len(content["faces"]) == 2:
+            yield time.perf_counter() - started
+        else:
+            yield f"{response.status}: {content.get('error', 'expected two faces')}"
     connection.close()
-    return responses

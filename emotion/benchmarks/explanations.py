@@ -24,7 +24,7 @@ def run(config: BenchConfig) -> BenchResult:
     """Measure the seconds of each round of both, and the median of their ratios.
 
     Raises:
-        UserError: there are fewer faces than in a batch.
+        UserError: There are fewer faces than in a batch.
     """
     import numpy as np
     import torch
@@ -57,7 +57,6 @@ def run(config: BenchConfig) -> BenchResult:
     }
     seconds = {name: times[1:] for name, times in alternate(passes, config.rounds + 1).items()}  # after a warm-up round
     rates = {name: len(pixels) / median(times) for name, times in seconds.items()}
-    name = config.model["_target_"].rsplit(".", 1)[-1]
     details = {
         "model": config.model["_target_"],
         "precision": precision,
@@ -65,10 +64,8 @@ def run(config: BenchConfig) -> BenchResult:
         "seconds": seconds,
         "gradcam_over_forward_and_backward": median(maps / both for both, maps in zip(*seconds.values(), strict=True)),
     }
-    return BenchResult(
-        details,
-        [Measurement(f"{name}: Grad-CAM", "faces/s", rates[GRADCAM], FORWARD_BACKWARD, rates[FORWARD_BACKWARD])],
-    )
+    name, both = f"{config.network}: Grad-CAM", rates[FORWARD_BACKWARD]
+    return BenchResult(details, [Measurement(name, "faces/s", rates[GRADCAM], FORWARD_BACKWARD, both)])
 
 
 def _forward_backward(

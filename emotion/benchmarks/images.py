@@ -8,15 +8,14 @@ arrays that the system keeps in RAM and frees when necessary.
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 from emotion.benchmarks.config import BenchConfig
-from emotion.benchmarks.measurement import STATUS, BenchResult, Measurement, memory
+from emotion.benchmarks.measurement import STATUS, BenchResult, Measurement, endless, memory
 from emotion.errors import UserError
 from emotion.reporting.tables import print_table
 
@@ -35,7 +34,7 @@ def run(config: BenchConfig) -> BenchResult:
     """Measure rates and memory for each number of `images`.
 
     Raises:
-        UserError: a number is smaller than two batches, or the system has no /proc.
+        UserError: A number is smaller than two batches, or the system has no /proc.
     """
     if not STATUS.is_file():
         raise UserError(f"measure=images needs {STATUS}, which only Linux has.")
@@ -126,7 +125,7 @@ def measure(config: BenchConfig, folder: str) -> dict[str, float]:
             augment=config.augment, batch_size=config.batch_size, seed=config.seed, sampler=config.sampler,
         )  # fmt: skip
         data.setup()
-        batches = _endless(data.train_dataloader)
+        batches = endless(data.train_dataloader)
         data.fetch(next(batches))
         started = time.perf_counter()
         for _ in range(config.steps):
@@ -142,15 +141,6 @@ def measure(config: BenchConfig, folder: str) -> dict[str, float]:
         "loading_file_mb": loading["RssFile"],
         "prepared_mb": sum(file.stat().st_size for file in cache.rglob("*") if file.is_file()) / 1e6,
     }
-
-
-def _endless(make_loader: Callable[[], Any]) -> Iterator[Any]:
-    epoch = 0
-    loader = make_loader()
-    while True:
-        loader.set_epoch(epoch)
-        yield from loader
-        epoch += 1
 
 
 @contextmanager

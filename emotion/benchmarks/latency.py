@@ -15,7 +15,7 @@ def run(config: BenchConfig) -> BenchResult:
     """Measure the median milliseconds of each.
 
     Raises:
-        UserError: the network cannot be exported to ONNX.
+        UserError: The network cannot be exported to ONNX.
     """
     import torch
 

@@ -1,7 +1,7 @@
-"""Results of benchmarks and the table of them; tools to measure rates, memory and device utilisation."""
+"""Results of benchmarks and their table; tools to measure rates, memory and device utilisation."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -18,7 +18,7 @@ SYNTHETIC = {"_target_": "emotion.data.readers.synthetic.read", "training": 20, 
 
 
 class Measurement(NamedTuple):
-    """A value, and the baseline that it is compared with. Values per second are better the higher, others the lower."""
+    """A value, and the baseline that it is compared with. Higher is better for values per second, lower for others."""
 
     name: str
     unit: str
@@ -71,6 +71,12 @@ def alternate(functions: Mapping[str, Callable[[], Result]], rounds: int) -> dic
         for name, function in functions.items():
             results[name].append(function())
     return results
+
+
+def endless(make: Callable[[], Iterable[Result]]) -> Iterator[Result]:
+    """Yield the items of one iterable after another."""
+    while True:
+        yield from make()
 
 
 def timed(function: Callable[[], object]) -> Callable[[], float]:

@@ -1,7 +1,7 @@
 """Reading fer2013.csv, first and from the cache, compared with torchvision: python -m emotion.bench measure=reading.
 
-The file has `rows` rows of synthetic faces, which repeat after 2,000. Each reading is a process of its own, so that its
-peak memory is, too.
+The file has `rows` rows of synthetic faces, which repeat after 2,000. Each reading runs in its own process, so that its
+peak memory is its own.
 """
 
 import csv

@@ -14,7 +14,7 @@ def run(config: BenchConfig) -> BenchResult:
     """Measure wall seconds and test accuracy of each experiment, whose run is a folder in the bench's own.
 
     Raises:
-        UserError: an experiment does not exist, or a run failed.
+        UserError: An experiment does not exist, or a run failed.
     """
     from emotion.records import archive
     from emotion.records.run_record import RunRecord

@@ -13,7 +13,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from emotion.benchmarks.config import BenchConfig
-from emotion.benchmarks.measurement import BenchResult, Measurement, alternate, peak_memory, utilisation
+from emotion.benchmarks.measurement import BenchResult, Measurement, alternate, endless, peak_memory, utilisation
 
 if TYPE_CHECKING:
     import torch
@@ -51,8 +51,8 @@ def run(config: BenchConfig) -> BenchResult:
             "training, baseline": lambda: _rate(
                 _baseline_loop(baseline_classifier.to(device), baseline_loader), size, seconds
             ),
-            "loader": lambda: _rate(_endless(lambda: _batches(data, device)), size, seconds / 2),
-            "loader, baseline": lambda: _rate(_endless(lambda: baseline_loader), size, seconds / 2),
+            "loader": lambda: _rate(endless(lambda: _batches(data, device)), size, seconds / 2),
+            "loader, baseline": lambda: _rate(endless(lambda: baseline_loader), size, seconds / 2),
         }
         rounds = alternate(paths, config.rounds)
     rate = {name: median(values) for name, values in rounds.items()}
@@ -122,11 +122,6 @@ def _rate(steps: Iterator[object], batch_size: int, seconds: float) -> float:
         next(steps)
         count += 1
     return count * batch_size / (time.perf_counter() - started)
-
-
-def _endless(batches: Callable[[], Any]) -> Iterator[object]:
-    while True:
-        yield from batches()
 
 
 def _batches(data: "EmotionDataModule", device: "str | torch.device") -> Iterator["Batch"]:
