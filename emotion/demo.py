@@ -78,7 +78,7 @@ def demo(cfg: DictConfig) -> None:
             )
         if config.open_browser:
             webbrowser.open(url)
-        with suppress(KeyboardInterrupt):  # as the page's line says
+        with suppress(KeyboardInterrupt):  # the intended way to stop
             server.run([listener])
 
 

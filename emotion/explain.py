@@ -62,11 +62,11 @@ class ExplainConfig:
 
 
 def explain(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Explain faces by every network and explainer; write figures, maps.npz and explain.json, and return the latter.
+    """Explain faces with every network and explainer; write figures, maps.npz and explain.json; return the latter.
 
     Raises:
-        UserError: A setting is invalid, a checkpoint, the data or an image is missing, or an explainer failed; the
-            others are written before.
+        UserError: A setting is invalid, a checkpoint, the data or an image is missing, or an explainer failed, after
+            the results of the others are written.
     """
     config = typed(cfg, ExplainConfig)
     for source in filter(None, (config.checkpoint, config.compare_with)):
@@ -96,7 +96,16 @@ def explain(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     failures: list[str] = []
     with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
         for name, ensemble in networks.items():
-            explanations += _explain_network(name, ensemble, images, config, precisions[name], progress, failures)
+            baselines: dict[str, FaithfulnessScores] = {}  # do not depend on the method
+            for method in config.explainer:
+                try:
+                    explanations.append(
+                        _explain(name, method, ensemble, images, config, precisions[name], progress, baselines)
+                    )
+                except (UserError, RuntimeError, ValueError, MemoryError) as error:
+                    is_ours = isinstance(error, UserError)
+                    reason = str(error) if is_ours else f"{type(error).__name__}: {error}".splitlines()[0]
+                    failures.append(f"{name}: {method} failed: {reason}")
     if not explanations:
         raise UserError("\n".join(failures))
     measured = [explanation for explanation in explanations if explanation.scores]
@@ -202,27 +211,6 @@ def _load_photographs(config: ExplainConfig, networks: list["Ensemble"]) -> "Ima
     return image_set_of_pixels(np.stack(faces), names, networks[0].classes, ", ".join(as_list(config.images)))
 
 
-def _explain_network(
-    name: str,
-    ensemble: "Ensemble",
-    images: "ImageSet",
-    config: ExplainConfig,
-    precision: str,
-    progress: "Progress",
-    failures: list[str],
-) -> list["Explanation"]:
-    """Compute the maps of every explainer for one network, and their faithfulness; add the errors to `failures`."""
-    explanations: list[Explanation] = []
-    baselines: dict[str, FaithfulnessScores] = {}
-    for method in config.explainer:
-        try:
-            explanations.append(_explain(name, method, ensemble, images, config, precision, progress, baselines))
-        except (UserError, RuntimeError, ValueError, MemoryError) as error:
-            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}".splitlines()[0]
-            failures.append(f"{name}: {method} failed: {reason}")
-    return explanations
-
-
 def _explain(
     name: str,
     method: str,
@@ -233,7 +221,7 @@ def _explain(
     progress: "Progress",
     baselines: dict[str, "FaithfulnessScores"],
 ) -> "Explanation":
-    """Compute the maps of one explainer and their faithfulness; fill `baselines`, which all explainers share."""
+    """Compute the maps of one explainer and their faithfulness; fill `baselines` if it is empty."""
     from emotion.config.instantiate import instantiate
     from emotion.explainers import faithfulness
     from emotion.explainers.explainer import EnsembleExplainer

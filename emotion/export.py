@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -32,7 +32,7 @@ SNIPPET = """With plain ONNX Runtime:
     session = onnxruntime.InferenceSession("{file}")
     (probabilities,) = session.run(["probabilities"], {{"faces": pixels[None]}})
     print(dict(zip(classes, probabilities[0].tolist())))"""
-MAX_ROUNDING_DIFFERENCE = 0.02  # by how much half precision may change a probability
+MAX_ROUNDING_DIFFERENCE = 0.02  # of a probability, caused by half precision
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,8 @@ class ExportConfig:
     output: str | None
 
 
-class Exported(NamedTuple):
-    """The files of an export, and further entries of export.json."""
-
-    files: list[Path]
-    report: dict[str, Any]
+Exported = tuple[list[Path], dict[str, Any]]
+"""The files of an export, and further entries of export.json."""
 
 
 def export(cfg: DictConfig, folder: Path) -> dict[str, Any]:
@@ -124,12 +121,12 @@ def _export_onnx(ensemble: "Ensemble", path: Path, config: ExportConfig, cfg: Di
     report: dict[str, Any] = {"tta": config.tta, "opset": opset, "milliseconds": milliseconds}
     report["parity"] = parity._asdict() | {"source": source}
     if not config.int8:
-        return Exported([fp32], report)
+        return [fp32], report
     assert data is not None, "_load_data raises instead"
     announce("quantizing to int8, and comparing it on validation and test faces")
     quantized = export_int8(fp32, int8, data)
     quantized.print()
-    return Exported([fp32, int8] if quantized.kept else [fp32], report | {"int8": asdict(quantized)})
+    return [fp32, int8] if quantized.kept else [fp32], report | {"int8": asdict(quantized)}
 
 
 def _export_weights(ensemble: "Ensemble", path: Path, config: ExportConfig, cfg: DictConfig) -> Exported:
@@ -164,7 +161,7 @@ def _export_weights(ensemble: "Ensemble", path: Path, config: ExportConfig, cfg:
     weights, description = path.with_name(f"{path.name}.safetensors"), path.with_name(f"{path.name}.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     portable.write(weights, description, checkpoint, record)
-    return Exported([weights, description], {"parity": parity._asdict() | {"source": source}})
+    return [weights, description], {"parity": parity._asdict() | {"source": source}}
 
 
 def _export_web(ensemble: "Ensemble", path: Path, config: ExportConfig, cfg: DictConfig) -> Exported:
@@ -177,7 +174,7 @@ def _export_web(ensemble: "Ensemble", path: Path, config: ExportConfig, cfg: Dic
     root, size = relative_path(folder.absolute()), sum(path.stat().st_size for path in files)
     print(f"wrote {root}/, {len(files)} files, {size / 1e6:,.2f} MB. To open it at http://127.0.0.1:8000/:")
     print(f"  python -m http.server --bind 127.0.0.1 --directory {quote(str(root))}")
-    return Exported(files, {})
+    return files, {}
 
 
 TARGETS = {"onnx": _export_onnx, "weights": _export_weights, "web": _export_web}

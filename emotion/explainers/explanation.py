@@ -44,8 +44,7 @@ class Explanation(NamedTuple):
     def summary(self) -> dict[str, Any]:
         """Return the entry in explain.json; every measure is [mean, lower, upper] with a 95 % t interval over faces.
 
-        Blank maps have no sensitivity, region shares or correlation. A network that shuffling silenced gives blank
-        maps, so its correlation is unknown.
+        Blank maps have no sensitivity, region shares or correlation; shuffling the weights may cause them.
         """
         entry = {
             "network": self.network,

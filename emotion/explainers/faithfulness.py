@@ -29,7 +29,7 @@ BLUR_KERNEL, BLUR_SIGMA = 11, 5.0
 """Blur of the face that insertion starts from, in pixels of a 48-pixel face."""
 
 RANKING_STEPS, SCORING_STEPS = 3, 7
-"""How often `score_ranking` and `score_maps` report progress."""
+"""Numbers of progress reports by `score_ranking` and `score_maps`."""
 
 Score = Callable[[Tensor], Tensor]
 """Faces (n, 1 or 3, H, W) to the probability of the target class (n,)."""
@@ -181,8 +181,8 @@ def randomization(
     """Yield the rank correlation (N,) of the maps with those of the network with shuffled weights, part by part.
 
     Adebayo et al. 2018, https://arxiv.org/abs/1810.03292: a map that stays the same does not depend on what was
-    learned. Shuffled are the head, the head and the later half of the blocks, and everything; the statistics of batch
-    normalization stay. Closer to 0 is better.
+    learned. In turn, the head, the head and the later half of the blocks, and all blocks are shuffled, but not the
+    statistics of batch normalization. Closer to 0 is better.
     """
     for name, fraction in (("head", 0.0), ("later half", 0.5), ("all", 1.0)):
         ensemble = shuffle_weights(explainer.ensemble, fraction)

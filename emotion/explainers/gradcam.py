@@ -16,7 +16,7 @@ from emotion.explainers.layers import find_layer, num_prefix_tokens, to_feature_
 
 
 class GradCam:
-    """Maps in [0, 1]; the maximum of each is 1 unless nothing in the layer speaks for the class.
+    """Maps in [0, 1]; the maximum of each is 1 unless nothing in the layer supports the class.
 
     Args:
         layer: Name of the layer; None for the network's own choice.

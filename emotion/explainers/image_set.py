@@ -1,4 +1,4 @@
-"""The faces to explain and the classes to explain them by."""
+"""The faces to explain, and the class to explain of each."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

@@ -11,12 +11,9 @@ from emotion.models.blocks import FaceNetwork
 
 
 def find_layer(net: FaceNetwork, face: Tensor, name: str | None = None) -> nn.Module:
-    """Return the layer called `name`, or the network's own choice.
+    """Return the layer with the dotted name `name`, or the network's own choice.
 
-    Args:
-        net: The network.
-        face: A face (1, C, S, S) to find out which layers output feature maps.
-        name: Dotted name of the layer.
+    A face (1, C, S, S) shows which layers output feature maps.
 
     Raises:
         UserError: The layer does not exist or outputs no feature maps; the message lists the layers that do.

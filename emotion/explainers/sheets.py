@@ -101,7 +101,7 @@ def plot_map(axes: Axes, values: NDArray[np.float32], signed: bool) -> None:
 
 
 def _add_legend(figure: Figure, explanations: Sequence[Explanation], titles: Mapping[str, str]) -> None:
-    """Add what the colors of the maps mean below the figure, after them those of titles, by color."""
+    """Add a legend below the figure: the colors of the maps, then those of `titles` (meaning by color)."""
     unsigned, signed = colormaps[UNSIGNED_MAP], colormaps[SIGNED_MAP]
     entries: list[tuple[ColorType, str]] = []
     if not all(explanation.signed for explanation in explanations):

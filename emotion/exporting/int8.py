@@ -77,7 +77,10 @@ def export_int8(fp32: Path, path: Path, data: EmotionDataModule) -> Int8Report:
         by_method = {method: _evaluate(file, data, data.rows("val")) for method, file in files.items()}
         best = max(files, key=lambda method: by_method[method]["accuracy"][0])
         validation = {"fp32": _evaluate(fp32, data, data.split.val), "int8": by_method[best]}
-        milliseconds = _time({"fp32": fp32, "int8": files[best]}, data.faces.images[data.split.val[:1]])
+        compared, face = {"fp32": fp32, "int8": files[best]}, data.faces.images[data.split.val[:1]]
+        milliseconds = median_milliseconds(
+            {name: partial(OnnxBackend(file, threads=1).probabilities, face) for name, file in compared.items()}
+        )
         accuracies = {name: scores["accuracy"][0] for name, scores in validation.items()}
         reason = rejection_reason(accuracies, milliseconds)
         report = Int8Report(
@@ -86,9 +89,7 @@ def export_int8(fp32: Path, path: Path, data: EmotionDataModule) -> Int8Report:
             calibration={"faces": len(sampled), "method": best, "validation": by_method},
             milliseconds=milliseconds,
             validation=validation,
-            test={
-                name: _evaluate(file, data, data.rows("test")) for name, file in (("fp32", fp32), ("int8", files[best]))
-            },
+            test={name: _evaluate(file, data, data.rows("test")) for name, file in compared.items()},
         )
         if report.kept:
             content = files[best].read_bytes()
@@ -109,13 +110,9 @@ def rejection_reason(accuracies: Mapping[str, float], milliseconds: Mapping[str,
 def quantize(
     fp32: Path, folder: Path, calibration: NDArray[np.uint8], methods: Sequence[str] = CALIBRATION_METHODS
 ) -> dict[str, Path]:
-    """Write one file to `folder` per calibration method; return them by method.
+    """Write a quantized file to `folder` per calibration method of ONNX Runtime; return them by method.
 
-    Args:
-        fp32: The file to quantize.
-        folder: Where to write.
-        calibration: Raw faces (N, ...).
-        methods: Calibration methods of ONNX Runtime.
+    `calibration` are raw faces (N, ...).
 
     Raises:
         UserError: The file cannot be quantized.
@@ -155,11 +152,6 @@ def _evaluate(file: Path, data: EmotionDataModule, rows: NDArray[np.int64]) -> S
     predicted = run_in_batches(backend.probabilities, data.faces.images[rows]).argmax(1)
     labels = torch.from_numpy(data.labels[rows].astype(np.int64))
     return accuracy_and_f1(torch.from_numpy(predicted), labels, len(backend.classes))
-
-
-def _time(files: Mapping[str, Path], face: NDArray[np.uint8]) -> dict[str, float]:
-    backends = {name: OnnxBackend(file, threads=1) for name, file in files.items()}
-    return median_milliseconds({name: partial(backend.probabilities, face) for name, backend in backends.items()})
 
 
 def _quantize(method: str, fp32: Path, folder: Path, calibration: NDArray[np.uint8]) -> Path:

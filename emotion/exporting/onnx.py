@@ -35,7 +35,7 @@ OPSETS = (20, 18)
 """Opsets to try: 20 has GELU as one operator, 18 is the exporter's native one."""
 
 MAX_DIFFERENCE = 1e-3
-"""By how much a probability may differ from PyTorch's."""
+"""Largest difference between a probability and PyTorch's."""
 
 BATCH_SIZE = 64
 MIN_HALVED_SIZE = 1024  # elements of a tensor

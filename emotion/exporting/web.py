@@ -18,13 +18,8 @@ from emotion.io.atomic import sync_folder
 
 WEB = files("emotion") / "web"
 PAGE = {
-    "style.css": "style.css",
-    "app.js": "app.js",
-    "start.js": "start.js",
+    **{name: name for name in ("style.css", "app.js", "start.js", "worker.js", "blazeface.js", "pixels.js")},
     "engine.js": "engine_local.js",
-    "worker.js": "worker.js",
-    "blazeface.js": "blazeface.js",
-    "pixels.js": "pixels.js",
 }
 """Names in the exported folder, and the source files in emotion/web."""
 

@@ -78,18 +78,9 @@ def _download(folder: Path) -> None:
     npm = shutil.which("npm")
     alternative = f"pass runtime=FOLDER with {ARCHIVE} (npm pack {NAME}@{VERSION}) or node_modules"
     if npm is None:
-        raise UserError(
-            f"{NAME} {VERSION} is downloaded with npm, which is not installed. Install it, or {alternative}."
-        )
-    command = [
-        npm,
-        "pack",
-        f"{NAME}@{VERSION}",
-        "--pack-destination",
-        str(folder),
-        "--ignore-scripts",
-        "--prefer-offline",
-    ]
+        raise UserError(f"{NAME} {VERSION} is downloaded by npm, which is not installed. Install it, or {alternative}.")
+    options = ("--ignore-scripts", "--prefer-offline", "--pack-destination", str(folder))
+    command = [npm, "pack", f"{NAME}@{VERSION}", *options]
     try:
         subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=DOWNLOAD_TIMEOUT)
     except (subprocess.SubprocessError, OSError) as error:

@@ -24,29 +24,14 @@ FER2013_TEST = {
 
 
 class ModelFacts:
-    """What the description of weights says about the classifier.
-
-    Attributes:
-        record: Record of the run; empty if there is none.
-        settings: Arguments of EmotionClassifier.
-        classes: Class names in the order of the probabilities.
-        scores: Test scores by TTA; empty if the run was not scored, or at another epoch.
-        temperature: The temperature that the classifier applies.
-        is_calibrated: Whether the scores are those of probabilities at a temperature other than 1.
-        side: Side of the faces in pixels.
-        channels: Channels of the faces.
-        is_fer2013: Whether the faces are those of FER2013, in any format and with any labels.
-        is_ferplus: Whether the labels are those of FER+.
-        is_published_file: Whether the data is the published fer2013.csv.
-        is_synthetic: Whether the faces are synthetic.
-    """
+    """What the description of weights says about the classifier."""
 
     def __init__(self, description: CheckpointDescription) -> None:
         self.record = RunRecord.from_dict(description.record or {})
         self.settings: dict[str, Any] = description.hyper_parameters
         self.classes = list(description.classes)
         scored = self.record.best.get("epoch") == description.epoch + 1
-        self.scores: dict[str, Any] = self.record.test_scores if scored else {}
+        self.scores: dict[str, Any] = self.record.test_scores if scored else {}  # by TTA
         self.temperature = float(self.settings.get("temperature", 1.0))
         self.is_calibrated = any("uncalibrated" in scores["all"] for scores in self.scores.values())
 
@@ -57,6 +42,7 @@ class ModelFacts:
             source = source["source"]
             readers.append(source["_target_"])
         members = [one for ones in description.data_hyper_parameters["labels"].values() for one in ones]
+        # of FER2013 in any format and with any labels
         self.is_fer2013 = readers[-1] in FER2013_READERS and all(map(known_class, members))
         self.is_ferplus = FERPLUS_READER in readers
         self.is_published_file = PUBLISHED_MD5 in (description.data_state["source"], self.record.data.get("digest"))

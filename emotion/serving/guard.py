@@ -138,10 +138,10 @@ class BodyReader:
 
     @asynccontextmanager
     async def read(self, request: Request) -> AsyncIterator[bytearray]:
-        """Return the body; it counts towards the total until the context is left.
+        """Return the body, which counts towards the total until the context is left.
 
         Raises:
-            HTTPException: The body is a form, too large or too slow; or the oldest when the total exceeds its limit.
+            HTTPException: The body is a form, too large or too slow, or is the oldest when the total exceeds its limit.
         """
         if request.headers.get("content-type", "").lower().startswith("multipart/"):
             raise HTTPException(400, "Found a form; expected the bytes of an image as the body.")
@@ -175,7 +175,7 @@ class BodyReader:
 
 
 def is_loopback(name: str) -> bool:
-    """Return whether a host name is a loopback address in digits."""
+    """Return whether a host name is a numeric loopback address."""
     return _is_address(name) and ipaddress.ip_address(name).is_loopback
 
 

@@ -22,12 +22,7 @@ class Limits:
 
 
 class RateLimiter:
-    """Allow each address so many requests per second, and twice as many at once after a pause.
-
-    Args:
-        rate_limit: Requests per second; None for any number.
-        clock: Returns seconds.
-    """
+    """Allow each address `rate_limit` requests per second, twice as many at once after a pause; None allows any."""
 
     def __init__(self, rate_limit: float | None, clock: Callable[[], float] = time.monotonic) -> None:
         self.rate_limit, self.clock = rate_limit, clock

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -21,6 +21,7 @@ from emotion.serving.guard import BodyReader, Guard, TimedProtocol
 from emotion.serving.limits import Limits, RateLimiter
 from emotion.serving.session import Session, UnsupportedImage
 
+WEB = files("emotion") / "web"
 PAGE = {  # path, file in emotion/web, media type
     "/": ("index.html", "text/html"),
     "/style.css": ("style.css", "text/css"),
@@ -51,7 +52,10 @@ def create_server(
     routes = Routes(session, limits, LOCAL_PRIVACY if local else NETWORK_PRIVACY)
     app = Starlette(
         routes=[
-            *(Route(path, _static_file(name, media_type)) for path, (name, media_type) in PAGE.items()),
+            *(
+                Route(path, Response((WEB / name).read_bytes(), media_type=media_type), methods=["GET"])
+                for path, (name, media_type) in PAGE.items()
+            ),
             Route("/api/about", routes.about),
             Route("/api/predict", routes.predict, methods=["POST"]),
         ],
@@ -78,10 +82,7 @@ def create_server(
 class Routes:
     """The API: GET /api/about, and POST /api/predict[?map=1] with the bytes of an image.
 
-    Args:
-        session: Processes images.
-        limits: See conf/demo.yaml.
-        privacy: Where images go, for the page.
+    `privacy` is the page's sentence on where images go.
     """
 
     def __init__(self, session: Session, limits: Limits, privacy: str) -> None:
@@ -137,15 +138,6 @@ async def _advise(request: Request, error: Exception) -> Response:
     found = "Nothing is here." if status == 404 else f"{request.url.path} does not take {request.method}."
     advice = "POST the bytes of an image to /api/predict; /api/schema.json describes the answer."
     return JSONResponse({"error": f"{found} {advice}"}, status, headers)
-
-
-def _static_file(name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:
-    content = files("emotion").joinpath("web", name).read_bytes()
-
-    async def answer(request: Request) -> Response:
-        return Response(content, media_type=media_type)
-
-    return answer
 
 
 def _log(error: Exception) -> None:

@@ -24,19 +24,11 @@ class UnsupportedImage(UserError):
 
 
 class Session:
-    """Process images, one at a time.
-
-    Args:
-        predictor: Finds and classifies faces.
-        megapixels: Maximum size of an image.
-
-    Attributes:
-        maps_unavailable: Why there are no Grad-CAM maps; None if there are.
-    """
+    """Process images of at most `megapixels`, one at a time."""
 
     def __init__(self, predictor: Predictor, megapixels: float) -> None:
         self.predictor, self.max_pixels = predictor, round(megapixels * 1e6)
-        self.maps_unavailable: str | None = None
+        self.maps_unavailable: str | None = None  # the reason
         backend = predictor.backend
         blank = np.zeros((1, backend.side, backend.side, 3)[: 4 if backend.channels == 3 else 3], np.uint8)
         try:
