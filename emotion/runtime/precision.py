@@ -66,10 +66,12 @@ class PrecisionReport(NamedTuple):
     def objection(self) -> str | None:
         """Return the reason against bfloat16; None if there is none."""
         if self.error > MAX_ERROR:
-            return f"in bfloat16 {self.worst} is {self.error:.1%} off float32's, expected at most {MAX_ERROR:.0%}"
+            return (
+                f"the relative error of {self.worst} in bfloat16 is {self.error:.1%}, expected at most {MAX_ERROR:.0%}"
+            )
         if self.bfloat16 > MAX_SLOWDOWN * self.float32 + MIN_LOSS:
             times = f"{1e3 * self.bfloat16:.1f} ms in bfloat16, {1e3 * self.float32:.1f} ms in float32"
-            return f"the layers of a step take {times}; {self.slowest} loses most"
+            return f"the layers of a step take {times}; {self.slowest} loses the most time"
         return None
 
 

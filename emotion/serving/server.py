@@ -135,7 +135,8 @@ class Routes:
 
 async def _advise(request: Request, error: Exception) -> Response:
     status, headers = (error.status_code, error.headers) if isinstance(error, HTTPException) else (404, None)
-    found = "Nothing is here." if status == 404 else f"{request.url.path} does not take {request.method}."
+    path = request.url.path
+    found = f"There is nothing at {path}." if status == 404 else f"{path} does not take {request.method}."
     advice = "POST the bytes of an image to /api/predict; /api/schema.json describes the answer."
     return JSONResponse({"error": f"{found} {advice}"}, status, headers)
 
