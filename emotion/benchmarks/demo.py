@@ -24,11 +24,7 @@ MAX_CLIENTS = 16
 
 
 def run(config: BenchConfig) -> BenchResult:
-    """Measure answers per second, latency, errors, and the server's memory after a warm-up and at the end.
-
-    Raises:
-        UserError: The number of clients is out of range, or the server does not start.
-    """
+    """Measure answers per second, latency, errors, and the server's memory after a warm-up and at the end."""
     import numpy as np
 
     clients, seconds = config.clients, config.seconds

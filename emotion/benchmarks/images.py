@@ -31,11 +31,7 @@ COLUMNS = {
 
 
 def run(config: BenchConfig) -> BenchResult:
-    """Measure rates and memory for each number of `images`.
-
-    Raises:
-        UserError: A number is smaller than two batches, or the system has no /proc.
-    """
+    """Measure rates and memory for each number of `images`."""
     if not STATUS.is_file():
         raise UserError(f"measure=images needs {STATUS}, which only Linux has.")
     minimum = 2 * config.batch_size

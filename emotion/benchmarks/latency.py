@@ -12,11 +12,7 @@ from emotion.benchmarks.measurement import BenchResult, Measurement, synthetic_c
 
 
 def run(config: BenchConfig) -> BenchResult:
-    """Measure the median milliseconds of each.
-
-    Raises:
-        UserError: The network cannot be exported to ONNX.
-    """
+    """Measure the median milliseconds of each."""
     import torch
 
     from emotion.checkpoints.ensemble import Ensemble

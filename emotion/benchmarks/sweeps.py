@@ -25,11 +25,7 @@ SHORT = (
 
 
 def run(config: BenchConfig) -> BenchResult:
-    """Measure the seconds to compose, to run without epochs, to list and to rank, and the size of a run's folder.
-
-    Raises:
-        UserError: `runs` is not positive.
-    """
+    """Measure the seconds to compose, to run without epochs, to list and to rank, and the size of a run's folder."""
     from emotion.records.run_folder import find_runs, folder_size
     from emotion.reporting.ranking import ranking_tables
 

@@ -11,11 +11,7 @@ from emotion.errors import UserError
 
 
 def run(config: BenchConfig) -> BenchResult:
-    """Measure wall seconds and test accuracy of each experiment, whose run is a folder in the bench's own.
-
-    Raises:
-        UserError: An experiment does not exist, or a run failed.
-    """
+    """Measure wall seconds and test accuracy of each experiment, whose run is a folder in the bench's own."""
     from emotion.records import archive
     from emotion.records.run_record import RunRecord
 

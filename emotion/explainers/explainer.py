@@ -19,12 +19,9 @@ class Explainer(Protocol):
     """An attribution method.
 
     It is called with a classifier in evaluation mode whose parameters require no gradients, and leaves it unchanged.
-
-    Attributes:
-        signed: Whether maps have negative values, which count against the class.
     """
 
-    signed: bool
+    signed: bool  # whether maps have negative values, which count against the class
 
     def __call__(self, classifier: EmotionClassifier, faces: Tensor, targets: Tensor) -> Tensor:
         """Return maps (B, S, S) for normalized faces (B, C, S, S) and target classes (B,)."""
@@ -32,12 +29,9 @@ class Explainer(Protocol):
 
 
 class EnsembleExplainer:
-    """Apply an explainer to every member of an ensemble.
+    """Apply an explainer to every member of an ensemble, in the precision 32-true or bf16-mixed.
 
-    Args:
-        ensemble: Its parameters no longer require gradients afterwards.
-        explainer: Explains each member.
-        precision: 32-true or bf16-mixed.
+    The ensemble's parameters no longer require gradients afterwards.
     """
 
     def __init__(self, ensemble: Ensemble, explainer: Explainer, precision: str | int = "32-true") -> None:

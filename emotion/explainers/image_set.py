@@ -68,12 +68,9 @@ def sample_balanced(rows: NDArray[np.int64], labels: NDArray[np.integer], count:
 
 
 def select_targets(target: str | bool, probabilities: Tensor, images: ImageSet) -> Tensor:
-    """Return the classes (N,) to explain.
+    """Return the classes (N,) to explain: the predicted ones, the true ones or a named class.
 
-    Args:
-        target: predicted, true or a class name; OmegaConf parses `target=true` as a boolean.
-        probabilities: (N, K) of the network.
-        images: The faces.
+    OmegaConf parses `target=true` as a boolean. The network's probabilities are (N, K).
 
     Raises:
         UserError: `target` is not a class, or the faces have no labels.

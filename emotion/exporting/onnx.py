@@ -184,10 +184,9 @@ def synthetic_faces(side: int, channels: int, count: int = 14) -> NDArray[np.uin
 
 
 def trace_gradient(member: EmotionClassifier) -> nn.Module:
-    """Trace the gradient of the head's logits as a graph without autograd, since ONNX has none.
+    """Trace the gradient of the head's logits as a graph without autograd, which ONNX lacks.
 
-    Returns:
-        A module from feature maps (B, c, h, w) and a one-hot class (B, K) to the logit's gradient in the maps.
+    The module takes feature maps (B, c, h, w) and a one-hot class (B, K), and returns the logit's gradient in the maps.
     """
     preprocess, head = member.preprocess, member.net.head
     with torch.no_grad():

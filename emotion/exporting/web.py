@@ -39,14 +39,8 @@ CONTENT_SECURITY_POLICY = (
 def export_web(ensemble: Ensemble, folder: Path, runtime: str | None = None, tta: str = "none") -> list[Path]:
     """Write the page with its network, detector and runtime into `folder`, next to what is there.
 
-    Args:
-        ensemble: One or more classifiers; moved to the CPU.
-        folder: Created if necessary.
-        runtime: Folder with onnxruntime-web; None to download it with npm.
-        tta: Test-time augmentation of the network.
-
-    Returns:
-        The files, sorted by name.
+    `runtime` is a folder with onnxruntime-web; None downloads it with npm. The ensemble is moved to the CPU. The files
+    are returned sorted by name.
 
     Raises:
         UserError: The runtime is not available, the network cannot be exported or the folder cannot be written;

@@ -30,9 +30,8 @@ DOWNLOAD_TIMEOUT = 600  # seconds, for 33 MB
 def runtime_files(runtime: str | None) -> dict[str, bytes]:
     """Return the contents of FILES by name.
 
-    Args:
-        runtime: Folder with the package: node_modules, the package itself or its archive; None to download it with npm,
-            which keeps downloads in its own cache.
+    `runtime` is a folder with the package: node_modules, the package itself or its archive. None downloads it with npm,
+    which keeps downloads in its own cache.
 
     Raises:
         UserError: The folder does not contain the package, a file is damaged, or npm cannot download the package.

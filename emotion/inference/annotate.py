@@ -84,10 +84,7 @@ def css_colours(classes: Sequence[str]) -> list[str]:
 def annotate(image: RGBImage, faces: Sequence[Face], face_ids: Sequence[int] = ()) -> RGBImage:
     """Return a copy with each face's box and label, and its probabilities as bars where they fit.
 
-    Args:
-        image: (H, W, 3); a small image is enlarged.
-        faces: Faces with boxes in pixels of the image.
-        face_ids: Numbers to show in the labels, if any.
+    A small image (H, W, 3) is enlarged. `face_ids` are numbers to show in the labels, if any.
     """
     height, width = image.shape[:2]
     factor = max(1, min(-(-MIN_SIDE // min(height, width)), MAX_SIDE // max(height, width)))

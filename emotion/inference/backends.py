@@ -18,21 +18,13 @@ SYNTHETIC_WARNING = (
 
 
 class Backend(Protocol):
-    """A trained classifier.
+    """A trained classifier."""
 
-    Attributes:
-        name: Name of the network, for display.
-        classes: Class names in the order of the probabilities.
-        side: Side of its faces in pixels.
-        channels: 1 for grey faces, 3 for RGB.
-        is_synthetic: Whether it was trained on synthetic faces, which says nothing about photographs.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    side: int
-    channels: int
-    is_synthetic: bool
+    name: str  # of the network, for display
+    classes: tuple[str, ...]  # in the order of the probabilities
+    side: int  # of its faces in pixels
+    channels: int  # 1 for grey faces, 3 for RGB
+    is_synthetic: bool  # whether it was trained on synthetic faces, so that its answers say nothing about photographs
 
     def probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Classify faces (B, side, side), or (B, side, side, 3) if RGB; returns probabilities (B, K)."""
@@ -53,13 +45,8 @@ def load_backend(
 ) -> Backend:
     """Load a classifier with ONNX Runtime, which does not import torch, where possible, otherwise with PyTorch.
 
-    ONNX Runtime runs .onnx files, and included weights unless accelerator=gpu or tta=ten_crop is requested.
-
-    Args:
-        checkpoint: A checkpoint, or a list of checkpoints for an ensemble.
-        tta: Test-time augmentation: none, flip, shifted or ten_crop.
-        accelerator: auto, cpu or gpu; ignored for .onnx files.
-        before_torch: Called before PyTorch is imported, which takes seconds.
+    ONNX Runtime runs .onnx files, and included weights unless accelerator=gpu or tta=ten_crop is requested. A list of
+    checkpoints is an ensemble. `before_torch` is called before PyTorch is imported, which takes seconds.
 
     Raises:
         UserError: A checkpoint is missing or invalid, or `tta` does not fit it.

@@ -141,11 +141,9 @@ class FullImage:
 
 
 def box_from_landmarks(landmarks: NDArray[np.floating], score: float) -> Box:
-    """Return the square in which eyes and mouth lie as in FER2013.
+    """Return the square in which eyes and mouth are located as in FER2013.
 
-    Args:
-        landmarks: Two eyes, the nose and two corners of the mouth (5, 2), x and y in pixels.
-        score: Score of the box.
+    Landmarks are the eyes, the nose and the corners of the mouth (5, 2), x and y in pixels.
     """
     eyes, mouth = landmarks[:2].mean(0), landmarks[3:].mean(0)
     side_from_eyes = float(np.linalg.norm(landmarks[1] - landmarks[0])) / EYE_DISTANCE

@@ -41,9 +41,6 @@ class OnnxBackend:
         tta: Test-time augmentation: the exported one, or flip or shifted if the file has none; None accepts any.
         threads: Number of threads; 0 for all cores.
 
-    Attributes:
-        record: Record of the exported run, or a list of them for an ensemble, if the file contains any.
-
     Raises:
         UserError: The file is missing, is not ONNX, was not written by this package, has other augmentation, or needs
             more than `MAX_MEMORY` for one face.
@@ -73,7 +70,8 @@ class OnnxBackend:
             raise UserError(f"{self.file} cannot be read as ONNX ({reason}). Is it complete?") from error
         metadata = self._metadata()
         self.name, self.classes, self.tta = metadata["name"], tuple(metadata["classes"]), metadata["tta"]
-        self.side, self.channels, self.record = metadata["side"], metadata["channels"], metadata.get("record")
+        self.side, self.channels = metadata["side"], metadata["channels"]
+        self.record = metadata.get("record")  # of the exported run; a list of them for an ensemble
         self.is_synthetic = bool(metadata.get("synthetic"))
         self.added_tta = tta if self.tta == "none" and tta in LIGHT_TTA else None
         self._check_output()

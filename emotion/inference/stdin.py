@@ -27,10 +27,7 @@ class ByteStream(Protocol):
 def read_stdin(stream: ByteStream, fps: float, frame_stride: int = 1) -> Frame | VideoStream:
     """Read one image of any format, or a JPEG stream as `ffmpeg ... -f mjpeg -` and cameras write it.
 
-    Args:
-        stream: Read to its end, as frames are needed.
-        fps: Frames per second, which JPEG streams do not contain.
-        frame_stride: Yield every Nth frame.
+    Frames are read as they are needed, and every Nth is yielded. JPEG streams do not state their `fps`.
 
     Raises:
         UserError: The stream is empty, not an image, or contains an image that is too large.

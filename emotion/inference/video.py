@@ -28,12 +28,7 @@ STREAM_OPTIONS = f"protocol_whitelist;{PROTOCOLS}|timeout;20000000|rtsp_transpor
 
 
 def open_video(path: Path, output_name: Path, frame_stride: int = 1) -> VideoStream:
-    """Open a video file; frames are upright and keep the file's times.
-
-    Args:
-        path: The file.
-        output_name: See `Frame`.
-        frame_stride: Yield every Nth frame.
+    """Open a video file and yield every Nth frame, upright and with the file's times.
 
     Raises:
         UserError: The first frame cannot be read or is too large.
@@ -72,11 +67,7 @@ def open_camera(index: int, frame_stride: int = 1) -> VideoStream:
 
 
 def open_address(address: str, frame_stride: int = 1) -> Frame | VideoStream:
-    """Open an image, a video or a stream on the web, or the stream of a network camera.
-
-    Args:
-        address: An http(s) or rtsp address.
-        frame_stride: Yield every Nth frame of a video or stream.
+    """Open an image, a video or a stream on the web, or the stream of a network camera: http(s) or rtsp.
 
     Raises:
         UserError: There is no server, no such file, or neither an image nor a video.

@@ -106,14 +106,9 @@ TEXTS: Mapping[str, Text] = {
 
 
 def page(result: Mapping[str, Any], faces: Faces, issues: Mapping[str, Issue], max_images: int, rows_file: Path) -> str:
-    """Return the HTML page; issues that were found come first.
+    """Return the HTML page, with at most `max_images` images in a section; issues that were found come first.
 
-    Args:
-        result: Content of audit.json.
-        faces: The audited faces.
-        issues: The issues that were looked for, by name.
-        max_images: Maximum number of images in a section.
-        rows_file: The table of all rows with an issue, as a command names it.
+    `result` is the content of audit.json, `rows_file` the table of rows with an issue, as a command names it.
     """
     found = sorted((name for name in ISSUES if name in issues), key=lambda name: not issues[name].rows.size)
     excluded_for: dict[int, str] = {}  # the first reason

@@ -21,10 +21,7 @@ CORRECTION = "Each interval is for its test alone; the p-values are corrected fo
 def compare_runs(runs: Sequence[Run], tta: str, rows: str) -> tuple[list[RunRow], list[Recipe]]:
     """Compare the first run of each recipe with the first of all, and each recipe with the first.
 
-    Args:
-        runs: Finished runs.
-        tta: Which of the recorded test scores to compare.
-        rows: `all` or `deduplicated`.
+    `rows` is all or deduplicated.
 
     Raises:
         UserError: A run has no scores with this TTA, or its predictions are missing or damaged.

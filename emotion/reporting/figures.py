@@ -105,11 +105,8 @@ def comparison(names: Sequence[str], scores: Sequence[Mapping[str, Any]], title:
 def reliability(after: Reliability, before: Reliability | None, accuracy: NDArray[np.float64], title: str) -> Figure:
     """Plot accuracy by confidence with the share of faces in each bin, and accuracy by coverage.
 
-    Args:
-        after: Reliability of the calibrated probabilities.
-        before: Reliability without the temperature, if there is one.
-        accuracy: Accuracy of the 1, 2, ..., N most confident faces (N,).
-        title: Title of the figure.
+    Reliability is plotted with the temperature and, if there is one, without it. `accuracy` (N,) is that of the 1, 2,
+    ..., N most confident faces.
     """
     figure = _framed(title, 10, 5.2)
     grid = figure.add_gridspec(2, 2, height_ratios=(4, 1), hspace=0.08)

@@ -66,9 +66,7 @@ class PrecisionReport(NamedTuple):
     def objection(self) -> str | None:
         """Return the reason against bfloat16; None if there is none."""
         if self.error > MAX_ERROR:
-            return (
-                f"the relative error of {self.worst} in bfloat16 is {self.error:.1%}, expected at most {MAX_ERROR:.0%}"
-            )
+            return f"the error of {self.worst} in bfloat16 is {self.error:.1%}, expected at most {MAX_ERROR:.0%}"
         if self.bfloat16 > MAX_SLOWDOWN * self.float32 + MIN_LOSS:
             times = f"{1e3 * self.bfloat16:.1f} ms in bfloat16, {1e3 * self.float32:.1f} ms in float32"
             return f"the layers of a step take {times}; {self.slowest} loses the most time"
@@ -128,14 +126,7 @@ def precision_report(
 
     The processes of a run wait for each other, so that all use the first one's result if they share `cache_dir`. If
     nothing can be cached, the network is measured again. A network that will be compiled is measured uncompiled: it
-    spends most of its time in the same functions.
-
-    Args:
-        net: The network.
-        shape: (B, C, S, S) of a batch.
-        memory_format: Memory format of the network and the batch.
-        accelerator: The trainer's setting.
-        cache_dir: Folder whose subfolder `CACHE` holds the reports.
+    spends most of its time in the same functions. A batch has the shape (B, C, S, S).
     """
     device = hardware.torch_device(accelerator)
     if device.type == "cpu":

@@ -36,13 +36,7 @@ class Guard:
     """ASGI middleware that rejects foreign host names and pages of other sites, and adds `SECURITY_HEADERS`.
 
     Host names are checked because a foreign page can point its own name at this machine (DNS rebinding); numeric
-    addresses cannot be redirected.
-
-    Args:
-        app: The application.
-        host: The address at which the server listens.
-        allowed_hosts: Further host names of the server.
-        local: Whether only this machine can reach the server.
+    addresses cannot be redirected. If only this machine can reach the server (`local`), its own name is not accepted.
     """
 
     def __init__(self, app: ASGIApp, host: str, allowed_hosts: Iterable[str], local: bool) -> None:
@@ -124,12 +118,7 @@ class TimedProtocol(H11Protocol):
 
 
 class BodyReader:
-    """Read request bodies with limits on size, time and the total size of all bodies.
-
-    Args:
-        max_bytes: Size of one body.
-        timeout: Seconds until a body must be complete.
-    """
+    """Read request bodies of at most `max_bytes` within `timeout` seconds, and bound the total size of all bodies."""
 
     def __init__(self, max_bytes: int, timeout: float) -> None:
         self.max_bytes, self.timeout = max_bytes, timeout

@@ -40,14 +40,9 @@ NETWORK_PRIVACY = (
 def create_server(
     session: Session, host: str, allowed_hosts: Sequence[str], limits: Limits, local: bool = True
 ) -> uvicorn.Server:
-    """Create the server, to be started by `run([listener])` and stopped by a signal.
+    """Create the server for a listener at `host`, to be started by `run([listener])` and stopped by a signal.
 
-    Args:
-        session: Processes one image at a time, in its own thread.
-        host: The address at which the listener listens.
-        allowed_hosts: Further host names of the server.
-        limits: See conf/demo.yaml.
-        local: Whether only this machine can reach the server.
+    With `local`, only this machine can reach it. For the other settings see conf/demo.yaml.
     """
     routes = Routes(session, limits, LOCAL_PRIVACY if local else NETWORK_PRIVACY)
     app = Starlette(
