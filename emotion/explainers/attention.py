@@ -6,6 +6,7 @@ https://arxiv.org/abs/2005.00928.
 
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -97,15 +98,14 @@ def _collect(
 ) -> list[Tensor]:
     """Return `function(layer, inputs, output)` of each layer in one forward pass."""
     results: list[Tensor] = []
-    hooks = [
-        layer.register_forward_hook(lambda layer, inputs, output: results.append(function(layer, inputs, output)))
-        for layer in layers
-    ]
-    try:
+
+    def collect(layer: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ANN401
+        results.append(function(layer, inputs, output))
+
+    with ExitStack() as hooks:
+        for layer in layers:
+            hooks.enter_context(layer.register_forward_hook(collect))
         classifier(faces)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return results
 
 

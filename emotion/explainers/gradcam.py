@@ -4,6 +4,7 @@ Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391; Grad-CAM++: Chattopadha
 https://arxiv.org/abs/1710.11063. Uses pytorch-grad-cam.
 """
 
+from contextlib import ExitStack
 from functools import partial
 
 import torch
@@ -32,16 +33,14 @@ class GradCam:
     def __call__(self, classifier: EmotionClassifier, faces: Tensor, targets: Tensor) -> Tensor:
         """Return maps (B, S, S) for faces (B, C, S, S) and target classes (B,)."""
         layer = find_layer(classifier.net, faces[:1], self.layer)
-        with torch.enable_grad():
-            detach = layer.register_forward_hook(_detach)  # before the library's hooks: no gradients in earlier layers
+        with torch.enable_grad(), ExitStack() as hooks:
+            # before the library's hooks: no gradients in earlier layers
+            hooks.enter_context(layer.register_forward_hook(_detach))
             cam = self.cam(classifier, [layer], partial(to_feature_maps, prefix=num_prefix_tokens(classifier.net)))
-            clone = layer.register_forward_hook(_clone)  # after them: an in-place ReLU must not change what they stored
-            try:
-                maps = cam(faces, [ClassifierOutputTarget(target) for target in targets.tolist()])
-            finally:
-                cam.activations_and_grads.release()
-                detach.remove()
-                clone.remove()
+            hooks.callback(cam.activations_and_grads.release)
+            # after them: an in-place ReLU must not change what they stored
+            hooks.enter_context(layer.register_forward_hook(_clone))
+            maps = cam(faces, [ClassifierOutputTarget(target) for target in targets.tolist()])
         return torch.from_numpy(maps).to(faces.device)
 
 

@@ -1,6 +1,7 @@
 """The layers of a network that Grad-CAM can explain."""
 
 import math
+from contextlib import ExitStack
 from functools import partial
 
 import torch
@@ -36,13 +37,11 @@ def feature_map_layers(net: nn.Module, face: Tensor) -> list[str]:
         if isinstance(output, Tensor) and to_feature_maps(output, num_prefix_tokens(net)) is not None:
             names[name] = None
 
-    hooks = [module.register_forward_hook(partial(record, name)) for name, module in net.named_modules() if name]
-    try:
-        with torch.no_grad():
-            net(face)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for name, module in net.named_modules():
+            if name:
+                hooks.enter_context(module.register_forward_hook(partial(record, name)))
+        net(face)
     return list(names)
 
 
