@@ -133,7 +133,7 @@ def test_a_wrong_layer_is_named_once_and_float32_is_used(wrong: str, capsys: pyt
     net = nn.Sequential(nn.Flatten(), Wrong(WRONG[wrong]), nn.Linear(7, 7))
     assert precision.choose_precision([report(net)], "trainer.precision") == "32-true"
     (warning,) = capsys.readouterr().err.splitlines()
-    assert warning.startswith("warning: in bfloat16 linear 1 (16x256 and 7x256) is ")
+    assert warning.startswith("warning: the error of linear 1 (16x256 and 7x256) in bfloat16 is ")
     assert warning.endswith("using float32. trainer.precision=bf16-mixed overrides this.")
 
 
@@ -154,7 +154,7 @@ def test_slower_layers_use_float32(capsys: pytest.CaptureFixture[str]) -> None:
     assert precision.choose_precision([GOOD, slow, slow], "precision") == "32-true"
     assert capsys.readouterr().err == (
         "warning: the layers of a step take 400.0 ms in bfloat16, 100.0 ms in float32; conv2d features.0 loses "
-        "most; using float32. precision=bf16-mixed overrides this.\n"
+        "the most time; using float32. precision=bf16-mixed overrides this.\n"
     )
 
 
