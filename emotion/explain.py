@@ -179,7 +179,7 @@ def _load_images(config: ExplainConfig, cfg: DictConfig, networks: list["Ensembl
 def _load_photographs(config: ExplainConfig, networks: list["Ensemble"]) -> "ImageSet":
     """Find the faces of image files and crop them at the largest size that a network takes.
 
-    An image without a face, such as a narrow crop, is used as a whole; a line says so.
+    An image without a face, such as a narrow crop, is used as a whole, with a printed note.
     """
     import numpy as np
 

@@ -1,6 +1,6 @@
 """Speed and memory by number of images: python -m emotion.bench measure=images [images=[1000,10000]].
 
-For each number, a process of its own prepares a path list of synthetic JPEG files of mixed sizes and loads a fixed
+For each number, a separate process prepares a path list of synthetic JPEG files of mixed sizes and loads a fixed
 number of training batches. Anonymous memory is what the program needs; file-backed memory is the part of the mapped
 arrays that the system keeps in RAM and frees when necessary.
 """

@@ -1,6 +1,6 @@
 """From a photograph to an answer: python -m emotion.bench measure=inference.
 
-Detectors run on one thread, on synthetic faces on a wall; loading and predict run in processes of their own.
+Detectors run on one thread, on synthetic faces on a wall; loading and predict run in separate processes.
 """
 
 import json

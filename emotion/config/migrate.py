@@ -67,7 +67,7 @@ def _target(name: Any) -> Any:  # noqa: ANN401
 
 
 def first_target(name: str) -> str:
-    """Return the first name that a `_target_` had, by which digests of data sources know it."""
+    """Return the first name that a `_target_` had, which digests of data sources contain."""
     for former, current in TARGETS.items():
         if name == current or (current[-1] == "." and name.startswith(current)):
             return former + name.removeprefix(current)

@@ -118,7 +118,7 @@ def _is_group(key: str) -> bool:
 
 
 def unknown_setting(verb: str, key: str, keys: Collection[str]) -> str:
-    """Return a message that names those of a verb's dotted keys that an unknown key may stand for."""
+    """Return a message that suggests some of a verb's dotted keys in place of an unknown one."""
     unknown = f"{verb} has no setting {key}="
     if verb == "train" and key in ANSWERS:
         return f"{unknown}. {ANSWERS[key]}"

@@ -1,4 +1,4 @@
-"""A network's own attention, whatever it predicts: spatial attention of CNNs, self-attention of transformers.
+"""A network's own attention, independent of its prediction: spatial attention of CNNs, self-attention of transformers.
 
 Woo et al. 2018, section 3.2, https://arxiv.org/abs/1807.06521; attention rollout: Abnar and Zuidema 2020,
 https://arxiv.org/abs/2005.00928.

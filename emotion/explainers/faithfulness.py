@@ -73,7 +73,7 @@ def score_ranking(
     maps: Tensor,
     progress: Callable[[], object] = lambda: None,
 ) -> FaithfulnessScores:
-    """Compute the measures that depend on the maps alone, whatever produced them."""
+    """Compute the measures that depend only on the maps, not on the explainer."""
 
     def score(faces: Tensor) -> Tensor:
         return explainer.probabilities(faces).gather(1, targets[:, None])[:, 0]

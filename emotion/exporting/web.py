@@ -37,7 +37,7 @@ CONTENT_SECURITY_POLICY = (
 
 
 def export_web(ensemble: Ensemble, folder: Path, runtime: str | None = None, tta: str = "none") -> list[Path]:
-    """Write the page with its network, detector and runtime into `folder`, next to what is there.
+    """Write the page with its network, detector and runtime into `folder`, beside its existing files.
 
     `runtime` is a folder with onnxruntime-web; None downloads it with npm. The ensemble is moved to the CPU. The files
     are returned sorted by name.

@@ -1,6 +1,6 @@
 """Write the ONNX files of the package's own weights: python -m emotion.exporting.zoo.
 
-Each reads its weights from the .safetensors file beside it, so that the package holds them once.
+Each reads its weights from the .safetensors file beside it, so that the package contains them only once.
 """
 
 import json

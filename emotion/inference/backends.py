@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from emotion.checkpoints.locate import ONNX_SUFFIX, locate_all, zoo
 from emotion.errors import UserError
 
-LIGHT_TTA = ("none", "flip", "shifted")  # what the ONNX files of this package can do
+LIGHT_TTA = ("none", "flip", "shifted")  # supported by the ONNX files of this package
 SYNTHETIC_WARNING = (
     "SYNTHETIC: {name} was trained on synthetic faces; its predictions for photographs are meaningless. "
     "Train on real faces, or omit checkpoint=."

@@ -40,7 +40,7 @@ def pairs(first: Run, others: Sequence[Run], tta: str, rows: str) -> list[Paired
 
 
 def recipes(first: Sequence[Run], others: Sequence[Sequence[Run]], tta: str, rows: str) -> list[RecipeComparison | str]:
-    """Test each other recipe against the first over their seeds, or return why not; p-values are corrected likewise."""
+    """Test each other recipe against the first over their seeds, as `pairs` does with runs."""
     return _corrected([_compare_recipes(first, other, tta, rows) for other in others])
 
 

@@ -52,7 +52,7 @@ class RunRecord:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """Make a record of the content of a record.json, whatever version wrote it; unknown fields are dropped."""
+        """Make a record from the content of a record.json of any version; unknown fields are dropped."""
         content = migrate(content)
         record = cls(**{name: content[name] for name in _FIELDS if name in content})
         if FIRST_EPOCH not in content:  # former versions counted from 0

@@ -93,7 +93,7 @@ def save_label_map(run_dir: Path, classes: tuple[str, ...]) -> None:
 def log_hyperparameters(
     loggers: Sequence[Logger], settings: Mapping[str, Any], scores_by_tta: Mapping[str, Scores]
 ) -> None:
-    """Log the final test scores: to TensorBoard with the main settings, to trackers as they are.
+    """Log the final test scores: to TensorBoard with the main settings, to trackers unchanged.
 
     TensorBoard sorts settings by name and shows the first five: those in which runs usually differ.
     """
