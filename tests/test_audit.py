@@ -17,7 +17,7 @@ import pytest
 
 from emotion.audit import audit
 from emotion.config.compose import compose
-from emotion.data.faces import FaceChunk
+from emotion.data.faces import FaceChunk, Faces
 from emotion.data.issues import ISSUES
 from emotion.data.readers.ferplus import VOTE_COLUMNS
 from emotion.data.splits import split_with_exclusions
@@ -244,7 +244,7 @@ def test_training_excludes_the_rows_of_an_audit(fer_with_issues: Path, tmp_path:
 
 
 @pytest.mark.fer2013
-def test_known_issues_of_fer2013(fer2013: Path, tmp_path: Path) -> None:
+def test_known_issues_of_fer2013(fer2013: Path, fer2013_faces: Faces, tmp_path: Path) -> None:
     result, rows, _ = audited(tmp_path / "out", "data=fer2013_csv", f"data_dir={fer2013.parent}", "max_images=4")
     assert (result["faces"], result["distinct_images"], result["redundant_rows"]) == (35_887, 34_034, 1_853)
     assert len({*rows["leak"], *rows["duplicate"]}) == 1_853
@@ -252,10 +252,9 @@ def test_known_issues_of_fer2013(fer2013: Path, tmp_path: Path) -> None:
     assert result["in_earlier_parts"] == in_earlier
     assert result["issues"]["conflict"]["groups"] == 57
     assert result["issues"]["blank"]["rows"] == 12
-    usage = np.repeat(np.arange(3, dtype=np.uint8), (28_709, 3_589, 3_589))
     exclusions = {"exclude": str(tmp_path / "out/rows.csv"), "exclude_issues": ["leak", "duplicate"]}
     split = {"_target_": "emotion.data.splits.official", **exclusions}
-    kept, excluded = split_with_exclusions(split, usage, np.zeros(35_887, np.int64))
+    kept, excluded = split_with_exclusions(split, fer2013_faces, np.zeros(35_887, np.int64))
     assert excluded is not None
     assert excluded["rows"]["train"] == 28_709 - len(kept.train) > 0
 

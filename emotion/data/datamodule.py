@@ -18,7 +18,7 @@ from emotion.data.dataloader import PixelStore, RowBatch, RowLoader
 from emotion.data.faces import MIXED, TRAINING, USAGES
 from emotion.data.labels import NO_CLASS, Targets, describe_unused, relabel, vote_shares
 from emotion.data.readers.concat import check_classes, sample_extra_rows
-from emotion.data.splits import RowNumbers, Split, check_excluded_labels, split_with_exclusions
+from emotion.data.splits import RowNumbers, Split, split_with_exclusions
 from emotion.data.transforms.augment import build_augmentation
 from emotion.data.transforms.preprocess import Preprocess, to_float
 from emotion.errors import UserError
@@ -87,9 +87,7 @@ class EmotionDataModule(L.LightningDataModule):
         labels = relabel(faces.labels, faces.classes, scheme)
         if faces.components:
             check_classes(faces, labels)
-        self.split, self.exclusions = split_with_exclusions(self.hparams["split"], faces.usage, labels)
-        if self.exclusions:
-            check_excluded_labels(self.exclusions["file"], faces)
+        self.split, self.exclusions = split_with_exclusions(self.hparams["split"], faces, labels)
         self.votes = vote_shares(faces, labels, scheme)
         self._targets = Targets(labels, self.votes, "majority" if overfit else self.hparams["target"])
         self._train_counts = np.bincount(labels[self.split.train], minlength=len(self.classes))
@@ -109,11 +107,7 @@ class EmotionDataModule(L.LightningDataModule):
         self._move_to(torch.device("cpu"))
 
     def rows(self, part: str) -> RowNumbers:
-        """Return the row numbers of train, val or test.
-
-        Raises:
-            UserError: There are none.
-        """
+        """Return the row numbers of train, val or test; raise UserError if there are none."""
         rows: RowNumbers = getattr(self.split, part)
         if len(rows) == 0:
             counts = zip(USAGES, self.faces.counts().sum(1), strict=True)
@@ -128,11 +122,7 @@ class EmotionDataModule(L.LightningDataModule):
         return rows
 
     def check_training(self) -> None:
-        """Check that there are rows of each part, and training rows of each class.
-
-        Raises:
-            UserError: There are not.
-        """
+        """Raise UserError if a part has no rows, or a class no training rows."""
         for part in Split._fields:
             self.rows(part)
         counts = self._train_counts
@@ -184,15 +174,11 @@ class EmotionDataModule(L.LightningDataModule):
         return {"source": self.faces.digest, "split": rows.hexdigest()}
 
     def load_state_dict(self, state_dict: dict[str, str]) -> None:
-        """Check that the data is that of a checkpoint.
-
-        Raises:
-            UserError: Source or split differ.
-        """
+        """Raise UserError if the source or the split is not that of a checkpoint."""
         if differing := [name for name, value in self.state_dict().items() if state_dict.get(name) != value]:
             raise UserError(
                 f"{self.faces.source} is not the data that the run started with: different {' and '.join(differing)}. "
-                f"Restore the original data or name its place (data_dir=FOLDER), or start a new run."
+                f"Restore the original data or set its location (data_dir=FOLDER), or start a new run."
             )
 
     def save_rows(self, path: Path) -> None:

@@ -90,7 +90,7 @@ def kfold(usage: NDArray[np.uint8], labels: NDArray[np.int64], folds: int, fold:
 
 
 def split_with_exclusions(
-    config: Mapping[str, Any], usage: NDArray[np.uint8], labels: NDArray[np.int64]
+    config: Mapping[str, Any], faces: Faces, labels: NDArray[np.int64]
 ) -> tuple[Split, dict[str, Any] | None]:
     """Split the rows and leave out those listed in a file.
 
@@ -98,7 +98,7 @@ def split_with_exclusions(
         config: The split function and its arguments, and the settings of `NO_EXCLUSIONS`: the CSV file `exclude`, the
             issues `exclude_issues` to select from it (None for all), the parts `exclude_from` to remove its rows from;
             and the number of rows of each class in each part, `max_per_class` (None for all).
-        usage: (N,) index into USAGES.
+        faces: The source.
         labels: (N,), `NO_CLASS` for rows without a class.
 
     Returns:
@@ -111,7 +111,7 @@ def split_with_exclusions(
     settings = {**NO_EXCLUSIONS, **config}
     file, *lists, limit = (settings.pop(key) for key in NO_EXCLUSIONS)
     issues, parts = ([value] if isinstance(value, str) else value for value in lists)
-    complete: Split = instantiate(settings, usage, labels)
+    complete: Split = instantiate(settings, faces.usage, labels)
     if limit is not None:
         complete = Split(*(_first_of_each_class(rows, labels, limit) for rows in complete))
     if not file:
@@ -120,18 +120,18 @@ def split_with_exclusions(
         return complete, None
     if not parts or not set(parts) <= set(Split._fields):
         raise UserError(f"split.exclude_from={parts}: expected one or more of {', '.join(Split._fields)}.")
-    rows = read_exclusions(file, issues, usage)
+    rows = read_exclusions(file, issues, faces)
     split = complete._replace(**{part: np.setdiff1d(getattr(complete, part), rows) for part in parts})
     removed = {part: len(old) - len(new) for part, old, new in zip(Split._fields, complete, split, strict=True)}
     return split, {"file": file, "digest": hashlib.md5(Path(file).read_bytes()).hexdigest(), "rows": removed}
 
 
-def read_exclusions(file: str, issues: Sequence[str] | None, usage: NDArray[np.uint8]) -> RowNumbers:
+def read_exclusions(file: str, issues: Sequence[str] | None, faces: Faces) -> RowNumbers:
     """Return the sorted, unique row numbers that a CSV file lists under one of `issues` (None: all).
 
     Raises:
         UserError: The file is missing or malformed, does not contain an issue, or belongs to other data: a row does not
-            exist or has another usage than the column `usage` says.
+            exist, or its usage or label is not that of the file.
     """
     try:
         with open(file, newline="", encoding="utf-8-sig") as opened:
@@ -150,7 +150,7 @@ def read_exclusions(file: str, issues: Sequence[str] | None, usage: NDArray[np.u
             f"split.exclude={file} is not a list of rows ({type(error).__name__}: {error}); expected a CSV file with a "
             f"column row of row numbers from 0 and, to select issues, a column issue."
         ) from error
-    _check_rows(file, rows, [entry.get("usage") for entry in entries], usage)
+    _check_rows(file, rows.tolist(), entries, faces)
     if issues is None:
         return np.unique(rows)
     if "issue" not in columns:
@@ -164,41 +164,27 @@ def read_exclusions(file: str, issues: Sequence[str] | None, usage: NDArray[np.u
 
 
 def _first_of_each_class(rows: RowNumbers, labels: NDArray[np.int64], limit: int) -> RowNumbers:
-    return np.sort(
-        np.concatenate([rows[:0], *(rows[labels[rows] == label][:limit] for label in np.unique(labels[rows]))])
-    )
-
-
-def check_excluded_labels(file: str, faces: Faces) -> None:
-    """Check that the labels in a file of exclusions, if any, are those of the rows in the data.
-
-    Not checked where a second source relabels the data, as FER+ does.
-
-    Raises:
-        UserError: A label differs: the rows of the data have another order than when they were listed.
-    """
-    with open(file, newline="", encoding="utf-8") as opened:
-        entries = [(int(entry["row"]), entry.get("label")) for entry in csv.DictReader(read_lines(opened))]
-    for row, label in entries if not faces.components else ():
-        if label is not None and label != (own := faces.classes[faces.labels[row]]):
-            raise UserError(
-                f"split.exclude={file} lists row {row} as {label}, but in {faces.source} it is {own}. The file belongs "
-                f"to other data, or to its rows in another order; audit this data and pass its rows.csv."
-            )
+    first = [rows[labels[rows] == label][:limit] for label in np.unique(labels[rows])]
+    return np.sort(np.concatenate([rows[:0], *first]))
 
 
 def _rows(usage: NDArray[np.uint8], labels: NDArray[np.int64], *usages: int) -> RowNumbers:
     return np.flatnonzero(np.isin(usage, usages) & (labels != NO_CLASS))
 
 
-def _check_rows(file: str, rows: RowNumbers, usage_names: Sequence[str | None], usage: NDArray[np.uint8]) -> None:
-    advice = "The file belongs to other data; audit this data and pass its rows.csv."
-    if len(outside := rows[(rows < 0) | (rows >= len(usage))]):
-        raise UserError(
-            f"split.exclude={file} lists row {outside[0]}, but the data has rows 0 to {len(usage) - 1:,}. {advice}"
-        )
-    for row, name in zip(rows.tolist(), usage_names, strict=True):
-        if name is not None and name != USAGES[usage[row]]:
+def _check_rows(file: str, rows: Sequence[int], entries: Sequence[Mapping[str, str]], faces: Faces) -> None:
+    advice = "The file belongs to other data, or to its rows in another order; audit this data and pass its rows.csv."
+    for row, entry in zip(rows, entries, strict=True):
+        if not 0 <= row < len(faces):
             raise UserError(
-                f"split.exclude={file} lists row {row} as {name}, but in the data it is {USAGES[usage[row]]}. {advice}"
+                f"split.exclude={file} lists row {row}, but {faces.source} has rows 0 to {len(faces) - 1:,}. {advice}"
             )
+        own = {"usage": USAGES[faces.usage[row]]}
+        if not faces.components:  # else a second source, such as FER+, relabels the data
+            own["label"] = faces.classes[faces.labels[row]]
+        for column, value in own.items():
+            if entry.get(column, value) != value:
+                raise UserError(
+                    f"split.exclude={file} lists row {row} as {entry[column]}, but in {faces.source} it is {value}. "
+                    f"{advice}"
+                )

@@ -9,15 +9,15 @@ import pytest
 from numpy.typing import NDArray
 
 from emotion.data.cache import prepare
-from emotion.data.faces import MIXED, PRIVATE_TEST, PUBLIC_TEST, TEST, TRAINING, USAGES, Component
+from emotion.data.faces import MIXED, PRIVATE_TEST, PUBLIC_TEST, TEST, TRAINING, USAGES, Component, Faces
 from emotion.data.labels import NO_CLASS
 from emotion.data.splits import (
     NO_EXCLUSIONS,
     Split,
-    check_excluded_labels,
     kfold,
     official,
     random,
+    read_exclusions,
     split_with_exclusions,
     stratified,
     swapped_test,
@@ -27,6 +27,9 @@ from emotion.errors import UserError
 rng = np.random.default_rng(0)
 USAGE = rng.choice(3, 2000, p=[0.8, 0.1, 0.1]).astype(np.uint8)
 LABELS = rng.choice([NO_CLASS, 0, 1, 2], 2000, p=[0.1, 0.6, 0.25, 0.05])
+FACES = Faces(
+    np.empty((2000, 0, 0), np.uint8), np.zeros(2000, np.uint8), USAGE, np.empty(2000, "S1"), ("sad",), "", "x.csv"
+)
 OFFICIAL = {"_target_": "emotion.data.splits.official"}
 STRATIFIED = {"_target_": "emotion.data.splits.stratified", "fraction": 0.2, "seed": 0}
 
@@ -80,7 +83,7 @@ def test_other_folds_are_refused(folds: object, fold: object) -> None:
 
 
 def test_the_rows_of_each_class_can_be_limited() -> None:
-    split, _ = split_with_exclusions({**OFFICIAL, "max_per_class": 4}, USAGE, LABELS)
+    split, _ = split_with_exclusions({**OFFICIAL, "max_per_class": 4}, FACES, LABELS)
     for part, whole in zip(split, official(USAGE, LABELS), strict=True):
         assert np.bincount(LABELS[part]).tolist() == [4, 4, 4]
         assert set(part) <= set(whole)
@@ -108,10 +111,10 @@ def test_excluded_rows_leave_only_the_given_parts(tmp_path: Path) -> None:
     rows = [int(part[3]) for part in complete]
     file = listed(tmp_path, *(f"{row},{USAGES[USAGE[row]]},blank" for row in rows))
     config = {**STRATIFIED, "exclude": file}
-    split, _ = split_with_exclusions(config, USAGE, LABELS)
+    split, _ = split_with_exclusions(config, FACES, LABELS)
     assert set(complete.train) - set(split.train) == {rows[0]}
     assert (len(split.val), len(split.test)) == (len(complete.val), len(complete.test))
-    split, _ = split_with_exclusions(config | {"exclude_from": ["val", "test"]}, USAGE, LABELS)
+    split, _ = split_with_exclusions(config | {"exclude_from": ["val", "test"]}, FACES, LABELS)
     np.testing.assert_array_equal(split.train, complete.train)
     assert (set(complete.val) - set(split.val), set(complete.test) - set(split.test)) == ({rows[1]}, {rows[2]})
 
@@ -120,11 +123,11 @@ def test_only_rows_with_the_given_issues_are_excluded(tmp_path: Path) -> None:
     leak, blank = labelled(TRAINING)[:2]
     file = listed(tmp_path, f"{leak},Training,leak", f"{blank},Training,blank")
     for issues, excluded in ((["leak"], {leak}), ("duplicate", set()), (None, {leak, blank})):
-        split, record = split_with_exclusions({**OFFICIAL, "exclude": file, "exclude_issues": issues}, USAGE, LABELS)
+        split, record = split_with_exclusions({**OFFICIAL, "exclude": file, "exclude_issues": issues}, FACES, LABELS)
         assert set(labelled(TRAINING)) - set(split.train) == excluded
         assert record is not None
         assert record["rows"] == {"train": len(excluded), "val": 0, "test": 0}
-    assert split_with_exclusions({**OFFICIAL, "exclude": None}, USAGE, LABELS)[1] is None
+    assert split_with_exclusions({**OFFICIAL, "exclude": None}, FACES, LABELS)[1] is None
 
 
 def test_lists_that_do_not_match_are_refused(tmp_path: Path) -> None:
@@ -132,29 +135,29 @@ def test_lists_that_do_not_match_are_refused(tmp_path: Path) -> None:
     (tmp_path / "bare.csv").write_text(f"row\n{row}\n")
     (tmp_path / "other.csv").write_text("number\n1\n")
     bare = str(tmp_path / "bare.csv")
-    assert row not in split_with_exclusions({**OFFICIAL, "exclude": bare}, USAGE, LABELS)[0].train
+    assert row not in split_with_exclusions({**OFFICIAL, "exclude": bare}, FACES, LABELS)[0].train
     for settings, message in (
         ((str(tmp_path / "none.csv"),), "cannot be read: No such file"),
         ((str(tmp_path / "other.csv"),), "is not a list of rows"),
         ((bare, ["leak"]), "has no column issue"),
         ((bare, None, ["training"]), r"exclude_from=\['training'\]: expected one or more of train, val, test"),
         ((None, ["leak"]), "names no file"),
-        ((listed(tmp_path, "2000,Training,leak"),), "lists row 2000, but the data has rows 0 to 1,999"),
-        ((listed(tmp_path, f"{row},PublicTest,leak"),), "as PublicTest, but in the data it is Training"),
+        ((listed(tmp_path, "2000,Training,leak"),), "lists row 2000, but x.csv has rows 0 to 1,999"),
+        ((listed(tmp_path, f"{row},PublicTest,leak"),), "as PublicTest, but in x.csv it is Training"),
         ((listed(tmp_path, f"{row},Training,leak"), ["leek"]), "lists no leek; expected some of leak"),
     ):
         with pytest.raises(UserError, match=message):
-            split_with_exclusions(OFFICIAL | dict(zip(NO_EXCLUSIONS, settings, strict=False)), USAGE, LABELS)
+            split_with_exclusions(OFFICIAL | dict(zip(NO_EXCLUSIONS, settings, strict=False)), FACES, LABELS)
 
 
 def test_rows_listed_with_other_labels_are_refused(tmp_path: Path, fer_csv: Path) -> None:
     faces = prepare({"_target_": "emotion.data.readers.fer2013.read_csv", "path": str(fer_csv)}, "cache")
     label, other = faces.classes[faces.labels[3]], faces.classes[faces.labels[3] - 1]
     file = tmp_path / "rows.csv"
-    file.write_text(f"row,usage,label,issue\n3,Training,{label},leak\n")
-    check_excluded_labels(str(file), faces)
+    file.write_text(f"row,usage,label,issue\n3,Training,{label},leak\n", encoding="utf-8-sig")  # as Excel saves it
+    assert read_exclusions(str(file), None, faces).tolist() == [3]
     file.write_text(f"row,usage,label,issue\n3,Training,{other},leak\n")
     with pytest.raises(UserError, match=f"lists row 3 as {other}, but in .*fer2013.csv it is {label}"):
-        check_excluded_labels(str(file), faces)
+        read_exclusions(str(file), None, faces)
     relabelled = replace(faces, components=(Component("fer2013.csv", "digest"), Component("votes", "digest")))
-    check_excluded_labels(str(file), relabelled)
+    assert read_exclusions(str(file), None, relabelled).tolist() == [3]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from emotion.data import splits
-from emotion.data.faces import EMOTIONS, PRIVATE_TEST, PUBLIC_TEST, TEST, TRAINING, FaceChunk
+from emotion.data.faces import EMOTIONS, PRIVATE_TEST, PUBLIC_TEST, TEST, TRAINING, FaceChunk, Faces
 from emotion.data.labels import NO_CLASS, relabel
 from emotion.data.readers import fer2013
 from emotion.data.readers.ferplus import drop_single_votes, majority_labels
@@ -116,6 +116,8 @@ def test_both_csv_layouts_are_read_correctly(seed: int, rows: int, ends: str, en
 @fast
 @given(st.binary(max_size=200), st.sampled_from(["csv", "list", "map", "rows"]))
 def test_any_bytes_are_read_or_refused_with_a_message(content: bytes, kind: str) -> None:
+    column = np.zeros(3, np.uint8)
+    three_rows = Faces(np.zeros((3, 1, 1), np.uint8), column, column, np.zeros(3, "S1"), EMOTIONS, "", "x.csv")
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         heads = {"csv": b"emotion,pixels,Usage\n0,", "list": b"path,label\n", "map": b'{"a": ', "rows": b"row,usage\n"}
@@ -124,7 +126,7 @@ def test_any_bytes_are_read_or_refused_with_a_message(content: bytes, kind: str)
         (place / names[kind]).write_bytes(heads[kind] + content)
         reads: dict[str, Callable[[], object]] = {
             "csv": lambda: list(fer2013.read_csv(str(place / "x.csv")).chunks),
-            "rows": lambda: read_exclusions(str(place / "rows.csv"), None, np.zeros(3, np.uint8)),
+            "rows": lambda: read_exclusions(str(place / "rows.csv"), None, three_rows),
         }
         assert folder in refusal(reads.get(kind, lambda: read_list(str(place / "train.csv"))), folder)
 
