@@ -40,6 +40,11 @@ REFUSALS = (
 """Exceptions that constructors raise for invalid settings."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the error's type if it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def counted(number: int, noun: str) -> str:
     """Return `1 epoch` or `2 epochs`."""
     return f"{number:,} {noun}{'s' * (number != 1)}"

@@ -3,7 +3,7 @@
 import operator
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -108,7 +108,7 @@ def _select(found: Sequence[tuple["Run", Row]], condition: str) -> list[tuple["R
     """Return the runs for which a comparison such as `val/acc>0.6`, `test %>60` or `optimizer.lr==0.001` holds.
 
     Raises:
-        UserError: It is no comparison, no run has such a column or setting, or a score is compared with a percentage.
+        UserError: It is not a comparison, no run has such a setting, or a score is compared with a percentage.
     """
     match = COMPARISON.fullmatch(condition)
     if not match:
@@ -125,8 +125,8 @@ def _select(found: Sequence[tuple["Run", Row]], condition: str) -> list[tuple["R
     compared = metrics if match["key"] == "score" else {match["key"]} & {"test", *metrics}
     if compared and not any("loss" in name for name in compared) and isinstance(wanted, float) and not 0 <= wanted <= 1:
         raise UserError(
-            f"where={condition}: {match['key']} is from 0 to 1, such as {match['key']}{match['operator']}0.6; in "
-            f"percent there is the table's column test %: where='test %>60'."
+            f"where={condition}: {match['key']} is from 0 to 1, such as {match['key']}{match['operator']}0.6; for "
+            f"percent, use the table's column test %: where='test %>60'."
         )
     selected = []
     for pair, own in zip(found, values, strict=True):
@@ -138,9 +138,11 @@ def _select(found: Sequence[tuple["Run", Row]], condition: str) -> list[tuple["R
 
 def _values(run: "Run", row: Row) -> Row:
     """Return what a run can be selected by: settings, columns, and the names that the table prints for these."""
+    from emotion.loggers.run_logger import flatten
+
     test = None if row["test"] is None else 100 * row["test"]
     metric = {row["metric"]: row["score"]} if row["metric"] else {}
-    return {**dict(_flatten(run.record.config)), **row, **metric, "test %": test, "MB": row["mb"]}
+    return {**dict(flatten(run.record.config)), **row, **metric, "test %": test, "MB": row["mb"]}
 
 
 def _number(value: object) -> object:
@@ -187,24 +189,16 @@ def _print(found: Sequence[tuple["Run", Row]], total: int) -> None:
 def _write_csv(found: Sequence[tuple["Run", Row]], path: Path) -> None:
     """Write a row for each run: the columns, then the settings in which the runs differ."""
     from emotion.io.atomic import write_text
+    from emotion.loggers.run_logger import flatten
     from emotion.reporting.tables import csv_table
 
-    settings = [dict(_flatten(run.record.config)) for run, _ in found]
+    settings = [dict(flatten(run.record.config)) for run, _ in found]
     keys = dict.fromkeys(key for own in settings for key in own)
     differing = [key for key in keys if len({repr(own.get(key)) for own in settings}) > 1]
     rows = [row | {key: own.get(key) for key in differing} for (_, row), own in zip(found, settings, strict=True)]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, csv_table(rows))
     print(f"wrote {path}")
-
-
-def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the settings as pairs of a dotted key and a value."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _remove(found: Sequence["Run"], config: RunsConfig) -> None:

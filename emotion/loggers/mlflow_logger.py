@@ -17,8 +17,8 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from emotion.errors import Pruned, Stopped, UserError, missing_extra
-from emotion.loggers.run_logger import RunLogger, first_line
+from emotion.errors import Pruned, Stopped, UserError, first_line, missing_extra
+from emotion.loggers.run_logger import RunLogger, flatten
 from emotion.records.run_record import provenance
 
 
@@ -48,9 +48,9 @@ class MlflowLogger(RunLogger, MLFlowLogger):
     run's folder. If MLflow fails during training, the run continues without it.
 
     Args:
-        save_dir: the run's folder.
-        seed: the run's seed, part of its name.
-        experiment: name of the MLflow experiment.
+        save_dir: The run's folder.
+        seed: The run's seed, part of its name.
+        experiment: Name of the MLflow experiment.
         tracking_uri: sqlite:///FILE, shared by all runs, or the address of a server.
 
     Raises:
@@ -84,7 +84,15 @@ class MlflowLogger(RunLogger, MLFlowLogger):
                     f"{setting}: expected sqlite:///FILE, such as sqlite:///outputs/mlflow.db, or http://SERVER."
                 )
             try:
-                super().__init__(experiment, self.title, tracking_uri, self._tags())
+                source = provenance()
+                tags = {
+                    "folder": str(self.folder),
+                    "mlflow.source.type": "LOCAL",
+                    "mlflow.source.name": source["command"],
+                }
+                if source["commit"]:
+                    tags["mlflow.source.git.commit"] = source["commit"]
+                super().__init__(experiment, self.title, tracking_uri, tags)
                 mlflow.set_tracking_uri(tracking_uri)
                 self._experiment_id = mlflow.set_experiment(experiment).experiment_id
                 run_id = self.read_id()
@@ -93,23 +101,13 @@ class MlflowLogger(RunLogger, MLFlowLogger):
             except Exception as error:  # SQLAlchemy, requests and MLflow have their own
                 raise UserError(f"{setting}: {first_line(error)}") from error
 
-    def _tags(self) -> dict[str, str]:
-        source = provenance()
-        tags = {
-            "folder": str(self.folder),
-            "mlflow.source.type": "LOCAL",
-            "mlflow.source.name": source["command"],
-            "mlflow.source.git.commit": source["commit"],
-        }
-        return {name: value for name, value in tags.items() if value}
-
     @_continue_on_error
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
         """Log the settings of a new run; MLflow cannot change those of a resumed one."""
         if self.run_id == self.read_id():
             self.experiment.update_run(self.run_id, status="RUNNING")
         else:
-            super().log_hyperparams(_flatten(self.settings(params)))
+            super().log_hyperparams(_parameters(self.settings(params)))
             self.write_id(str(self.run_id))
 
     @_continue_on_error
@@ -148,14 +146,9 @@ def _check_sqlite(uri: str) -> None:
         raise UserError(f"{setting}: {first_line(error)}; expected a writable file.") from error
 
 
-def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def _parameters(settings: Mapping[str, Any]) -> dict[str, str]:
     """Return settings by their names on the command line, with the characters that MLflow allows."""
-    flat: dict[str, str] = {}
-    for name, value in settings.items():
-        key = f"{prefix}{name}"
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{key}.")
-        else:
-            name = re.sub(r"[^\w/.: -]", "_", key)[:250]
-            flat[name] = value if isinstance(value, str) else json.dumps(value, default=str)
-    return flat
+    return {
+        re.sub(r"[^\w/.: -]", "_", key)[:250]: value if isinstance(value, str) else json.dumps(value, default=str)
+        for key, value in flatten(settings)
+    }

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -52,6 +52,10 @@ class RunLogger(Logger):
         return {name: value for name, value in settings.items() if name != "logger"}
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or the error's type if it has none."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield settings as pairs of a dotted key, as on the command line, and a value."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -10,8 +10,8 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from emotion.errors import UserError, missing_extra
-from emotion.loggers.run_logger import RunLogger, first_line
+from emotion.errors import UserError, first_line, missing_extra
+from emotion.loggers.run_logger import RunLogger
 
 
 class WandbLogger(RunLogger, LightningWandbLogger):
@@ -21,11 +21,11 @@ class WandbLogger(RunLogger, LightningWandbLogger):
     such folder with the same run id. The final scores are in the run's summary.
 
     Args:
-        save_dir: the run's folder.
-        seed: the run's seed, part of its name.
+        save_dir: The run's folder.
+        seed: The run's seed, part of its name.
         project: W&B project.
         group: W&B group of runs to compare.
-        offline: false uploads everything during training, after `wandb login`.
+        offline: False uploads everything during training, after `wandb login`.
 
     Raises:
         UserError: W&B is not installed; or, when training starts, cannot start the run.

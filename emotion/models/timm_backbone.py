@@ -13,13 +13,14 @@ import torch
 from timm.models import group_parameters
 from torch import Tensor, nn
 
+from emotion.errors import first_line
 from emotion.models.blocks import FaceNetwork
 
 
 class TimmBackbone(FaceNetwork):
     """Faces (B, in_channels, S, S) to logits (B, num_classes), for the sizes S that the backbone supports.
 
-    The head is dropout and Linear; with `hidden`: Linear, ReLU, LayerNorm, dropout, Linear. The constructor initialises
+    The head is dropout and Linear; with `hidden`: Linear, ReLU, LayerNorm, dropout, Linear. The constructor initializes
     the weights at random, so that a checkpoint needs no other file; `emotion.training.pretrained` loads trained ones.
 
     Raises:
@@ -76,7 +77,7 @@ class TimmFeatures(nn.Module):
         """Map (B, C, S, S) to (B, c, h, w); patch tokens are arranged as a grid, prefix tokens are dropped.
 
         Raises:
-            ValueError: the backbone outputs neither maps nor a square grid of tokens.
+            ValueError: The backbone outputs neither maps nor a square grid of tokens.
         """
         maps: Tensor = self.backbone.forward_features(faces)
         if not isinstance(maps, Tensor) or maps.ndim not in (3, 4):
@@ -141,7 +142,7 @@ def create(backbone: str, in_channels: int, input_size: int, drop_path: float = 
 
 
 def _cast_to_float32(norm: nn.Module, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Compute layer normalisation in float32, as autocast to bfloat16 does on a GPU but not on a CPU.
+    """Compute layer normalization in float32, as autocast to bfloat16 does on a GPU but not on a CPU.
 
     Gradients of scale and shift, accumulated in bfloat16, were 4 % off over 1,000 positions and 25 % over 50,000.
     """
@@ -164,8 +165,7 @@ def _probe(name: str, features: TimmFeatures, in_channels: int, input_size: int)
             features.train()
         return tokens, int(width)
     except (AssertionError, AttributeError, IndexError, RuntimeError, ValueError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"{name} does not support {input_size}x{input_size} pixels of {in_channels} channels: {reason}. "
+            f"{name} does not support {input_size}x{input_size} pixels of {in_channels} channels: {first_line(error)}. "
             f"Choose another input or backbone."
         ) from error

@@ -8,7 +8,7 @@ import time
 from importlib import import_module
 from pathlib import Path
 
-from emotion.errors import UserError, missing_extra
+from emotion.errors import UserError, first_line, missing_extra
 from emotion.sweeps.sweep import Sweep
 
 PACKAGES = {
@@ -21,11 +21,7 @@ POLL_SECONDS = 2.0
 
 
 def require_launcher(arguments: list[str]) -> str:
-    """Return the launcher's name.
-
-    Raises:
-        UserError: it is not installed.
-    """
+    """Return the launcher's name; raises UserError if it is not installed."""
     launcher = next((a.partition("=")[2] for a in arguments if a.startswith("hydra/launcher=")), "basic")
     if launcher in PACKAGES:  # others are Hydra's own, or unknown, which Hydra reports
         try:
@@ -39,7 +35,7 @@ def check_launcher(launcher: str, arguments: list[str], *, is_search: bool) -> N
     """Check the settings of a launcher and, for Slurm, that the cluster answers.
 
     Raises:
-        UserError: the cluster does not answer, or a search would have several tasks per job.
+        UserError: The cluster does not answer, or a search would have several tasks per job.
     """
     tasks_per_node = re.compile(r"hydra\.launcher\.tasks_per_node=([2-9]|\d\d+)")
     if launcher in PACKAGES and is_search and any(tasks_per_node.fullmatch(argument) for argument in arguments):
@@ -59,11 +55,10 @@ def check_launcher(launcher: str, arguments: list[str], *, is_search: bool) -> N
 
 
 def wait_for_jobs(error: Exception, sweep: Sweep, since: float) -> None:
-    """Wait for the other jobs when the launcher has given up because it lost one.
+    """Wait for the other jobs after the launcher gave up because it lost one; raise `error` if it has another cause.
 
     Raises:
-        UserError: the cluster accepted no job.
-        Exception: `error`, if it is not about a lost job.
+        UserError: The cluster accepted no job.
     """
     if type(error).__module__.startswith(("joblib.", "concurrent.")):
         print(f"a process was lost together with its remaining runs: {error}", flush=True)
@@ -74,7 +69,7 @@ def wait_for_jobs(error: Exception, sweep: Sweep, since: float) -> None:
     jobs = [path.name for path in folder.iterdir() if path.stat().st_mtime >= since] if folder.is_dir() else []
     if not any(re.fullmatch(r"\d+(_\d+)?", job) for job in jobs):
         raise UserError(f"the cluster accepted no job: {str(error).strip().splitlines()[-1]}") from error
-    print(f"a job was lost: {str(error).strip().splitlines()[0]}; waiting for the others", flush=True)
+    print(f"a job was lost: {first_line(error)}; waiting for the others", flush=True)
     on_slurm = any(folder.glob("*/*_submission.sh"))
     while _is_queued(jobs) if on_slurm else any(_is_alive(int(job)) for job in jobs if job.isdigit()):
         time.sleep(POLL_SECONDS)

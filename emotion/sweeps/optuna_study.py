@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from emotion.callbacks.pruning import open_storage
 from emotion.config.compose import compose
 from emotion.config.instantiate import instantiate
-from emotion.errors import Pruned, Stopped, UserError, missing_extra
+from emotion.errors import Pruned, Stopped, UserError, first_line, missing_extra
 from emotion.records.run_record import RunRecord
 from emotion.sweeps.sweep import parse_overrides
 
@@ -36,7 +36,7 @@ def run_trial(train: Callable[[DictConfig, Path], float], cfg: DictConfig, run_d
     """Train with the overrides that the study suggests, report the result to the study and return the score.
 
     Raises:
-        UserError: the study belongs to another search, or cannot be opened.
+        UserError: The study belongs to another search, or cannot be opened.
     """
     from optuna.trial import TrialState
 
@@ -93,7 +93,7 @@ def open_study(cfg: DictConfig, folder: Path) -> "Study":
             if existing is None:
                 study.set_user_attr(SEARCH_ATTRIBUTE, existing := search)
     except (SQLAlchemyError, OptunaError, ImportError, RuntimeError, ValueError) as error:
-        raise UserError(f"study.storage: {url} cannot be opened: {str(error).splitlines()[0]}") from error
+        raise UserError(f"study.storage: {url} cannot be opened: {first_line(error)}") from error
     if differing := [key for key in search if _unordered(existing[key]) != _unordered(search[key])]:
         differences = "; ".join(f"its {key} is {existing[key]}, found {search[key]}" for key in differing)
         other = "study.name=NAME" if cfg.study.storage else "hydra.sweep.dir=FOLDER"
@@ -113,7 +113,7 @@ def check_search_space(cfg: DictConfig) -> None:
 
     Raises:
         UserError: Optuna is not installed, or a setting of the space has no values to try.
-        HydraException: the space has an unknown setting.
+        HydraException: The space has an unknown setting.
     """
     try:
         from optuna.distributions import CategoricalDistribution
@@ -131,7 +131,7 @@ def distributions(lines: Sequence[str]) -> dict[str, "BaseDistribution"]:
     """Convert a search space in Hydra's syntax: choices, `range` and `interval` with the tags log and int.
 
     Raises:
-        UserError: a setting has no values to try.
+        UserError: A setting has no values to try.
     """
     space = {}
     for override in parse_overrides(lines):

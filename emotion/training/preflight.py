@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from emotion.classifier import EmotionClassifier
 from emotion.config.instantiate import instantiate
 from emotion.data.datamodule import SHUFFLED, EmotionDataModule
-from emotion.errors import UserError
+from emotion.errors import UserError, first_line
 from emotion.io.atomic import write_json
 from emotion.records.run_record import provenance
 from emotion.reporting.tables import print_table
@@ -28,7 +28,7 @@ from emotion.runtime.hardware import device_name
 from emotion.training import setup
 from emotion.training.config import TrainConfig
 
-MAX_MEAN, MAX_STD_FACTOR = 0.4, 3.0  # pixels that are not normalised fail both: 0.51 and 0.26 if from 0 to 1
+MAX_MEAN, MAX_STD_FACTOR = 0.4, 3.0  # pixels that are not normalized fail both: 0.51 and 0.26 if from 0 to 1
 LOGIT_STD = 0.6  # of an untrained network: torch's linear layers give sqrt(1/3) for unit features. The loss of n faces
 # exceeds that of equal logits by LOGIT_STD^2 / 2, with a standard error of LOGIT_STD / sqrt(n).
 MAX_IMBALANCE = 1.5  # class weights count the faces of the source, and a split's own counts differ a little
@@ -64,7 +64,7 @@ def preflight(config: TrainConfig) -> float:
 def check_run(classifier: EmotionClassifier, data: EmotionDataModule, config: TrainConfig) -> float:
     """Check copies of a run's parts, print the results and write preflight.json.
 
-    Learning a few faces by heart takes longest and is tried only if the other checks pass.
+    Overfitting a few faces takes longest and is tried only if the other checks pass.
 
     Returns:
         The share of the faces that were learned.
@@ -101,7 +101,7 @@ def check_run(classifier: EmotionClassifier, data: EmotionDataModule, config: Tr
 
 
 def count_classes(classifier: EmotionClassifier, data: EmotionDataModule) -> ClassCounts:
-    """Count the run's faces by class; a loss without weights weighs each class 1."""
+    """Count the run's faces by class; without weights in the loss, each class has weight 1."""
     sampled = torch.cat([batch.rows for batch in data.train_dataloader()]).numpy()
     faces, drawn = (np.bincount(data.labels[rows], minlength=len(data.classes)) for rows in (data.split.train, sampled))
     weight = getattr(classifier.criterion, "weight", None)
@@ -148,9 +148,9 @@ def batch_checks(classifier: EmotionClassifier, data: EmotionDataModule, config:
     faces, targets = data.fetch(batch._replace(rows=batch.rows.to(device)))
     yield _shape_check("faces", faces, (len(batch.rows), config.input["channels"], *2 * [config.input["size"]]))
     mean, std = float(faces.mean()), float(faces.std())
-    normalised = abs(mean) <= MAX_MEAN and 1 / MAX_STD_FACTOR <= std <= MAX_STD_FACTOR
+    normalized = abs(mean) <= MAX_MEAN and 1 / MAX_STD_FACTOR <= std <= MAX_STD_FACTOR
     expected = f"0 +- {MAX_MEAN}, {1 / MAX_STD_FACTOR:.2f} to {MAX_STD_FACTOR:g}"
-    yield Check("forward: mean, std", f"{mean:.2f}, {std:.2f}", expected, normalised)
+    yield Check("forward: mean, std", f"{mean:.2f}, {std:.2f}", expected, normalized)
     try:
         with plugin.train_step_context():
             logits = trial(faces)
@@ -158,7 +158,7 @@ def batch_checks(classifier: EmotionClassifier, data: EmotionDataModule, config:
             uniform = float(trial.criterion(torch.zeros_like(logits), targets))
         loss.backward()
     except (RuntimeError, ValueError, IndexError) as error:  # shapes, types or labels that do not fit
-        yield Check("forward and back", str(error).splitlines()[0], "no error", False)
+        yield Check("forward and back", first_line(error), "no error", False)
         return
     yield _shape_check("logits", logits, (len(faces), len(data.classes)))
     yield Check("forward: range", _range(logits.detach()), "finite", bool(logits.isfinite().all()))
@@ -184,7 +184,7 @@ def effective_size(criterion: nn.Module, targets: Tensor) -> float:
 
 
 def learning_check(classifier: EmotionClassifier, data: EmotionDataModule, config: TrainConfig) -> tuple[float, Check]:
-    """Overfit a copy on a few faces with the recipe's optimiser at a constant rate; return the share learned."""
+    """Overfit a copy on a few faces with the recipe's optimizer at a constant rate; return the share learned."""
     settings = config.preflight
     batch_size = min(settings["batch_size"], config.batch_size)
     changes = {"overfit": settings["faces"], "batch_size": batch_size, "sampler": SHUFFLED}

@@ -17,7 +17,7 @@ from emotion.checkpoints.hub import offline_if_unreachable
 from emotion.checkpoints.load import read_torch_file
 from emotion.checkpoints.locate import PORTABLE_SUFFIX, locate
 from emotion.checkpoints.validate import check_finite
-from emotion.errors import REFUSALS, UserError
+from emotion.errors import REFUSALS, UserError, first_line
 from emotion.io.digests import file_digest
 from emotion.models.timm_backbone import TimmBackbone, create
 from emotion.training import efficientnet_lite
@@ -25,7 +25,7 @@ from emotion.training import efficientnet_lite
 PRETRAINED, RANDOM = "pretrained", "random"
 PREFIXES = ("module.", "_orig_mod.", "model.")
 """Prefixes that training loops put before every name."""
-MIN_SHARE = 0.5  # of the parameters before the head; with fewer the weights are probably of another network
+MIN_SHARE = 0.5  # of the parameters before the head; with fewer, the weights probably belong to another network
 MAX_POSITIONS = 1 << 16  # of a position embedding that is resampled
 
 State = dict[str, Tensor]
@@ -57,19 +57,27 @@ def load_into(
 ) -> LoadedWeights:
     """Load "pretrained" weights, or those of a run folder or a .ckpt, .safetensors, .pth, .pt or .bin file.
 
-    Pretrained weights are of an installed package, if there is one for the network, or of the Hugging Face Hub.
+    Pretrained weights come from an installed package if there is one for the network, else from the Hugging Face Hub.
     The last layer is loaded only from a run with the same classes.
 
     Raises:
-        UserError: The source is missing or cannot be read, or its weights are of another network.
+        UserError: The source is missing or cannot be read, or its weights belong to another network.
     """
     digest: str | None = None
-    if source == PRETRAINED and (packaged := _packaged(net)):
+    is_lite = isinstance(net, TimmBackbone) and net.name == efficientnet_lite.BACKBONE
+    packaged = efficientnet_lite.weights_file() if is_lite else None
+    if source == PRETRAINED and packaged:
         weights, name, digest = _read(packaged, net, classes), packaged.name, file_digest(packaged)
     elif source == PRETRAINED:
         weights, name = _download(net, in_channels, input_size)
     else:
-        path, name = _locate(source), source
+        name = source
+        try:
+            path = locate(source)
+        except UserError as error:
+            raise UserError(
+                f"model.weights={source}: {error} Or {PRETRAINED} (timm's, from the Hugging Face Hub), or {RANDOM}."
+            ) from error
         try:
             weights = _read(path, net, classes)
         except REFUSALS as error:
@@ -90,12 +98,6 @@ def load_into(
     return result
 
 
-def _packaged(net: nn.Module) -> Path | None:
-    """Return the file with weights of this network in an installed package."""
-    is_lite = isinstance(net, TimmBackbone) and net.name == efficientnet_lite.BACKBONE
-    return efficientnet_lite.weights_file() if is_lite else None
-
-
 def _download(net: nn.Module, in_channels: int, input_size: int) -> tuple[State, str]:
     """Return the weights that timm publishes, under this network's names, and their name on the Hub."""
     if not isinstance(net, TimmBackbone):
@@ -111,23 +113,13 @@ def _download(net: nn.Module, in_channels: int, input_size: int) -> tuple[State,
         with offline_if_unreachable(repo.partition("@")[0]) if repo else nullcontext():
             backbone = create(net.name, in_channels, input_size, pretrained=True)
     except (OSError, RuntimeError) as error:  # the errors of huggingface_hub and urllib are OSErrors
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"The weights {name} cannot be downloaded from the Hugging Face Hub ({reason}). Connect this machine to "
-            f"it, or give local weights: model.weights=FILE, a .safetensors or .pth file of that backbone, or "
-            f"model.weights=RUN, a run folder. model.weights={RANDOM} trains from scratch."
+            f"The weights {name} cannot be downloaded from the Hugging Face Hub ({first_line(error)}). Connect this "
+            f"machine to it, or give local weights: model.weights=FILE, a .safetensors or .pth file of that backbone, "
+            f"or model.weights=RUN, a run folder. model.weights={RANDOM} trains from scratch."
             + (f" Or {efficientnet_lite.INSTALL}." if net.name == efficientnet_lite.BACKBONE else "")
         ) from error
     return _with_prefix(backbone.state_dict()), name
-
-
-def _locate(source: str) -> Path:
-    try:
-        return locate(source)
-    except UserError as error:
-        raise UserError(
-            f"model.weights={source}: {error} Or {PRETRAINED} (timm's, from the Hugging Face Hub), or {RANDOM}."
-        ) from error
 
 
 def _read(path: Path, net: nn.Module, classes: tuple[str, ...]) -> State:
@@ -155,7 +147,7 @@ def _read(path: Path, net: nn.Module, classes: tuple[str, ...]) -> State:
 
 
 def _from_run(state: State, own_classes: tuple[str, ...], classes: tuple[str, ...]) -> State:
-    """Return the network of one of our checkpoints, without its last layer if it has other classes."""
+    """Return the network of a checkpoint of this package, without its last layer if it has other classes."""
     state = {name[4:]: value for name, value in state.items() if name.startswith("net.")}
     if own_classes == classes:
         return state
