@@ -1,14 +1,14 @@
 """The data that a checkpoint was trained on, or other data to use it with."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from emotion.checkpoints.load import LoadedCheckpoint, check_classes
-from emotion.data.cache import LOCATIONS
+from emotion.data.cache import LOCATIONS, locations
 from emotion.data.datamodule import EmotionDataModule
 from emotion.data.faces import Faces
 from emotion.data.sources import select_source, synthetic_warning
@@ -46,7 +46,7 @@ def load_data(loaded: LoadedCheckpoint, cfg: DictConfig) -> EmotionDataModule:
         data.setup()
     except UserError as error:
         if settings.get("data") is None and (named := named_folder(cfg)) and not _all_exist(arguments["source"]):
-            own = next(_locations(loaded.data["source"]), "no files")
+            own = next(locations(loaded.data["source"]), "no files")
             raise UserError(
                 f"{error}\n{named} replaces the data of {loaded.path}, {own}. Name its folder, or the data in another "
                 f"form: data=NAME."
@@ -66,7 +66,7 @@ def named_folder(cfg: DictConfig) -> str | None:
 def _locate_source(loaded: LoadedCheckpoint, cfg: DictConfig) -> Mapping[str, Any]:
     """Return the checkpoint's source in the folder that is named; without one, in `data_dir` if it is gone."""
     own: Mapping[str, Any] = loaded.data["source"]
-    first, named = next(_locations(own), None), named_folder(cfg)
+    first, named = next(locations(own), None), named_folder(cfg)
     if first is None:  # generated
         if named and not named.startswith(DATA_VARIABLE):
             raise UserError(
@@ -79,17 +79,8 @@ def _locate_source(loaded: LoadedCheckpoint, cfg: DictConfig) -> Mapping[str, An
     return moved if named or (not _all_exist(own) and _all_exist(moved)) else own
 
 
-def _locations(source: Mapping[str, Any]) -> Iterator[Path]:
-    """Yield the files and folders of a source, those of the main source of a composed one first."""
-    for key, value in source.items():
-        if isinstance(value, Mapping):
-            yield from _locations(value)
-        elif key in LOCATIONS and value is not None:
-            yield Path(str(value))
-
-
 def _all_exist(source: Mapping[str, Any]) -> bool:
-    return all(path.exists() for path in _locations(source))
+    return all(path.exists() for path in locations(source))
 
 
 def _move(source: Mapping[str, Any], old: Path, new: Path) -> dict[str, Any]:
@@ -107,16 +98,9 @@ def _move(source: Mapping[str, Any], old: Path, new: Path) -> dict[str, Any]:
 def training_rows(
     loaded: LoadedCheckpoint, reader: Mapping[str, Any], faces: Faces, cache_dir: str | Path
 ) -> RowNumbers | None:
-    """Return the rows of `faces` that the checkpoint's labels and split assign to training.
+    """Return the numbers of the rows of `faces`, read by `reader`, on which the checkpoint was trained.
 
-    Args:
-        loaded: The checkpoint.
-        reader: Config of the reader that read `faces`.
-        faces: The data to look in.
-        cache_dir: Folder of prepared data.
-
-    Returns:
-        Row numbers; None if the checkpoint was trained neither on this source nor on the one whose labels it replaces.
+    None if it was trained neither on this source nor on the one whose labels it replaces.
     """
     if faces.digest == loaded.digest:
         source = dict(reader)

@@ -1,7 +1,7 @@
 """Cache of data sources as memory-mapped arrays, so that only the first start reads and decodes them.
 
     <cache>/<key>/                  the arrays of one source and meta.json
-    <cache>/stamps/<location>.json  the last source prepared from a location: sizes and times of its files, key, digest
+    <cache>/stamps/<location>.json  the last source prepared from a location: sizes and times of its files, and its key
 
 The key is a digest of the source's bytes, its reader and the reader's settings. A folder gets its name by one rename
 after all its files were written and synced. A killed preparation leaves a folder that ends in `.partial`, which the
@@ -18,7 +18,7 @@ from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from stat import S_ISREG
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
@@ -29,13 +29,10 @@ from emotion.config.migrate import first_target
 from emotion.data.faces import ORIGIN_BYTES, Component, DataSource, FaceChunk, Faces
 from emotion.data.packed import open_unpacked
 from emotion.errors import UserError
-from emotion.io.atomic import remove_partial, sync_folder, write_json, write_text
+from emotion.io.atomic import remove_partial, sync_folder, write_json
 from emotion.io.bounded import read_json_object
 from emotion.io.digests import file_digest
 from emotion.runtime.announce import announce
-
-if TYPE_CHECKING:
-    from io import BufferedIOBase
 
 Config = Mapping[str, Any]
 Progress = Callable[[int, int | None], None]
@@ -62,16 +59,17 @@ def prepare(source: Config, cache_dir: str | Path, progress: Progress = lambda d
         UserError: From the reader; a file cannot be read or changes meanwhile; or the cache cannot be written.
     """
     data: DataSource = instantiate(source)  # reports missing files before anything is created
-    cache, location = Path(cache_dir), _md5(_settings_text(source) + _locations(source))
-    stamps, stamp = cache / "stamps", _stamp(data)
-    last = _read_stamp(stamps, location)
-    if last and last.stamp == stamp and (faces := _open(cache / last.key)):
+    own_locations = " ".join(str(path.absolute()) for path in locations(source))
+    cache, place = Path(cache_dir), _md5(f"{FORMAT} {_settings_text(source)}{own_locations}")
+    stamp_file, stamp = cache / "stamps" / f"{place}.json", _stamp(data)
+    last = _read_stamp(stamp_file)
+    if (last.get("place"), last.get("stamp")) == (place, stamp) and (faces := _open(cache / last["key"])):
         return _described(faces, data)
     announce(f"reading {data.name}")
     try:
-        stamps.mkdir(parents=True, exist_ok=True)
+        stamp_file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(cache / ".lock"):
-            remove_partial(stamps)
+            remove_partial(stamp_file.parent)
             digest, components = _identify(source, data)
             key = _md5(f"{FORMAT} {digest} {_settings_text(source)}")
             faces = _open(cache / key)
@@ -81,16 +79,25 @@ def prepare(source: Config, cache_dir: str | Path, progress: Progress = lambda d
                 _write(data, cache / key, meta, stamp, progress)
                 faces = _open(cache / key)
             assert faces is not None, "a folder that was just written can be opened"
-            last = _read_stamp(stamps, location)  # another process may have written it meanwhile
-            if last and last.digest != digest:
+            last = _read_stamp(stamp_file)  # another process may have written it meanwhile
+            if last.get("key", key) != key:
                 print(f"{data.name} has changed since it was last prepared.", flush=True)
-            write_text(stamps / f"{location}.json", json.dumps(_Stamp(location, stamp, key, digest)._asdict()))
+            write_json(stamp_file, {"place": place, "stamp": stamp, "key": key})
     except OSError as error:
         raise UserError(
             f"The cache {cache} cannot be written: {error.strerror or error}. "
             f"Free some space, or choose another folder: cache_dir=FOLDER."
         ) from error
     return _described(faces, data)
+
+
+def locations(source: Config) -> Iterator[Path]:
+    """Yield the files and folders of a source, those of the main source of a composed one first."""
+    for key, value in source.items():
+        if isinstance(value, Mapping):
+            yield from locations(value)
+        elif key in LOCATIONS and value is not None:
+            yield Path(str(value))
 
 
 def _described(faces: Faces, data: DataSource) -> Faces:
@@ -194,27 +201,18 @@ def _remove_incomplete(cache: Path, key: str) -> None:
             path.unlink(missing_ok=True)
 
 
-class _Stamp(NamedTuple):
-    """The last source prepared from a location."""
-
-    place: str  # digest of the locations of the source's files
-    stamp: str  # of the files
-    key: str
-    digest: str
-
-
-def _read_stamp(stamps: Path, location: str) -> _Stamp | None:
-    """Return a location's stamp; None if it is missing, damaged or of another version."""
+def _read_stamp(path: Path) -> dict[str, Any]:
+    """Return the place, stamp and key of the last source prepared from a location; empty if missing or damaged."""
     try:
-        last = _Stamp(**json.loads((stamps / f"{location}.json").read_text(encoding="utf-8")))
-        return last if last.place == location and all(isinstance(value, str) for value in last) else None
-    except (OSError, ValueError, TypeError, RecursionError):
-        return None
+        last = read_json_object(path)
+    except UserError:
+        return {}
+    return last if isinstance(last.get("key"), str) else {}
 
 
 def _stamp(data: DataSource) -> str:
-    """Return a digest of the files' names, sizes and times, which changes with the files and with FORMAT."""
-    digest = hashlib.md5(str(FORMAT).encode())
+    """Return a digest of the files' names, sizes and times."""
+    digest = hashlib.md5()
     with _read_errors(data):
         for file in _all_files(data):
             stat = file.stat()
@@ -233,8 +231,8 @@ def _all_files(data: DataSource) -> Iterator[Path]:
 def _identify(source: Config, data: DataSource) -> tuple[str, list[Component]]:
     """Return the digest of a source and its components.
 
-    The digest covers the content of the files. It also covers the settings if the files alone do not determine the
-    faces: in a path list they say which file trains and which tests.
+    The digest covers the content of the files, and the settings where the files alone do not determine the faces: for a
+    path list, the settings state which file is for training and which for testing.
     """
     if not data.components:
         digest = _content_digest(data)
@@ -256,7 +254,7 @@ def _content_digest(data: DataSource) -> str:
         first = list(islice(files, 2))
         if len(first) == 1:
             with open_unpacked(first[0]) as file:
-                return hashlib.file_digest(cast("BufferedIOBase", file), "md5").hexdigest()
+                return hashlib.file_digest(file, "md5").hexdigest()  # type: ignore[arg-type]
         for path in chain(first, files):
             content = path.read_bytes()
             name = path.relative_to(data.root).as_posix() if data.names_matter else str(len(content))
@@ -280,12 +278,6 @@ def _without_locations(source: Config) -> dict[str, Any]:
         elif isinstance(value, Mapping):
             settings[key] = _without_locations(value)
     return settings
-
-
-def _locations(source: Config) -> str:
-    """Return the absolute locations of all files of a source."""
-    own = [str(Path(value).absolute()) for key, value in source.items() if key in LOCATIONS and value is not None]
-    return " ".join([*own, *(_locations(value) for value in source.values() if isinstance(value, Mapping))])
 
 
 @contextmanager
