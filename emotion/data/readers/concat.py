@@ -48,11 +48,7 @@ def _reshape(image: NDArray[np.uint8], shape: Sequence[int]) -> NDArray[np.uint8
 
 
 def check_classes(faces: Faces, labels: NDArray[np.int64]) -> None:
-    """Check that the label scheme uses no class that only the second source has.
-
-    Raises:
-        UserError: It uses one.
-    """
+    """Raise UserError if the label scheme uses a class that only the second source has."""
     own = np.unique(faces.labels[faces.usage != MIXED])
     mixed = np.unique(faces.labels[(faces.usage == MIXED) & (labels != NO_CLASS)])
     if extra_only := [faces.classes[i] for i in np.setdiff1d(mixed, own)]:

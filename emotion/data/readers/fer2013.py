@@ -34,7 +34,7 @@ def read_csv(path: str) -> DataSource:
     """Read fer2013.csv, or a file of the same columns; rows keep file order, which FER+ relies on.
 
     Without a column Usage, the part is that of the file's name (train.csv, test.csv), and files of other parts beside
-    it are read as well. See emotion.data.discovery for the places where a file that does not exist is looked for.
+    it are read as well. A file that does not exist is looked for as `locate_csv` describes.
 
     Raises:
         UserError: The file is missing, empty or damaged, or has another header; while reading: it has no rows or an
@@ -49,9 +49,8 @@ def read_csv(path: str) -> DataSource:
     return DataSource(str(first), EMOTIONS, files, num_faces, chunks, names_matter=len(files) == 1, notes=notes)
 
 
-def read_icml_csv(path: str) -> DataSource:
-    """Read icml_face_data.csv: the same rows with the columns in another order. Raises UserError as `read_csv` does."""
-    return read_csv(path)
+read_icml_csv = read_csv
+"""Reads icml_face_data.csv: the same rows with the columns in another order. Digests include this name."""
 
 
 def read_faces(path: Path) -> Iterator[NDArray[np.uint8]]:
@@ -95,12 +94,12 @@ def _parts(first: Path) -> tuple[list[tuple[Path, Header, int]], list[str]]:
 
 
 def _part_of_name(path: Path) -> int | None:
-    """Return the usage that the name of a CSV file such as test.csv.gz stands for; None for other files."""
+    """Return the usage by the name of a CSV file such as test.csv.gz; None for other files."""
     return part_usage(path.name.partition(".")[0]) if path.suffix.lower() == ".csv" or is_packed(path) else None
 
 
 def _chunks(path: Path, header: Header, default_usage: int, only_faces: bool = False) -> Iterator[FaceChunk]:
-    """Yield the rows; of `only_faces`, labels and usage mean nothing."""
+    """Yield the rows; with `only_faces`, their labels and usage are meaningless."""
     label_at, pixels_at, usage_at = (header.place(column) for column in COLUMNS)
     if only_faces:
         label_at = usage_at = None
@@ -112,7 +111,9 @@ def _chunks(path: Path, header: Header, default_usage: int, only_faces: bool = F
     labels[:], usage[:] = 0, default_usage
     filled = total = 0
     with open_unpacked(path) as file, warnings.catch_warnings():
-        warnings.simplefilter("error", DeprecationWarning)  # NumPy before 2.3 only warns about text that is no number
+        warnings.simplefilter(
+            "error", DeprecationWarning
+        )  # NumPy before 2.3 only warns about text that is not a number
         for row, (number, fields) in enumerate(_rows(path, file, header.delimiter)):
             if len(fields) != len(header.names):
                 expected = f"{len(header.names)}: {header.delimiter.join(header.names)}"

@@ -82,12 +82,8 @@ def read(source: DataSource, votes: str, agreement: float = 0.5, training_agreem
 def read_votes(path: Path, setting: str = "data.votes") -> VoteTable:
     """Read FER+'s file, whose columns are found by name in any case.
 
-    Args:
-        path: The file.
-        setting: The config key that names it, for messages.
-
     Raises:
-        UserError: The file is missing or malformed.
+        UserError: The file is missing or malformed; the message names `setting`, the config key of the file.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -99,11 +95,7 @@ def read_votes(path: Path, setting: str = "data.votes") -> VoteTable:
 
 
 def check_votes(path: Path, table: VoteTable, faces: Faces) -> None:
-    """Check that votes are of the same faces, row by row: their usages are equal, and their labels agree.
-
-    Raises:
-        UserError: Number or order of the rows differ.
-    """
+    """Raise UserError if the rows of votes are not those of the faces, because usages differ or labels disagree."""
     source, usage = faces.source, faces.usage
     advice = "FER+ matches fer2013.csv or icml_face_data.csv row by row; omit votes= for other data."
     if len(table.usage) != len(usage):
@@ -120,12 +112,10 @@ def check_votes(path: Path, table: VoteTable, faces: Faces) -> None:
 
 
 def check_agreement(path: Path, votes: NDArray[np.uint8], labels: NDArray[np.str_], source: str) -> None:
-    """Check that votes (N, 10) agree with the labels (N,) of a source in every stretch of `CHECKED_ROWS` rows.
+    """Raise UserError if votes (N, 10) disagree with the labels (N,) of a source in a stretch of `CHECKED_ROWS` rows.
 
-    In FER2013, 53 to 80 % of 100 votes agree, by chance at most 31 %. Fewer than `MIN_CHECKED_ROWS` are not checked.
-
-    Raises:
-        UserError: The rows of the source have another order than those of the votes.
+    The rows then have another order. In FER2013, 53 to 80 % of 100 votes agree, by chance at most 31 %. Fewer than
+    `MIN_CHECKED_ROWS` are not checked.
     """
     voted = plurality_vote(votes)
     rows = np.flatnonzero(np.isin(voted, EMOTIONS) & np.isin(labels, EMOTIONS))

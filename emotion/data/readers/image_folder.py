@@ -24,7 +24,7 @@ from emotion.data.names import (
     part_usages,
     resolve_classes,
 )
-from emotion.data.readers.images import DECODE_ERRORS, FORMATS, SUFFIXES, find_images, read_images
+from emotion.data.readers.images import DECODE_ERRORS, FORMATS, SUFFIXES, check_shape, find_images, read_images
 from emotion.errors import UserError
 
 
@@ -41,8 +41,7 @@ def read(path: str, size: int = 48, channels: int = 1) -> DataSource:
     Raises:
         UserError: There are no images in class folders; while reading: images cannot be read.
     """
-    if channels not in (1, 3) or size < 1:
-        raise UserError(f"data.size={size} data.channels={channels}: expected a positive size, and 1 or 3 channels.")
+    check_shape(size, channels)
     root = image_root(Path(path)) or Path(path)
     parts = _parts(root)
     folders = [(usage, folder) for part, usage in parts.items() for folder in _class_folders(part)]
@@ -88,7 +87,7 @@ def _class_folders(part: Path) -> list[Path]:
 
 
 def _separate_test(files: list[Path], usage: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the usages (N,), with a merged test set separated if all of its file names say to which it belongs."""
+    """Return the usages (N,), with a merged test set separated if all of its file names state their usage."""
     test = np.flatnonzero(usage == TEST)
     names = [files[row].name for row in test]
     if all(name.startswith(("PublicTest", "PrivateTest")) for name in names):
@@ -97,7 +96,7 @@ def _separate_test(files: list[Path], usage: NDArray[np.uint8]) -> NDArray[np.ui
 
 
 def _describe_size(file: Path, size: int, channels: int) -> list[str]:
-    """Return a sentence about the conversion of the images if the first one needs any."""
+    """Return a sentence about the conversion of the images if the first one needs it."""
     try:
         with Image.open(file, formats=FORMATS) as image:
             found = f"{image.width}x{image.height} {'grey' if image.mode in ('1', 'L') else 'colour'}"
@@ -110,14 +109,14 @@ def _describe_size(file: Path, size: int, channels: int) -> list[str]:
 
 
 def _describe_left_out(root: Path, parts: Mapping[Path, int], others: Sequence[Path]) -> list[str]:
-    """Return sentences that count what is not read: images outside class folders, and files that are no image."""
+    """Return sentences that count the files that are not read: images outside class folders, and other files."""
     notes = []
     for folder in dict.fromkeys((root, *parts)):
         if loose := [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not is_litter(path.name)]:
             notes.append(f"left out: {len(loose):,} images in {folder.name}/ that are in no class folder")
     for folder in subfolders(root) if root not in parts else ():
         if folder not in parts and (images := find_images(folder)[0]):
-            notes.append(f"left out: {len(images):,} images in {folder.name}/, which is no part such as train or test")
+            notes.append(f"left out: {len(images):,} images in {folder.name}/, which is not a part like train or test")
     return notes + describe_left_out([str(path.relative_to(root)) for path in others])
 
 

@@ -38,6 +38,12 @@ class FileSequence(Protocol):
     def __getitem__(self, row: int, /) -> Path | BinaryIO: ...
 
 
+def check_shape(size: int, channels: int) -> None:
+    """Raise UserError if faces cannot have this side in pixels and number of channels."""
+    if channels not in (1, 3) or size < 1:
+        raise UserError(f"data.size={size} data.channels={channels}: expected a positive size, and 1 or 3 channels.")
+
+
 def find_images(folder: Path) -> tuple[list[Path], list[Path]]:
     """Return the images in a folder and in those below it, and the other files, both sorted; litter is in neither."""
     images: list[Path] = []

@@ -14,8 +14,8 @@ import numpy as np
 from emotion.data.discovery import describe
 from emotion.data.faces import USAGES, DataSource, FaceChunk
 from emotion.data.names import describe_renamed, is_litter, part_usage, part_usages, resolve_classes
-from emotion.data.readers.images import read_images
-from emotion.errors import REFUSALS, UserError, missing_extra
+from emotion.data.readers.images import check_shape, read_images
+from emotion.errors import REFUSALS, UserError, first_line, missing_extra
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -40,8 +40,7 @@ def read(path: str, size: int = 48, channels: int = 1) -> DataSource:
         UserError: pyarrow is not installed; there is no file, or one is damaged or has other columns; while reading:
             images or labels cannot be read.
     """
-    if channels not in (1, 3) or size < 1:
-        raise UserError(f"data.size={size} data.channels={channels}: expected a positive size, and 1 or 3 channels.")
+    check_shape(size, channels)
     root = Path(path)
     files = [root] if root.is_file() else sorted(file for file in root.rglob("*.parquet") if _is_data(file, root))
     if not files:
@@ -72,7 +71,7 @@ def _open(file: Path) -> "pq.ParquetFile":
     try:
         table = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)  # else whole row groups stay in memory
     except (OSError, pa.ArrowException, *REFUSALS) as error:
-        raise UserError(f"{file} cannot be read ({str(error).splitlines()[0]}); expected a parquet file.") from error
+        raise UserError(f"{file} cannot be read ({first_line(error)}); expected a parquet file.") from error
     _columns(file, table)
     return table
 
@@ -107,7 +106,7 @@ def _batches(file: Path, table: "pq.ParquetFile", columns: Sequence[str]) -> Ite
         for batch in table.iter_batches(BATCH, columns=list(columns), use_threads=False):
             yield batch.to_pydict()
     except (OSError, *REFUSALS) as error:  # pyarrow's own exceptions are subclasses of these
-        raise UserError(f"{file} cannot be read ({str(error).splitlines()[0]}); is it complete?") from error
+        raise UserError(f"{file} cannot be read ({first_line(error)}); is it complete?") from error
 
 
 def _text(label: object) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from emotion.data.faces import ORIGIN_BYTES, PRIVATE_TEST, PUBLIC_TEST, TRAINING, DataSource, FaceChunk
 from emotion.data.names import class_key, merge_spellings
-from emotion.data.readers.images import read_images
+from emotion.data.readers.images import check_shape, read_images
 from emotion.errors import UserError, listing
 from emotion.io.bounded import read_json, read_lines
 
@@ -52,8 +52,7 @@ def read(
         UserError: A file is missing or malformed, or rows have an invalid label or a missing image (all are listed);
             while reading: images cannot be read (all are listed).
     """
-    if channels not in (1, 3) or size < 1:
-        raise UserError(f"data.size={size} data.channels={channels}: expected a positive size, and 1 or 3 channels.")
+    check_shape(size, channels)
     if root is not None and not Path(root).is_dir():
         raise UserError(f"{root} is not a folder; expected the base folder of the paths: data.root=FOLDER.")
     files = {name: Path(path) for name, path in zip(USAGE, (train, val, test), strict=True) if path is not None}

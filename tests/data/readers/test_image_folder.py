@@ -184,8 +184,8 @@ def test_what_is_not_read_is_counted() -> None:
     assert list(source.notes) == [
         "left out: 1 images in data/ that are in no class folder",
         "left out: 1 images in train/ that are in no class folder",
-        "left out: 2 images in extra/, which is no part such as train or test",
-        "left out: 3 files that are no image (2 .heic, 1 .txt), such as train/sad/a.heic",
+        "left out: 2 images in extra/, which is not a part like train or test",
+        "left out: 3 files that are not images (2 .heic, 1 .txt), such as train/sad/a.heic",
     ]
 
 
