@@ -1,4 +1,4 @@
-"""EmotionClassifier: a network, its loss and its optimiser, described by plain config."""
+"""EmotionClassifier: a network, its loss and its optimizer, described by plain config."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from emotion.config.instantiate import instantiate
 from emotion.data.transforms.preprocess import Preprocess, to_float
-from emotion.data.transforms.tta import mean_probabilities, tta_logits_by_name
+from emotion.data.transforms.tta import mean_probabilities, tta_logits
 from emotion.errors import UserError
 from emotion.metrics.classification import EpochScores
 from emotion.optim.parameter_groups import parameter_groups
@@ -23,7 +23,7 @@ Config = Mapping[str, Any]
 Batch = tuple[Tensor, Tensor]
 
 MAX_FREQUENCY = 2**62
-"""As the frequency of a scheduler: Lightning never steps it."""
+"""Frequency of a scheduler that Lightning never steps."""
 
 
 class Teacher(Protocol):
@@ -40,21 +40,21 @@ class Teacher(Protocol):
 
 
 class EmotionClassifier(L.LightningModule):
-    """A network with its loss and optimiser, which its checkpoint restores without any other file.
+    """A network with its loss and optimizer, which its checkpoint restores without any other file.
 
     Args:
-        model: config of the network; it also receives num_classes, in_channels and input_size.
+        model: Config of the network; it also receives num_classes, in_channels and input_size.
         input: size, channels, mean and std of the network's input (see `Preprocess`).
-        classes: class names in the order of the logits.
-        class_counts: training faces of each class, for losses with class weights.
-        loss: config of the loss, which also receives class_counts; None for plain cross-entropy.
-        optimizer: config of the optimiser; it also receives the parameters.
-        scheduler: config of the learning-rate schedule, which also receives the optimiser, and total_steps if its
+        classes: Class names in the order of the logits.
+        class_counts: Training faces of each class, for losses with class weights.
+        loss: Config of the loss, which also receives class_counts; None for plain cross-entropy.
+        optimizer: Config of the optimizer; it also receives the parameters.
+        scheduler: Config of the learning-rate schedule, which also receives the optimizer, and total_steps if its
             `interval` is step; empty for a constant learning rate.
-        monitor: metric watched by a plateau schedule.
-        backbone_lr: learning rate of everything but the head; None for the optimiser's.
-        layer_decay: factor of the learning rate from each block to the one before it; see `parameter_groups`.
-        temperature: divisor of the logits in all probabilities, fitted after training; see
+        monitor: Metric watched by a plateau schedule.
+        backbone_lr: Learning rate of everything but the head; None for the optimizer's.
+        layer_decay: Factor of the learning rate from each block to the one before it; see `parameter_groups`.
+        temperature: Divisor of the logits in all probabilities, fitted after training; see
             `emotion.metrics.calibration`.
     """
 
@@ -112,29 +112,31 @@ class EmotionClassifier(L.LightningModule):
         self.teacher = teacher
 
     def forward(self, faces: Tensor) -> Tensor:
-        """Map normalised faces (B, C, S, S) to logits (B, K)."""
+        """Map normalized faces (B, C, S, S) to logits (B, K)."""
         use_hooks = self.training or self.sharded  # hooks gather the weights of a sharded network
         net = self.net if use_hooks else self.net.forward  # evaluation gains nothing from compilation
         logits: Tensor = net(faces.contiguous(memory_format=self.memory_format))
         return logits
 
     def calibrated_probabilities(self, faces: Tensor) -> Tensor:
-        """Map normalised faces (B, C, S, S) to probabilities (B, K), with the temperature and without TTA."""
+        """Map normalized faces (B, C, S, S) to probabilities (B, K), with the temperature and without TTA."""
         return mean_probabilities(self(faces).float()[None], self.temperature)
 
-    def logits(self, pixels: Tensor, tta: str = "none") -> Tensor:
-        """Map raw uint8 faces (B, H, W) or (B, H, W, 3) to logits (V, B, K) of the V views, without the temperature."""
-        return self.logits_by_tta(pixels, [tta])[tta]
-
     @torch.inference_mode()
-    def logits_by_tta(self, pixels: Tensor, tta: Sequence[str]) -> dict[str, Tensor]:
-        """Return `logits` for several kinds of TTA; a view that they share is computed once."""
+    def logits(self, pixels: Tensor, tta: Sequence[str] = ("none",)) -> dict[str, Tensor]:
+        """Map raw uint8 faces (B, H, W) or (B, H, W, 3) to logits (V, B, K) of the V views, without the temperature.
+
+        Args:
+            pixels: The faces.
+            tta: Names of test-time augmentations, which are the keys of the result; a view that several share is
+                computed once.
+        """
         faces = self.preprocess.shrink(to_float(pixels))
-        return tta_logits_by_name(self, self.preprocess.prepare, faces, tta)
+        return tta_logits(self, self.preprocess.prepare, faces, tta)
 
     def probabilities(self, pixels: Tensor, tta: str = "none") -> Tensor:
         """Map raw uint8 faces (B, H, W) or (B, H, W, 3) to probabilities (B, K), the mean over the views."""
-        return mean_probabilities(self.logits(pixels, tta), self.temperature)
+        return mean_probabilities(self.logits(pixels, [tta])[tta], self.temperature)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean loss of a batch.
@@ -148,7 +150,7 @@ class EmotionClassifier(L.LightningModule):
         return loss
 
     def _check_losses(self, loss: Tensor, batch_idx: int) -> None:
-        """Check the loss of all processes; an accelerator's later, so that it need not wait for the next batch."""
+        """Check the loss of all processes; on an accelerator one batch later, so that it need not wait for the loss."""
         if self.trainer.world_size > 1:  # all processes stop together
             bad = self.trainer.strategy.reduce((~loss.isfinite()).float(), reduce_op="max")
             loss = torch.where(bad > 0, float("inf"), loss)
@@ -231,21 +233,13 @@ class EmotionClassifier(L.LightningModule):
         self.log_dict({f"{stage}/{name}": value for name, value in scores.compute().items()})
 
     def make_optimizer(self) -> Optimizer:
-        """Build the optimiser.
-
-        Raises:
-            UserError: It refuses its settings.
-        """
+        """Build the optimizer; raises UserError if it refuses its settings."""
         settings, rates = self.hparams["optimizer"], (self.hparams["backbone_lr"], self.hparams["layer_decay"])
         optimizer: Optimizer = instantiate(settings, parameter_groups(self.net, settings["lr"], *rates))
         return optimizer
 
     def make_scheduler(self, optimizer: Optimizer, total_steps: int) -> LRScheduler:
-        """Build the learning-rate schedule of a run of `total_steps` steps of the optimiser.
-
-        Raises:
-            UserError: It refuses its settings.
-        """
+        """Build the learning-rate schedule of a run of `total_steps` optimizer steps; raises UserError as above."""
         settings = dict(self.hparams["scheduler"])
         if (interval := settings.pop("interval")) not in ("epoch", "step"):
             raise UserError(f"scheduler.interval={interval}: expected epoch or step.")
@@ -254,7 +248,7 @@ class EmotionClassifier(L.LightningModule):
         return scheduler
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build the optimiser and its schedule; `on_train_epoch_end` steps a plateau schedule, Lightning any other."""
+        """Build the optimizer and its schedule; `on_train_epoch_end` steps a plateau schedule, Lightning any other."""
         optimizer = self.make_optimizer()
         if not self.hparams["scheduler"]:
             return optimizer
@@ -271,7 +265,7 @@ class EmotionClassifier(L.LightningModule):
         }
 
     def _total_steps(self) -> int:
-        """Return the optimiser steps of the whole run.
+        """Return the optimizer steps of the whole run.
 
         Lightning's `estimated_stepping_batches` creates the data loader before a checkpoint is loaded, which then
         cannot restore the loader's position in the epoch.

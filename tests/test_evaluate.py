@@ -69,7 +69,7 @@ def test_training_fits_and_stores_a_temperature(run: Path) -> None:
     assert load_checkpoint(run / LAST_CHECKPOINT).classifier.temperature == 1
     assert calibration["n"] == record.split["val"]
     data = data_of(run)
-    logits = load_checkpoint(run).classifier.logits(torch.from_numpy(data.faces.images[data.split.val]))[0]
+    logits = load_checkpoint(run).classifier.logits(torch.from_numpy(data.faces.images[data.split.val]))["none"][0]
     labels = torch.from_numpy(data.labels[data.split.val])
     assert calibration["temperature"] == pytest.approx(fit_temperature(logits, labels), rel=0.02)
     assert calibration["validation"]["nll"][1] <= calibration["validation"]["nll"][0]

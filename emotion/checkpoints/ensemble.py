@@ -93,7 +93,7 @@ class Ensemble(nn.Module):
         """
         members = []
         for member in self.members:
-            logits = member.logits_by_tta(pixels, tta).values()
+            logits = member.logits(pixels, tta).values()
             pairs = [
                 torch.stack([mean_probabilities(views, member.temperature), mean_probabilities(views)], 1)
                 for views in logits

@@ -75,10 +75,10 @@ class ExportedNetwork(nn.Module):
         """
         members = self.ensemble.members
         faces = [member.preprocess.shrink(to_float(pixels)) for member in members]
-        outputs = [
-            mean_probabilities(tta_logits(member.net, member.preprocess.prepare, each, self.tta), member.temperature)
-            for member, each in zip(members, faces, strict=True)
-        ]
+        outputs = []
+        for member, each in zip(members, faces, strict=True):
+            logits = tta_logits(member.net, member.preprocess.prepare, each, [self.tta])[self.tta]
+            outputs.append(mean_probabilities(logits, member.temperature))
         probabilities = outputs[0] if len(outputs) == 1 else torch.stack(outputs).mean(0)
         if self.gradients is None:
             return probabilities

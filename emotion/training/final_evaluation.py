@@ -37,12 +37,10 @@ def calibrate(
         return None
     classifier, rows = load_checkpoint(path).classifier.to(device), data.split.val
     classifier.optimize_for_device(channels_last=True)
-
-    def infer(pixels: torch.Tensor) -> torch.Tensor:
-        return classifier.logits(pixels).squeeze(0)
-
     announce(f"fitting the temperature on {len(rows):,} validation faces")
-    logits = batched_inference(infer, data.faces.images, rows, device, precision)
+    logits = batched_inference(
+        lambda pixels: classifier.logits(pixels)["none"].squeeze(0), data.faces.images, rows, device, precision
+    )
     labels = torch.from_numpy(data.labels[rows])
     temperature = fit_temperature(logits, labels)
     set_temperature(path, temperature)

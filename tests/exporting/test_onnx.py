@@ -60,7 +60,8 @@ def make_member(
     with torch.no_grad():
         classifier.net.train()(classifier.preprocess(faces))
     classifier.eval()
-    classifier.temperature = float(classifier.logits(faces)[0].std(0).mean())  # so that predictions depend on the face
+    (logits,) = classifier.logits(faces)["none"]
+    classifier.temperature = float(logits.std(0).mean())  # so that predictions depend on the face
     return member
 
 

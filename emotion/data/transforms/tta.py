@@ -62,15 +62,13 @@ TTA: dict[str, Callable[[Tensor, Prepare], list[Tensor]]] = {
 }
 
 
-def tta_logits(net: Callable[[Tensor], Tensor], prepare: Prepare, faces: Tensor, tta: str) -> Tensor:
-    """Return the float32 logits (V, B, K) of each view of the faces (B, 1 or 3, H, W)."""
-    return tta_logits_by_name(net, prepare, faces, [tta])[tta]
-
-
-def tta_logits_by_name(
+def tta_logits(
     net: Callable[[Tensor], Tensor], prepare: Prepare, faces: Tensor, names: Sequence[str]
 ) -> dict[str, Tensor]:
-    """Return `tta_logits` of several kinds of TTA; the network evaluates the unchanged face once for all of them."""
+    """Return the float32 logits (V, B, K) of the views of faces (B, 1 or 3, H, W), by the name of the TTA.
+
+    The network evaluates the unchanged face once for all of them.
+    """
     unchanged = prepare(faces)
     views = {name: TTA[name](faces, lambda each: unchanged if each is faces else prepare(each)) for name in names}
     distinct = {id(view): view for several in views.values() for view in several}

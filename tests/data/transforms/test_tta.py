@@ -15,7 +15,6 @@ from emotion.data.transforms.tta import (
     shifted,
     ten_crop,
     tta_logits,
-    tta_logits_by_name,
 )
 from emotion.evaluation.score import score_rows
 from tests.images import FACES
@@ -67,7 +66,7 @@ def test_probabilities_are_averaged(tta: str) -> None:
     faces = torch.rand(3, 1, 48, 48)
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48 * 48, 4))
     views = TTA[tta](faces, unprepared)
-    logits = tta_logits(net, unprepared, faces, tta)
+    logits = tta_logits(net, unprepared, faces, [tta])[tta]
     torch.testing.assert_close(mean_probabilities(logits), sum(net(view).softmax(1) for view in views) / len(views))
     tempered = sum((net(view) / 2).softmax(1) for view in views) / len(views)
     torch.testing.assert_close(mean_probabilities(logits, 2.0), tempered)
@@ -81,11 +80,11 @@ def test_a_shared_view_is_evaluated_once() -> None:
         return faces.flatten(1)[:, :3]
 
     faces = torch.rand(2, 1, 16, 16)
-    logits = tta_logits_by_name(net, torch.neg, faces, ("none", "flip", "shifted", "ten_crop"))
+    logits = tta_logits(net, torch.neg, faces, ("none", "flip", "shifted", "ten_crop"))
     assert len(evaluated) == 1 + 1 + 9 + 10
     for name, views in logits.items():
         assert len(views) == len(TTA[name](faces, torch.neg))
-        assert views.equal(tta_logits(net, torch.neg, faces, name))
+        assert views.equal(tta_logits(net, torch.neg, faces, [name])[name])
 
 
 def test_several_kinds_at_once_give_the_scores_of_each_alone() -> None:
@@ -96,5 +95,5 @@ def test_several_kinds_at_once_give_the_scores_of_each_alone() -> None:
         alone = score_rows(classifiers, FACES, labels, rows, rows[:2], (tta,))[tta]
         assert result.probabilities.equal(alone.probabilities)
         assert result.scores == alone.scores
-        logits = classifiers.members[0].logits(torch.from_numpy(FACES), tta)
+        logits = classifiers.members[0].logits(torch.from_numpy(FACES), [tta])[tta]
         torch.testing.assert_close(result.probabilities, mean_probabilities(logits, classifiers.temperatures[0]))
