@@ -6,7 +6,6 @@ from typing import Any
 
 from omegaconf import DictConfig
 from rich.progress import Progress
-from rich.table import Table
 
 from emotion.cli import verb
 from emotion.config.typed import typed
@@ -14,6 +13,7 @@ from emotion.data.cache import prepare
 from emotion.data.faces import USAGES, Component, Faces
 from emotion.data.readers.fer2013 import PUBLISHED_MD5
 from emotion.data.sources import other_forms, select_source, synthetic_warning
+from emotion.reporting.tables import print_table
 from emotion.reporting.text import console, wrapped
 
 
@@ -40,7 +40,8 @@ def run(cfg: DictConfig) -> Faces:
     with Progress(console=out, transient=True, disable=not out.is_terminal) as bar:
         task = bar.add_task("reading faces", total=None)
         faces = prepare(source.config, config.cache_dir, lambda n, total: bar.update(task, completed=n, total=total))
-    out.print(_count_table(faces))
+    height, width = faces.images.shape[1:3]
+    print_table(f"{len(faces):,} faces of {width}x{height}", _count(faces))
     for component in faces.components or (Component(faces.source, faces.digest),):
         print(f"{component.source}: {_provenance(component)}")
     for note in faces.notes:
@@ -51,19 +52,14 @@ def run(cfg: DictConfig) -> Faces:
     return faces
 
 
-def _count_table(faces: Faces) -> Table:
-    height, width = faces.images.shape[1:3]
-    table = Table(title=f"{len(faces):,} faces of {width}x{height}", title_justify="left")
-    table.add_column("usage")
-    for name in (*faces.classes, "all"):
-        table.add_column(name, justify="right")
-    counts = faces.counts()
-    for usage, row in zip(USAGES, counts, strict=True):
-        if row.any():
-            table.add_row(usage, *(f"{n:,}" for n in (*row, row.sum())))
-    table.add_section()
-    table.add_row("all", *(f"{n:,}" for n in (*counts.sum(0), counts.sum())))
-    return table
+def _count(faces: Faces) -> list[dict[str, str]]:
+    """Return the rows of the table: the faces by usage and class."""
+    counts = dict(zip(USAGES, faces.counts(), strict=True)) | {"all": faces.counts().sum(0)}
+    return [
+        {"usage": usage} | {name: f"{n:,}" for name, n in zip((*faces.classes, "all"), (*row, row.sum()), strict=True)}
+        for usage, row in counts.items()
+        if row.any()
+    ]
 
 
 def _provenance(component: Component) -> str:
