@@ -13,7 +13,7 @@ from emotion.checkpoints.locate import BEST_CHECKPOINT, PORTABLE_SUFFIX, announc
 from emotion.cli import verb
 from emotion.config.typed import check_choices, typed
 from emotion.errors import UserError
-from emotion.reporting.text import console, relative_path
+from emotion.reporting.text import relative_path
 from emotion.runtime.announce import announce
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[s
     _check(config)
     from emotion.checkpoints.ensemble import load_ensemble
     from emotion.checkpoints.training_data import load_data
+    from emotion.evaluation.robustness import robustness
     from emotion.evaluation.score import BATCH_SIZE, score_rows
     from emotion.reporting import artifacts, tables
     from emotion.runtime.hardware import torch_device
@@ -93,7 +94,7 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[s
         print("\n".join(["ensemble of", *members]))
     tables.print_scores(title, {config.tta: scores}, verbose=config.verbose)
     if config.robustness:
-        scores["robustness"] = _robustness(ensemble, images, result, precision)
+        scores["robustness"] = robustness(ensemble, images, result, precision)
         tables.print_robustness(scores["robustness"], verbose=config.verbose)
     summary |= {
         "source": data.faces.source,
@@ -169,25 +170,10 @@ def _slices(result: "EvaluationResult", data: "EmotionDataModule", votes: "NDArr
     return {name: slices.by_quartile(of_rows, result, len(data.classes)) for name, of_rows in values.items()}
 
 
-def _robustness(
-    ensemble: "Ensemble", images: "NDArray[np.uint8]", result: "EvaluationResult", precision: str | int
-) -> dict[str, Any]:
-    """Evaluate on corrupted faces with a progress bar."""
-    from rich.progress import Progress
-
-    from emotion.data.transforms.corruptions import CORRUPTIONS, SEVERITIES
-    from emotion.evaluation.robustness import robustness
-
-    screen = console()
-    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
-        task = progress.add_task("corrupted faces", total=len(CORRUPTIONS) * len(SEVERITIES))
-        return robustness(ensemble, images, result, precision, lambda: progress.advance(task))
-
-
 def _output_path(
     config: EvaluateConfig, ensemble: "Ensemble", data: "EmotionDataModule", folder: Path
 ) -> tuple[Path, str]:
-    """Return the output folder and the prefix of the files in it, which tells other data or another split apart."""
+    """Return the output folder and the prefix of its files, which differs for other data or another split."""
     stem = "ensemble"
     if len(ensemble.loaded) == 1:
         path = ensemble.loaded[0].path
