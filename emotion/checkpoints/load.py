@@ -20,7 +20,7 @@ from emotion.checkpoints.locate import LAST_CHECKPOINT, PORTABLE_SUFFIX, locate
 from emotion.checkpoints.validate import check_archive, check_finite, check_settings, check_shapes
 from emotion.classifier import EmotionClassifier
 from emotion.data.sources import stored_shape
-from emotion.errors import REFUSALS, UserError
+from emotion.errors import REFUSALS, UserError, first_line
 from emotion.io.bounded import READ_ERRORS
 from emotion.io.digests import check_recorded_digest
 
@@ -94,27 +94,22 @@ def read_checkpoint(path: Path) -> CheckpointContents:
 def read_torch_file(path: Path, kind: str, expected: str) -> object:
     """Read a file of torch.save as data; nothing in it can run.
 
-    Args:
-        path: The file.
-        kind: What the message calls it.
-        expected: What the message says was expected.
-
     Raises:
-        UserError: The file cannot be read, is damaged or holds more than data.
+        UserError: The file cannot be read, is damaged or contains more than data; the message names `kind`, what the
+            file should be, and `expected`.
     """
     try:
         check_recorded_digest(path)
         check_archive(path)
         with warnings.catch_warnings(action="ignore"):  # about content that torch.load then refuses
-            content: object = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except READ_ERRORS as error:
-        reason = _first_line(error)
+        reason = _reason(error)
         if isinstance(error, pickle.UnpicklingError):  # torch's message suggests weights_only=False
             reason = "torch.save did not write it, or it holds more than tensors and settings"
         raise UserError(
             f"{path} cannot be read as {kind} ({reason}); expected {expected}. Check that it is complete."
         ) from error
-    return content
 
 
 def set_temperature(path: Path, temperature: float) -> None:
@@ -125,11 +120,7 @@ def set_temperature(path: Path, temperature: float) -> None:
 
 
 def check_classes(path: Path, classes: Sequence[str], data_classes: Sequence[str]) -> None:
-    """Refuse data whose classes differ from a checkpoint's, in names or order.
-
-    Raises:
-        UserError: Naming both.
-    """
+    """Raise UserError if the classes of data differ from a checkpoint's, in names or order."""
     if tuple(classes) != tuple(data_classes):
         raise UserError(
             f"{path} was trained on the classes {', '.join(classes)}, but the data has {', '.join(data_classes)}. "
@@ -145,10 +136,9 @@ def _instantiate(path: Path, hyper_parameters: dict[str, Any]) -> EmotionClassif
 
 
 def _not_ours(path: Path, error: Exception) -> UserError:
-    missing = f"it has no {error}" if isinstance(error, KeyError) else _first_line(error)
+    missing = f"it has no {error}" if isinstance(error, KeyError) else _reason(error)
     return UserError(f"{path} is not a checkpoint of this package: {missing}. Expected {EXPECTED}.")
 
 
-def _first_line(error: Exception) -> str:
-    message = (str(error) or type(error).__name__).splitlines()[0]
-    return message.partition(". This is an internal miniz error")[0]
+def _reason(error: Exception) -> str:
+    return first_line(error).partition(". This is an internal miniz error")[0]

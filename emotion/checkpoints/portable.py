@@ -7,6 +7,7 @@ import hashlib
 import re
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path, PurePath
 from typing import Any
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from emotion.checkpoints import contents
-from emotion.checkpoints.contents import CheckpointContents, CheckpointDescription
+from emotion.checkpoints.contents import CheckpointContents
 from emotion.checkpoints.validate import check_settings
 from emotion.config.compose import CONF
 from emotion.config.instantiate import advise_plugin, plugins, targets
@@ -36,8 +37,7 @@ def write(weights: Path, description: Path, checkpoint: CheckpointContents, reco
     Absolute paths are reduced to file names.
     """
     packed = save({name: _half(name, value) for name, value in checkpoint.state_dict.items()}, {"format": "pt"})
-    entries = {name: value for name, value in checkpoint.entries().items() if name in contents.DESCRIPTION}
-    entries |= {"record": record, "weights": hashlib.sha256(packed).hexdigest()}
+    entries = checkpoint.description() | {"record": record, "weights": hashlib.sha256(packed).hexdigest()}
     write_atomically(weights, lambda temporary: temporary.write_bytes(packed))
     write_json(description, {"format": FORMAT} | without_absolute_paths(entries))
 
@@ -58,16 +58,12 @@ def read(weights: Path) -> CheckpointContents:
         state_dict = load_file(weights)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{weights} cannot be read as safetensors ({error}). Check that it is complete.") from error
-    return CheckpointContents(**vars(_describe(weights, entries)), state_dict=state_dict)
+    return replace(_parse(weights, entries), state_dict=state_dict)
 
 
-def read_description(weights: Path) -> CheckpointDescription:
-    """Read and check the description next to the weights.
-
-    Raises:
-        UserError: As in `read`.
-    """
-    return _describe(weights, _read_entries(weights))
+def read_description(weights: Path) -> CheckpointContents:
+    """Read and check the description next to the weights, as `read` does."""
+    return _parse(weights, _read_entries(weights))
 
 
 def description_path(weights: Path) -> Path | None:
@@ -102,20 +98,20 @@ def _read_entries(weights: Path) -> dict[str, Any]:
     return entries
 
 
-def _describe(weights: Path, entries: Mapping[str, Any]) -> CheckpointDescription:
+def _parse(weights: Path, entries: Mapping[str, Any]) -> CheckpointContents:
     try:
-        description = contents.describe(entries)
+        checkpoint = contents.parse(entries)
     except REFUSALS as error:
         raise UserError(
             f"{description_path(weights)} does not describe a classifier of this package: found no valid {error}."
         ) from error
-    for target in map(str, targets(description.hyper_parameters.get("model"))):  # training built the other parts
+    for target in map(str, targets(checkpoint.hyper_parameters.get("model"))):  # training built the other parts
         if target not in _conf_targets() and not target.startswith(plugins()):
             raise UserError(
                 f"{description_path(weights)} names {target}, which is not part of this package; not "
                 f"loaded.{advise_plugin(target)}"
             )
-    return description
+    return checkpoint
 
 
 @cache

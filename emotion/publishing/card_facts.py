@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from emotion.checkpoints.contents import CheckpointDescription
+from emotion.checkpoints.contents import CheckpointContents
 from emotion.data.names import known_class
 from emotion.data.readers.fer2013 import PUBLISHED_MD5
 from emotion.data.sources import stored_shape
@@ -26,7 +26,7 @@ FER2013_TEST = {
 class ModelFacts:
     """What the description of weights says about the classifier."""
 
-    def __init__(self, description: CheckpointDescription) -> None:
+    def __init__(self, description: CheckpointContents) -> None:
         self.record = RunRecord.from_dict(description.record or {})
         self.settings: dict[str, Any] = description.hyper_parameters
         self.classes = list(description.classes)

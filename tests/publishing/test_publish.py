@@ -17,7 +17,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from emotion.checkpoints import portable
-from emotion.checkpoints.contents import CheckpointDescription
+from emotion.checkpoints.contents import CheckpointContents
 from emotion.checkpoints.ensemble import Ensemble
 from emotion.checkpoints.load import load_checkpoint, read_checkpoint
 from emotion.checkpoints.training_data import load_data
@@ -50,7 +50,7 @@ def load_card(folder: Path) -> ModelCard:
     return ModelCard.load(folder / "README.md")
 
 
-def describe(run: Path, **record: Any) -> CheckpointDescription:  # noqa: ANN401
+def describe(run: Path, **record: Any) -> CheckpointContents:  # noqa: ANN401
     """Return the description of the run's weights, with changes to its record."""
     dataclasses.replace(record_of(run), **record).write(run)
     weights = Path("exported/model.safetensors")
@@ -60,7 +60,7 @@ def describe(run: Path, **record: Any) -> CheckpointDescription:  # noqa: ANN401
     return portable.read_description(weights)
 
 
-def render(description: CheckpointDescription) -> str:
+def render(description: CheckpointContents) -> str:
     return model_card(ModelFacts(description), Path("exported"), REPO, None)
 
 
@@ -166,7 +166,7 @@ def test_foreign_repository_is_left_unchanged(config: bytes | None, run: Path, s
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["repo=faces"], "'faces' is no repository"),
+        (["repo=faces"], "'faces' is not a repository name"),
         (["repo=a/b@v1"], "expected OWNER/NAME without a revision"),
         (["checkpoint=null"], "expected one of checkpoint=RUN and folder=FOLDER"),
         (["folder=x"], "expected one of checkpoint=RUN and folder=FOLDER"),
