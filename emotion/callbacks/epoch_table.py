@@ -34,7 +34,7 @@ class EpochTable(L.Callback):
     Staged training adds the phase, separate learning rates for backbone and head a second rate; "-" if frozen.
 
     Args:
-        metric: metric that chooses the best epoch.
+        metric: Metric that chooses the best epoch.
         mode: max or min.
     """
 
@@ -135,15 +135,15 @@ class TimeEstimate(L.Callback):
             epoch_seconds += FORWARD_SHARE * face_seconds * len(trainer.val_dataloaders.rows)
         epochs = (trainer.max_epochs or 0) - trainer.current_epoch
         seconds = epoch_seconds * epochs
-        total = f"{counted(epochs, 'epoch')} take{'s' * (epochs == 1)} at most {human_duration(seconds)}."
+        total = f"{counted(epochs, 'epoch')} take{'s' * (epochs == 1)} at most {format_duration(seconds)}."
         if seconds > LONG and trainer.strategy.root_device.type == "cpu":
             total += f" {_suggestion()}"
         for timer in (callback for callback in trainer.callbacks if isinstance(callback, Timer)):  # type: ignore[attr-defined]
             remaining = timer.time_remaining("train")
             if remaining is not None and remaining < seconds:
-                total = f"training stops at the end of the epoch in progress after {human_duration(remaining)}."
+                total = f"training stops at the end of the epoch in progress after {format_duration(remaining)}."
         resume = shlex.quote(f"resume={self.run_dir}")
-        epoch = f"an epoch takes about {human_duration(epoch_seconds)}"
+        epoch = f"an epoch takes about {format_duration(epoch_seconds)}"
         print(
             wrapped(f"{1 / face_seconds:,.0f} faces/s: {epoch}, {total}"),
             f"Ctrl-C stops with a checkpoint; resume with:\n  python -m emotion.train {plugins_argument()}{resume}",
@@ -152,18 +152,8 @@ class TimeEstimate(L.Callback):
         )
 
 
-def human_duration(seconds: float) -> str:
-    """Format a duration in its natural unit: 40 seconds, 12 minutes, 3.5 hours, 2.0 days."""
-    for unit, length, limit in (("second", 1, 100), ("minute", 60, 90), ("hour", 3600, 48)):
-        if seconds < limit * length:
-            value = seconds / length
-            exact = value < 10 and unit != "second"
-            return f"{value:.1f} {unit}s" if exact else counted(max(1, round(value)), unit)
-    return f"{seconds / 86400:.1f} days"
-
-
 def _suggestion() -> str:
-    """Return what a run suggests that takes more than LONG seconds on a CPU: the recipe of the included weights."""
+    """Return the suggestion for a run of more than LONG seconds on a CPU: the recipe of the package's weights."""
     record = RunRecord.from_dict(portable.read_description(zoo()[DEFAULT]).record or {})
     accuracy, minutes = record.test_scores["none"]["all"]["accuracy"][0], record.fit_seconds / 60
     return (

@@ -7,7 +7,6 @@ import pytest
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
-from emotion.callbacks.epoch_table import human_duration
 from emotion.callbacks.progress_bar import EpochProgressBar
 from emotion.config.compose import compose
 from emotion.records.run_record import RunRecord
@@ -34,21 +33,6 @@ def test_the_summary_has_the_layers_of_the_network_alone(
     rows = [line.split() for line in table.splitlines()[2:]]
     assert ["features", "Sequential", "1,892"] in rows
     assert {name.split(".")[0] for name, _, _ in rows} == {"features", "head"}
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.2, "1 second"),
-        (42, "42 seconds"),
-        (150, "2.5 minutes"),
-        (3600, "60 minutes"),
-        (12_600, "3.5 hours"),
-        (2e5, "2.3 days"),
-    ],
-)
-def test_durations_have_their_natural_unit(seconds: float, text: str) -> None:
-    assert human_duration(seconds) == text
 
 
 def test_the_progress_bar_counts_epochs_from_1() -> None:
