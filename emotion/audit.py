@@ -68,12 +68,13 @@ def audit(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if source.is_synthetic:
         print(wrapped(f"*** {synthetic_warning(config.data)} ***") + "\n")
     faces = prepare(source.config, config.cache_dir)
-    announce(f"looking for duplicates and faint images among {len(faces):,} faces")
-    votes, skipped = None, {}
+    announce(f"looking for duplicates and low-contrast images among {len(faces):,} faces")
+    votes, votes_file, skipped = None, None, {}
     if config.votes:
-        table = read_votes(Path(config.votes), "votes")
-        check_votes(Path(config.votes), table, faces)
-        votes = table.votes
+        path = Path(config.votes)
+        table = read_votes(path, "votes")
+        check_votes(path, table, faces)
+        votes, votes_file = table.votes, {"path": str(path), "digest": hashlib.md5(path.read_bytes()).hexdigest()}
     exact = duplicates.exact_groups(faces.images)
     near = issues.near_duplicate_groups(faces, exact, **asdict(config.near))
     found = issues.find_duplicates(faces, exact, votes) | issues.find_near_duplicates(faces, exact, near)
@@ -96,7 +97,7 @@ def audit(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         **run_record.provenance(*("cleanlab",) * bool(checkpoint)),
         "config": asdict(config),
         "data": {"source": faces.source, "digest": faces.digest, "synthetic": source.is_synthetic},
-        "votes": {"path": config.votes, "digest": _md5(config.votes)} if config.votes else None,
+        "votes": votes_file,
         "checkpoint": checkpoint,
         "faces": len(faces),
         "classes": _class_counts(faces),
@@ -183,14 +184,11 @@ def _print(result: dict[str, Any]) -> None:
     if checkpoint := result["checkpoint"]:
         print(
             f"label: {checkpoint['path']} classifies {100 * checkpoint['accuracy']:.1f} % of "
-            f"{checkpoint['held_out']:,} held-out faces as labeled; the more, the more reliable its suggestions"
+            f"{checkpoint['held_out']:,} held-out faces as labeled; the higher this accuracy, the more reliable its "
+            f"suggestions"
         )
     for name, reason in result["skipped"].items():
         print(f"{name}: skipped, {reason}")
-
-
-def _md5(path: str) -> str:
-    return hashlib.md5(Path(path).read_bytes()).hexdigest()
 
 
 @verb("audit", positional="checkpoint", uses_torch=True)

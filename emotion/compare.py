@@ -1,4 +1,4 @@
-"""Compare runs, and test whether they differ by more than chance: python -m emotion.compare RUN RUN ..."""
+"""Compare runs and test whether their differences are significant: python -m emotion.compare RUN RUN ..."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -13,14 +13,14 @@ from emotion.errors import UserError
 
 
 class ExponentialMovingAverage(L.Callback):
-    """After every optimiser step, average = decay * average + (1 - decay) * weights, batch statistics included.
+    """After every optimizer step, average = decay * average + (1 - decay) * weights, batch statistics included.
 
     The average replaces the weights of the network from the last training batch of an epoch to the next training batch.
     Lightning's own callback restores the raw weights before the best checkpoint is saved, swaps the two in a checkpoint
     saved during validation, and lets frozen weights drift by rounding.
 
     Raises:
-        UserError: the decay is not from 0 to 1.
+        UserError: The decay is not from 0 to 1.
     """
 
     def __init__(self, decay: float = 0.999) -> None:
@@ -48,7 +48,7 @@ class ExponentialMovingAverage(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
     ) -> None:
-        """Update the average if an optimiser step was taken."""
+        """Update the average if an optimizer step was taken."""
         self._update(trainer, pl_module)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

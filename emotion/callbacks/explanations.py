@@ -20,9 +20,9 @@ class ExplanationPictures(L.Callback):
     """Add explanation maps to TensorBoard after validation, without any effect on training.
 
     Args:
-        explainer: explains the predicted class.
-        faces: number of validation faces, balanced over classes; the same ones each time.
-        every_n_epochs: epochs between two figures.
+        explainer: Explains the predicted class.
+        faces: Number of validation faces, balanced over classes; the same ones each time.
+        every_n_epochs: Epochs between two figures.
     """
 
     def __init__(self, explainer: Explainer, faces: int = 14, every_n_epochs: int = 1) -> None:

@@ -26,10 +26,10 @@ class Pruning(L.Callback):
     An epoch is reported when the next one starts: by then all its metrics are logged and its checkpoint is saved.
 
     Args:
-        storage: database URL of the study.
-        study: name of the study.
-        number: number of the trial.
-        metric: reported metric.
+        storage: Database URL of the study.
+        study: Name of the study.
+        number: Number of the trial.
+        metric: Reported metric.
         pruner: Optuna pruner.
     """
 

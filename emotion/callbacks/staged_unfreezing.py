@@ -18,16 +18,16 @@ class StagedUnfreezing(L.Callback):
     """Freeze and unfreeze parts of the network by epoch, counted in the network's own blocks (`depths`).
 
     Frozen parameters have no gradients and frozen batch norms do not update their statistics, so that frozen parts do
-    not change at all. The optimiser has all parameters from the start.
+    not change at all. The optimizer has all parameters from the start.
 
     Args:
-        stages: stages by name, in order, each with
+        stages: Stages by name, in order, each with
             train: "head", "all", or the number of last blocks to train besides the head;
             epochs: number of epochs; null, in the last stage only, for the rest of the run;
             batch_norm: "frozen" also keeps the statistics of trained parts; "train" by default.
 
     Raises:
-        UserError: a stage is invalid.
+        UserError: A stage is invalid.
     """
 
     def __init__(self, stages: Mapping[str, Stage]) -> None:
@@ -58,7 +58,7 @@ class StagedUnfreezing(L.Callback):
         return next((name for name, end in zip(names, self.ends, strict=True) if epoch < end), names[-1])
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Refuse a stage with more blocks than the network has, before the first stage starts."""
+        """Raise UserError before the first stage if any stage has more blocks than the network."""
         assert isinstance(pl_module, EmotionClassifier)
         for stage in self.stages.values():
             num_trained_blocks(pl_module.net, stage["train"])
@@ -78,11 +78,7 @@ class StagedUnfreezing(L.Callback):
 
 
 def num_trained_blocks(net: nn.Module, train: str | int) -> int:
-    """Return the number of trained blocks besides the head.
-
-    Raises:
-        UserError: the network has fewer blocks.
-    """
+    """Return the number of trained blocks besides the head; raises UserError if the network has fewer."""
     head = max(net.depths().values())  # type: ignore[operator]
     blocks = int({"head": 0, "all": head}.get(str(train), train))
     if blocks > head:
@@ -93,11 +89,7 @@ def num_trained_blocks(net: nn.Module, train: str | int) -> int:
 
 
 def freeze(net: nn.Module, train: str | int, batch_norm: str = "train") -> None:
-    """Train the head, all, or a number of last blocks besides the head; freeze the rest with its batch statistics.
-
-    Raises:
-        UserError: the network has fewer blocks.
-    """
+    """Train the head, all, or a number of last blocks besides the head; freeze the rest with its batch statistics."""
     depths: dict[str, int] = net.depths()  # type: ignore[operator]
     head = max(depths.values())
     first = head - num_trained_blocks(net, train)

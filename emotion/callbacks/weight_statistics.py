@@ -27,15 +27,15 @@ MAX_NAMES = 5
 class WeightStatistics(L.Callback):
     """Print and dump the statistics after every `every_n_epochs`-th epoch, and add histograms to TensorBoard.
 
-    Gradients are those of the epoch's last optimiser step, before clipping; "-" for a parameter without one, and for
+    Gradients are those of the epoch's last optimizer step, before clipping; "-" for a parameter without one, and for
     all if the run ended within the epoch. Weights are the trained ones, even if their moving average is validated. The
     other steps cost no time.
 
     Args:
         only: head, all, or a regular expression to search in parameter names.
-        every_n_epochs: epochs between two tables.
-        table: whether to print the table.
-        dump: file with a section per table, which a resumed run completes; None for none.
+        every_n_epochs: Epochs between two tables.
+        table: Whether to print the table.
+        dump: File with a section per table, which a resumed run completes; None for none.
 
     Raises (when training starts):
         UserError: `only` selects no parameter.
@@ -122,7 +122,7 @@ class WeightStatistics(L.Callback):
 
 
 def statistics(values: Mapping[str, Tensor]) -> Statistics:
-    """Return the statistics of each tensor, with one device synchronisation; std is the population's."""
+    """Return the statistics of each tensor, with one device synchronization; std is the population's."""
     if not values:
         return {}
     floats = [value.detach().float() for value in values.values()]

@@ -23,15 +23,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def save_checkpoint(checkpoint: dict[str, Any], path: str | Path, previous: Path | None = None) -> None:
-    """Replace `path` by the checkpoint atomically; equal checkpoints give equal bytes, whatever the file's name.
+    """Replace the .ckpt file `path` by Lightning's entries atomically, and keep the replaced file as `previous`.
 
-    Args:
-        checkpoint: Lightning's entries.
-        path: The .ckpt file.
-        previous: Where to keep the file that `path` replaces.
-
-    Raises:
-        OSError: The file cannot be written.
+    Equal checkpoints give equal bytes, whatever the file's name. Raises OSError if the file cannot be written.
     """
     write_atomically(path, lambda temporary: _save(checkpoint, temporary), previous)
 

@@ -1,4 +1,4 @@
-"""Download classifiers from the Hugging Face Hub, and report the Hub's errors in plain words.
+"""Download classifiers from the Hugging Face Hub, and report its errors as messages.
 
 Only config.json and model.safetensors of a repository are read, both of one commit; neither can run code.
 """
@@ -84,7 +84,7 @@ def parse_name(name: str) -> tuple[str, str | None]:
     """
     match = NAME.fullmatch(name)
     if not match or ".." in name or "--" in match["repo"] or match["repo"].endswith(".git") or len(match["repo"]) > 96:
-        raise UserError(f"{name!r} is no repository of the Hugging Face Hub; expected OWNER/NAME or OWNER/NAME@TAG.")
+        raise UserError(f"{name!r} is not a repository name of the Hugging Face Hub; expected OWNER/NAME[@TAG].")
     return match["repo"], match["revision"]
 
 
@@ -108,7 +108,7 @@ def offline_if_unreachable(repo: str, seconds: float = 4.0) -> Iterator[None]:
             model_info(repo)
         except HubUnreachable:
             return
-        except UserError:  # an answer, too
+        except UserError:  # also an answer
             pass
         answers.append(True)
 

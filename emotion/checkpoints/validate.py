@@ -46,11 +46,7 @@ def check_archive(path: Path) -> None:
 
 
 def check_settings(path: Path, settings: object) -> None:
-    """Refuse settings with unexpected types, or whose nesting or shared parts would multiply when copied.
-
-    Raises:
-        UserError: Naming the file.
-    """
+    """Raise UserError for settings of unexpected types, or whose nesting or shared parts would multiply when copied."""
     try:
         _count_settings(settings, 0, {})
     except (TypeError, RecursionError) as error:
@@ -73,11 +69,7 @@ def _count_settings(value: object, depth: int, counts: dict[int, int]) -> int:
 
 
 def check_shapes(path: Path, expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
-    """Refuse a state dict whose names or shapes differ from those of the network in the settings.
-
-    Raises:
-        UserError: Naming the first tensor that is missing, unexpected or has another shape.
-    """
+    """Raise UserError if a tensor of a state dict is missing, unexpected or of another shape than in the network."""
     for name in dict.fromkeys([*expected, *state]):
         shapes = [tensors[name].shape if name in tensors else None for tensors in (state, expected)]
         if shapes[0] != shapes[1]:
@@ -89,11 +81,7 @@ def check_shapes(path: Path, expected: Mapping[str, Tensor], state: Mapping[str,
 
 
 def check_finite(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Refuse weights that contain NaN or infinity.
-
-    Raises:
-        UserError: Naming the first such tensor.
-    """
+    """Raise UserError if weights contain NaN or infinity."""
     bad = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
     if bad:
         raise UserError(

@@ -86,7 +86,7 @@ class RowLoader:
         """Continue after the last batch of a stored state.
 
         Raises:
-            UserError: The state is within an epoch of another number of processes, which shared its rows differently.
+            UserError: The state is within an epoch that another number of processes shared.
         """
         world_size = state.get("world", self.world_size)
         if state["next_batch"] and world_size != self.world_size:
@@ -137,9 +137,8 @@ def weighted(labels: Tensor, generator: torch.Generator, power: float = 1.0) -> 
     """
     weights = labels.bincount().double().pow(-power)[labels].cumsum(0)
     draws = torch.rand(len(labels), generator=generator, dtype=torch.float64) * weights[-1]
-    return torch.searchsorted(weights, draws, right=True).clamp_(
-        max=len(labels) - 1
-    )  # in case rounding reaches the end
+    indices = torch.searchsorted(weights, draws, right=True)
+    return indices.clamp_(max=len(labels) - 1)  # in case rounding reaches the end
 
 
 class PixelStore:

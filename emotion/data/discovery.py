@@ -1,4 +1,4 @@
-"""What a folder holds: the forms of FER2013 that can be read as they are, and what comes near to one."""
+"""Discover data in a folder: forms of FER2013 that can be read directly, and files that resemble one."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -36,7 +36,7 @@ class Header(NamedTuple):
     delimiter: str
 
     def place(self, column: str) -> int | None:
-        """Return the place of one of `COLUMNS`; None if there is none."""
+        """Return the position of one of `COLUMNS`; None if it is missing."""
         lowered = [name.lower() for name in self.names]
         return next((lowered.index(name) for name in COLUMNS[column] if name in lowered), None)
 
@@ -69,7 +69,7 @@ def read_header(path: Path) -> Header:
 
 
 def discover(folder: Path) -> Iterator[Found]:
-    """Yield every form of FER2013 in a folder or below it, the preferred first; a file is looked at alone.
+    """Yield every form of FER2013 in a folder or below it, the preferred one first; of a file, its own form only.
 
     Raises:
         UserError: Several files or folders are equally good.
@@ -98,7 +98,7 @@ def locate_csv(path: Path) -> Path:
     """Return the file, or the one of the same name that is packed, in another case or one folder deeper.
 
     Raises:
-        UserError: There is none; the message names what comes near.
+        UserError: There is none; the message names files that resemble it.
     """
     if path.is_file():
         return path
@@ -131,7 +131,7 @@ def image_root(folder: Path) -> Path | None:
 
 
 def describe(folder: Path) -> str:
-    """Return sentences about what a folder holds that is not read as it is."""
+    """Describe the contents of a folder that cannot be read directly, in one sentence."""
     if not folder.exists():
         return f"{folder} does not exist."
     entries = _entries(folder)
@@ -144,12 +144,12 @@ def describe(folder: Path) -> str:
 
 
 def near_misses(folder: Path) -> list[str]:
-    """Return what comes near to a form of FER2013 in a folder, and how to use it."""
+    """Return hints on how to use the entries of a folder that resemble a form of FER2013."""
     return [hint for path in _entries(folder) if (hint := _hint(path))]
 
 
 def _hint(path: Path) -> str:
-    """Return what a file or folder that comes near to a form of FER2013 is, and how to use it; else nothing."""
+    """Return a hint on how to use a file or folder that resembles a form of FER2013; empty if it does not."""
     if path.is_dir():
         if has_image(path):
             return f"{path.name}/ with images; class folders are read by data=image_folder labels=source"
@@ -183,7 +183,7 @@ def _ambiguous(folder: Path, found: list[Path], advice: str) -> UserError:
 
 
 def _stem_csv(path: Path) -> str:
-    """Return the lower-case name of the CSV file that fer2013.csv.gz, fer2013.tar.gz or FER2013.CSV stands for."""
+    """Return the lower-case name of the CSV file in fer2013.csv.gz, fer2013.tar.gz or FER2013.CSV: fer2013.csv."""
     return f"{path.name.lower().partition('.')[0]}.csv"
 
 

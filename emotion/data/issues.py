@@ -1,4 +1,4 @@
-"""Issues of a source's faces and labels, each with the rows that have it."""
+"""Find issues of a source's faces and labels."""
 
 import csv
 import io
@@ -121,10 +121,7 @@ def _exclude(mask: NDArray[np.bool_], groups: Groups | None) -> Issue:
 
 def _is_mixed(groups: Groups, labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Return whether each row's group (N,) has rows with different labels."""
-    lowest, highest = (
-        np.full(len(groups), np.iinfo(labels.dtype).max, labels.dtype),
-        np.zeros(len(groups), labels.dtype),
-    )
+    lowest, highest = np.full(len(groups), 255, np.uint8), np.zeros(len(groups), np.uint8)
     np.minimum.at(lowest, groups, labels)
     np.maximum.at(highest, groups, labels)
     return (lowest < highest)[groups]

@@ -50,7 +50,7 @@ def relabel(labels: NDArray[np.uint8], source_classes: Sequence[str], scheme: La
 
 
 def describe_unused(faces: Faces, labels: NDArray[np.int64]) -> list[str]:
-    """Return a sentence that counts the faces without a class by source class; nothing if there are none."""
+    """Return a sentence that counts the faces without a class by source class; an empty list if there are none."""
     unused = np.bincount(faces.labels[labels == NO_CLASS], minlength=len(faces.classes))
     counts = ", ".join(f"{n:,} {name}" for name, n in zip(faces.classes, unused, strict=True) if n)
     return [f"left out by labels=: {counts}"] if counts else []

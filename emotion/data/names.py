@@ -1,4 +1,4 @@
-"""The names that data sets give to FER2013's classes and parts, and to files that are no data."""
+"""Names that data sets use for FER2013's classes and parts, and names of files that are not data."""
 
 import re
 from collections import Counter
@@ -45,13 +45,13 @@ def is_litter(name: str) -> bool:
 
 
 def part_usage(name: str) -> int | None:
-    """Return the usage of a part such as train, Validation or public_test; None if the name is no part's."""
+    """Return the usage of a part such as train, Validation or public_test; None for any other name."""
     word = re.sub(r"[^a-z]", "", name.lower())
     return PARTS.get(re.sub(r"^(fer|images?)|(set|data|images?)$", "", word))
 
 
 def part_usages(names: Mapping[Key, str]) -> dict[Key, int]:
-    """Return the usage of each part by its name, other names being Training, in the order of usages.
+    """Return the usage of each part by its name, in the order of usages; Training for an unknown name.
 
     Without a validation part, a part `test` merges both test sets.
     """
@@ -68,7 +68,7 @@ def known_class(name: str) -> str | None:
 
 
 def class_key(name: str) -> str:
-    """Return what the spellings of one class have in common: FER2013's name for it, else lower case."""
+    """Return the same key for all spellings of a class: FER2013's name for it, else the name in lower case."""
     return known_class(name) or name.casefold()
 
 
@@ -98,13 +98,13 @@ def resolve_classes(names: Iterable[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def describe_renamed(class_of: Mapping[str, str]) -> list[str]:
-    """Return a sentence that lists the names which are read as another one; nothing if there are none."""
+    """Return a sentence that lists the names that are read as another name; an empty list if there are none."""
     renamed = [f"{name} as {known}" for name, known in class_of.items() if name != known]
     return [f"classes: {', '.join(renamed)}"] if renamed else []
 
 
 def describe_left_out(names: Sequence[str]) -> list[str]:
-    """Return a sentence that counts files by their ending; nothing if there are none."""
+    """Return a sentence that counts files by their ending; an empty list if there are none."""
     endings = Counter(PurePath(name).suffix or "without ending" for name in names)
     kinds = ", ".join(f"{count:,} {ending}" for ending, count in endings.most_common(6))
-    return [f"left out: {len(names):,} files that are no image ({kinds}), such as {names[0]}"] if names else []
+    return [f"left out: {len(names):,} files that are not images ({kinds}), such as {names[0]}"] if names else []

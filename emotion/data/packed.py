@@ -1,4 +1,4 @@
-"""A CSV file inside a gzip, bzip2, xz, zip or tar file, read as a stream without unpacking it to the disk."""
+"""Read a CSV file inside a gzip, bzip2, xz, zip or tar file as a stream, without unpacking it to disk."""
 
 import bz2
 import gzip
@@ -25,18 +25,18 @@ OTHER_ARCHIVES = (".7z", ".rar", ".zst")
 PREFERRED = ("fer2013.csv", "icml_face_data.csv", "train.csv")
 """The files of the 2013 contest that have labels, the most complete first."""
 
-MAX_SEARCHED = 1000  # members of a tar file, which has no directory and is unpacked to find them
+MAX_SEARCHED = 1000  # members of a tar file, which has no directory: finding a member unpacks those before it
 ERRORS = (EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile)
 ERRORS_OF_ZIP = (RuntimeError, NotImplementedError)  # a password is needed; an unknown compression
 
 
 def is_packed(path: Path) -> bool:
-    """Return whether a file's name says that it is compressed or an archive."""
+    """Return whether a file is compressed or an archive, by its name."""
     return path.suffix.lower() in (*COMPRESSED, *ARCHIVES)
 
 
 def is_archive(path: Path) -> bool:
-    """Return whether a file's name says that it has members."""
+    """Return whether a file is an archive, by its name."""
     endings = [suffix.lower() for suffix in path.suffixes[-2:]]
     return endings[-1:] > [] and (endings[-1] in ARCHIVES or (endings[-1] in COMPRESSED and endings[0] == ".tar"))
 

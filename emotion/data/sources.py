@@ -24,10 +24,10 @@ class SelectedSource(NamedTuple):
 def select_source(data: Config) -> SelectedSource:
     """Return the source that `data` describes.
 
-    data=auto selects what its folder holds, else the fallback if no folder was named. `data.mix` adds a second source.
+    data=auto selects the data in its folder, or the fallback if no folder was named. `data.mix` adds a second source.
 
     Raises:
-        UserError: The folder of data=auto was named, or holds something that comes near, but nothing that can be read.
+        UserError: The folder of data=auto has no data that can be read, but was named or has files that resemble it.
     """
     mix = data.get("mix")
     config, is_synthetic = {key: value for key, value in data.items() if key != "mix"}, False

@@ -23,11 +23,7 @@ from emotion.runtime.precision import evaluation_precision
 
 
 def require_cleanlab() -> None:
-    """Check that cleanlab is installed.
-
-    Raises:
-        UserError: It is not.
-    """
+    """Raise UserError if cleanlab is not installed."""
     try:
         import cleanlab.filter  # noqa: F401
     except ImportError as error:
@@ -67,7 +63,7 @@ def find_label_issues(
     if len(present) < 2:
         raise UserError(
             f"{' and '.join(ensemble.paths)}: the {len(rows)} held-out faces have {len(present)} classes; expected at "
-            f"least two. Leave out checkpoint=, or give another run."
+            f"least two. Omit checkpoint=, or give another run."
         )
     ensemble.to(torch_device(accelerator))
     precision = evaluation_precision(ensemble.members, precision, BATCH_SIZE, accelerator, cache_dir)

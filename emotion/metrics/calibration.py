@@ -43,7 +43,7 @@ def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int 
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """Return the divisor of logits (N, K) that minimises the negative log-likelihood: Guo et al. 2017, section 4.2.
+    """Return the divisor of logits (N, K) that minimizes the negative log-likelihood: Guo et al. 2017, section 4.2.
 
     The derivative of the likelihood in 1/T is the mean softmax-weighted logit minus the mean logit of the true class.
     It increases with 1/T, so its root is the minimum. Uninformative logits have no root; they get the maximum.

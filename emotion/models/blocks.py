@@ -77,7 +77,7 @@ class ChannelAttention(nn.Module):
 class SpatialAttention(nn.Module):
     """Scale positions by the mean and maximum over channels: CBAM, section 3.2, https://arxiv.org/abs/1807.06521.
 
-    `norm` replaces the bias of the convolution with batch normalisation, as the paper's code does.
+    `norm` replaces the bias of the convolution with batch normalization, as the paper's code does.
     """
 
     def __init__(self, kernel_size: int = 7, norm: bool = False) -> None:
@@ -144,7 +144,7 @@ def residual_stages(
 
 
 def conv_stages(in_channels: int, widths: Sequence[int]) -> list[nn.Module]:
-    """Build a stage per width: a 3x3 convolution, batch normalisation, ReLU, a 2x2 max pool."""
+    """Build a stage per width: a 3x3 convolution, batch normalization, ReLU, a 2x2 max pool."""
     return [
         nn.Sequential(nn.Conv2d(i, o, 3, padding=1), nn.BatchNorm2d(o), nn.ReLU(inplace=True), nn.MaxPool2d(2))
         for i, o in pairwise((in_channels, *widths))
@@ -181,7 +181,7 @@ def check_input(network: str, in_channels: int, input_size: int, halvings: int) 
     """Return the side of the maps after `halvings` halvings of the input.
 
     Raises:
-        ValueError: the input is too small, or has no channel.
+        ValueError: The input is too small, or has no channel.
     """
     minimum: int = 2**halvings
     if in_channels < 1 or input_size < minimum:

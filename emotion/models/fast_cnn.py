@@ -1,8 +1,8 @@
 """The fast CNN: a small residual network that computes mostly on small maps.
 
 Seven classes, 40x40 grey, 667,503 parameters and a thirtieth of V4's FLOPs: trains in minutes on a CPU. For a GPU, make
-it wider and set stride=1. SiLU: https://arxiv.org/abs/1702.03118. Pooling before normalisation, and the Muon
-optimiser for such networks: https://arxiv.org/abs/2404.00498.
+it wider and set stride=1. SiLU: https://arxiv.org/abs/1702.03118. Pooling before normalization, and the Muon
+optimizer for such networks: https://arxiv.org/abs/2404.00498.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,8 @@ from emotion.models.blocks import FaceNetwork, check_input
 class FastCNN(FaceNetwork):
     """Faces (B, in_channels, S, S) to logits (B, num_classes); maps with stride 2: 48 -> 24 -> 12 -> 6 -> 6.
 
-    Args:
-        num_classes: number of classes K.
-        in_channels: channels of the faces.
-        input_size: side S of the faces; at least 8 with `stride` 2.
-        widths: channels of the first convolution and of each stage; each stage but the last halves the maps.
-        stride: stride of the first convolution.
-        dropout: dropout before the last layer.
+    `widths` are the channels of the first convolution and of each stage; each stage but the last halves the maps.
+    `stride` is that of the first convolution. With stride 2, S is at least 8.
     """
 
     def __init__(
@@ -65,7 +60,7 @@ class _Residual(nn.Module):
 
 
 def _conv(in_channels: int, out_channels: int, stride: int = 1, *, halve: bool = False) -> nn.Sequential:
-    """Build a 3x3 convolution, a max pool if `halve`, batch normalisation and SiLU."""
+    """Build a 3x3 convolution, a max pool if `halve`, batch normalization and SiLU."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False),
         *([nn.MaxPool2d(2)] if halve else []),

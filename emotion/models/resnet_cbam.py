@@ -25,9 +25,8 @@ class ResNetCBAM(FaceNetwork):
         dropout: float = 0.3,
     ) -> None:
         super().__init__()
-        check_input(
-            "ResNetCBAM", in_channels, input_size, 1 + len(widths)
-        )  # the stem halves twice, each stage but the first once
+        # the stem halves twice, each stage but the first once
+        check_input("ResNetCBAM", in_channels, input_size, 1 + len(widths))
         if blocks < 1:
             raise ValueError(f"blocks={blocks}: expected at least 1 per stage.")
         stem = nn.Sequential(

@@ -25,7 +25,7 @@ class FocalLoss(nn.Module):
     1e-8: at 0, a gamma below 1 has no gradient.
 
     Raises:
-        ValueError: gamma is negative.
+        ValueError: `gamma` is negative.
     """
 
     weight: Tensor
@@ -61,7 +61,7 @@ class LDAMLoss(nn.Module):
     logits are multiplied by `scale`. A soft target reduces each logit by its share of the margin.
 
     Raises:
-        ValueError: the margin is negative, or the scale not above 0.
+        ValueError: The margin is negative, or the scale not above 0.
     """
 
     weight: Tensor
@@ -129,7 +129,7 @@ def balanced_weights(class_counts: Sequence[float], power: float = 1.0) -> Tenso
     Power 1 (or true) gives N / (K n_c), so that all classes have equal influence; 0 (or false) gives 1 to each.
 
     Raises:
-        ValueError: power is not from 0 to 1; above 1 the rarest class would have the most influence.
+        ValueError: `power` is not from 0 to 1; above 1 the rarest class would have the most influence.
     """
     if not 0 <= power <= 1:
         raise ValueError(f"balanced={power}; expected a power from 0 to 1, or false or true for these two.")
@@ -141,7 +141,7 @@ def checked_smoothing(label_smoothing: float) -> float:
     """Return the share of the targets that is spread evenly over all classes.
 
     Raises:
-        ValueError: it is not from 0 to 1.
+        ValueError: It is not from 0 to 1.
     """
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing={label_smoothing}; expected a share from 0 to 1.")

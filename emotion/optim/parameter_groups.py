@@ -8,14 +8,14 @@ from emotion.errors import UserError
 
 
 def parameter_groups(net: nn.Module, lr: float, backbone_lr: float | None, layer_decay: float) -> list[dict[str, Any]]:
-    """Return parameter groups for an optimiser: `head` at `lr`, the backbone at `backbone_lr` (None: `lr`).
+    """Return parameter groups for an optimizer: `head` at `lr`, the backbone at `backbone_lr` (None: `lr`).
 
     With `layer_decay` below 1 each block of the backbone is a group: the last one has `backbone_lr`, each earlier one
     the rate of the next times the decay (Clark et al. 2020, section 3, https://arxiv.org/abs/2003.10555). With one rate
     for all parameters there is one unnamed group.
 
     Raises:
-        UserError: a rate is negative, or the decay is not above 0 and at most 1.
+        UserError: A rate is negative, or the decay is not above 0 and at most 1.
     """
     are_numbers = isinstance(layer_decay, int | float) and isinstance(backbone_lr, int | float | None)
     if not are_numbers or not 0 < layer_decay <= 1 or (backbone_lr or 0) < 0:

@@ -39,7 +39,7 @@ def staged_cosine(
 
 
 def one_cycle(optimizer: Optimizer, total_steps: int, warmup: float = 0.3) -> OneCycleLR:
-    """The one-cycle policy (Smith and Topin 2018) with the optimiser's learning rate as the maximum."""
+    """The one-cycle policy (Smith and Topin 2018) with the optimizer's learning rate as the maximum."""
     peaks = [group["lr"] for group in optimizer.param_groups]
     return OneCycleLR(optimizer, max_lr=peaks, total_steps=total_steps, pct_start=warmup)
 

@@ -28,35 +28,21 @@ MODEL_KEYS = {"model", "experiment", "name"}
 
 
 class Sweep(NamedTuple):
-    """The runs that one command requests.
-
-    Attributes:
-        folder: folder of the sweep.
-        overrides: overrides that identify the sweep.
-        size: number of runs.
-        is_resumed: whether the same command started it before.
-        study: the composed config, if the sweep is a search.
-    """
+    """The runs that one command requests."""
 
     folder: Path
-    overrides: list[str]
-    size: int
-    is_resumed: bool
-    study: DictConfig | None
+    overrides: list[str]  # that identify the sweep
+    size: int  # number of runs
+    is_resumed: bool  # whether the same command started it before
+    study: DictConfig | None  # the composed config of a search
 
 
 class _Command(NamedTuple):
-    """A parsed command line.
+    """A parsed command line."""
 
-    Attributes:
-        fixed: overrides with one value, by key.
-        swept: overrides with several values, by key, including those of sweep=NAME.
-        cfg: config composed with the fixed overrides.
-    """
-
-    fixed: dict[str, Override]
-    swept: dict[str, Override]
-    cfg: DictConfig
+    fixed: dict[str, Override]  # with one value, by key
+    swept: dict[str, Override]  # with several values, by key, including those of sweep=NAME
+    cfg: DictConfig  # composed with the fixed overrides
 
 
 def parse_command_line() -> Sweep | None:
@@ -92,11 +78,7 @@ def parse_command_line() -> Sweep | None:
 
 
 def parse_overrides(lines: Sequence[str]) -> list[Override]:
-    """Parse overrides with Hydra's grammar.
-
-    Raises:
-        HydraException: an override is invalid.
-    """
+    """Parse overrides with Hydra's grammar; raises HydraException if one is invalid."""
     return OverridesParser.create().parse_overrides(list(lines))
 
 
@@ -136,7 +118,7 @@ def _parse(arguments: Sequence[str]) -> _Command | None:
 
 
 def _search_overrides(command: _Command) -> list[str]:
-    """Return the overrides of a search: the swept ones become `study.space`, for Hydra's sweeper has no intervals."""
+    """Return the overrides of a search: the swept ones become `study.space`, as Hydra's sweeper has no intervals."""
     study = command.cfg.study
     study.space = [str(override.input_line) for override in command.swept.values()]
     study.fixed = [str(o.input_line) for o in command.fixed.values() if not _is_about_the_sweep(o)]

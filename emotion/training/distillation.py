@@ -1,4 +1,4 @@
-"""Knowledge distillation: a student learns the probabilities of a trained teacher in addition to the labels.
+"""Knowledge distillation: a student learns a trained teacher's probabilities in addition to the labels.
 
 Hinton et al. 2015, https://arxiv.org/abs/1503.02531.
 """

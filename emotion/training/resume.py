@@ -67,7 +67,7 @@ def is_fit_complete(previous: RunRecord, config: TrainConfig) -> bool:
 
 
 def latest_valid_checkpoint(run_dir: Path, classifier: "EmotionClassifier", data: "EmotionDataModule") -> Path:
-    """Return the last checkpoint, or the one before if the last is damaged or belongs to another run.
+    """Return the last valid checkpoint: the previous one if the last is damaged or belongs to another run.
 
     Raises:
         UserError: There is no valid checkpoint.
@@ -88,7 +88,7 @@ def latest_valid_checkpoint(run_dir: Path, classifier: "EmotionClassifier", data
 
 
 def check_recipe(previous: RunRecord, config: TrainConfig) -> None:
-    """Check that the run in the folder has the recipe, data and seed of `config`; raises UserError if not."""
+    """Raise UserError if the run in the folder has another recipe, seed or data than `config`."""
     if not previous.config:
         return
     expected = config if config.labels else replace(config, labels=previous.labels)  # labels=source
@@ -101,7 +101,7 @@ def check_recipe(previous: RunRecord, config: TrainConfig) -> None:
 
 
 def check_source(previous: RunRecord, config: TrainConfig) -> None:
-    """Check that a finished run was trained on the data of `config`, which may have moved; raises UserError if not."""
+    """Raise UserError if a finished run was trained on other data than that of `config`, which may have moved."""
     source = reader = select_source(config.data).config
     while isinstance(reader.get("source"), Mapping):
         reader = reader["source"]
@@ -112,21 +112,17 @@ def check_source(previous: RunRecord, config: TrainConfig) -> None:
 
 
 def check_digest(previous: RunRecord, faces: Faces) -> None:
-    """Check that faces are those on which a run was trained; raises UserError if not."""
+    """Raise UserError if faces are not those on which a run was trained."""
     main = faces.components[0] if "mix" in previous.data else faces
     if main.digest != previous.data["digest"]:
         raise UserError(
-            f"{main.source} is not {previous.data['source']}, the data that the run started with. Restore it or name "
-            f"its place (data_dir=FOLDER), or start a new run."
+            f"{main.source} is not {previous.data['source']}, the data that the run started with. Restore it or set "
+            f"its location (data_dir=FOLDER), or start a new run."
         )
 
 
 def check_teachers(previous: dict[str, Any] | None, current: dict[str, Any] | None) -> None:
-    """Check that a resumed run has the teachers that it started with, wherever their files are.
-
-    Raises:
-        UserError: They differ.
-    """
+    """Raise UserError if a resumed run has other teachers than it started with; their files may have moved."""
     before, after = (distillation["teachers"] if distillation else [] for distillation in (previous, current))
     if [teacher["sha256"] for teacher in before] != [teacher["sha256"] for teacher in after]:
         names = [

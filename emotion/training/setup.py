@@ -126,7 +126,7 @@ def make_classifier(config: TrainConfig, data: EmotionDataModule) -> EmotionClas
     """Return the classifier for the data's classes with random weights.
 
     Raises:
-        UserError: The network, the loss, the optimiser or its schedule refuses its settings.
+        UserError: The network, the loss, the optimizer or its schedule refuses its settings.
     """
     classifier = EmotionClassifier(
         model={name: value for name, value in config.model.items() if name != "weights"},
@@ -142,11 +142,7 @@ def make_classifier(config: TrainConfig, data: EmotionDataModule) -> EmotionClas
 
 
 def load_weights(classifier: EmotionClassifier, config: TrainConfig) -> "LoadedWeights | None":
-    """Load `model.weights` into the network, print and return which tensors were loaded; None for random weights.
-
-    Raises:
-        UserError: The weights cannot be loaded.
-    """
+    """Load `model.weights` into the network; print and return which tensors were loaded; None for random weights."""
     if config.model["weights"] == "random":
         return None
     from emotion.training.pretrained import load_into
@@ -159,11 +155,7 @@ def load_weights(classifier: EmotionClassifier, config: TrainConfig) -> "LoadedW
 
 
 def set_teacher(classifier: EmotionClassifier, config: TrainConfig) -> dict[str, Any] | None:
-    """Give the classifier the teacher of `distillation`; return its description for the run record, or None.
-
-    Raises:
-        UserError: The teacher is missing or has other classes.
-    """
+    """Give the classifier the teacher of `distillation`; return its description for the run record, or None."""
     if not config.distillation:
         return None
     teacher = load_teacher(config.distillation, classifier.classes)
@@ -176,9 +168,9 @@ def set_teacher(classifier: EmotionClassifier, config: TrainConfig) -> dict[str,
 def resolve_precision(config: Kind, classifier: EmotionClassifier, previous: RunRecord | None = None) -> Kind:
     """Return the config with `trainer.precision=auto` replaced by the best precision that the network allows.
 
-    That is bfloat16 if the machine computes the layers of the network and of its teachers in it accurately and no
-    slower. A resumed run keeps the precision of its record, `previous`. A sharded network is not measured: one process
-    need not have the memory for it.
+    That is bfloat16 if this machine computes the layers of the network and of its teachers accurately in it, and not
+    slower than in float32. A resumed run keeps the precision of its record, `previous`. A sharded network is not
+    measured: one process may not have the memory for it.
     """
     precision = config.trainer["precision"]
     if precision == "auto":

@@ -148,5 +148,5 @@ def test_files_that_are_too_large_are_not_downloaded(name: str, size: int, serve
     ],
 )
 def test_invalid_names_are_refused(name: str) -> None:
-    with pytest.raises(UserError, match="is no repository of the Hugging Face Hub; expected OWNER/NAME"):
+    with pytest.raises(UserError, match="is not a repository name of the Hugging Face Hub; expected OWNER/NAME"):
         load_checkpoint(f"hub:{name}")

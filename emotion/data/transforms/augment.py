@@ -30,7 +30,7 @@ LUMINANCE_TABLE = (
     72., 92., 95., 98., 112., 100., 103., 99.,
 )
 # fmt: on
-"""JPEG's quantisation steps of luminance at quality 50, by vertical and horizontal frequency."""
+"""JPEG's quantization steps of luminance at quality 50, by vertical and horizontal frequency."""
 
 
 def build_augmentation(transforms: Mapping[str, Config]) -> nn.Sequential:
@@ -167,9 +167,9 @@ class Noise(nn.Module):
 
 
 class Compression(nn.Module):
-    """Quantise each face with probability p as JPEG does, with a quality from `quality` (1 to 100).
+    """Quantize each face with probability p as JPEG does, with a quality from `quality` (1 to 100).
 
-    Every channel is quantised with the luminance table of the standard's annex K: ITU-T T.81, scaled as in libjpeg.
+    Every channel is quantized with the luminance table of the standard's annex K: ITU-T T.81, scaled as in libjpeg.
     """
 
     table: Tensor

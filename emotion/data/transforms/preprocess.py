@@ -14,9 +14,9 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow's convert("L")
 class Preprocess(nn.Module):
     """uint8 faces (B, H, W) or (B, H, W, 3) to float (B, channels, size, size) on their device.
 
-    Random augmentation runs between `shrink`, which reduces size and channels, and `normalize`, which enlarges and
-    repeats channels: the fewest pixels in between. Without augmentation the centre of a face enlarged `zoom` times is
-    used: 1.14 is the resize to 255 and centre crop to 224 of ImageNet evaluation.
+    Random augmentation runs between `shrink`, which reduces size and channels, and `normalize`, which enlarges faces
+    and repeats channels, so that it processes as few pixels as possible. Without augmentation the centre of a face
+    enlarged `zoom` times is used: 1.14 is the resize to 255 and centre crop to 224 of ImageNet evaluation.
 
     Raises:
         UserError: Channels, mean and std do not fit together, or zoom is below 1.
