@@ -153,16 +153,17 @@ def _duplicate_counts(faces: "Faces", exact: "Groups", near: "Groups") -> dict[s
     import numpy as np
 
     from emotion.data.faces import USAGES
-    from emotion.data.issues import count_shared
 
     present = np.unique(faces.usage).tolist()
     in_earlier: dict[str, dict[str, int]] = {}
     for index, usage in enumerate(present[1:], start=1):
-        earlier = present[:index]
-        counts = {USAGES[other]: count_shared(exact, faces.usage, usage, [other]) for other in earlier}
-        if len(earlier) > 1:
-            counts["any"] = count_shared(exact, faces.usage, usage, earlier)
-        in_earlier[USAGES[usage]] = counts
+        others = {USAGES[other]: [other] for other in present[:index]}
+        if len(others) > 1:
+            others["any"] = present[:index]
+        groups = exact[faces.usage == usage]
+        in_earlier[USAGES[usage]] = {
+            name: int(np.isin(groups, exact[np.isin(faces.usage, usages)]).sum()) for name, usages in others.items()
+        }
     distinct = len(np.unique(exact))
     return {
         "distinct_images": distinct,

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,11 +83,6 @@ def near_duplicate_groups(faces: Faces, exact: Groups, bits: int, correlation: f
     """Group identical and similar faces; see `duplicates.near_duplicate_pairs`."""
     pairs = duplicates.near_duplicate_pairs(faces.images, np.unique(exact), bits, correlation, mirrored=mirrored)
     return duplicates.merge_groups(pairs, exact)
-
-
-def count_shared(exact: Groups, usage: NDArray[np.uint8], part: int, others: Sequence[int]) -> int:
-    """Return how many rows of usage `part` have pixels that also occur in one of the usages `others`."""
-    return int(np.isin(exact[usage == part], exact[np.isin(usage, others)]).sum())
 
 
 def count_issues(faces: Faces, issues: Mapping[str, Issue]) -> dict[str, dict[str, int]]:
