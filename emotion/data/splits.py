@@ -62,9 +62,7 @@ def stratified(usage: NDArray[np.uint8], labels: NDArray[np.int64], fraction: fl
 
 def random(usage: NDArray[np.uint8], labels: NDArray[np.int64], fraction: float, seed: int) -> Split:
     """Validate on floor(fraction * n) rows of Training regardless of class; test on both test sets."""
-    train = _rows(usage, labels, TRAINING)
-    val = np.sort(np.random.default_rng(seed).permutation(train)[: int(fraction * len(train))])
-    return Split(np.setdiff1d(train, val), val, _rows(usage, labels, PUBLIC_TEST, PRIVATE_TEST, TEST))
+    return stratified(usage, np.minimum(labels, 0), fraction, seed)  # as if all rows had one class
 
 
 def kfold(usage: NDArray[np.uint8], labels: NDArray[np.int64], folds: int, fold: int, seed: int) -> Split:
