@@ -80,7 +80,7 @@ class EmotionClassifier(L.LightningModule):
         self.criterion = instantiate(loss, class_counts=class_counts) if loss else nn.CrossEntropyLoss()
         self.train_scores, self.val_scores, self.test_scores = (EpochScores(len(classes)) for _ in range(3))
         self.memory_format = torch.contiguous_format
-        self.teacher: Teacher | None = None
+        self.teacher: Teacher | None = None  # changes the loss; checkpoints do not contain it
         self.sharded = False
         self.unchecked_losses: list[tuple[int, Tensor]] = []  # batch and loss; infinite if any process's is not finite
 
@@ -107,10 +107,6 @@ class EmotionClassifier(L.LightningModule):
         if compile_mode:
             self.net.compile(mode=compile_mode)
 
-    def set_teacher(self, teacher: Teacher) -> None:
-        """Train with the loss of `teacher` from now on; checkpoints do not contain it."""
-        self.teacher = teacher
-
     def forward(self, faces: Tensor) -> Tensor:
         """Map normalized faces (B, C, S, S) to logits (B, K)."""
         use_hooks = self.training or self.sharded  # hooks gather the weights of a sharded network
@@ -126,10 +122,7 @@ class EmotionClassifier(L.LightningModule):
     def logits(self, pixels: Tensor, tta: Sequence[str] = ("none",)) -> dict[str, Tensor]:
         """Map raw uint8 faces (B, H, W) or (B, H, W, 3) to logits (V, B, K) of the V views, without the temperature.
 
-        Args:
-            pixels: The faces.
-            tta: Names of test-time augmentations, which are the keys of the result; a view that several share is
-                computed once.
+        The keys are the names in `tta`; a view that several kinds share is computed once.
         """
         faces = self.preprocess.shrink(to_float(pixels))
         return tta_logits(self, self.preprocess.prepare, faces, tta)

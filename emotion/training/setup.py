@@ -161,7 +161,7 @@ def set_teacher(classifier: EmotionClassifier, config: TrainConfig) -> dict[str,
     teacher = load_teacher(config.distillation, classifier.classes)
     for member in teacher.classifiers:
         member.optimize_for_device(channels_last=config.channels_last)
-    classifier.set_teacher(teacher)
+    classifier.teacher = teacher
     return teacher.description()
 
 

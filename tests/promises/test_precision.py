@@ -232,7 +232,7 @@ def test_a_teacher_that_is_wrong_in_bfloat16_uses_float32(small_config: Config) 
     settings = setup.resolve(small_config(f"cache_dir={CACHE}", "trainer.precision=auto"), Path("x"))
     student, teacher = (setup.make_classifier(settings, setup.make_data(settings)[0]) for _ in range(2))
     teacher.net = nn.Sequential(nn.Flatten(), Wrong(WRONG["a factor"], 48 * 48))
-    student.set_teacher(Teacher([LoadedCheckpoint(Path(), teacher, {}, {}, 0)]))
+    student.teacher = Teacher([LoadedCheckpoint(Path(), teacher, {}, {}, 0)])
     assert setup.resolve_precision(settings, student).trainer["precision"] == "32-true"
 
 

@@ -120,7 +120,7 @@ def test_a_teacher_applies_its_own_preprocessing(student: tuple[int, int], own: 
 def test_a_teacher_is_not_part_of_its_student() -> None:
     student, one = classifier(seed=1), classifier(seed=2)
     names, parameters = list(student.state_dict()), len(list(student.parameters()))
-    student.train().set_teacher(teacher(one))
+    student.train().teacher = teacher(one)
     assert list(student.state_dict()) == names
     assert len(list(student.parameters())) == parameters
     assert copy.deepcopy(student).teacher is student.teacher
@@ -133,7 +133,7 @@ def test_a_teacher_is_not_part_of_its_student() -> None:
 
 def test_only_training_uses_the_teacher() -> None:
     student, faces = classifier(seed=1), FACES
-    student.set_teacher(teacher(classifier(seed=2)))
+    student.teacher = teacher(classifier(seed=2))
     normal = student.preprocess.normalize(faces)
     student.eval().validation_step((normal, TARGETS), 0)
     plain = cross_entropy(logits_of(student), TARGETS)
