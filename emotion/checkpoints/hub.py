@@ -33,7 +33,7 @@ MAX_BYTES = {CONFIG: 4_000_000, WEIGHTS: 2_000_000_000}
 """Larger files are not downloaded."""
 
 NAME = re.compile(r"(?P<repo>[a-zA-Z0-9][\w.-]*/\w([\w.-]*\w)?)(@(?P<revision>\w[\w./+-]*))?", re.ASCII)
-TIMEOUT = 20.0  # seconds
+TIMEOUT, ANSWER_SECONDS = 20.0, 4.0  # of a request; of a test whether the Hub can be reached
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 
 
@@ -99,8 +99,8 @@ def model_info(repo: str, revision: str | None = None) -> "ModelInfo":
 
 
 @contextmanager
-def offline_if_unreachable(repo: str, seconds: float = 4.0) -> Iterator[None]:
-    """Use only cached files, without retries, unless the Hub answers within some seconds."""
+def offline_if_unreachable(repo: str) -> Iterator[None]:
+    """Use only cached files, without retries, unless the Hub answers within `ANSWER_SECONDS`."""
     answers: list[bool] = []
 
     def ask() -> None:
@@ -114,7 +114,7 @@ def offline_if_unreachable(repo: str, seconds: float = 4.0) -> Iterator[None]:
 
     thread = Thread(target=ask, daemon=True)  # resolving a name has no time limit of its own
     thread.start()
-    thread.join(seconds)
+    thread.join(ANSWER_SECONDS)
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = before or not answers
     try:

@@ -80,9 +80,9 @@ class SpatialAttention(nn.Module):
     `norm` replaces the bias of the convolution with batch normalization, as the paper's code does.
     """
 
-    def __init__(self, kernel_size: int = 7, norm: bool = False) -> None:
+    def __init__(self, norm: bool = False) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=not norm)
+        self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=not norm)
         self.norm = nn.BatchNorm2d(1) if norm else nn.Identity()
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -178,11 +178,7 @@ def pooled_head(channels: int, hidden: int, num_classes: int, dropout: Sequence[
 
 
 def check_input(network: str, in_channels: int, input_size: int, halvings: int) -> int:
-    """Return the side of the maps after `halvings` halvings of the input.
-
-    Raises:
-        ValueError: The input is too small, or has no channel.
-    """
+    """Return the side of the maps after `halvings` halvings; raises ValueError if the input is too small for them."""
     minimum: int = 2**halvings
     if in_channels < 1 or input_size < minimum:
         raise ValueError(
