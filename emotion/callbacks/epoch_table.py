@@ -31,11 +31,8 @@ LONG = 3600
 class EpochTable(L.Callback):
     """Print losses, accuracies, macro F1, learning rates and time of each epoch, and mark the best epoch so far.
 
-    Staged training adds the phase, separate learning rates for backbone and head a second rate; "-" if frozen.
-
-    Args:
-        metric: Metric that chooses the best epoch.
-        mode: max or min.
+    Staged training adds the phase, separate learning rates for backbone and head a second rate; "-" if frozen. The best
+    epoch has the largest `metric` with `mode` max, the smallest with min.
     """
 
     def __init__(self, metric: str, mode: str) -> None:

@@ -17,12 +17,9 @@ from emotion.explainers.image_set import ImageSet, image_set_of_rows, sample_bal
 
 
 class ExplanationPictures(L.Callback):
-    """Add explanation maps to TensorBoard after validation, without any effect on training.
+    """Add maps of the predicted classes to TensorBoard every `every_n_epochs` epochs, without any effect on training.
 
-    Args:
-        explainer: Explains the predicted class.
-        faces: Number of validation faces, balanced over classes; the same ones each time.
-        every_n_epochs: Epochs between two figures.
+    The number of `faces` is balanced over the classes of validation; they are the same each time.
     """
 
     def __init__(self, explainer: Explainer, faces: int = 14, every_n_epochs: int = 1) -> None:

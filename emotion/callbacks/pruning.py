@@ -24,13 +24,7 @@ class Pruning(L.Callback):
     """Report each epoch's score to the study, and raise `Pruned` in all processes if its pruner decides so.
 
     An epoch is reported when the next one starts: by then all its metrics are logged and its checkpoint is saved.
-
-    Args:
-        storage: Database URL of the study.
-        study: Name of the study.
-        number: Number of the trial.
-        metric: Reported metric.
-        pruner: Optuna pruner.
+    `storage` is the study's database URL, `number` that of the trial.
     """
 
     def __init__(self, storage: str, study: str, number: int, metric: str, pruner: "BasePruner") -> None:

@@ -14,14 +14,7 @@ from emotion.data.transforms.tta import mean_probabilities
 
 
 class Ensemble(nn.Module):
-    """One classifier, or several of the same classes, each with its own preprocessing.
-
-    Args:
-        loaded: The members; at least one.
-
-    Raises:
-        UserError: A member's classes differ from the first one's.
-    """
+    """One classifier, or several of the same classes (else UserError), each with its own preprocessing."""
 
     def __init__(self, loaded: Sequence[LoadedCheckpoint]) -> None:
         super().__init__()
@@ -82,14 +75,9 @@ class Ensemble(nn.Module):
         ).mean(0)
 
     def with_and_without_temperature(self, pixels: Tensor, tta: Sequence[str]) -> Tensor:
-        """Return the mean probabilities with the members' temperatures and with temperature 1, for each TTA.
+        """Return the mean probabilities (B, len(tta), 2, K) with the members' temperatures and with temperature 1.
 
-        Args:
-            pixels: As in `probabilities`.
-            tta: Names of test-time augmentations; a view that several share is computed once.
-
-        Returns:
-            (B, len(tta), 2, K).
+        A view that several kinds of TTA share is computed once.
         """
         members = []
         for member in self.members:

@@ -47,13 +47,8 @@ LOCATIONS = ("path", "train", "val", "test", "root", "label_map", "votes")  # re
 def prepare(source: Config, cache_dir: str | Path, progress: Progress = lambda done, expected: None) -> Faces:
     """Return the faces of a source, reading it into the cache if it is not there.
 
-    Prints a line if the source differs from the one last prepared from the same location, or if a damaged cache folder
-    is rebuilt.
-
-    Args:
-        source: The reader function as _target_, and its arguments.
-        cache_dir: The folder of the cache.
-        progress: Called while the source is read.
+    The source is a reader function as _target_, and its arguments. Prints a line if it differs from the one last
+    prepared from the same location, or if a damaged cache folder is rebuilt.
 
     Raises:
         UserError: From the reader; a file cannot be read or changes meanwhile; or the cache cannot be written.

@@ -190,10 +190,7 @@ class EmotionDataModule(L.LightningDataModule):
 
         Mixing precedes `Preprocess.normalize`, which is linear, so it works on fewer pixels with the same result (but a
         CutMix edge that is enlarged becomes softer). A training batch's seed also determines the dropout that follows.
-
-        Args:
-            batch: The rows.
-            device: Of the result; None for the device of `batch.rows`.
+        The result is on `device`, by default that of `batch.rows`.
         """
         device = device or batch.rows.device
         if self._pixels.device != device:

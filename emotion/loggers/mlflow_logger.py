@@ -45,13 +45,8 @@ class MlflowLogger(RunLogger, MLFlowLogger):
     """Lightning's MLFlowLogger with parameters named as on the command line and epochs as steps.
 
     A resumed run continues the same MLflow run. Figures and checkpoints are not uploaded: the tag `folder` names the
-    run's folder. If MLflow fails during training, the run continues without it.
-
-    Args:
-        save_dir: The run's folder.
-        seed: The run's seed, part of its name.
-        experiment: Name of the MLflow experiment.
-        tracking_uri: sqlite:///FILE, shared by all runs, or the address of a server.
+    run's folder, `save_dir`. If MLflow fails during training, the run continues without it. `tracking_uri` is
+    sqlite:///FILE, shared by all runs, or the address of a server.
 
     Raises:
         UserError: MLflow is not installed, or cannot write to `tracking_uri`.

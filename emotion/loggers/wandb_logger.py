@@ -17,15 +17,9 @@ from emotion.loggers.run_logger import RunLogger
 class WandbLogger(RunLogger, LightningWandbLogger):
     """Lightning's WandbLogger with epochs as steps and a run that resuming continues.
 
-    Offline, W&B writes `wandb/offline-run-*` in the run's folder, which `wandb sync` uploads; resuming adds another
-    such folder with the same run id. The final scores are in the run's summary.
-
-    Args:
-        save_dir: The run's folder.
-        seed: The run's seed, part of its name.
-        project: W&B project.
-        group: W&B group of runs to compare.
-        offline: False uploads everything during training, after `wandb login`.
+    Offline, W&B writes `wandb/offline-run-*` in the run's folder, `save_dir`, which `wandb sync` uploads; resuming adds
+    another such folder with the same run id. Online, it uploads everything during training, after `wandb login`. The
+    final scores are in the run's summary.
 
     Raises:
         UserError: W&B is not installed; or, when training starts, cannot start the run.

@@ -138,11 +138,7 @@ def balanced_weights(class_counts: Sequence[float], power: float = 1.0) -> Tenso
 
 
 def checked_smoothing(label_smoothing: float) -> float:
-    """Return the share of the targets that is spread evenly over all classes.
-
-    Raises:
-        ValueError: It is not from 0 to 1.
-    """
+    """Return the share of the targets that is spread evenly over all classes; raises ValueError if not from 0 to 1."""
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing={label_smoothing}; expected a share from 0 to 1.")
     return label_smoothing

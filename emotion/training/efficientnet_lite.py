@@ -36,11 +36,7 @@ def weights_file() -> Path | None:
 
 
 def timm_names(state: Mapping[str, Tensor], model: object = None) -> dict[str, Tensor]:
-    """Return the tensors under timm's names; takes the arguments of timm's own converters.
-
-    Raises:
-        KeyError: A name is not of EfficientNet-Lite0.
-    """
+    """Return the tensors under timm's names, as timm's own converters do; raises KeyError for another network's."""
     return {_timm_name(name): value for name, value in state.items()}
 
 

@@ -27,10 +27,8 @@ def calibrate(
 ) -> dict[str, Any] | None:
     """Fit the temperature of the best checkpoint on the validation rows and store it in the checkpoint.
 
-    The logits are not divided by a stored temperature, so fitting again gives the same result.
-
-    Returns:
-        The temperature, and NLL and ECE on validation before and after; None if the run has no best checkpoint.
+    The logits are not divided by a stored temperature, so fitting again gives the same result. Returns the temperature,
+    and NLL and ECE on validation before and after; None if the run has no best checkpoint.
     """
     path = run_dir / BEST_CHECKPOINT
     if not path.is_file():

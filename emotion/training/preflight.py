@@ -62,12 +62,9 @@ def preflight(config: TrainConfig) -> float:
 
 
 def check_run(classifier: EmotionClassifier, data: EmotionDataModule, config: TrainConfig) -> float:
-    """Check copies of a run's parts, print the results and write preflight.json.
+    """Check copies of a run's parts, print the results and write preflight.json; return the share of faces learned.
 
     Overfitting a few faces takes longest and is tried only if the other checks pass.
-
-    Returns:
-        The share of the faces that were learned.
 
     Raises:
         UserError: A check failed, or a setting is out of range.

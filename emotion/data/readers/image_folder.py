@@ -31,12 +31,8 @@ from emotion.errors import UserError
 def read(path: str, size: int = 48, channels: int = 1) -> DataSource:
     """Read the images in the order of parts, classes and names, converted to `size` x `size`: see `read_images`.
 
-    The classes are those of the folders' names, FER2013's first; see emotion.data.names for their synonyms.
-
-    Args:
-        path: The folder, or one above it.
-        size: Side of the images in pixels.
-        channels: 1 for grey, 3 for RGB.
+    The folder is `path` or below it. The classes are those of the folders' names, FER2013's first; see
+    emotion.data.names for their synonyms.
 
     Raises:
         UserError: There are no images in class folders; while reading: images cannot be read.

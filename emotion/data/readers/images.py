@@ -63,14 +63,8 @@ def read_images(
 ) -> Iterator[tuple[range, NDArray[np.uint8]]]:
     """Yield the images in order and in chunks, resized and center-cropped by `square_crop`.
 
-    After the first image that cannot be read, the rest is only checked, to report all such images at once.
-
-    Args:
-        files: The image files.
-        size: Side of the result in pixels.
-        channels: 1 for grey, 3 for RGB.
-        describe: Returns the name of an image in messages from its row number.
-        source: Name of the source in messages.
+    After the first image that cannot be read, the rest is only checked, to report all such images at once. `describe`
+    returns the name of an image in messages from its row number; `source` is the name of the source.
 
     Yields:
         The chunk's row numbers, and its images (n, size, size) or (n, size, size, 3), valid until the next chunk.

@@ -27,14 +27,9 @@ EXPECTED = "expected a column image with encoded images, and a column label with
 
 
 def read(path: str, size: int = 48, channels: int = 1) -> DataSource:
-    """Read the files in the order of their names, with images converted to `size` x `size`: see `read_images`.
+    """Read a file or a folder of files, by name, with images converted to `size` x `size`: see `read_images`.
 
     Labels are names, or numbers that the files' description names; without it, numbers are FER2013's.
-
-    Args:
-        path: A file, or a folder of files.
-        size: Side of the images in pixels.
-        channels: 1 for grey, 3 for RGB.
 
     Raises:
         UserError: pyarrow is not installed; there is no file, or one is damaged or has other columns; while reading:

@@ -34,19 +34,11 @@ def read(
     size: int = 224,
     channels: int = 3,
 ) -> DataSource:
-    """Read the rows of the files in turn, with images converted to `size` x `size`: see `read_images`.
+    """Read the rows of the CSV files in turn, with images converted to `size` x `size`: see `read_images`.
 
-    The classes are those of `label_map`, else of a label_map.json beside the first file, else all labels that occur,
-    sorted; spellings of one name, such as Happy, happy and happiness, are one class.
-
-    Args:
-        train: CSV file of usage Training, or None.
-        val: CSV file of usage PublicTest, or None.
-        test: CSV file of usage PrivateTest, or None.
-        root: Folder of paths that are not relative to their CSV file, or None.
-        label_map: JSON file of class indices, or None.
-        size: Side of the images in pixels.
-        channels: 1 for grey, 3 for RGB.
+    The usage is Training for `train`, PublicTest for `val`, PrivateTest for `test`. `root` is the folder of paths that
+    are not relative to their CSV file. The classes are those of `label_map`, else of a label_map.json beside the first
+    file, else all labels that occur, sorted; spellings of one name, such as Happy, happy and happiness, are one class.
 
     Raises:
         UserError: A file is missing or malformed, or rows have an invalid label or a missing image (all are listed);

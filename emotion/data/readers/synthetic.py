@@ -42,12 +42,8 @@ def read(
 ) -> DataSource:
     """Generate faces of the seven emotions in random order; equal seeds give equal faces.
 
-    Args:
-        training: Faces per class with usage Training.
-        public_test: Faces per class with usage PublicTest.
-        private_test: Faces per class with usage PrivateTest.
-        seed: Of all randomness.
-        variation: Of expression, pose, light and focus, and how often faces are covered: 0 (clear examples) to 1.
+    `training`, `public_test` and `private_test` are the numbers of faces per class with these usages. `variation`, from
+    0 (clear examples) to 1, is that of expression, pose, light and focus, and the probability of covered faces.
 
     Raises:
         UserError: A number is negative, all are 0, or the variation is out of range.
