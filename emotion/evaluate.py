@@ -1,7 +1,6 @@
 """Evaluate a checkpoint or an ensemble: python -m emotion.evaluate checkpoint=RUN [tta=flip] [robustness=true]."""
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from emotion.checkpoints.locate import BEST_CHECKPOINT, PORTABLE_SUFFIX, announc
 from emotion.cli import verb
 from emotion.config.typed import check_choices, typed
 from emotion.errors import UserError
+from emotion.io.bounded import read_json_object
 from emotion.reporting.text import relative_path
 from emotion.runtime.announce import announce
 
@@ -187,8 +187,8 @@ def _output_path(
 
 def _check_output(path: Path, checkpoint: str | list[str]) -> None:
     """Raise UserError if the file has the scores of another checkpoint."""
-    if path.is_file() and (other := json.loads(path.read_text())["checkpoint"]) != checkpoint:
-        raise UserError(f"{path} holds the scores of {other}; give another folder: output=FOLDER.")
+    if path.is_file() and (other := read_json_object(path).get("checkpoint")) != checkpoint:
+        raise UserError(f"{path} contains the scores of {other}; choose another folder: output=FOLDER.")
 
 
 @verb("evaluate", positional="checkpoint", uses_torch=True)

@@ -159,10 +159,13 @@ def test_scores_of_another_checkpoint_are_not_overwritten(run: Path, other: Path
     evaluated(run)
     evaluated(run)
     before = {path: path.read_bytes() for path in OUT.iterdir()}
-    message = r"out/best_random_test_none.json holds the scores of run/checkpoints/best.ckpt"
+    message = r"out/best_random_test_none.json contains the scores of run/checkpoints/best.ckpt"
     with pytest.raises(UserError, match=message):
         evaluated(other)
     assert {path: path.read_bytes() for path in OUT.iterdir()} == before
+    (OUT / "best_random_test_none.json").write_text("{")
+    with pytest.raises(UserError, match="cannot be read as JSON"):
+        evaluated(run)
 
 
 def test_data_of_a_run_in_another_folder_is_found_in_data_dir(

@@ -12,9 +12,9 @@ from emotion.loggers.csv_logger import CsvLogger
 class RunCheckpoint(ModelCheckpoint):
     """Lightning's ModelCheckpoint, whose resumed run finds its best checkpoint even if the folder was moved.
 
-    Lightning forgets the best score when the folder's path has changed, and the latest score always. The checkpoint
-    also contains the rows of metrics.csv up to the current epoch: the file itself may lack the last one, or contain
-    rows of later epochs, which are trained again.
+    Lightning forgets the best score when the folder's path has changed, and always forgets the latest score. The
+    checkpoint also contains the rows of metrics.csv up to the current epoch: the file itself may lack the last one, or
+    contain rows of later epochs, which are trained again.
     """
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -34,7 +34,7 @@ def locate_all(sources: str | Path | Sequence[object]) -> list[str]:
 
 
 def announce_default(verb: str, sources: object) -> None:
-    """Say that a verb uses the package's weights, and how to name others."""
+    """Print that a verb uses the package's weights, and how to choose others."""
     if sources == DEFAULT:
         print(f"checkpoint={DEFAULT}: weights of this package; for those of a run: python -m emotion.{verb} RUN")
 

@@ -44,7 +44,7 @@ class DataSource(NamedTuple):
     names_matter: bool = True  # whether file names carry information, such as a class
     root: Path = Path()  # the folder that names of several files are relative to
     components: Sequence["DataSource"] = ()  # the sources that this one is composed of
-    notes: Sequence[str] = ()  # what the user should know: names read as others, what is left out
+    notes: Sequence[str] = ()  # what the user should know: names read as other names, files left out
 
 
 class Component(NamedTuple):

@@ -25,8 +25,8 @@ TARGET_KINDS = ("majority", "distribution", "sampled")
 def relabel(labels: NDArray[np.uint8], source_classes: Sequence[str], scheme: LabelScheme) -> NDArray[np.int64]:
     """Map the source's labels (N,) to the scheme's, `NO_CLASS` where it has none.
 
-    Classes are matched by name, in any case and with the synonyms of emotion.data.names. The source may lack a class,
-    as a small test set does, if all that it has are known.
+    Classes are matched by name, in any case and with the synonyms of emotion.data.names. A source that has only
+    known classes, such as a small test set, may lack some.
 
     Raises:
         UserError: The scheme names a class that the source does not have, or names one twice.

@@ -56,7 +56,7 @@ class RecipeComparison(NamedTuple):
 class SeedMean(NamedTuple):
     """The mean of a share over n seeds, the half width of its interval, and the standard deviation (over n - 1).
 
-    Equal shares tell nothing about their spread: the half width is None.
+    Equal shares say nothing about their spread: the half width is None.
     """
 
     n: int
@@ -120,7 +120,7 @@ def mean_over_seeds(shares: Sequence[float]) -> SeedMean:
 def welch(first: Sequence[float], second: Sequence[float]) -> Difference:
     """Return the difference of the mean shares of two or more seeds each by Welch's t-test (Welch 1947).
 
-    If no share of either side varies, nothing is known about chance: the interval is [-1, 1] and p is 1.
+    If the shares of neither side vary, nothing is known about random variation: the interval is [-1, 1] and p is 1.
     """
     from scipy.stats import ttest_ind
 

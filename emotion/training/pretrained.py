@@ -207,7 +207,8 @@ def _resize(net: nn.Module, name: str, value: Tensor, own: Tensor) -> Tensor | N
         grid = net.backbone.patch_embed.grid_size
         num_prefix = own.shape[1] - grid[0] * grid[1]  # class tokens that have a position
         patches = value.shape[1] - num_prefix
-        if value.shape[1] > MAX_POSITIONS or value.shape[2] != own.shape[2] or math.isqrt(patches) ** 2 != patches:
+        is_square = 0 < patches <= MAX_POSITIONS and math.isqrt(patches) ** 2 == patches
+        if value.shape[2] != own.shape[2] or not is_square:
             return None
         positions: Tensor = resample_abs_pos_embed(value.float(), grid, num_prefix_tokens=num_prefix)
         return positions if positions.shape == own.shape else None

@@ -1,4 +1,4 @@
-"""Images in class folders: train/<class>/*.png and test/<class>/*.png, as Kaggle's copies of FER2013, or like it.
+"""Images in class folders: train/<class>/*.png and test/<class>/*.png, as in Kaggle's copies of FER2013, or similar.
 
 Parts may be missing and have other names (validation, Test, PrivateTest, ...); without parts all images are Training.
 Without a validation part, `test` merges PublicTest and PrivateTest: if every test file's name begins with one of the

@@ -29,7 +29,7 @@ EXPECTED = "expected a column image with encoded images, and a column label with
 def read(path: str, size: int = 48, channels: int = 1) -> DataSource:
     """Read a file or a folder of files, by name, with images converted to `size` x `size`: see `read_images`.
 
-    Labels are names, or numbers that the files' description names; without it, numbers are FER2013's.
+    Labels are names, or indices of the names in the files' metadata; without such names, indices are FER2013's.
 
     Raises:
         UserError: pyarrow is not installed; there is no file, or one is damaged or has other columns; while reading:

@@ -173,4 +173,4 @@ def test_overfit_uses_the_main_source_alone(small_config: Config) -> None:
 def test_prepare_counts_mixed_rows(capsys: pytest.CaptureFixture[str]) -> None:
     few = ("data.training=2", "data.public_test=1", "data.private_test=1", "data.mix.source.training=5")
     prepare.run(compose("prepare", "data=synthetic", "data/mix=synthetic", *few))
-    assert [line.split()[-2] for line in capsys.readouterr().out.splitlines() if "Mixed" in line] == ["35"]
+    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines() if "Mixed" in line] == ["35"]
