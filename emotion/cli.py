@@ -23,7 +23,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from emotion.config import help, overrides, paths, resume, untrusted
 from emotion.config.compose import CONF, compose
 from emotion.config.instantiate import allow_plugins
-from emotion.errors import UserError
+from emotion.errors import UserError, first_line
 from emotion.runtime.announce import announce_torch
 from emotion.runtime.signals import handle_signals
 
@@ -142,7 +142,7 @@ def report_errors(name: str = "train") -> Iterator[None]:
         advice = f"for example: {example}" if example else "--cfg job lists every setting, conf/ explains them."
         _fail(f"{error.full_key}= is missing; {advice}", 2)
     except OmegaConfBaseException as error:
-        _fail(f"config: {str(error).splitlines()[0]}", 2)
+        _fail(f"config: {first_line(error)}", 2)
     except HydraException as error:
         _fail("\n".join(dict.fromkeys((str(error), str(error.__cause__ or error)))), 2)
     except BrokenPipeError:  # the reader of the output, such as head, has exited

@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeGuard
 import hydra.utils
 from hydra.errors import InstantiationException
 
-from emotion.errors import REFUSALS, UserError
+from emotion.errors import REFUSALS, UserError, first_line
 
 ALLOWED = (
     "emotion.callbacks.",
@@ -110,7 +110,7 @@ def check_targets(config: object) -> None:
         try:
             found = hydra.utils.get_object(target)
         except Exception as error:  # Hydra's own, and whatever the import raises
-            raise UserError(f"_target_ {target} does not exist: {str(error).splitlines()[0]}") from error
+            raise UserError(f"_target_ {target} does not exist: {first_line(error)}") from error
         module = f"{getattr(found, '__module__', None)}."  # where it is defined, whatever name led to it
         if not (isclass(found) or isfunction(found)) or not module.startswith((*ALLOWED, *plugins())):
             _refuse(target)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, ValidationError
 
-from emotion.errors import UserError
+from emotion.errors import UserError, first_line
 
 Config = TypeVar("Config")
 
@@ -32,7 +32,7 @@ def typed(cfg: DictConfig, kind: type[Config]) -> Config:
     except ConfigKeyError as error:
         raise UserError(f"{error.full_key}= is not a setting; --cfg job lists every setting.") from error
     except ValidationError as error:
-        raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}. --cfg job lists every setting.") from error
+        raise UserError(f"{error.full_key}: {first_line(error)}. --cfg job lists every setting.") from error
     result: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
     return result
 

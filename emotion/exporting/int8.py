@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from emotion.data.datamodule import EmotionDataModule
-from emotion.errors import UserError
+from emotion.errors import UserError, first_line
 from emotion.evaluation.score import accuracy_and_f1
 from emotion.exporting.onnx import run_in_batches
 from emotion.inference.onnx_backend import FACES, METADATA, OnnxBackend, import_optional
@@ -124,7 +124,7 @@ def quantize(
         with contextlib.redirect_stdout(io.StringIO()):
             return {method: _quantize(method, fp32, folder, calibration) for method in methods}
     except (RuntimeError, ValueError, TypeError) as error:
-        raise UserError(f"{fp32.name} cannot be quantized: {str(error).splitlines()[0]}.") from error
+        raise UserError(f"{fp32.name} cannot be quantized: {first_line(error)}.") from error
     finally:
         root.setLevel(level)
 

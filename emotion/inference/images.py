@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from emotion.data.readers.images import DECODE_ERRORS, FORMATS, convert_mode
-from emotion.errors import UserError
+from emotion.errors import UserError, first_line
 
 ADDRESSES = ("http://", "https://")
 COLORS = ("rgb", "bgr")
@@ -149,7 +149,7 @@ def read_image(source: Path | bytes, name: str = "", max_pixels: int = MAX_PIXEL
         found = str(error).split(",")[0]
         raise UserError(f"{name} is {_too_large(found, f'{max_pixels / 1e6:.0f} million pixels')}") from error
     except DECODE_ERRORS as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         expected = f"expected a complete image: {', '.join(FORMATS)}"
         if isinstance(error, UnidentifiedImageError):  # such as HEIC, a phone's
             reason, expected = "unknown format", f"{expected}. Convert others, such as HEIC, to JPEG or PNG"

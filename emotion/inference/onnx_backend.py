@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from emotion.checkpoints.locate import ZOO
 from emotion.data.transforms.shifts import windows
-from emotion.errors import UserError, missing_extra
+from emotion.errors import UserError, first_line, missing_extra
 from emotion.inference.backends import LIGHT_TTA
 from emotion.io.bounded import parse_json
 
@@ -66,7 +66,7 @@ class OnnxBackend:
                 disabled_optimizers=["ConstantFolding"],  # computes without the memory limit; the export has done it
             )
         except Exception as error:  # ONNX Runtime's exceptions share no base class
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             raise UserError(f"{self.file} cannot be read as ONNX ({reason}). Is it complete?") from error
         metadata = self._metadata()
         self.name, self.classes, self.tta = metadata["name"], tuple(metadata["classes"]), metadata["tta"]
@@ -141,7 +141,7 @@ class OnnxBackend:
         except UserError:
             raise
         except Exception as error:  # ONNX Runtime's exceptions share no base class
-            raise UserError(f"{self.file} cannot be run ({str(error).splitlines()[0]}); {EXPECTED}.") from error
+            raise UserError(f"{self.file} cannot be run ({first_line(error)}); {EXPECTED}.") from error
         if values.shape != (1, len(self.classes)) or not abs(values.sum() - 1) < 0.01:
             raise UserError(f"{self.file} is not a classifier: its output is not probabilities; {EXPECTED}.")
 
