@@ -141,7 +141,7 @@ def test_malicious_configs(run: Path, tally: Tally) -> None:
         folder = Path(f"configs{number}")
         (folder / "experiment").mkdir(parents=True)
         (folder / "experiment/evil.yaml").write_text(text)
-        commands.append((kind, ["evaluate", "--config-dir", str(folder), "checkpoint=run", "+experiment=evil"]))
+        commands.append((kind, ["train", "--config-dir", str(folder), "experiment=evil"]))
     assert_all_refused(tally, commands)
 
 

@@ -171,7 +171,7 @@ def test_two_processes_stop_at_a_signal_to_the_first_and_resume(how: str) -> Non
     child = start("resume=two", f"trainer.max_epochs={epochs}", "~callbacks.early_stopping")
     _, errors = wait(child)
     assert child.returncode == 0, errors
-    assert [int(row["epoch"]) for row in metrics(Path("two"))] == list(range(epochs))
+    assert [int(row["epoch"]) for row in metrics(Path("two"))] == list(range(1, epochs + 1))
     assert record(Path("two"))["epochs"] == epochs
     load_checkpoint(Path("two", BEST_CHECKPOINT))
 
