@@ -114,6 +114,7 @@ def test_the_page_is_self_contained_and_its_links_resolve(fer_with_issues: Path,
     assert len(page.values("img", "alt")) == len(page.values("img", "src")) > 0
 
 
+@pytest.mark.hard
 def test_the_commands_of_the_page_train_without_the_rows() -> None:
     """In a folder with a space, on synthetic faces: those that are nearly equal are no copies of a photograph."""
     audit_settings = (*SYNTHETIC, "near.correlation=0.8", "near.bits=24", "low_contrast=25", "output=out put")

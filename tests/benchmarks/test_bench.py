@@ -125,6 +125,7 @@ def test_results_are_kept_when_the_next_benchmark_fails() -> None:
     assert [result["measure"] for result in json.loads(Path("run/record.json").read_text())["measured"]] == ["bf16"]
 
 
+@pytest.mark.hard
 def test_the_overhead_of_a_sweep_is_measured() -> None:
     (result,) = run("measure=sweeps", "model=simple_cnn", "runs=5")
     assert result["seconds"].keys() == {"composed", "besides_epochs", "listed", "ranked"}

@@ -52,6 +52,7 @@ def test_onnx_is_written_into_the_run_and_matches_the_checkpoint(run: Path, caps
     np.testing.assert_allclose(names["probabilities"], expected[:1], atol=1e-5)
 
 
+@pytest.mark.hard
 def test_int8_is_kept_only_if_it_wins(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = run_export(f"checkpoint={run}", "int8=true", "name=small", "output=there")["int8"]
     faster = report["milliseconds"]["int8"] < report["milliseconds"]["fp32"]

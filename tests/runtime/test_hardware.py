@@ -20,6 +20,7 @@ print(*(pages() for _ in range(40)))
 """
 
 
+@pytest.mark.hard
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")
 def test_freed_memory_is_reused_without_page_faults() -> None:
     output = subprocess.run([sys.executable, "-c", PAGE_FAULTS], capture_output=True, text=True, check=True).stdout
