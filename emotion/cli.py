@@ -67,12 +67,13 @@ def verb(
         @functools.wraps(task)
         def job(cfg: DictConfig) -> Result:
             _silence_libraries()
-            with handle_signals(), contextlib.nullcontext() if is_sweep_job() else report_errors(name):
-                given = HydraConfig.get().overrides
-                overrides.check_types(name, given.task, cfg, given.hydra)
-                if uses_torch and not is_sweep_job():  # a sweep prints its own lines
-                    announce_torch()
-                return _run_without_empty_folder(task, cfg)
+            reporting = contextlib.nullcontext() if is_sweep_job() else report_errors(name)
+            with handle_signals(), reporting, _without_empty_folder():
+                if not is_sweep_job():  # which checks its settings itself, and prints its own lines
+                    check_types(name, cfg)
+                    if uses_torch:
+                        announce_torch()
+                return task(cfg)
 
         run_hydra: Callable[[], None] = hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)
 
@@ -98,6 +99,12 @@ def verb(
         return entry
 
     return decorate
+
+
+def check_types(name: str, cfg: DictConfig) -> None:
+    """Raise UserError if an argument of the verb `name` sets a value of another type than the default's."""
+    given = HydraConfig.get().overrides
+    overrides.check_types(name, given.task, cfg, given.hydra)
 
 
 def command_line() -> list[str]:
@@ -198,16 +205,17 @@ def _has_key(name: str, argument: str) -> bool:
     return match is not None and not (paths.exists(argument) and match["name"].split(".")[0] not in compose(name))
 
 
-def _run_without_empty_folder(task: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
-    """Run the task and remove the folder that Hydra made for it if it is still empty."""
+@contextlib.contextmanager
+def _without_empty_folder() -> Iterator[None]:
+    """Remove the folder that Hydra made for the task, and the folder above it, if they are empty at the end."""
     try:
-        return task(cfg)
+        yield
     finally:
         folder = Path(HydraConfig.get().runtime.output_dir)
         if folder != Path.cwd():  # for a command that writes no files
-            with contextlib.suppress(OSError):  # the folder or its parent is not empty
-                folder.rmdir()
-                folder.parent.rmdir()
+            for empty in (folder, folder.parent):
+                with contextlib.suppress(OSError):  # not empty, or removed already
+                    empty.rmdir()
 
 
 def _fail(message: str, status: int) -> NoReturn:

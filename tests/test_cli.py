@@ -153,6 +153,12 @@ def test_a_signal_stops_cleanly_and_the_run_resumes(signum: int, status: int) ->
     assert list(Path("outputs/v4_attention").iterdir()) == [run]
 
 
+@pytest.mark.parametrize("wrong", ["seed=abc", "optimizer.lr=-1", "model.reduction=0"])
+def test_a_refused_command_leaves_no_folder(wrong: str) -> None:
+    assert run_verb("train", *SMALL, wrong).status == 2
+    assert not list(Path("outputs").glob("*"))
+
+
 def test_the_wheel_contains_conf_and_runs_from_any_folder(tmp_path: Path, project: Path) -> None:
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
     subprocess.run([*build, str(project)], check=True, capture_output=True)

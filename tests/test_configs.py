@@ -232,6 +232,14 @@ def test_attention_and_baseline_differ_in_their_network_only() -> None:
     assert (one.split.fraction, one.augment.affine.degrees, one.augment.affine.get("translate")) == (0.15, 10, None)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_another_optimizer_has_no_setting_of_the_recipes_own(optimizer: str) -> None:
+    fast, other = (
+        compose("train", f"model={model}", f"optimizer={optimizer}") for model in ("fast_cnn", "v4_attention")
+    )
+    assert fast.optimizer.keys() == other.optimizer.keys()
+
+
 PUBLISHED = [name for name in options("experiment") if "\npublished:" in (CONF / f"experiment/{name}.yaml").read_text()]
 OURS = ["champion", "fast_cpu", "fast_cpu_4", "ferplus_net"]
 """Experiments with our own network and a target accuracy."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import fields
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
@@ -30,7 +31,9 @@ def typed(cfg: DictConfig, kind: type[Config]) -> Config:
     try:
         merged = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.create(settings))
     except ConfigKeyError as error:
-        raise UserError(f"{error.full_key}= is not a setting; --cfg job lists every setting.") from error
+        near = get_close_matches(str(error.full_key), [field.name for field in fields(kind)], n=1)  # type: ignore[arg-type]
+        meant = f"did you mean {near[0]}=? " if near else ""
+        raise UserError(f"{error.full_key}= is not a setting; {meant}--cfg job lists every setting.") from error
     except ValidationError as error:
         raise UserError(f"{error.full_key}: {first_line(error)}. --cfg job lists every setting.") from error
     result: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]

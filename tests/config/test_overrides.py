@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import pytest
 from hydra.errors import HydraException
@@ -6,6 +7,7 @@ from hydra.errors import HydraException
 from emotion.config.compose import compose
 from emotion.config.overrides import check_additions, check_types, explain
 from emotion.errors import UserError
+from emotion.training.setup import resolve
 from tests.conftest import representative
 
 ANSWERS = {
@@ -112,3 +114,8 @@ def test_a_word_for_a_number_is_refused(verb: str, override: str) -> None:
 )
 def test_a_value_of_another_type_that_is_valid_is_left(override: str) -> None:
     check_types("train", ["model=v4_attention", override], compose("train", "model=v4_attention", override))
+
+
+def test_an_unknown_key_of_a_config_file_is_answered_by_the_nearest_setting() -> None:
+    with pytest.raises(UserError, match=r"optimzer= is not a setting; did you mean optimizer=\?"):
+        resolve(compose("train", "+optimzer.lr=1"), Path("run"))

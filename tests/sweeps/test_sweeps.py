@@ -82,6 +82,14 @@ def test_a_run_that_fails_does_not_stop_the_others_and_is_repeated(sweep: Run) -
     assert again.status == 1
 
 
+def test_runs_with_values_of_a_wrong_type_fail_like_others(sweep: Run) -> None:
+    done = sweep("-m", "seed=abc,-1", "name=wrong")
+    assert done.status == 1
+    assert "2 runs: 2 failed" in done.out
+    wrong = only("outputs/wrong/*/seed=abc")
+    assert (wrong / ERROR_FILE).read_text().strip() == "seed=abc: expected a number, such as 0."
+
+
 @pytest.mark.hard
 def test_a_stopped_sweep_is_resumed(sweep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     command = "-m", "seed=0,1,2", "name=stopped", "batch_size=4"
