@@ -10,24 +10,33 @@ export class BlazeFace {
 
   /** Return the faces {left, top, side, score, angle} of RGB pixels, the largest first. */
   async detect(image) {
-    const { scales, fine_scale: fineScale, large, threshold } = this.settings;
-    const sides = Math.max(image.width, image.height) >= large ? [...scales, fineScale] : scales;
     const candidates = [];
-    for (const side of sides) candidates.push(...(await this.#detectAt(image, side)));
+    for (const { pixels, factor } of this.#pyramid(image)) candidates.push(...(await this.#candidates(pixels, factor)));
     const examined = [];
     for (const row of this.#merge(candidates)) examined.push(await this.#examine(image, row));
-    const faces = examined.filter((row) => this.#probability(row.score) >= threshold);
+    const faces = examined.filter((row) => this.#probability(row.score) >= this.settings.threshold);
     return this.#merge(faces).map((row) => this.#box(row)).sort((one, other) => other.side - one.side);
   }
 
-  // Return candidates {score, points} of the image scaled to a longer side of `side`, in pixels of the image. Points are
-  // the box's center, its size, both eyes, the nose, the mouth and both ears.
-  async #detectAt(image, side) {
-    const factor = side / Math.max(image.width, image.height);
-    const [width, height] = [image.width, image.height].map((length) => Math.max(1, round(length * factor)));
-    const resized = (factor < 1 ? shrink : enlarge)(image, width, height);
+  // Return the image at each scale, the largest first, and its factor; a larger one is shrunk to the next.
+  #pyramid(image) {
+    const { scales, fine_scale: fineScale, large } = this.settings;
+    const longer = Math.max(image.width, image.height);
+    let larger = image;
+    return (longer >= large ? [fineScale, ...scales] : scales).map((side) => {
+      const factor = side / longer;
+      const size = [image.width, image.height].map((length) => Math.max(1, round(length * factor)));
+      if (factor >= 1) return { pixels: enlarge(image, ...size), factor };
+      larger = shrink(larger, ...size);
+      return { pixels: larger, factor };
+    });
+  }
+
+  // Return candidates {score, points} in a resized image, in pixels of the image, which is 1 / factor times as large.
+  // Points are the box's center, its size, both eyes, the nose, the mouth and both ears.
+  async #candidates(pixels, factor) {
     const multiple = (length) => Math.ceil(length / this.settings.stride) * this.settings.stride;
-    const { scores, faces } = await this.#run(border(resized, multiple(width), multiple(height)));
+    const { scores, faces } = await this.#run(border(pixels, multiple(pixels.width), multiple(pixels.height)));
     const rows = [];
     scores.forEach((score, i) => {
       if (score < this.settings.candidate) return;

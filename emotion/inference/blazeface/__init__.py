@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MODEL = Path(__file__).parent / "full_range.onnx"
 STRIDE = 32  # the sides of an image are multiples of it
-SCALES = (128, 384)  # the longer side, in pixels; large and small faces are found at the first and the last
+SCALES = (384, 128)  # the longer side, in pixels; small and large faces are found at the first and the last
 FINE_SCALE, LARGE = 640, 1000  # a third scale, for images whose longer side is at least so long
 CANDIDATE = 0.2  # score from which a face is examined again
 OVERLAP, NESTED = 0.3, 0.6  # intersection over union, and over the smaller box, of two boxes of one face
@@ -54,24 +54,21 @@ class BlazeFace:
 
     def __call__(self, image: RGBImage) -> list[Box]:
         """Return the faces of an image (H, W, 3), the largest first."""
-        scales = (*SCALES, FINE_SCALE) if max(image.shape[:2]) >= LARGE else SCALES
-        candidates = _merge(np.concatenate([self._detect_at(image, side) for side in scales]))
+        candidates = _merge(np.concatenate([self._candidates(pixels, factor) for pixels, factor in _pyramid(image)]))
         examined = [self._examine(image, row) for row in candidates]
         faces = [row for row in examined if _probability(row[0]) >= self.threshold]
         return largest_first([_box(row) for row in _merge(np.array(faces).reshape(-1, 17))])
 
-    def _detect_at(self, image: RGBImage, side: int) -> NDArray[np.float64]:
-        """Return candidates (N, 17) of the image scaled to a longer side of `side`, in pixels of the image.
+    def _candidates(self, pixels: MatLike, factor: float) -> NDArray[np.float64]:
+        """Return candidates (N, 17) in a resized image, in pixels of the image, which is `1 / factor` times as large.
 
         A row is the score, the box's center, width and height, and six keypoints: right and left eye, nose, mouth,
         right and left ear.
         """
-        height, width = image.shape[:2]
-        factor = side / max(height, width)
-        size = max(1, round(width * factor)), max(1, round(height * factor))
-        pixels = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
-        pixels = cv2.copyMakeBorder(pixels, 0, -size[1] % STRIDE, 0, -size[0] % STRIDE, cv2.BORDER_CONSTANT)
-        scores, faces = self._run(pixels)
+        height, width = pixels.shape[:2]
+        scores, faces = self._run(
+            cv2.copyMakeBorder(pixels, 0, -height % STRIDE, 0, -width % STRIDE, cv2.BORDER_CONSTANT)
+        )
         chosen = scores >= CANDIDATE
         return np.column_stack([scores[chosen], faces[chosen] / factor])
 
@@ -97,8 +94,8 @@ class BlazeFace:
 
     def _run(self, pixels: MatLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the scores (N,) and faces (N, 16) of all cells of an image whose sides are multiples of `STRIDE`."""
-        tensor = pixels.astype(np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
-        scores, faces = self.session.run(None, {"image": tensor})
+        channels = np.array(cv2.split(pixels), np.float32) / 127.5 - 1
+        scores, faces = self.session.run(None, {"image": channels[None]})
         return scores.astype(np.float64), faces.astype(np.float64)
 
 
@@ -108,6 +105,22 @@ def _session() -> "InferenceSession":
     options = SessionOptions()
     options.intra_op_num_threads = 1  # small convolutions; more threads gain little
     return InferenceSession(MODEL, options, providers=["CPUExecutionProvider"])
+
+
+def _pyramid(image: RGBImage) -> list[tuple[MatLike, float]]:
+    """Return the image at each scale, the largest first, and its factor; a larger one is shrunk to the next."""
+    height, width = image.shape[:2]
+    sides = (FINE_SCALE, *SCALES) if max(height, width) >= LARGE else SCALES
+    resized = []
+    larger: MatLike = image
+    for factor in (side / max(height, width) for side in sides):
+        size = max(1, round(width * factor)), max(1, round(height * factor))
+        if factor < 1:
+            pixels = larger = cv2.resize(larger, size, interpolation=cv2.INTER_AREA)
+        else:
+            pixels = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+        resized.append((pixels, factor))
+    return resized
 
 
 def _merge(rows: NDArray[np.float64]) -> list[NDArray[np.float64]]:
