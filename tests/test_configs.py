@@ -274,6 +274,11 @@ def test_distill_is_the_baseline_with_a_teacher_on_the_official_split() -> None:
     assert cfg.model._target_.endswith("SimpleCNN")
 
 
+def test_the_distilled_network_differs_from_its_teacher_in_width_and_length() -> None:
+    assert differing("experiment=ferplus_net", "experiment=ferplus_distilled") == {"model", "trainer", "distillation"}
+    assert compose("train", "experiment=ferplus_distilled", "distillation.teacher=RUN").name == "ferplus_distilled"
+
+
 def test_make_published_runs_every_complete_experiment(project: Path) -> None:
     (sweep,) = re.findall(r"'(experiment=[^']+)'", (project / "Makefile").read_text())
     (override,) = OverridesParser.create().parse_overrides([sweep])
