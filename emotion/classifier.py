@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from emotion.config.instantiate import instantiate
+from emotion.data.dataloader import limit_batches
 from emotion.data.transforms.preprocess import Preprocess, to_float
 from emotion.data.transforms.tta import mean_probabilities, tta_logits
 from emotion.errors import UserError
@@ -265,8 +266,7 @@ class EmotionClassifier(L.LightningModule):
         """
         trainer = self.trainer
         assert trainer.datamodule is not None, "a schedule by step needs trainer.fit(classifier, datamodule=...)"  # type: ignore[attr-defined]
-        batches, limit = len(trainer.datamodule.train_dataloader()), trainer.limit_train_batches  # type: ignore[attr-defined]
-        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        batches = limit_batches(len(trainer.datamodule.train_dataloader()), trainer.limit_train_batches)  # type: ignore[attr-defined]
         return math.ceil(batches / trainer.accumulate_grad_batches) * (trainer.max_epochs or 1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

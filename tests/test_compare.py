@@ -21,7 +21,7 @@ from emotion.evaluation.score import score
 from emotion.metrics.statistics import PairedComparison, RecipeComparison, holm, welch
 from emotion.records.archive import experiment
 from emotion.records.recipe import group_by_recipe, recipe, recipe_differences
-from emotion.records.run_folder import display_names, find_finished
+from emotion.records.run_folder import Run, display_names, find_finished
 from emotion.reporting import figures, readme_tables
 from emotion.reporting.comparison import bars, compare_runs
 from emotion.reporting.ranking import TITLE, ranking_tables, write_ranking
@@ -115,6 +115,19 @@ def test_only_runs_of_one_metric_classes_and_split_are_ranked_together(trained: 
     assert list(ranking_tables([record, better], ["a", "b"])) == [TITLE]
     csv_file, _ = sorted(write_ranking(tables, trained.parent))
     assert "train/loss" in csv_file.read_text()
+
+
+def test_validation_scores_have_the_interval_of_the_faces_scored(trained: Path) -> None:
+    record = record_of(trained / "compact")
+    assert record.num_validated == 56  # in a batch of 64
+    config = record.config | {"batch_size": 7, "trainer": record.config["trainer"] | {"limit_val_batches": 1}}
+    half = dataclasses.replace(record, best=record.best | {"score": 0.5}, config=config)
+    simple = dataclasses.replace(half, config=config | {"name": "simple_cnn"})  # published on validation
+    (whole, _), (part, (row,)) = ranking_tables([record, half], ["whole", "half"]).items()
+    assert "; 56 faces of " in whole
+    assert "; 28 faces of " in part
+    assert row["val/acc"] == "50.0 [32.6, 67.4]"  # Wilson's interval of 14 of 28 faces
+    assert "| 50.0 [32.6, 67.4], n = 1 |" in readme_tables.results_table([[Run(trained, simple)]])
 
 
 def test_runs_of_one_recipe_differ_in_their_seed_only(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

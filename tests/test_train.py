@@ -129,6 +129,14 @@ def test_records_of_former_versions_count_epochs_from_1_once_they_are_read() -> 
     assert RunRecord.from_dict(record.to_dict()) == record
 
 
+@pytest.mark.parametrize(("limit", "faces"), [("1", 7), ("0.5", 14), ("9", 28), ("1.0", 28), ("null", 28)])
+def test_the_record_counts_the_faces_that_an_epoch_is_scored_on(limit: str, faces: int, small_config: Config) -> None:
+    few = ("labels=seven", "split=official", "batch_size=2", "trainer.max_epochs=1", "trainer.limit_train_batches=1")
+    run = fitted(small_config(*few, f"trainer.limit_val_batches={limit}"))
+    assert run.record.split["val"] == 28  # four batches of 8 at most
+    assert run.classifier.val_scores.faces == run.record.num_validated == faces
+
+
 def test_the_record_has_the_scores_of_the_predictions(run: Path) -> None:
     (finished,) = find_finished([str(run)])
     for tta in ("none", "flip"):

@@ -13,6 +13,9 @@ from emotion.errors import UserError
 
 MEMORY_SHARE = 0.4  # of an accelerator's free memory that pixels may occupy; the network needs the rest
 
+EVALUATION_FACTOR = 4
+"""Batch size of evaluation, which stores no gradients, relative to that of training."""
+
 
 class RowBatch(NamedTuple):
     """A batch before its pixels are fetched."""
@@ -67,7 +70,7 @@ class RowLoader:
         return -(-len(self.rows) // self.world_size // self.batch_size)  # of the process with the most rows
 
     def __iter__(self) -> Iterator[RowBatch]:
-        batches, epoch_seed = self._batches(), mix_seeds(self.seed, self.epoch)
+        batches, epoch_seed = self.batches(), mix_seeds(self.seed, self.epoch)
         for index in range(self.next_batch, len(self)):
             self.next_batch = (index + 1) % len(self)
             seed = mix_seeds(self.seed, self.epoch, index, self.rank)
@@ -96,7 +99,7 @@ class RowLoader:
             )
         self.epoch, self.next_batch = state["epoch"], state["next_batch"]
 
-    def _batches(self) -> Sequence[Tensor]:
+    def batches(self) -> Sequence[Tensor]:
         """Return the indices into `rows` of each batch of this process."""
         if not self._sample_order:
             return torch.arange(self.rank, len(self.rows), self.world_size).tensor_split(len(self))
@@ -111,6 +114,22 @@ def check_processes(rows: int, world_size: int) -> None:
         raise UserError(
             f"{rows} faces for {world_size} processes; expected at least one each. Reduce trainer.devices=NUMBER."
         )
+
+
+def limit_batches(batches: int, limit: float) -> int:
+    """Return the batches that Lightning runs of `batches`: at most `limit` if it is an integer, else that share."""
+    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+
+
+def num_evaluated(rows: int, batch_size: int, world_size: int, limit: float) -> int:
+    """Return how many of `rows` all processes evaluate with limited batches (see `limit_batches`).
+
+    `batch_size` is that of training.
+    """
+    size = batch_size * EVALUATION_FACTOR
+    loaders = [RowLoader(torch.arange(rows), size, 0, rank=rank, world_size=world_size) for rank in range(world_size)]
+    batches = limit_batches(len(loaders[0]), limit)
+    return sum(len(batch) for loader in loaders for batch in loader.batches()[:batches])
 
 
 def mix_seeds(*numbers: int) -> int:

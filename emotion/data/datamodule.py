@@ -14,7 +14,7 @@ from torch import Tensor
 
 from emotion.config.instantiate import instantiate
 from emotion.data.cache import prepare
-from emotion.data.dataloader import PixelStore, RowBatch, RowLoader
+from emotion.data.dataloader import EVALUATION_FACTOR, PixelStore, RowBatch, RowLoader
 from emotion.data.faces import MIXED, TRAINING, USAGES
 from emotion.data.labels import NO_CLASS, Targets, describe_unused, relabel, vote_shares
 from emotion.data.readers.concat import check_classes, sample_extra_rows
@@ -161,7 +161,7 @@ class EmotionDataModule(L.LightningDataModule):
 
     def _loader(self, rows: RowNumbers, sampler: Callable[[torch.Generator], Tensor] | None = None) -> RowLoader:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        size = self.hparams["batch_size"] * (1 if sampler else 4)  # evaluation stores no gradients
+        size = self.hparams["batch_size"] * (1 if sampler else EVALUATION_FACTOR)
         return RowLoader(torch.from_numpy(rows), size, self.hparams["seed"], sampler, rank, world_size)
 
     def transfer_batch_to_device(self, batch: RowBatch, device: torch.device, dataloader_idx: int) -> Batch:

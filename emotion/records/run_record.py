@@ -15,6 +15,7 @@ from emotion.checkpoints import portable
 from emotion.checkpoints.load import LoadedCheckpoint
 from emotion.checkpoints.locate import PORTABLE_SUFFIX
 from emotion.config.migrate import migrate
+from emotion.data.dataloader import num_evaluated
 from emotion.io import bounded, digests
 from emotion.io.atomic import write_json
 
@@ -145,6 +146,13 @@ class RunRecord:
         """Number of rows that the file of exclusions removed from the split."""
         excluded = self.data.get("exclusions") or {"rows": {}}
         return sum(excluded["rows"].values())
+
+    @property
+    def num_validated(self) -> int:
+        """Number of validation faces that an epoch is scored on; `trainer.limit_val_batches` may leave some out."""
+        limit = self.config["trainer"].get("limit_val_batches")
+        processes = self.effective.get("processes", 1)
+        return num_evaluated(self.split["val"], self.config["batch_size"], processes, 1.0 if limit is None else limit)
 
     @property
     def test_scores(self) -> dict[str, Any]:

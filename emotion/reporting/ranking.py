@@ -33,7 +33,7 @@ def ranking_tables(records: Sequence[RunRecord], names: Sequence[str]) -> dict[s
 def validation_score(record: RunRecord) -> list[float]:
     """Return the score of the best epoch: [accuracy, lower, upper], or [score] for another metric."""
     score = record.best["score"]
-    return wilson_interval(score, record.split["val"]) if record.best["metric"] == "val/acc" else [score]
+    return wilson_interval(score, record.num_validated) if record.best["metric"] == "val/acc" else [score]
 
 
 def write_ranking(tables: Mapping[str, Sequence[Row]], folder: Path) -> list[Path]:
@@ -55,7 +55,7 @@ def _group(record: RunRecord) -> str:
             record.best["metric"],
             ", ".join(record.labels),
             " ".join([record.split_name, *(f"{key}={value}" for key, value in settings.items())]),
-            f"{record.split['val']:,} faces of {data}",
+            f"{record.num_validated:,} faces of {data}",
         ]
     )
 

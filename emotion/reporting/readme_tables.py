@@ -237,7 +237,7 @@ def _reached(published: Mapping[str, Any], group: Sequence[Run]) -> dict[str, Es
     """Return what the runs reached on the part and with the TTA of the published figures."""
     records = [run.record for run in group]
     if published.get("part") == "val":
-        accuracy = [wilson_interval(record.best["score"], record.split["val"]) for record in records]
+        accuracy = [wilson_interval(record.best["score"], record.num_validated) for record in records]
     else:
         accuracy = [record.test_scores[published.get("tta", "none")]["all"]["accuracy"] for record in records]
     reached = {"accuracy": _estimate(accuracy)}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from emotion.data.dataloader import PixelStore, RowBatch, RowLoader, shuffled, weighted
+from emotion.data.dataloader import PixelStore, RowBatch, RowLoader, num_evaluated, shuffled, weighted
 from emotion.training.setup import make_data, resolve
 
 ROWS = torch.arange(100, 150)
@@ -43,6 +43,14 @@ def test_fewer_rows_than_a_batch_are_one_batch() -> None:
 
 def test_evaluation_takes_every_row_once_in_order() -> None:
     assert rows_of(batches(RowLoader(ROWS, 8, seed=0))).equal(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("world_size", "limit", "expected"), [(1, 1.0, 11), (1, 2, 8), (1, 0.5, 4), (2, 1, 6), (2, 2, 11), (1, 0, 0)]
+)
+def test_limited_batches_evaluate_fewer_rows(world_size: int, limit: float, expected: int) -> None:
+    """Eleven rows in batches of at most four: 4, 4 and 3, or of two processes 3 and 3, and 3 and 2."""
+    assert num_evaluated(11, 1, world_size, limit) == expected
 
 
 def test_every_run_and_epoch_has_its_own_order_and_every_batch_its_own_seed() -> None:
