@@ -28,6 +28,8 @@ from emotion.config.instantiate import instantiate
 from emotion.config.migrate import first_target
 from emotion.data.faces import ORIGIN_BYTES, Component, DataSource, FaceChunk, Faces
 from emotion.data.packed import open_unpacked
+from emotion.data.readers.fer2013 import PUBLISHED_MD5
+from emotion.data.readers.ferplus import VOTES_MD5
 from emotion.errors import UserError
 from emotion.io.atomic import remove_partial, sync_folder, write_json
 from emotion.io.bounded import read_json_object
@@ -239,6 +241,11 @@ def _identify(source: Config, data: DataSource) -> tuple[str, list[Component]]:
     ]
     digests = "".join(component.digest for component in components)
     return _md5(_settings_text(source) + _content_digest(data) + digests), components
+
+
+def published_digest(source: Config) -> str:
+    """Return the digest of a source that reads the published fer2013.csv, with FER+'s votes if it names votes."""
+    return _md5(_settings_text(source) + VOTES_MD5 + PUBLISHED_MD5) if source.get("votes") else PUBLISHED_MD5
 
 
 def _content_digest(data: DataSource) -> str:

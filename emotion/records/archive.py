@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from emotion.config.compose import choices, compose
 from emotion.config.migrate import migrate
+from emotion.data.cache import published_digest
 from emotion.data.faces import SYNTHETIC
 from emotion.data.readers.fer2013 import PUBLISHED_MD5
 from emotion.errors import UserError
@@ -44,14 +45,17 @@ def check(run: Run, records: Path) -> None:
     """Check that a run may be archived.
 
     Raises:
-        UserError: The run is not an unchanged experiment, was not trained on FER2013 alone or not from a commit, its
+        UserError: The run is not an unchanged experiment, was not trained on FER2013 and FER+ alone or not from a commit, its
             record contains absolute paths, or another run of its seed is archived.
     """
     folder, record = run.folder, run.record
     if differing := recipe_differences(record.config, experiment(record.name)):
         raise UserError(f"{folder} differs from the experiment {record.name} in {', '.join(differing)}.")
-    if record.data["digest"] != PUBLISHED_MD5:
-        raise UserError(f"{folder} was trained on {record.data['source']}; expected the published fer2013.csv.")
+    if record.data["digest"] != published_digest(record.config["data"]):
+        raise UserError(
+            f"{folder} was trained on {record.data['source']}; expected the published fer2013.csv, alone or with FER+'s "
+            f"votes."
+        )
     if mix := record.data.get("mix"):
         raise UserError(f"{folder}: {mix['source']} was mixed into its training data; expected FER2013 alone.")
     _check_provenance(folder, record.commit, (folder / RECORD).read_text())

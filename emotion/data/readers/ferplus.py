@@ -19,6 +19,9 @@ from emotion.data.faces import EMOTIONS, TRAINING, USAGES, DataSource, FaceChunk
 from emotion.errors import UserError
 from emotion.io.bounded import read_lines
 
+VOTES_MD5 = "413eba86d6e454536b99705b8c7fc5c5"
+"""Digest of FER+'s fer2013new.csv."""
+
 VOTE_NAMES = {
     "neutral": "neutral", "happiness": "happy", "surprise": "surprise", "sadness": "sad", "anger": "angry",
     "disgust": "disgust", "fear": "fear", "contempt": "contempt", "unknown": "unknown", "NF": "not a face",
