@@ -330,6 +330,37 @@ def test_the_mean_of_equal_seeds_has_no_interval(recipes: Path) -> None:
     assert [len(line.get_xdata()) for line in last] == [0, 1]
 
 
+def test_recipes_of_one_name_are_named_by_what_their_runs_share(recipes: Path) -> None:
+    for path in sorted(recipes.glob("*/*")):
+        change(path, config=record_of(path).config | {"name": "sw"})
+        path.rename(path.parents[1] / f"model={path.parent.name},seed={path.name}")
+    compared(recipes)
+    assert [line["recipe"] for line in read_csv("recipes.csv")] == [
+        "sw model=first",
+        "sw model=second",
+        "sw model=third",
+    ]
+    for number, path in enumerate(sorted(recipes.glob("model=*"))):  # names that say nothing about the recipe
+        path.rename(path.parent / f"12-00-{number:02d}")
+    compared(recipes)
+    assert [line["recipe"] for line in read_csv("recipes.csv")] == [
+        "sw 12-00-00 and 2 more", "sw 12-00-03 and 2 more", "sw 12-00-06 and 1 more",
+    ]  # fmt: skip
+
+
+def test_folds_of_recipes_of_one_name_are_named_by_what_their_runs_share(recipes: Path) -> None:
+    for path in sorted(recipes.glob("*/[01]")):
+        record = record_of(path)
+        split = {"_target_": "emotion.data.splits.kfold", "folds": 5, "fold": int(path.name), "seed": 0}
+        change(path, config=record.config | {"name": "sw", "seed": 0, "split": split})
+        path.rename(path.parents[1] / f"model={path.parent.name},split.fold={path.name}")
+    for name in ("first", "second"):
+        shutil.rmtree(recipes / name)  # a third seed
+    compared(recipes)
+    table = Path("out/comparison.md").read_text().split("pooled over folds")[1]
+    assert all(f"| sw model={name} | 2 of 5 |" in table for name in CORRECT)
+
+
 def test_recipes_on_other_data_or_of_one_name(recipes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for seed in (0, 1):
         run = recipes / f"third/{seed}"

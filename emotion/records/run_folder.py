@@ -4,9 +4,10 @@ import contextlib
 import glob
 import json
 import os
+import re
 import socket
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -149,6 +150,24 @@ def display_names(runs: Sequence[Run]) -> list[str]:
         [f"{run.record.name} {run.folder.name}" for run in runs],
     )
     return next((names for names in choices if len(set(names)) == len(runs)), [str(run.folder) for run in runs])
+
+
+def group_names(groups: Sequence[Sequence[Run]], plain: Sequence[str], names: Mapping[int, str]) -> list[str]:
+    """Return distinct names of groups of runs: `plain` ones, or what the names of a group's runs have in common.
+
+    Without that, a group is named after its first run. `names` has the name of each run by its `id`.
+    """
+    own = [[names[id(run)] for run in group] for group in groups]
+    choices = plain, [_shared_name(group) for group in own]
+    several = [f"{group[0]} and {len(group) - 1} more" if len(group) > 1 else group[0] for group in own]
+    return next((list(names) for names in choices if len(set(names)) == len(groups)), several)
+
+
+def _shared_name(names: Sequence[str]) -> str:
+    """Return the parts of the first name that all names have: of `sw a=1,seed=0` and `sw a=1,seed=1`, `sw a=1`."""
+    others = [re.split("[ ,/]+", name) for name in names]
+    parts = re.findall("[^ ,/]*[ ,/]*", names[0])
+    return "".join(part for part in parts if all(part.rstrip(" ,/") in other for other in others)).rstrip(" ,/")
 
 
 def folder_size(folder: Path) -> int:

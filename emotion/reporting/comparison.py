@@ -9,7 +9,7 @@ from emotion.metrics.statistics import ALPHA, Difference, PairedComparison, Reci
 from emotion.records import paired_comparison
 from emotion.records.paired_comparison import Recipe, RunRow
 from emotion.records.recipe import group_by_folds, group_by_recipe
-from emotion.records.run_folder import Run, display_names
+from emotion.records.run_folder import Run, display_names, group_names
 from emotion.reporting import ranking
 from emotion.reporting.tables import Row, csv_table
 from emotion.reporting.text import format_duration, format_interval, format_loss, format_percent
@@ -33,9 +33,7 @@ def compare_runs(runs: Sequence[Run], tta: str, rows: str) -> tuple[list[RunRow]
     compared = [group[0] for group in others]
     pairs = dict(zip(map(id, compared), paired_comparison.pairs(first[0], compared, tta, rows), strict=True))
     tests = ["", *paired_comparison.recipes(first, others, tta, rows)]
-    recipe_names = [group[0].record.name for group in groups]
-    if len(set(recipe_names)) < len(recipe_names):
-        recipe_names = [names[id(group[0])] for group in groups]
+    recipe_names = group_names(groups, [group[0].record.name for group in groups], names)
     return (
         [RunRow(names[id(run)], run, scores[id(run)], pairs.get(id(run), "")) for run in runs],
         [
@@ -69,12 +67,14 @@ def fold_tables(runs: Sequence[Run], tta: str, rows: str) -> dict[str, list[Row]
     Raises:
         UserError: The predictions of a run are missing or damaged.
     """
-    table = []
-    for folds in group_by_folds(runs):
+    table, groups = [], group_by_folds(runs)
+    plain = [f"{folds[0].record.name} seed={folds[0].record.seed}" for folds in groups]
+    names = group_names(groups, plain, dict(zip(map(id, runs), display_names(runs), strict=True)))
+    for name, folds in zip(names, groups, strict=True):
         scores, split = paired_comparison.pool(folds, tta, rows), folds[0].record.config["split"]
         table.append(
             {
-                "run": f"{folds[0].record.name} seed={folds[0].record.seed}",
+                "run": name,
                 "folds": f"{len(folds)} of {split['folds']}",
                 "faces": f"{scores['n']:,}",
                 "accuracy %": format_interval(scores["accuracy"]),
