@@ -45,16 +45,16 @@ def check(run: Run, records: Path) -> None:
     """Check that a run may be archived.
 
     Raises:
-        UserError: The run is not an unchanged experiment, was not trained on FER2013 and FER+ alone or not from a commit, its
-            record contains absolute paths, or another run of its seed is archived.
+        UserError: The run is not an unchanged experiment, was trained on other data than FER2013 and FER+ or not from a
+            commit, its record contains absolute paths, or another run of its seed is archived.
     """
     folder, record = run.folder, run.record
     if differing := recipe_differences(record.config, experiment(record.name)):
         raise UserError(f"{folder} differs from the experiment {record.name} in {', '.join(differing)}.")
     if record.data["digest"] != published_digest(record.config["data"]):
         raise UserError(
-            f"{folder} was trained on {record.data['source']}; expected the published fer2013.csv, alone or with FER+'s "
-            f"votes."
+            f"{folder} was trained on {record.data['source']}; expected the published fer2013.csv, alone or with "
+            f"FER+'s votes."
         )
     if mix := record.data.get("mix"):
         raise UserError(f"{folder}: {mix['source']} was mixed into its training data; expected FER2013 alone.")
