@@ -31,13 +31,13 @@ PAGES = {
     for path in sorted(ROOT.glob(pattern))
 }
 TEXT = " ".join("\n".join(PAGES.values()).split())
-WEIGHTS = re.compile(r"<!-- weights -->.*?<!-- end of weights -->", re.DOTALL)
-"""The table of weights, whose commands are those of their commits."""
+RECORDED = re.compile(r"<!-- (scores|weights) -->.*?<!-- end of \1 -->", re.DOTALL)
+"""The tables of scores and weights, whose commands are those of their commits."""
 COMMANDS = sorted(
     {
         command
         for text in PAGES.values()
-        for command in re.findall(r"python -m emotion\.(\w+)([^`\n#]*)", WEIGHTS.sub("", text))
+        for command in re.findall(r"python -m emotion\.(\w+)([^`\n#]*)", RECORDED.sub("", text))
         if "plugins=" not in command[1]  # which tests/config/test_plugins.py runs
     }
 )

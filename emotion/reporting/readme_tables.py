@@ -1,16 +1,14 @@
 """The generated tables of README.md and outputs/records/README.md, made from archived records only."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from omegaconf import OmegaConf
-
 from emotion.checkpoints import portable
 from emotion.checkpoints.locate import zoo
-from emotion.config.compose import as_list
 from emotion.config.migrate import migrate
 from emotion.data.faces import SYNTHETIC
 from emotion.errors import UserError
@@ -46,29 +44,29 @@ PROMISES = {
 
 FURTHER_COLUMNS = (
     ("with TTA %", "with TTA (flip) %", "deduplicated %", "ECE %", "ECE % uncalibrated", "ECE % with temperature"),
-    ("parameters", "minutes", "split (test faces)", "commit", "command"),
+    ("parameters", "minutes", "split (test faces)", "commit"),
+    ("command",),
 )
-"""Columns of the second and third table: further scores, and what was run."""
+"""Columns of the further tables: scores, and what was run."""
 
 Interval = Sequence[float]
 """A share with its 95 % interval: value, lower, upper."""
 
 
 class Estimate(NamedTuple):
-    """The mean over n seeds, with the half width of an interval that covers both other faces and other seeds."""
+    """The mean over n seeds, with an interval that covers both other faces and other seeds."""
 
     n: int
     mean: float
-    half_width: float
+    lower: float
+    upper: float
 
     def __str__(self) -> str:
-        mean, low, high = (100 * v for v in (self.mean, self.mean - self.half_width, self.mean + self.half_width))
-        return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+        return format_interval(self[1:])
 
     def difference_to(self, published: float) -> str:
         """Return the difference in points and what its interval shows: `below: -2.52 [-3.64, -1.41]`."""
-        difference, half_width = 100 * (self.mean - published), 100 * self.half_width
-        low, high = difference - half_width, difference + half_width
+        difference, low, high = (100 * (share - published) for share in self[1:])
         verdict = "above" if low > 0 else "below" if high < 0 else "within interval"
         return f"{verdict}: {difference:+.2f} [{low:+.2f}, {high:+.2f}]"
 
@@ -188,7 +186,10 @@ def _narrow_tables(rows: Sequence[Row]) -> str:
     first, *others = rows[0]
     main = [name for name in others if not any(name in part for part in FURTHER_COLUMNS)]
     parts = [main, *([name for name in others if name in part] for part in FURTHER_COLUMNS)]
-    return "\n".join(markdown_table([{name: row[name] for name in (first, *part)} for row in rows]) for part in parts)
+    return "\n".join(
+        markdown_table([{name: row[name] for name in (first, *part)} for row in rows], left=1 + (part == ["command"]))
+        for part in parts
+    )
 
 
 def _scores_row(group: Sequence[Run]) -> Row:
@@ -196,7 +197,6 @@ def _scores_row(group: Sequence[Run]) -> Row:
     tta, plain = first.config["tta"], [test["none"]["all"] for test in tests]
     published = experiment(first.name)["published"] or {}
     calibrated = all(run.record.calibration for run in group)
-    minutes = [run.record.wall_seconds / 60 for run in group if run.record.wall_seconds]
     return {
         "experiment": first.name,
         "parameters": f"{first.parameters:,}",
@@ -208,11 +208,11 @@ def _scores_row(group: Sequence[Run]) -> Row:
         "deduplicated %": _format_seeds([test["none"]["deduplicated"]["accuracy"] for test in tests]),
         "ECE % uncalibrated": format_mean_std([scores.get("uncalibrated", scores)["ece"] for scores in plain]),
         "ECE % with temperature": format_mean_std([scores["ece"] for scores in plain]) if calibrated else "-",
-        "minutes": format_mean_std(minutes, scale=1) if len(minutes) == len(group) else "-",
+        "minutes": format_mean_std([run.record.fit_seconds / 60 for run in group], scale=1),
         "split (test faces)": f"{first.split_name} ({plain[0]['n']:,})",
         "n": str(len(group)),
         "commit": ", ".join(dict.fromkeys((run.record.commit or "")[:7] for run in group)),
-        "command": _command(group),
+        "command": " <br> ".join(dict.fromkeys(f"`{run.record.command}`" for run in group)),
     }
 
 
@@ -259,23 +259,16 @@ def _difference(published: Mapping[str, Any], group: Sequence[Run]) -> str:
 
 
 def _estimate(intervals: Sequence[Interval]) -> Estimate:
-    """Combine the seeds' own intervals (other faces) with Student's interval of their mean (other seeds)."""
-    values = [value for value, _, _ in intervals]
-    over_faces = fmean(upper - lower for _, lower, upper in intervals) / 2
-    over_seeds = (mean_over_seeds(values).half_width or 0.0) if len(values) > 1 else 0.0
-    return Estimate(len(values), fmean(values), (over_faces**2 + over_seeds**2) ** 0.5)
+    """Combine the seeds' own intervals (other faces) with Student's interval of their mean (other seeds).
 
-
-def _command(group: Sequence[Run]) -> str:
-    """Return the command that trains the experiment with the seeds and the values that its config leaves open."""
-    config, declared = group[0].record.config, experiment(group[0].record.name)
-    seeds = ",".join(str(run.record.seed) for run in group)
-    overrides = [f"experiment={config['name']}"]
-    for key in sorted(OmegaConf.missing_keys(OmegaConf.create(declared))):
-        values = as_list(OmegaConf.select(OmegaConf.create(config), key))
-        overrides.append(f"{key}={values[0]}" if len(values) == 1 else f"{key}=[{','.join(values)}]")
-    multirun = "-m " if len(group) > 1 else ""
-    return f"`python -m emotion.train {multirun}{' '.join(overrides)} seed={seeds}`"
+    The interval of a single seed is its own.
+    """
+    if len(intervals) == 1:
+        return Estimate(1, *intervals[0])
+    values, lower, upper = zip(*intervals, strict=True)
+    mean, over_seeds = fmean(values), mean_over_seeds(values).half_width or 0.0
+    below, above = (math.hypot(fmean(bounds) - mean, over_seeds) for bounds in (lower, upper))
+    return Estimate(len(values), mean, max(0.0, mean - below), min(1.0, mean + above))
 
 
 def _explanation_row(method: str, measures: Mapping[str, Any]) -> Row:

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from emotion.config.compose import compose
 from emotion.config.instantiate import check_targets
-from emotion.evaluation.score import duplicated_in
+from emotion.evaluation.score import accuracy_and_f1, duplicated_in
 from emotion.records.archive import experiment
 from emotion.records.predictions import read_predictions
 from emotion.records.recipe import recipe_differences
@@ -40,6 +41,9 @@ def test_an_archived_record_has_the_scores_of_its_predictions(run: Run) -> None:
             confusion = np.zeros_like(np.array(scores[rows]["confusion"]))
             np.add.at(confusion, (part.labels, part.predicted), 1)
             assert confusion.tolist() == scores[rows]["confusion"]
+            labels, predicted = (torch.from_numpy(column.astype(np.int64)) for column in (part.labels, part.predicted))
+            for name, interval in accuracy_and_f1(predicted, labels, len(confusion)).items():
+                assert scores[rows][name] == pytest.approx(interval), "evaluate would show another interval"
 
 
 @pytest.mark.fer2013
