@@ -61,7 +61,7 @@ def compare(cfg: DictConfig, folder: Path) -> tuple[list["PairedComparison"], li
     finished = find_finished(sources)
     runs, recipes = comparison.compare_runs(finished, config.tta, config.rows)
     title = f"test, tta={config.tta}, rows={config.rows}"
-    tables = comparison.tables(runs, recipes, title) | comparison.fold_tables(finished, config.tta, config.rows)
+    tables = comparison.fold_tables(finished, config.tta, config.rows) | comparison.tables(runs, recipes, title)
     summary = comparison.summary(runs, recipes)
     folder.mkdir(parents=True, exist_ok=True)
     text = f"# {title}\n" + "".join(f"\n{caption}\n\n{markdown_table(table)}" for caption, table in tables.items())

@@ -163,7 +163,9 @@ def test_the_predictions_of_folds_are_pooled(runs: Path, capsys: pytest.CaptureF
         )
         hits, faces = hits + 4 * fold + 5, faces + n
     compared(runs)
-    table = Path("out/comparison.md").read_text().split("pooled over folds")[1].split("##")[0]
+    written, printed = Path("out/comparison.md").read_text(), capsys.readouterr().out
+    assert all(text.index("pooled over folds") < text.index("\nruns\n") for text in (written, f"\n{printed}"))
+    table = written.split("pooled over folds")[1].split("\n\n")[1]
     assert "| compact_cnn seed=0 | 3 of 4 | 60 |" in table
     assert (hits, faces) == (27, 60)
     assert "| 45.0 [" in table
