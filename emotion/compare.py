@@ -61,22 +61,25 @@ def compare(cfg: DictConfig, folder: Path) -> tuple[list["PairedComparison"], li
     finished = find_finished(sources)
     runs, recipes = comparison.compare_runs(finished, config.tta, config.rows)
     title = f"test, tta={config.tta}, rows={config.rows}"
-    tables = comparison.fold_tables(finished, config.tta, config.rows) | comparison.tables(runs, recipes, title)
+    tables = [
+        *comparison.fold_tables(finished, config.tta, config.rows),
+        *comparison.tables(runs, recipes, title),
+    ]
     summary = comparison.summary(runs, recipes)
     folder.mkdir(parents=True, exist_ok=True)
-    text = f"# {title}\n" + "".join(f"\n{caption}\n\n{markdown_table(table)}" for caption, table in tables.items())
+    text = f"# {title}\n" + "".join(f"\n{one.title}\n\n{markdown_table(one.rows, one.left)}" for one in tables)
     for heading, sentences in summary.items():
         text += f"\n## {heading}\n" + "".join(f"\n{sentence}\n" for sentence in sentences)
     write_text(folder / "comparison.md", text)
     write_text(folder / "comparison.csv", comparison.runs_csv(runs))
     write_text(folder / "recipes.csv", comparison.recipes_csv(recipes))
-    latex = "\n".join(latex_table(caption, table) for caption, table in tables.items())
+    latex = "\n".join(latex_table(*one) for one in tables)
     write_text(folder / "comparison.tex", f"% needs \\usepackage{{booktabs}}\n{latex}")
     figure = figures.comparison(*comparison.bars(runs, recipes), title)
     for suffix in ("png", "pdf"):
         figures.save(figure, folder / f"comparison.{suffix}")
-    for caption, table in tables.items():
-        print_table(caption, table)
+    for table in tables:
+        print_table(*table)
     for heading, sentences in summary.items():
         print("\n".join([f"{heading}:", *map(wrapped, sentences), ""]))
     print(wrapped(f"wrote comparison.md, .tex, .csv, .png and .pdf, and recipes.csv, in {relative_path(folder)}"))

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,19 @@ def test_tables_show_the_recorded_scores(trained: Path, capsys: pytest.CaptureFi
     assert Path("out/comparison.pdf").read_bytes().startswith(b"%PDF")
     with Image.open("out/comparison.png") as image:
         assert min(image.size) > 300
+
+
+def test_every_part_of_a_table_names_the_runs(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    compared(trained)
+    blocks = [block.splitlines() for block in capsys.readouterr().out.split("\n\n")]
+    tables = [block for block in blocks if any(line.startswith("--") or line.startswith("-  --") for line in block)]
+    assert len(tables) > 8
+    for block in tables:
+        assert sum(" seed=" in line or line.startswith("simple_cnn ") for line in block) in (1, 3), block
 
 
 def test_a_pair_is_the_difference_of_the_records(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from emotion.records.paired_comparison import Recipe, RunRow
 from emotion.records.recipe import group_by_folds, group_by_recipe
 from emotion.records.run_folder import Run, display_names, group_names
 from emotion.reporting import ranking
-from emotion.reporting.tables import Row, csv_table
+from emotion.reporting.tables import Row, Table, csv_table
 from emotion.reporting.text import format_duration, format_interval, format_loss, format_percent
 
 NETWORKS, RECIPES = "trained networks, one run each", "recipes, over their seeds"
@@ -43,26 +43,27 @@ def compare_runs(runs: Sequence[Run], tta: str, rows: str) -> tuple[list[RunRow]
     )
 
 
-def tables(runs: Sequence[RunRow], recipes: Sequence[Recipe], title: str) -> dict[str, list[Row]]:
-    """Return the tables by caption."""
-    captioned = {
-        "runs": [_overview(run) for run in runs],
-        **ranking.ranking_tables([run.run.record for run in runs], [run.name for run in runs]),
-        f"{title}; 95 % intervals": [_scores(run) for run in runs],
-        "F1 % by class": [
-            {"run": run.name} | {name: format_percent(found["f1"][0]) for name, found in run.scores["classes"].items()}
-            for run in runs
-        ],
-    }
+def tables(runs: Sequence[RunRow], recipes: Sequence[Recipe], title: str) -> list[Table]:
+    """Return the tables of runs, of their ranking and scores, and of the means of recipes with several seeds."""
+    ranked = ranking.ranking_tables([run.run.record for run in runs], [run.name for run in runs])
+    f1 = [
+        {"run": run.name} | {name: format_percent(found["f1"][0]) for name, found in run.scores["classes"].items()}
+        for run in runs
+    ]
+    made = [
+        Table("runs", [_overview(run) for run in runs]),
+        *(Table(ranking_title, rows, left=2) for ranking_title, rows in ranked.items()),
+        Table(f"{title}; 95 % intervals", [_scores(run) for run in runs]),
+        Table("F1 % by class", f1),
+    ]
     if several := [recipe for recipe in recipes if _has_seeds(recipe)]:
-        captioned["recipes of n seeds: mean ± standard deviation [95 % interval of the mean, Student's t]"] = [
-            _recipe_means(recipe) for recipe in several
-        ]
-    return captioned
+        means = "recipes of n seeds: mean ± standard deviation [95 % interval of the mean, Student's t]"
+        made.append(Table(means, [_recipe_means(recipe) for recipe in several]))
+    return made
 
 
-def fold_tables(runs: Sequence[Run], tta: str, rows: str) -> dict[str, list[Row]]:
-    """Return a table, by its caption, of the scores over the faces of all folds; empty without several folds.
+def fold_tables(runs: Sequence[Run], tta: str, rows: str) -> list[Table]:
+    """Return a table of the scores over the faces of all folds; none without several folds.
 
     Raises:
         UserError: The predictions of a run are missing or damaged.
@@ -81,7 +82,7 @@ def fold_tables(runs: Sequence[Run], tta: str, rows: str) -> dict[str, list[Row]
                 "macro F1 %": format_interval(scores["macro_f1"]),
             }
         )
-    return {"predictions pooled over folds; 95 % intervals": table} if table else {}
+    return [Table("predictions pooled over folds; 95 % intervals", table)] if table else []
 
 
 def bars(runs: Sequence[RunRow], recipes: Sequence[Recipe]) -> tuple[list[str], list[Mapping[str, Any]]]:

@@ -3,13 +3,23 @@
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from emotion.reporting.text import console, format_interval, format_loss, format_percent, format_robustness, wrapped
 
 Row = dict[str, str]
+
+
+class Table(NamedTuple):
+    """A titled table; the first `left` columns, which name its rows, are left-aligned."""
+
+    title: str
+    rows: Sequence[Row]
+    left: int = 1
+
+
 LATEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
@@ -27,14 +37,18 @@ SLICES: dict[str, tuple[str, Callable[[float], str]]] = {
 def print_table(title: str, rows: Sequence[Row], left: int = 1) -> None:
     """Print rows of named cells; the first `left` columns are left-aligned, the others right-aligned.
 
-    A table wider than the terminal is printed in parts that repeat the left columns. Names that leave no room for
-    another column are printed above the table, which refers to them by number.
+    A table wider than the terminal is printed in parts that repeat the left columns. Names (in the first column, or in
+    the second below a number) that leave no room for another column are printed above the table, which refers to them
+    by number.
     """
     room = console().width + 2
     columns, lines = _cells(rows)
     widths = [max(map(len, cells)) + 2 for cells in zip(columns, *lines, strict=True)]
     print("\n".join(wrapped(line) for line in title.splitlines()))
     if sum(widths[:left]) + max(widths[left:], default=0) > room:
+        if [line[0] for line in lines] == [str(number) for number in range(1, len(lines) + 1)]:
+            del columns[0], widths[0]
+            lines, left = [line[1:] for line in lines], left - 1
         for number, line in enumerate(lines, start=1):
             print(f"{number}: {line[0]}")
             line[0] = str(number)

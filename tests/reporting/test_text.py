@@ -23,6 +23,23 @@ def test_lines_fit_a_terminal_and_break_neither_words_nor_paths(
     assert capsys.readouterr().out.count(PATH) == 2
 
 
+@pytest.mark.parametrize("name", ["model=a,seed=0", PATH])
+def test_every_part_of_a_table_names_its_rows(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    rows = [{"": "1", "run": name, "val/acc %": "50.0 [40.0, 60.0]", "test %": "50.0 [40.0, 60.0]"}]
+    print_table("ranked", rows, left=2)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line.endswith("%")] == ["run", "run"]
+    assert [line.split()[:-3] for line in lines if line.endswith("60.0]")] == [
+        ["1", name] if name != PATH else ["1"]
+    ] * 2
+    assert [line for line in lines if PATH in line] == [f"1: {PATH}"] * (name == PATH)
+    assert all(len(line) <= 40 for line in lines if PATH not in line)
+
+
 def test_without_a_terminal_text_is_one_line() -> None:
     assert wrapped("word " * 50) == "word " * 50
 
