@@ -53,7 +53,7 @@ class Box(NamedTuple):
 
 
 class Detector(Protocol):
-    """A face detector; used by one thread at a time."""
+    """A face detector; used by one thread at a time, unless `Predictor.is_concurrent` names it."""
 
     def __call__(self, image: RGBImage) -> list[Box]:
         """Return the faces of an image (H, W, 3), the largest first."""

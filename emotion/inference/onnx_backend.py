@@ -55,6 +55,7 @@ class OnnxBackend:
         _limit_memory()
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # else idle threads occupy cores
         options.log_severity_level = 4  # fatal only; errors are also raised
         options.add_session_config_entry("session.use_env_allocators", "1")
         self.run_error = runtime.capi.onnxruntime_pybind11_state.Fail

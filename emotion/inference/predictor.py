@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from emotion.errors import UserError
 from emotion.inference.backends import Backend
-from emotion.inference.detectors import Box, Detector, crop
+from emotion.inference.blazeface import BlazeFace
+from emotion.inference.detectors import Box, Detector, FullImage, crop
 from emotion.inference.images import COLORS, RGBImage, batches, load_image
 from emotion.inference.inputs import find_images
+from emotion.inference.onnx_backend import OnnxBackend
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -175,6 +177,11 @@ class Predictor:
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the probabilities."""
         return self.backend.classes
+
+    @property
+    def is_concurrent(self) -> bool:
+        """Whether several threads may use it at once."""
+        return isinstance(self.detector, BlazeFace | FullImage) and isinstance(self.backend, OnnxBackend)
 
     def predict(self, images: object, color: str = "rgb") -> Faces | list[Faces]:
         """Return the faces of an image, or a list with the faces of each of several images.

@@ -1,6 +1,7 @@
 """The demo's server: the page, and predictions for images that are posted to it."""
 
 import asyncio
+import os
 import sys
 import traceback
 from collections.abc import AsyncIterator, Sequence
@@ -30,6 +31,7 @@ PAGE = {  # path, file in emotion/web, media type
     "/api/schema.json": ("schema.json", "application/schema+json"),
 }
 SHUTDOWN_SECONDS = 5  # for requests in progress
+MAX_WORKERS = 2  # each holds a decoded image
 LOCAL_PRIVACY = "Images stay on this machine. The server processes them in memory and stores nothing."
 NETWORK_PRIVACY = (
     "Images are sent over the network to the machine that serves this page, and nowhere else. It processes them in "
@@ -82,16 +84,17 @@ class Routes:
 
     def __init__(self, session: Session, limits: Limits, privacy: str) -> None:
         self.session, self.privacy = session, privacy
-        self.worker = ThreadPoolExecutor(1, "predict")
+        workers = min(MAX_WORKERS, os.cpu_count() or 1) if session.predictor.is_concurrent else 1
+        self.workers = ThreadPoolExecutor(workers, "predict")
         self.bodies = BodyReader(round(limits.megabytes * 1e6), limits.timeout)
         self.rate_limiter = RateLimiter(limits.rate_limit)
         self.queue_length, self.max_queue = 0, limits.max_queue
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        """Stop the worker when the server stops."""
+        """Stop the workers when the server stops."""
         yield
-        self.worker.shutdown(wait=False, cancel_futures=True)
+        self.workers.shutdown(wait=False, cancel_futures=True)
 
     async def about(self, request: Request) -> Response:
         """Describe the network."""
@@ -106,7 +109,7 @@ class Routes:
                 try:
                     with_maps = request.query_params.get("map") == "1"
                     loop = asyncio.get_running_loop()
-                    result = await loop.run_in_executor(self.worker, self.session.predict, body, with_maps)
+                    result = await loop.run_in_executor(self.workers, self.session.predict, body, with_maps)
                 finally:
                     self.queue_length -= 1
             return JSONResponse(result)
@@ -124,7 +127,7 @@ class Routes:
         """Apply rate and queue limits; only complete bodies count."""
         if wait := self.rate_limiter.wait(request.client.host if request.client else ""):
             raise HTTPException(429, "Too many images from your address; wait a moment.", {"Retry-After": str(wait)})
-        if self.queue_length > self.max_queue:  # including the image in progress
+        if self.queue_length > self.max_queue:  # including the images in progress
             raise HTTPException(503, "The server is busy; try again in a moment.", {"Retry-After": "1"})
 
 

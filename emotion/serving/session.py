@@ -24,7 +24,7 @@ class UnsupportedImage(UserError):
 
 
 class Session:
-    """Process images of at most `megapixels`, one at a time."""
+    """Process images of at most `megapixels`; one at a time, unless the predictor is concurrent."""
 
     def __init__(self, predictor: Predictor, megapixels: float) -> None:
         self.predictor, self.max_pixels = predictor, round(megapixels * 1e6)

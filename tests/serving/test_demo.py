@@ -23,7 +23,7 @@ from emotion.config.compose import compose
 from emotion.demo import demo, listen
 from emotion.errors import UserError
 from emotion.inference.backends import Backend
-from emotion.inference.detectors import Box
+from emotion.inference.detectors import Box, Haar
 from emotion.inference.images import RGBImage, read_image
 from emotion.inference.predictor import Predictor
 from emotion.serving.limits import MAX_ADDRESSES, RateLimiter
@@ -220,6 +220,17 @@ def test_the_rate_limiter_refills_and_separates_addresses() -> None:
         limiter.wait(str(number))
     assert len(limiter.tokens) == MAX_ADDRESSES
     assert RateLimiter(None).wait("a") == 0
+
+
+def test_concurrent_requests_are_answered_as_single_ones(port: int, predictor: Predictor) -> None:
+    assert predictor.is_concurrent
+    assert not Predictor(predictor.backend, Haar()).is_concurrent  # OpenCV's cascade has a state
+    images = [encode_image(scene((40 * i, 60, 200 + 20 * i))) for i in range(4)]
+    single = [send_request(port, image)[1]["faces"] for image in images]
+    with ThreadPoolExecutor(8) as pool:
+        concurrent = list(pool.map(lambda image: send_request(port, image)[1]["faces"], 4 * images))
+    assert all(single)
+    assert concurrent == 4 * single
 
 
 class BlockedDetector:
