@@ -63,7 +63,7 @@ def compare(cfg: DictConfig, folder: Path) -> tuple[list["PairedComparison"], li
     title = f"test, tta={config.tta}, rows={config.rows}"
     tables = [
         *comparison.fold_tables(finished, config.tta, config.rows),
-        *comparison.tables(runs, recipes, title),
+        *comparison.tables(runs, recipes, config.tta, config.rows),
     ]
     summary = comparison.summary(runs, recipes)
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,13 +73,12 @@ def compare(cfg: DictConfig, folder: Path) -> tuple[list["PairedComparison"], li
     write_text(folder / "comparison.md", text)
     write_text(folder / "comparison.csv", comparison.runs_csv(runs))
     write_text(folder / "recipes.csv", comparison.recipes_csv(recipes))
-    latex = "\n".join(latex_table(*one) for one in tables)
+    latex = "\n".join(map(latex_table, [*tables, *comparison.test_tables(runs, recipes, config.tta, config.rows)]))
     write_text(folder / "comparison.tex", f"% needs \\usepackage{{booktabs}}\n{latex}")
     figure = figures.comparison(*comparison.bars(runs, recipes), title)
-    for suffix in ("png", "pdf"):
-        figures.save(figure, folder / f"comparison.{suffix}")
+    figures.save(figure, folder / "comparison.png", vector=True)
     for table in tables:
-        print_table(*table)
+        print_table(table.title, table.rows, table.left)
     for heading, sentences in summary.items():
         print("\n".join([f"{heading}:", *map(wrapped, sentences), ""]))
     print(wrapped(f"wrote comparison.md, .tex, .csv, .png and .pdf, and recipes.csv, in {relative_path(folder)}"))

@@ -13,7 +13,7 @@ from emotion.cli import verb
 from emotion.config.typed import check_choices, typed
 from emotion.errors import UserError
 from emotion.io.bounded import read_json_object
-from emotion.reporting.text import relative_path
+from emotion.reporting.text import relative_path, short_source
 from emotion.runtime.announce import announce
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class EvaluateConfig:
 def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[str, Any]:
     """Score a subset of a split, all its rows and those whose pixels no checkpoint was trained on.
 
-    Writes JSON and figures: for one checkpoint to `evaluation` in its run, for an ensemble to `folder`.
+    Writes JSON and figures (PNG and PDF): for one checkpoint to `evaluation` in its run, for an ensemble to `folder`.
 
     Raises:
         UserError: A setting is invalid, a checkpoint or the data is missing, or the data has other classes.
@@ -63,6 +63,7 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[s
     from emotion.checkpoints.training_data import load_data
     from emotion.evaluation.robustness import robustness
     from emotion.evaluation.score import BATCH_SIZE, score_rows
+    from emotion.records.run_record import checkpoint_title
     from emotion.reporting import artifacts, tables
     from emotion.runtime.hardware import torch_device
     from emotion.runtime.precision import evaluation_precision
@@ -88,11 +89,14 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[s
         f"{path} at temperature {temperature:.3g}"
         for path, temperature in zip(ensemble.paths, ensemble.temperatures, strict=True)
     ]
-    title = f"{ensemble.name}, {data.faces.source}, {len(rows):,} faces of {config.subset}\n"
-    title += members[0] if len(members) == 1 else f"ensemble of {len(members)} checkpoints"
+    faces = f"{len(rows):,} faces of {config.subset}"
     if len(members) > 1:
         print("\n".join(["ensemble of", *members]))
-    tables.print_scores(title, {config.tta: scores}, verbose=config.verbose)
+    heading = members[0] if len(members) == 1 else f"ensemble of {len(members)} checkpoints"
+    heading = f"{ensemble.name}, {data.faces.source}, {faces}\n{heading}"
+    tables.print_scores(heading, {config.tta: scores}, verbose=config.verbose)
+    title = " + ".join(map(checkpoint_title, ensemble.loaded))
+    title += f": {ensemble.name}, {short_source(data.faces.source)}, {faces}, tta={config.tta}"
     if config.robustness:
         scores["robustness"] = robustness(ensemble, images, result, precision)
         tables.print_robustness(scores["robustness"], verbose=config.verbose)
@@ -103,8 +107,8 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[s
         "subset": config.subset,
         "votes": config.votes,
     }
-    artifacts.save_scores(folder, name, summary | scores, data.classes, title)
-    artifacts.save_figures(folder, name, result, images, data.classes, title)
+    artifacts.save_scores(folder, name, summary | scores, data.classes, title, vector=True)
+    artifacts.save_figures(folder, name, result, images, data.classes, title, vector=True)
     if config.robustness:
         artifacts.save_robustness(folder, name, scores["robustness"], title)
     print(f"scores and figures: {relative_path(folder.absolute())}/{name}*")

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -127,7 +128,7 @@ def test_validation_scores_have_the_interval_of_the_faces_scored(trained: Path) 
     (whole, _), (part, (row,)) = ranking_tables([record, half], ["whole", "half"]).items()
     assert "; 56 faces of " in whole
     assert "; 28 faces of " in part
-    assert row["val/acc"] == "50.0 [32.6, 67.4]"  # Wilson's interval of 14 of 28 faces
+    assert row["val/acc %"] == "50.0 [32.6, 67.4]"  # Wilson's interval of 14 of 28 faces
     assert "| 50.0 [32.6, 67.4], n = 1 |" in readme_tables.results_table([[Run(trained, simple)]])
 
 
@@ -192,6 +193,14 @@ def test_tables_show_the_recorded_scores(trained: Path, capsys: pytest.CaptureFi
     latex = Path("out/comparison.tex").read_text()
     assert latex.count(r"\begin{tabular}") == latex.count(r"\bottomrule") == latex.count(r"\end{table}") > 2
     assert r"accuracy \%" in latex
+    labels = re.findall(r"\\label{tab:([\w-]+)}", latex)
+    assert labels == ["runs", "ranking", "scores", "f1", "recipes", "networks"]
+    captions = re.findall(r"\\caption{(.*)}", latex)
+    assert len(captions) == len(labels)
+    for caption, title in zip(captions, re.findall(r"\n\n(.*)\n\n\|", written), strict=False):
+        assert caption[0].isupper()
+        assert caption.endswith(".")
+        assert not caption.replace("\\", "").lower().startswith(title)
     assert "simple_" not in latex
     assert Path("out/comparison.pdf").read_bytes().startswith(b"%PDF")
     with Image.open("out/comparison.png") as image:
@@ -209,6 +218,22 @@ def test_every_part_of_a_table_names_the_runs(
     assert len(tables) > 8
     for block in tables:
         assert sum(" seed=" in line or line.startswith("simple_cnn ") for line in block) in (1, 3), block
+
+
+def test_the_tests_are_in_the_latex_file(recipes: Path) -> None:
+    compared(recipes)
+    latex = Path("out/comparison.tex").read_text()
+    networks, seeds = (
+        latex.split(f"\\label{{tab:{label}}}")[1].split(r"\bottomrule")[0] for label in ("networks", "seeds")
+    )
+    second, third = networks.splitlines()[-2:]
+    assert second.startswith("second seed=0 & 56 & 10 & 0 & +17.86 [+")  # 40 less 30 of 56 correct
+    assert third.startswith("third seed=0 & 56 & 1 & 0 & +1.79 [+0.00, +")
+    assert "& 0.0059 &" in second  # McNemar's p of 10 and 0, 2 / 2**10, times 3: only that of macro F1 is smaller
+    second, third = seeds.splitlines()[-2:]
+    assert second.startswith("second & 56 & 3 & +19.64 [+")
+    assert third.startswith("third & 56 & 2 & +1.79 [$-$")
+    assert "first (3 seeds)" in latex
 
 
 def test_a_pair_is_the_difference_of_the_records(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,7 @@ from emotion.data.transforms.corruptions import CORRUPTIONS
 from emotion.errors import UserError
 from emotion.evaluate import evaluate
 from emotion.metrics.calibration import fit_temperature
+from emotion.reporting import figures
 from emotion.reporting.text import format_interval
 from emotion.train import train
 from emotion.training.final_evaluation import calibrate
@@ -98,13 +99,22 @@ def test_calibration_is_scored_with_and_without_temperature(run: Path) -> None:
     assert (written["temperature"], written["checkpoint"]) == (2.0, "run/checkpoints/best.ckpt")
 
 
-def test_figures_and_robustness_are_written(run: Path) -> None:
-    evaluated(run)
+def test_figures_and_robustness_are_written(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles: list[str] = []
+    set_title = figures._set_title
+    monkeypatch.setattr(figures, "_set_title", lambda figure, title: titles.append(title) or set_title(figure, title))
+    evaluated(run.absolute())
+    faces = "v4_attention seed=0: V4Attention, synthetic faces, 48 faces of test, tta=none"
+    assert [title.splitlines()[0] for title in titles] == [faces] * 3
+    assert all(path.read_bytes().startswith(b"%PDF") for path in OUT.glob("*.pdf"))
+    assert [path.name for path in sorted(OUT.glob("*.pdf"))] == [
+        "best_random_test_none_confusion.pdf", "best_random_test_none_reliability.pdf",
+    ]  # fmt: skip
     for figure in ("confusion", "reliability", "mistakes"):
         assert (OUT / f"best_random_test_none_{figure}.png").stat().st_size > 10_000
         assert (run / f"test_{figure}.png").is_file()
     assert not list(OUT.glob("*robustness*"))
-    scores = evaluated(run, "robustness=true")
+    scores = evaluated(run.absolute(), "robustness=true")
     robustness = scores["robustness"]
     values = [value for intervals in robustness["accuracy"].values() for value, _, _ in intervals]
     assert (list(robustness["accuracy"]), len(values)) == (list(CORRUPTIONS), 35)

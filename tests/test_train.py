@@ -24,6 +24,7 @@ from emotion.loggers.csv_logger import read_metrics
 from emotion.records.predictions import read_predictions
 from emotion.records.run_folder import find_finished, read_run
 from emotion.records.run_record import RunRecord
+from emotion.reporting import figures
 from emotion.runtime.signals import handle_signals
 from emotion.train import train, use_first_run_recipe
 from emotion.training.config import TrainConfig
@@ -93,9 +94,14 @@ def test_a_record_survives_reading_and_writing(run: Path) -> None:
     assert TrainConfig.from_dict(record.config).to_dict() == record.config
 
 
-def test_tensorboard_shows_scalars_pictures_and_hyperparameters(small_config: Config) -> None:
-    part = "emotion.callbacks.tensorboard_pictures.TensorBoardPictures"
-    train(small_config(f"+callbacks.tensorboard_pictures._target_={part}"), RUN)
+def test_tensorboard_shows_scalars_pictures_and_hyperparameters(
+    small_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part, titles, set_title = "emotion.callbacks.tensorboard_pictures.TensorBoardPictures", [], figures._set_title
+    monkeypatch.setattr(figures, "_set_title", lambda figure, title: titles.append(title) or set_title(figure, title))
+    train(small_config(f"+callbacks.tensorboard_pictures._target_={part}"), RUN.absolute())
+    assert sum(title.startswith("v4_attention seed=0: V4Attention") for title in titles) == 4
+    assert not [title for title in titles if str(RUN.absolute()) in title]
     board = EventAccumulator(str(RUN / "tensorboard")).Reload()
     tags = board.Tags()
     curves = {f"{metric}/{stage}" for metric in ("loss", "acc", "macro_f1") for stage in ("train", "val")}

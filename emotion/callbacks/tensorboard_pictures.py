@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from emotion.classifier import EmotionClassifier
 from emotion.data.datamodule import EmotionDataModule
 from emotion.reporting import figures
+from emotion.reporting.text import short_source
 
 
 class TensorBoardPictures(L.Callback):
@@ -28,7 +29,8 @@ class TensorBoardPictures(L.Callback):
             return
         data: EmotionDataModule = trainer.datamodule  # type: ignore[attr-defined]
         network = getattr(pl_module.net, "name", type(pl_module.net).__name__)
-        title = f"{network}, {data.faces.source}, {confusion.sum():,} of validation, epoch {trainer.current_epoch + 1}"
+        source = short_source(data.faces.source)
+        title = f"{network}, {source}, {confusion.sum():,} of validation, epoch {trainer.current_epoch + 1}"
         plots = {
             "val/confusion": figures.confusion_matrix(confusion, pl_module.classes, title),
             "val/predictions": self._plot_predictions(data, pl_module),

@@ -146,7 +146,7 @@ def display_names(runs: Sequence[Run]) -> list[str]:
     """Return the shortest distinct names: the runs' names, with their seeds, with their folders, or their paths."""
     choices = (
         [run.record.name for run in runs],
-        [f"{run.record.name} seed={run.record.seed}" for run in runs],
+        [run.record.title for run in runs],
         [f"{run.record.name} {run.folder.name}" for run in runs],
     )
     return next((names for names in choices if len(set(names)) == len(runs)), [str(run.folder) for run in runs])

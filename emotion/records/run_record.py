@@ -116,6 +116,11 @@ class RunRecord:
         return int(self.config["seed"])
 
     @property
+    def title(self) -> str:
+        """Name and seed of the run."""
+        return f"{self.name} seed={self.seed}"
+
+    @property
     def labels(self) -> dict[str, list[str]]:
         """The classes in order, each with the emotions of the data that it consists of."""
         labels: dict[str, list[str]] = self.config["labels"]
@@ -170,6 +175,12 @@ def record_of_checkpoint(loaded: LoadedCheckpoint) -> RunRecord | None:
         content = portable.read_description(loaded.path).record
         return RunRecord.from_dict(content) if content else None
     return RunRecord.read(loaded.path.parent.parent)
+
+
+def checkpoint_title(loaded: LoadedCheckpoint) -> str:
+    """Return the name and seed of the run that wrote a checkpoint, or the name of the file if they are not known."""
+    record = record_of_checkpoint(loaded)
+    return record.title if record and record.config else loaded.path.name
 
 
 def is_synthetic(checkpoints: Iterable[LoadedCheckpoint]) -> bool:

@@ -17,20 +17,22 @@ from emotion.metrics.calibration import reliability
 from emotion.metrics.selective import risk_by_coverage
 from emotion.reporting import figures
 from emotion.reporting.tables import Scores
-from emotion.reporting.text import format_interval, format_percent, format_robustness, relative_path
+from emotion.reporting.text import format_interval, format_percent, format_robustness
 
 MAX_MISTAKES = 32
 
 
-def save_scores(folder: Path, name: str, scores: Scores, classes: tuple[str, ...], title: str) -> None:
-    """Write `name`.json and `name`_confusion.png."""
+def save_scores(
+    folder: Path, name: str, scores: Scores, classes: tuple[str, ...], title: str, *, vector: bool = False
+) -> None:
+    """Write `name`.json and `name`_confusion.png, with `vector` also .pdf."""
     folder.mkdir(parents=True, exist_ok=True)
     json_path, figure_path = folder / f"{name}.json", folder / f"{name}_confusion.png"
     write_json(json_path, scores)
     accuracy, macro_f1 = (format_interval(scores["all"][key]) for key in ("accuracy", "macro_f1"))
     title = f"{title}\naccuracy {accuracy} %, macro F1 {macro_f1} %"
     confusion = np.array(scores["all"]["confusion"])
-    figures.save(figures.confusion_matrix(confusion, classes, title), figure_path)
+    figures.save(figures.confusion_matrix(confusion, classes, title), figure_path, vector=vector)
 
 
 def save_figures(
@@ -40,8 +42,13 @@ def save_figures(
     images: NDArray[np.uint8],
     classes: tuple[str, ...],
     title: str,
+    *,
+    vector: bool = False,
 ) -> list[Path]:
-    """Write `name`_reliability.png and, if there are mistakes, `name`_mistakes.png of all evaluated rows."""
+    """Write `name`_reliability.png and, if there are mistakes, `name`_mistakes.png of all evaluated rows.
+
+    With `vector` the former also as PDF.
+    """
     labels, scores = torch.from_numpy(result.labels), result.scores["all"]
     uncalibrated = None if result.uncalibrated is None else reliability(result.uncalibrated, labels)
     before = f" (without temperature {format_percent(scores['uncalibrated']['ece'])} %)" if uncalibrated else ""
@@ -53,7 +60,7 @@ def save_figures(
         1 - risk_by_coverage(result.probabilities, labels).numpy(),
         f"{title}\nECE {ece} %{before}, AURC {aurc} %",
     )
-    figures.save(figure, reliability_path)
+    figures.save(figure, reliability_path, vector=vector)
     wrong = np.flatnonzero(result.predicted != result.labels)
     if not wrong.size:
         return [reliability_path]
@@ -72,16 +79,15 @@ def save_figures(
 
 
 def save_robustness(folder: Path, name: str, robustness: Mapping[str, Any], title: str) -> None:
-    """Write `name`_robustness.png."""
+    """Write `name`_robustness.png and .pdf."""
     title = f"{title}\nmean {format_robustness(robustness)}"
     figure = figures.robustness(robustness["accuracy"], robustness["uncorrupted_accuracy"][0], title)
-    figures.save(figure, folder / f"{name}_robustness.png")
+    figures.save(figure, folder / f"{name}_robustness.png", vector=True)
 
 
-def save_history(run_dir: Path, best_epoch: int) -> None:
+def save_history(run_dir: Path, best_epoch: int, title: str) -> None:
     """Write history.png if the run has a metrics.csv."""
     if (run_dir / "metrics.csv").is_file():
-        title = str(relative_path(run_dir.absolute()))
         figures.save(figures.history(read_metrics(run_dir / "metrics.csv"), best_epoch, title), run_dir / "history.png")
 
 

@@ -15,6 +15,28 @@ from emotion.reporting.tables import Row, Table, csv_table
 from emotion.reporting.text import format_duration, format_interval, format_loss, format_percent
 
 NETWORKS, RECIPES = "trained networks, one run each", "recipes, over their seeds"
+DIFFERENCES = (
+    "Differences are in percentage points, each with a 95 % interval for its test alone; p-values are corrected for "
+    "all tests here (Holm)."
+)
+CAPTIONS = {
+    "folds": "Cross-validation scores, pooled over folds: {faces}, each scored by the run that was not trained on it. "
+    "Brackets are 95 % intervals over faces.",
+    "runs": "The compared runs: split and classes, test faces, seed, parameters of the network, epochs and time of "
+    "training, and the temperature that calibrates its probabilities.",
+    "ranking": "Runs ranked by the validation score of their best epoch, which is optimistic for the best of many, and "
+    "their test accuracy, with 95 % intervals over faces.",
+    "scores": "Test scores of each run: accuracy, macro F1, expected calibration error (ECE), negative log-likelihood "
+    "(NLL) and Brier score on {faces}, with 95 % intervals over faces.",
+    "f1": "Test F1 score in % of each run by class, on {faces}.",
+    "recipes": "Test scores of each training recipe on {faces}: mean over n seeds ± standard deviation, with the 95 % "
+    "interval of the mean (Student's t).",
+    "networks": "Trained networks compared with {first} on {faces} that both were tested on: McNemar's exact test of "
+    f"accuracy, paired bootstrap of macro F1. {DIFFERENCES}",
+    "seeds": "Training recipes compared with {first} on {faces} that both were tested on: Welch's t-test of the "
+    f"accuracy and macro F1 of their seeds. {DIFFERENCES}",
+}
+"""Of LaTeX tables, by label; they explain a table without the text around it."""
 CORRECTION = "Each interval is for its test alone; the p-values are corrected for all tests together."
 
 
@@ -43,23 +65,32 @@ def compare_runs(runs: Sequence[Run], tta: str, rows: str) -> tuple[list[RunRow]
     )
 
 
-def tables(runs: Sequence[RunRow], recipes: Sequence[Recipe], title: str) -> list[Table]:
+def tables(runs: Sequence[RunRow], recipes: Sequence[Recipe], tta: str, rows: str) -> list[Table]:
     """Return the tables of runs, of their ranking and scores, and of the means of recipes with several seeds."""
-    ranked = ranking.ranking_tables([run.run.record for run in runs], [run.name for run in runs])
     f1 = [
         {"run": run.name} | {name: format_percent(found["f1"][0]) for name, found in run.scores["classes"].items()}
         for run in runs
     ]
     made = [
-        Table("runs", [_overview(run) for run in runs]),
-        *(Table(ranking_title, rows, left=2) for ranking_title, rows in ranked.items()),
-        Table(f"{title}; 95 % intervals", [_scores(run) for run in runs]),
-        Table("F1 % by class", f1),
+        _table("runs", "runs", [_overview(run) for run in runs]),
+        *_ranking(runs),
+        _table("scores", f"test, tta={tta}, rows={rows}; 95 % intervals", [_scores(run) for run in runs], tta, rows),
+        _table("f1", "F1 % by class", f1, tta, rows),
     ]
     if several := [recipe for recipe in recipes if _has_seeds(recipe)]:
-        means = "recipes of n seeds: mean ± standard deviation [95 % interval of the mean, Student's t]"
-        made.append(Table(means, [_recipe_means(recipe) for recipe in several]))
+        title = "recipes of n seeds: mean ± standard deviation [95 % interval of the mean, Student's t]"
+        made.append(_table("recipes", title, [_recipe_means(recipe) for recipe in several], tta, rows))
     return made
+
+
+def test_tables(runs: Sequence[RunRow], recipes: Sequence[Recipe], tta: str, rows: str) -> list[Table]:
+    """Return the tests of `summary` as tables: of trained networks, and of recipes over their seeds."""
+    tested = {
+        "networks": [_test_row(run.name, run.pair) for run in runs if isinstance(run.pair, PairedComparison)],
+        "seeds": [_test_row(one.name, one.test) for one in recipes if isinstance(one.test, RecipeComparison)],
+    }
+    firsts = {"networks": runs[0].name, "seeds": f"{recipes[0].name} ({len(recipes[0].runs)} seeds)"}
+    return [_table(name, name, found, tta, rows, firsts[name]) for name, found in tested.items() if found]
 
 
 def fold_tables(runs: Sequence[Run], tta: str, rows: str) -> list[Table]:
@@ -69,7 +100,7 @@ def fold_tables(runs: Sequence[Run], tta: str, rows: str) -> list[Table]:
         UserError: The predictions of a run are missing or damaged.
     """
     table, groups = [], group_by_folds(runs)
-    plain = [f"{folds[0].record.name} seed={folds[0].record.seed}" for folds in groups]
+    plain = [folds[0].record.title for folds in groups]
     names = group_names(groups, plain, dict(zip(map(id, runs), display_names(runs), strict=True)))
     for name, folds in zip(names, groups, strict=True):
         scores, split = paired_comparison.pool(folds, tta, rows), folds[0].record.config["split"]
@@ -82,7 +113,7 @@ def fold_tables(runs: Sequence[Run], tta: str, rows: str) -> list[Table]:
                 "macro F1 %": format_interval(scores["macro_f1"]),
             }
         )
-    return [Table("predictions pooled over folds; 95 % intervals", table)] if table else []
+    return [_table("folds", "predictions pooled over folds; 95 % intervals", table, tta, rows)] if table else []
 
 
 def bars(runs: Sequence[RunRow], recipes: Sequence[Recipe]) -> tuple[list[str], list[Mapping[str, Any]]]:
@@ -188,6 +219,38 @@ def _sentences(
     if count:
         sentences.append(f"{explanation} {CORRECTION}")
     return sentences
+
+
+def _table(name: str, title: str, rows: list[Row], tta: str = "none", subset: str = "all", first: str = "") -> Table:
+    """Return a table with the caption of its name."""
+    faces = "all test faces" if subset == "all" else "the test faces whose pixels are not in the training set"
+    faces += " without test-time augmentation" if tta == "none" else f" with test-time augmentation ({tta})"
+    return Table(title, rows, name, CAPTIONS[name].format(faces=faces, first=first))
+
+
+def _ranking(runs: Sequence[RunRow]) -> list[Table]:
+    ranked = ranking.ranking_tables([run.run.record for run in runs], [run.name for run in runs])
+    found = []
+    for number, (title, rows) in enumerate(ranked.items(), start=1):
+        group = title.removeprefix(ranking.TITLE).replace(": ", " Among runs of: ", 1)
+        name = "ranking" if len(ranked) == 1 else f"ranking-{number}"
+        found.append(Table(title, rows, name, CAPTIONS["ranking"] + group, left=2))
+    return found
+
+
+def _test_row(name: str, test: PairedComparison | RecipeComparison) -> Row:
+    row = {"compared": name, "faces": f"{test.faces:,}"}
+    if isinstance(test, PairedComparison):
+        row |= {"only this correct": f"{test.only_second:,}", "only the first correct": f"{test.only_first:,}"}
+    else:
+        row |= {"seeds": str(test.second)}
+    for key, difference in (("accuracy", test.accuracy), ("macro F1", test.macro_f1)):
+        value, lower, upper = (f"{100 * number:+z.2f}".replace("-", "\N{MINUS SIGN}") for number in difference[:3])
+        row |= {
+            f"{key} difference": f"{value} [{lower}, {upper}]",
+            f"{key} p": _p_value(difference).removeprefix("p ").removeprefix("= "),
+        }
+    return row
 
 
 def _has_seeds(recipe: Recipe) -> bool:

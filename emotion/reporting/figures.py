@@ -20,9 +20,10 @@ CELL_WIDTH = 1.5  # inches per face of a sheet
 CELL_HEIGHT, CELL_GAP = 1.25, 0.06  # relative to the width
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure atomically in the format of the file extension."""
-    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=150))
+def save(figure: Figure, path: Path, *, vector: bool = False) -> None:
+    """Write a figure atomically in the format of the file extension; with `vector` a PDF beside it, for papers."""
+    for one in (path, path.with_suffix(".pdf"))[: 1 + vector]:
+        write_atomically(one, lambda temporary: figure.savefig(temporary, dpi=150))
 
 
 def confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str], title: str) -> Figure:

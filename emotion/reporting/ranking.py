@@ -66,10 +66,10 @@ def _key(record: RunRecord) -> float:
 
 
 def _row(record: RunRecord, name: str) -> Row:
-    score = validation_score(record)
+    score, metric = validation_score(record), record.best["metric"]
     row = {
         "run": f"{name}{' (SYNTHETIC)' if record.is_synthetic else ''}",
-        record.best["metric"]: format_interval(score) if len(score) == 3 else f"{score[0]:.4f}",
+        **({f"{metric} %": format_interval(score)} if len(score) == 3 else {metric: f"{score[0]:.4f}"}),
     }
     for tta, scores in record.test_scores.items():
         row["test %" if tta == "none" else f"test %, {tta}"] = format_interval(scores["all"]["accuracy"])

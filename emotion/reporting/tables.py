@@ -13,16 +13,23 @@ Row = dict[str, str]
 
 
 class Table(NamedTuple):
-    """A titled table; the first `left` columns, which name its rows, are left-aligned."""
+    """A titled table; the first `left` columns, which name its rows, are left-aligned.
+
+    In LaTeX, where a table stands alone, `caption` replaces the title, and `name` is its label.
+    """
 
     title: str
     rows: Sequence[Row]
+    name: str
+    caption: str
     left: int = 1
 
 
 LATEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
-    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {character: f"${character}$" for character in "<>|"}
+    | {"±": r"$\pm$", "\N{MINUS SIGN}": "$-$"}
 )
 Scores = Mapping[str, Any]
 ROWS = {"all": "all", "deduplicated": "not in training"}
@@ -78,14 +85,16 @@ def markdown_table(rows: Sequence[Row], left: int = 1) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in [columns, align, *lines])
 
 
-def latex_table(caption: str, rows: Sequence[Row], left: int = 1) -> str:
-    """Return rows of named cells as a LaTeX table for the package booktabs."""
-    columns, lines = _cells(rows)
-    align = "l" * left + "r" * (len(columns) - left)
+def latex_table(table: Table) -> str:
+    """Return a LaTeX table for the package booktabs, labeled `tab:NAME`."""
+    columns, lines = _cells(table.rows)
+    align = "l" * table.left + "r" * (len(columns) - table.left)
     head, *body = (" & ".join(cell.translate(LATEX) for cell in line) + r" \\" for line in [columns, *lines])
     parts = [
         r"\begin{table}",
-        rf"\caption{{{caption.translate(LATEX)}}}",
+        r"\centering",
+        rf"\caption{{{table.caption.translate(LATEX)}}}",
+        rf"\label{{tab:{table.name}}}",
         rf"\begin{{tabular}}{{{align}}}",
         r"\toprule",
     ]

@@ -35,6 +35,11 @@ def relative_path(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
+def short_source(source: str) -> str:
+    """Return the name of a data source for a picture: absolute paths in it without their folders."""
+    return " ".join(Path(word).name if Path(word).is_absolute() else word for word in source.split(" "))
+
+
 def format_interval(interval: Sequence[float]) -> str:
     """Format a share with its interval in percent: 71.7 [70.6, 72.9]; a dash without an observation.
 

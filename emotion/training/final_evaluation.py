@@ -65,7 +65,8 @@ def evaluate_on_test(record: RunRecord, data: EmotionDataModule, trainer: Traine
     scores = {name: result.scores for name, result in results.items()}
     synthetic = " (SYNTHETIC faces)" if record.is_synthetic else ""
     title = (
-        f"{record.network}, {record.data['source']}, {len(data.split.test):,} faces of test{synthetic}: "
+        f"{record.title}: {record.network}, {text.short_source(record.data['source'])}, "
+        f"{len(data.split.test):,} faces of test{synthetic}, "
         f"epoch {best['epoch']}, chosen by {best['metric']} {best['score']:.4f}, "
         f"temperature {ensemble.temperatures[0]:.3g}"
     )
@@ -73,7 +74,7 @@ def evaluate_on_test(record: RunRecord, data: EmotionDataModule, trainer: Traine
         tables.print_scores(title, scores, verbose=True)
     artifacts.save_scores(run_dir, "test", scores["none"], data.classes, title)
     artifacts.save_figures(run_dir, "test", results["none"], data.faces.images, data.classes, title)
-    artifacts.save_history(run_dir, best["epoch"])
+    artifacts.save_history(run_dir, best["epoch"], f"{record.title}: {record.network}")
     artifacts.save_label_map(run_dir, data.classes)
     write_predictions(run_dir, results)
     artifacts.log_hyperparameters(trainer.loggers, record.config, scores)

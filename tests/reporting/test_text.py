@@ -6,7 +6,7 @@ import pytest
 
 from emotion.errors import counted
 from emotion.reporting.tables import print_table
-from emotion.reporting.text import format_interval, wrapped
+from emotion.reporting.text import format_interval, short_source, wrapped
 
 PATH = "outputs/v4_attention/2026-01-31_12-00-00/a-long-name"
 
@@ -46,6 +46,11 @@ def test_without_a_terminal_text_is_one_line() -> None:
 
 def test_one_is_singular() -> None:
     assert [counted(number, "epoch") for number in (0, 1, 2)] == ["0 epochs", "1 epoch", "2 epochs"]
+
+
+def test_a_source_in_a_picture_has_no_absolute_path() -> None:
+    assert short_source("/home/me/data/fer2013.csv with /home/me/votes.csv") == "fer2013.csv with votes.csv"
+    assert short_source("data/fer2013.csv") == "data/fer2013.csv"
 
 
 def test_an_interval_is_shown_if_it_says_something() -> None:
