@@ -1,6 +1,7 @@
 """The maps of one network by one explainer, and their faithfulness."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -18,6 +19,16 @@ MEASURES: Mapping[str, str] = {
     "shuffled all": "correlation, all shuffled (best: 0)",
 }
 """Labels of the measures; the others are shares of regions."""
+
+RANGES: Mapping[str, tuple[float, float]] = {
+    "road": (-0.5, 0.5),
+    "sensitivity": (0.0, math.inf),
+    "shuffled head": (-1.0, 1.0),
+    "shuffled later half": (-1.0, 1.0),
+    "shuffled all": (-1.0, 1.0),
+    "gain": (-1.0, 1.0),
+}
+"""Values that measures can have; the others are from 0 to 1."""
 
 RANKED = ("deletion", "insertion", "road")
 """Measures that are compared per face with the center baseline."""
@@ -58,7 +69,7 @@ class Explanation(NamedTuple):
             "measures": _means(self.scores),
             "n": {name: int((~values.isnan()).sum()) for name, values in self.scores.measures.items()},
             "baselines": {name: _means(scores) for name, scores in self.baselines.items()},
-            "gain_over_center": {name: _mean(self._gain_over_center(name)) for name in RANKED},
+            "gain_over_center": {name: self._gain_over_center(name) for name in RANKED},
         }
 
     def table(self) -> tuple[str, list[dict[str, str]]]:
@@ -66,36 +77,40 @@ class Explanation(NamedTuple):
         assert self.scores is not None
         rows = []
         for name, values in self.scores.measures.items():
-            row = {"measure": MEASURES.get(name, f"share {name}"), self.method: _format(values)}
+            row = {"measure": MEASURES.get(name, f"share {name}"), self.method: _format(_mean(name, values))}
             for baseline, scores in self.baselines.items():
-                row[baseline] = f"{_mean(scores.measures[name])[0]:.3f}" if name in scores.measures else "-"
+                row[baseline] = f"{_mean(name, scores.measures[name])[0]:.3f}" if name in scores.measures else "-"
             row["gain over center"] = _format(self._gain_over_center(name)) if name in RANKED else "-"
             rows.append(row | {"faces": str(int((~values.isnan()).sum()))})
         blank = f" ({self.num_blank} of {len(self.maps)} maps are blank)" if self.num_blank else ""
         return f"{self.network}: faithfulness of {self.method}{blank}", rows
 
-    def _gain_over_center(self, name: str) -> Tensor:
-        """Return by how much the maps are better than the blob in the center, (N,)."""
+    def _gain_over_center(self, name: str) -> list[float | None]:
+        """Return by how much the maps are better than the blob in the center, as `_mean` does."""
         assert self.scores is not None
         gain = self.scores.measures[name] - self.baselines["center"].measures[name]
-        return -gain if name == "deletion" else gain
+        return _mean("gain", -gain if name == "deletion" else gain)
 
 
 def _means(scores: FaithfulnessScores) -> dict[str, list[float | None]]:
-    return {name: _mean(values) for name, values in scores.measures.items()}
+    return {name: _mean(name, values) for name, values in scores.measures.items()}
 
 
-def _mean(values: Tensor) -> list[float | None]:
-    """Return the mean of the known values and its interval, which needs two values."""
+def _mean(name: str, values: Tensor) -> list[float | None]:
+    """Return the mean of the known values of a measure and its interval, which needs two values.
+
+    The interval is clipped to the values that the measure can have: the mean is among them.
+    """
     known = values[~values.isnan()].tolist()
     if len(known) < 2:
         return [known[0] if known else None, None, None]
     mean = mean_over_seeds(known)
     if mean.half_width is None:
         return [mean.mean, None, None]
-    return [mean.mean, mean.mean - mean.half_width, mean.mean + mean.half_width]
+    least, most = RANGES.get(name, (0.0, 1.0))
+    return [mean.mean, max(least, mean.mean - mean.half_width), min(most, mean.mean + mean.half_width)]
 
 
-def _format(values: Tensor) -> str:
-    known = [f"{value:z.3f}" for value in _mean(values) if value is not None]
+def _format(mean: Sequence[float | None]) -> str:
+    known = [f"{value:z.3f}" for value in mean if value is not None]
     return "{} [{}, {}]".format(*known) if len(known) == 3 else "".join(known) or "-"

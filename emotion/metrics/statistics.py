@@ -120,7 +120,8 @@ def mean_over_seeds(shares: Sequence[float]) -> SeedMean:
 def welch(first: Sequence[float], second: Sequence[float]) -> Difference:
     """Return the difference of the mean shares of two or more seeds each by Welch's t-test (Welch 1947).
 
-    If the shares of neither side vary, nothing is known about random variation: the interval is [-1, 1] and p is 1.
+    The interval is clipped to [-1, 1]. If the shares of neither side vary, nothing is known about random variation: the
+    interval is [-1, 1] and p is 1.
     """
     from scipy.stats import ttest_ind
 
@@ -131,7 +132,8 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Difference:
         warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)  # one side does not vary
         result = ttest_ind(second, first, equal_var=False)
     interval = result.confidence_interval()
-    return Difference(difference, float(interval.low), float(interval.high), float(result.pvalue))
+    lower, upper = max(-1.0, float(interval.low)), min(1.0, float(interval.high))
+    return Difference(difference, lower, upper, float(result.pvalue))
 
 
 def holm_corrected(tests: list[Comparison]) -> list[Comparison]:
@@ -166,11 +168,14 @@ def wilson_interval(share: float | Tensor, n: int | Tensor) -> list[float]:
 
 
 def normal_interval(values: Tensor) -> list[float | None]:
-    """Return the mean of values (N,) with its normal interval; no interval for fewer than two values."""
+    """Return the mean of values (N,) of 0 or more with its normal interval, which is clipped to 0.
+
+    Fewer than two values have no interval.
+    """
     if len(values) < 2:
         return [float(values.mean()) if len(values) else None, None, None]
     mean, half_width = float(values.mean()), float(ndtri(0.975)) * float(values.std()) / len(values) ** 0.5
-    return [mean, mean - half_width, mean + half_width]
+    return [mean, max(0.0, mean - half_width), mean + half_width]
 
 
 def percentile_interval(value: Tensor, resampled: Tensor) -> list[float]:

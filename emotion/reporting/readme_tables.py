@@ -155,7 +155,7 @@ def explanations_table(records: Path) -> str:
             blank = f" ({explanation['blank']} of {record['faces']['n']} blank)" if explanation["blank"] else ""
             method = explanation["method"] + blank
             row = _explanation_row(method, explanation["measures"])
-            row["gain over center (ROAD)"] = _format_measure(explanation["gain_over_center"]["road"], "+.2f")
+            row["gain over center (ROAD)"] = _format_measure(explanation["gain_over_center"]["road"], "+z.2f")
             by_network.setdefault(network, []).append(row)
             baselines.setdefault(network, explanation["baselines"])
         for network, measures_by_name in baselines.items():
@@ -311,7 +311,7 @@ def _format_seeds(intervals: Sequence[Interval]) -> str:
     return format_mean_std([value for value, _, _ in intervals])
 
 
-def _format_measure(interval: Sequence[float | None] | None, spec: str = ".2f") -> str:
+def _format_measure(interval: Sequence[float | None] | None, spec: str = "z.2f") -> str:
     if interval is None or None in interval:
         return "-"
     value, lower, upper = (format(bound, spec) for bound in interval)

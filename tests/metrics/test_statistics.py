@@ -123,8 +123,9 @@ def test_percentile_interval_holds_95_percent() -> None:
 def test_normal_interval_by_hand() -> None:
     """Standard deviation 10 / 3 ** 0.5 of four values, 1.96 standard errors."""
     half_width = 1.959964 * (100 / 3) ** 0.5 / 2
-    found = normal_interval(torch.tensor([0.0, 10.0, 0.0, 10.0]))
-    assert found == pytest.approx([5, 5 - half_width, 5 + half_width])
+    found = normal_interval(torch.tensor([1.0, 11.0, 1.0, 11.0]))
+    assert found == pytest.approx([6, 6 - half_width, 6 + half_width])
+    assert normal_interval(torch.tensor([0.0, 10.0, 0.0, 10.0])) == pytest.approx([5, 0, 5 + half_width])
     assert normal_interval(torch.tensor([3.0])) == [3, None, None]
     assert normal_interval(torch.zeros(0)) == [None, None, None]
     assert None not in normal_interval(torch.tensor([3.0, 4.0]))
@@ -174,6 +175,7 @@ def test_interval_of_a_mean_is_clipped_to_shares() -> None:
         ([0.53, 0.54, 0.55], [0.58, 0.56, 0.57], 0.03, (0.007330, 0.052670), 0.021312),
         ([0.60, 0.64], [0.61, 0.615, 0.62, 0.612], -0.00575, (-0.247782, 0.236282), 0.821920),
         ([0.5, 0.5, 0.5], [0.51, 0.55], 0.03, (-0.224124, 0.284124), 0.374334),  # one side never varies
+        ([0.1, 0.3], [0.7, 0.9], 0.6, (-0.008487, 1), 0.051317),  # 4.302653 * 0.02 ** 0.5 from 0.6
     ],
 )
 def test_welch_of_few_seeds(
