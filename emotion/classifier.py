@@ -83,7 +83,19 @@ class EmotionClassifier(L.LightningModule):
         self.memory_format = torch.contiguous_format
         self.teacher: Teacher | None = None  # changes the loss; checkpoints do not contain it
         self.sharded = False
+        self._step_rates: list[float] = []
         self.unchecked_losses: list[tuple[int, Tensor]] = []  # batch and loss; infinite if any process's is not finite
+
+    @property
+    def step_rates(self) -> list[float]:
+        """Learning rates of the latest optimizer step by parameter group; before the first one, those that it takes.
+
+        The optimizer has those of the next step, as the schedule is stepped at once.
+        """
+        return self._step_rates or self._current_rates()
+
+    def _current_rates(self) -> list[float]:
+        return [float(group["lr"]) for group in self.trainer.optimizers[0].param_groups]
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -164,6 +176,10 @@ class EmotionClassifier(L.LightningModule):
             f"{rate:g}. Lower optimizer.lr, or limit the gradients by trainer.gradient_clip_val=1{advice}. Start a new "
             f"run; this one keeps the best of its earlier epochs, if any."
         )
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Keep the learning rates of the step."""
+        self._step_rates = self._current_rates()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the validation scores."""
@@ -270,11 +286,16 @@ class EmotionClassifier(L.LightningModule):
         return math.ceil(batches / trainer.accumulate_grad_batches) * (trainer.max_epochs or 1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the running sums of the epoch, summed over processes, so that a resumed epoch is scored as a whole."""
+        """Save the running sums of the epoch, summed over processes, so that a resumed epoch is scored as a whole.
+
+        The learning rates of the latest step are saved as well.
+        """
+        checkpoint["step_rates"] = self._step_rates
         sums = self.train_scores.sums()
         checkpoint["train_sums"] = {name: self.trainer.strategy.reduce(s, reduce_op="sum") for name, s in sums.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the running sums, in the first process only because they are totals."""
+        """Restore the running sums, in the first process only because they are totals, and the learning rates."""
+        self._step_rates = checkpoint.get("step_rates", [])
         if self._trainer is None or self.trainer.is_global_zero:
             self.train_scores.restore(checkpoint["train_sums"])

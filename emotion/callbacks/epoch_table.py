@@ -78,7 +78,10 @@ class EpochTable(L.Callback):
         self.seconds.append(round(time.monotonic() - self.started, 2))
         nan = float("nan")  # without validation
         groups = trainer.optimizers[0].param_groups  # the head's is the last
-        rates = [f"{g['lr']:.1e}" if any(p.requires_grad for p in g["params"]) else "-" for g in groups]
+        rates = [
+            f"{rate:.1e}" if any(parameter.requires_grad for parameter in group["params"]) else "-"
+            for group, rate in zip(groups, pl_module.step_rates, strict=True)
+        ]
         cells = {
             "epoch": f"{trainer.current_epoch + 1}/{trainer.max_epochs}",
             "phase": self.stages.phase(trainer.current_epoch) if self.stages else "",

@@ -1,6 +1,9 @@
 """Log the learning rate of every epoch with the epoch's metrics."""
 
 import lightning as L
+import torch
+
+from emotion.classifier import EmotionClassifier
 
 
 class LearningRates(L.Callback):
@@ -11,8 +14,9 @@ class LearningRates(L.Callback):
     """
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log the current rates: those of the epoch's last step with a plateau schedule, those after it with others."""
-        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
-        for index, group in enumerate(groups):
+        """Log the rates of the epoch's last step, in the double precision that they have."""
+        assert isinstance(pl_module, EmotionClassifier)
+        groups = trainer.optimizers[0].param_groups
+        for index, (group, rate) in enumerate(zip(groups, pl_module.step_rates, strict=True)):
             name = "lr" if len(groups) == 1 else f"lr/{group.get('name', index)}"
-            pl_module.log(name, float(group["lr"]))
+            pl_module.log(name, torch.tensor(rate, dtype=torch.float64))

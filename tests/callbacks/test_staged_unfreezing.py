@@ -1,5 +1,7 @@
 """Frozen parts do not change at all; each stage trains what it names."""
 
+import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -154,14 +156,19 @@ def test_a_stage_can_be_added_on_the_command_line(capsys: pytest.CaptureFixture[
     assert [row[1] for row in rows] == ["warmup", "finetune", "whole"]
 
 
-def test_rates_rise_while_only_the_head_is_trained_then_fall() -> None:
+def test_rates_rise_while_only_the_head_is_trained_then_fall(capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of the last of seven steps an epoch, in metrics.csv and in the table."""
     train(transfer("freeze_epochs=2", "trainer.max_epochs=5"), RUN)
+    lines = [line for line in capsys.readouterr().out.splitlines() if re.match(r" *[1-5]/5 ", line)]
     rows = read_metrics(RUN / "metrics.csv")
     head, backbone = ([rows[epoch][f"lr/{part}"] for epoch in range(1, 6)] for part in ("head", "backbone"))
-    assert head[0] < head[1] == pytest.approx(1e-3)
+    assert head[:2] == pytest.approx([0.5e-3, 1e-3])
     assert head[1:] == sorted(head[1:], reverse=True)
-    assert [h / b for h, b in zip(head[:4], backbone[:4], strict=True)] == pytest.approx([10] * 4)
-    assert head[-1] == pytest.approx(0, abs=1e-9)
+    assert [h / b for h, b in zip(head, backbone, strict=True)] == pytest.approx([10] * 5)
+    assert head[-1] == pytest.approx(1e-3 * (1 + math.cos(math.pi * 20 / 21)) / 2)  # the last of 21 steps
+    assert [line.split()[-2 - line.endswith("best")] for line in lines] == [
+        f"{'-' if epoch < 2 else f'{backbone[epoch]:.1e}'}/{head[epoch]:.1e}" for epoch in range(5)
+    ]
 
 
 @pytest.mark.parametrize(
