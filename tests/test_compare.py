@@ -167,6 +167,11 @@ def test_the_predictions_of_folds_are_pooled(runs: Path, capsys: pytest.CaptureF
     compared(runs)
     written, printed = Path("out/comparison.md").read_text(), capsys.readouterr().out
     assert all(text.index("pooled over folds") < text.index("\nruns\n") for text in (written, f"\n{printed}"))
+    latex = Path("out/comparison.tex").read_text()
+    assert (
+        "Ranked among the runs of val/acc; angry, disgust, fear, happy, sad, surprise, neutral; kfold folds=4 " in latex
+    )
+    assert re.findall(r"label{tab:(ranking.*)}", latex) == ["ranking-1", "ranking-2", "ranking-3"]
     table = written.split("pooled over folds")[1].split("\n\n")[1]
     assert "| compact_cnn seed=0 | 3 of 4 | 60 |" in table
     assert (hits, faces) == (27, 60)

@@ -12,7 +12,7 @@ from emotion.records.recipe import group_by_folds, group_by_recipe
 from emotion.records.run_folder import Run, display_names, group_names
 from emotion.reporting import ranking
 from emotion.reporting.tables import Row, Table, csv_table
-from emotion.reporting.text import format_duration, format_interval, format_loss, format_percent
+from emotion.reporting.text import format_duration, format_interval, format_loss, format_percent, short_source
 
 NETWORKS, RECIPES = "trained networks, one run each", "recipes, over their seeds"
 DIFFERENCES = (
@@ -232,9 +232,11 @@ def _ranking(runs: Sequence[RunRow]) -> list[Table]:
     ranked = ranking.ranking_tables([run.run.record for run in runs], [run.name for run in runs])
     found = []
     for number, (title, rows) in enumerate(ranked.items(), start=1):
-        group = title.removeprefix(ranking.TITLE).replace(": ", " Among runs of: ", 1)
-        name = "ranking" if len(ranked) == 1 else f"ranking-{number}"
-        found.append(Table(title, rows, name, CAPTIONS["ranking"] + group, left=2))
+        name, caption = "ranking", CAPTIONS["ranking"]
+        if len(ranked) > 1:
+            name += f"-{number}"
+            caption += f" Ranked among the runs of {short_source(title.removeprefix(f'{ranking.TITLE}: '))}."
+        found.append(Table(title, rows, name, caption, left=2))
     return found
 
 
