@@ -12,7 +12,7 @@ __all__ = ["__version__", "load"]
 
 
 def load(
-    checkpoint: "str | Path | Sequence[object]" = "fast_cnn",
+    checkpoint: "str | Path | Sequence[object]" = "ferplus",
     detector: str = "blazeface",
     tta: str = "none",
     device: str = "auto",

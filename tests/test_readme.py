@@ -111,7 +111,7 @@ def test_the_python_lines_run(page: str) -> None:
     names: dict[str, Any] = {}
     exec(lines, names)
     labels = [face.label for face in names["faces"]]
-    assert sorted(labels) == ["happy", "neutral", "surprise"]
+    assert sorted(labels) == ["happiness", "neutral", "surprise"]
 
 
 def test_a_record_is_a_table_in_a_notebook() -> None:

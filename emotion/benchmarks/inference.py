@@ -28,7 +28,7 @@ seconds = time.perf_counter() - start
 from emotion.benchmarks.measurement import peak_memory
 print(json.dumps([seconds, peak_memory()]))
 """
-LIGHT, HEAVY = "", "'fast_cnn', tta='ten_crop'"  # only PyTorch can do ten_crop
+LIGHT, HEAVY = "", "tta='ten_crop'"  # only PyTorch can do ten_crop
 
 
 def run(config: BenchConfig) -> BenchResult:

@@ -10,7 +10,7 @@ from emotion.errors import UserError, listing
 
 BEST_CHECKPOINT, LAST_CHECKPOINT = Path("checkpoints/best.ckpt"), Path("checkpoints/last.ckpt")
 CHECKPOINTS = (BEST_CHECKPOINT, LAST_CHECKPOINT)
-DEFAULT = "fast_cnn"
+DEFAULT = "ferplus"
 """The weights of this package that every verb uses if no checkpoint is named (but `publish`, which uploads)."""
 HUB, PORTABLE_SUFFIX, ONNX_SUFFIX = "hub:", ".safetensors", ".onnx"
 ZOO = Path(__file__).parent.parent / "zoo"

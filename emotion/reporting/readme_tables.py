@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from emotion.checkpoints import portable
-from emotion.checkpoints.locate import zoo
+from emotion.checkpoints.locate import DEFAULT, zoo
 from emotion.config.migrate import migrate
 from emotion.data.faces import SYNTHETIC
 from emotion.errors import UserError
@@ -20,7 +20,7 @@ from emotion.records.run_record import RunRecord
 from emotion.reporting.tables import Row, markdown_table
 from emotion.reporting.text import format_interval, format_mean_std, format_percent
 
-README_TABLES = ("results",)
+README_TABLES = ("results", "confusion")
 RECORDS_TABLES = ("scores", "f1", "explanations", "weights", "promises")
 PROMISES = {
     "resume": "A run that is stopped at any moment and resumed in a new process equals an uninterrupted run",
@@ -43,7 +43,7 @@ PROMISES = {
 """What each group of the tests in tests/promises checks."""
 
 FURTHER_COLUMNS = (
-    ("with TTA %", "with TTA (flip) %", "deduplicated %", "ECE %", "ECE % uncalibrated", "ECE % with temperature"),
+    ("with TTA %", "deduplicated %", "ECE %", "ECE % uncalibrated", "ECE % with temperature"),
     ("parameters", "minutes", "split (test faces)", "commit"),
     ("command",),
 )
@@ -84,6 +84,7 @@ def make_tables(records: Path) -> dict[str, str]:
         "f1": f1_tables(groups),
         "explanations": explanations_table(records),
         "weights": weights_table(),
+        "confusion": confusion_table(),
         "promises": promises_table(records),
     }
 
@@ -168,6 +169,18 @@ def weights_table() -> str:
     records = {name: RunRecord.from_dict(portable.read_description(path).record or {}) for name, path in zoo().items()}
     order = sorted(records, key=lambda name: -records[name].test_scores["none"]["all"]["accuracy"][0])
     return _narrow_tables([_weights_row(name, records[name]) for name in order])
+
+
+def confusion_table() -> str:
+    """Return the confusion matrix of the default weights' run on its test faces, in per cent of each true class."""
+    record = RunRecord.from_dict(portable.read_description(zoo()[DEFAULT]).record or {})
+    scores = record.test_scores[record.config["tta"]]["all"]
+    rows = [
+        {"true class": f"{label} ({sum(counts):,})"}
+        | {name: f"{100 * count / sum(counts):.0f}" for name, count in zip(scores["classes"], counts, strict=True)}
+        for label, counts in zip(scores["classes"], scores["confusion"], strict=True)
+    ]
+    return markdown_table(rows)
 
 
 def promises_table(records: Path) -> str:
@@ -286,7 +299,7 @@ def _explanation_row(method: str, measures: Mapping[str, Any]) -> Row:
 
 
 def _weights_row(name: str, record: RunRecord) -> Row:
-    scores = record.test_scores
+    scores, tta = record.test_scores, record.config["tta"]
     plain = scores["none"]["all"]
     return {
         "checkpoint": f"`{name}`",
@@ -295,7 +308,7 @@ def _weights_row(name: str, record: RunRecord) -> Row:
         "classes": str(len(record.labels)),
         "accuracy %": format_interval(plain["accuracy"]),
         "macro F1 %": format_interval(plain["macro_f1"]),
-        "with TTA (flip) %": format_interval(scores["flip"]["all"]["accuracy"]) if "flip" in scores else "-",
+        "with TTA %": f"{format_interval(scores[tta]['all']['accuracy'])} ({tta})",
         "deduplicated %": format_interval(scores["none"]["deduplicated"]["accuracy"]),
         "ECE %": format_percent(plain["ece"]),
         "split (test faces)": f"{record.split_name} ({plain['n']:,})",

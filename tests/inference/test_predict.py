@@ -23,7 +23,7 @@ from tests.web_server import serve_folder
 
 OUT = Path("out")
 TWO = scene((50, 100, 240), (400, 200, 160))
-NETWORK = "FastCNN (fast_cnn): angry, disgust, fear, happy, sad, surprise, neutral"
+NETWORK = "FastCNN (ferplus): neutral, happiness, surprise, sadness, anger, disgust, fear, contempt"
 
 
 def run_predict(*overrides: str, folder: Path | None = OUT) -> PredictionSummary:
