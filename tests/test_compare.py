@@ -562,7 +562,9 @@ def test_results_archive_records_and_write_the_tables_from_them(experiments: Pat
     files = ("metrics.csv", "predictions.npz", "record.json")
     assert paths == ["README.md", *(f"simple_cnn/seed={seed}/{name}" for seed in (0, 1) for name in files)]
     readme, page = Path("README.md").read_text(), Path("outputs/records/README.md").read_text()
-    assert readme == README.replace("\nold\n", f"\n\n{tables['results']}\n")
+    assert readme == "".join(
+        f"before\n<!-- {name} -->\n\n{tables[name]}\n<!-- end of {name} -->\nafter\n" for name in README_TABLES
+    )
     for name in RECORDS_TABLES:
         assert f"<!-- {name} -->\n\n{tables[name]}\n<!-- end of {name} -->" in page
     row, detailed = result_rows(experiments / "simple")

@@ -12,6 +12,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from emotion.checkpoints.locate import DEFAULT, zoo
 from emotion.config.compose import CONF, compose
 from emotion.config.paths import quote_paths
 from emotion.records.run_folder import find_finished
@@ -112,6 +113,16 @@ def test_the_python_lines_run(page: str) -> None:
     exec(lines, names)
     labels = [face.label for face in names["faces"]]
     assert sorted(labels) == ["happiness", "neutral", "surprise"]
+
+
+def test_the_confusion_matrix_has_the_recalls_of_the_default_weights() -> None:
+    record = json.loads(zoo()[DEFAULT].with_suffix(".json").read_text())["record"]
+    classes = record["scores"]["test"][record["config"]["tta"]]["all"]["classes"]
+    recalls = [scores["recall"][0] for scores in classes.values()]
+    table = PAGES["README.md"].partition("<!-- confusion -->")[2].partition("<!-- end of confusion -->")[0]
+    rows = [line.split("|")[2:-1] for line in table.strip().splitlines()[2:]]
+    assert [int(row[index]) for index, row in enumerate(rows)] == [round(100 * recall) for recall in recalls]
+    assert all(abs(sum(map(int, row)) - 100) <= 4 for row in rows)
 
 
 def test_a_record_is_a_table_in_a_notebook() -> None:
