@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from emotion.checkpoints.locate import locate_all
 from emotion.cli import verb
 from emotion.config.typed import check_choices, typed
-from emotion.errors import UserError
+from emotion.errors import UserError, counted
 from emotion.reporting.text import relative_path, wrapped
 from emotion.runtime.announce import announce
 
@@ -68,7 +68,7 @@ def audit(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if source.is_synthetic:
         print(wrapped(f"*** {synthetic_warning(config.data)} ***") + "\n")
     faces = prepare(source.config, config.cache_dir)
-    announce(f"looking for duplicates and low-contrast images among {len(faces):,} faces")
+    announce(f"looking for duplicates and low-contrast images among {counted(len(faces), 'face')}")
     votes, votes_file, skipped = None, None, {}
     if config.votes:
         path = Path(config.votes)
@@ -87,7 +87,7 @@ def audit(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if config.checkpoint:
         from emotion.evaluation.label_issues import find_label_issues
 
-        announce(f"classifying {len(faces):,} faces")
+        announce("classifying the faces that the checkpoint was not trained on")
         found["label"], checkpoint = find_label_issues(
             config.checkpoint, source.config, faces, config.cache_dir, config.tta, config.precision, config.accelerator
         )
@@ -176,7 +176,8 @@ def _duplicate_counts(faces: "Faces", exact: "Groups", near: "Groups") -> dict[s
 def _print(result: dict[str, Any]) -> None:
     from emotion.reporting.tables import print_table
 
-    title = f"{result['faces']:,} faces of {result['data']['source']}, {result['distinct_images']:,} distinct images"
+    total, distinct = counted(result["faces"], "face"), counted(result["distinct_images"], "distinct image")
+    title = f"{total} of {result['data']['source']}, {distinct}"
     rows = [{"issue": name, **{key: f"{n:,}" for key, n in row.items()}} for name, row in result["issues"].items()]
     print_table(title, [*rows, *({"issue": name, "rows": "-"} for name in result["skipped"])])
     for usage, others in result["in_earlier_parts"].items():
@@ -185,8 +186,8 @@ def _print(result: dict[str, Any]) -> None:
     if checkpoint := result["checkpoint"]:
         print(
             f"label: {checkpoint['path']} classifies {100 * checkpoint['accuracy']:.1f} % of "
-            f"{checkpoint['held_out']:,} held-out faces as labeled; the higher this accuracy, the more reliable its "
-            f"suggestions"
+            f"{counted(checkpoint['held_out'], 'held-out face')} as labeled; the higher this accuracy, the more "
+            f"reliable its suggestions"
         )
     for name, reason in result["skipped"].items():
         print(f"{name}: skipped, {reason}")

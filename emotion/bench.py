@@ -65,7 +65,7 @@ def bench(cfg: DictConfig, run_dir: Path, overrides: Sequence[str] = ()) -> dict
     return record
 
 
-@verb("bench")
+@verb("bench", uses_torch=True)
 def main(cfg: DictConfig) -> None:
     """Run in the folder that Hydra created."""
     hydra = HydraConfig.get()

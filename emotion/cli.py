@@ -17,12 +17,13 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from emotion.config import help, overrides, paths, resume, untrusted
 from emotion.config.compose import CONF, compose
 from emotion.config.instantiate import allow_plugins
+from emotion.config.ranges import check_ranges
 from emotion.errors import UserError, first_line
 from emotion.runtime.announce import announce_torch
 from emotion.runtime.signals import handle_signals
@@ -70,7 +71,7 @@ def verb(
             reporting = contextlib.nullcontext() if is_sweep_job() else report_errors(name)
             with handle_signals(), reporting, _without_empty_folder():
                 if not is_sweep_job():  # which checks its settings itself, and prints its own lines
-                    check_types(name, cfg)
+                    check_values(name, cfg)
                     if uses_torch:
                         announce_torch()
                 return task(cfg)
@@ -101,10 +102,15 @@ def verb(
     return decorate
 
 
-def check_types(name: str, cfg: DictConfig) -> None:
-    """Raise UserError if an argument of the verb `name` sets a value of another type than the default's."""
+def check_values(name: str, cfg: DictConfig) -> None:
+    """Raise UserError if an argument of the verb `name` sets a value of a wrong type or, of `train`, out of range.
+
+    It needs no library that takes long to load.
+    """
     given = HydraConfig.get().overrides
     overrides.check_types(name, given.task, cfg, given.hydra)
+    if name == "train":
+        check_ranges(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
 
 
 def command_line() -> list[str]:

@@ -10,8 +10,9 @@ from omegaconf import DictConfig
 from emotion.cli import verb
 from emotion.config.compose import as_list
 from emotion.config.typed import check_choices, typed
-from emotion.errors import UserError
+from emotion.errors import UserError, counted
 from emotion.reporting.text import relative_path, wrapped
+from emotion.runtime.announce import announce
 
 if TYPE_CHECKING:
     from emotion.metrics.statistics import PairedComparison, RecipeComparison
@@ -59,6 +60,7 @@ def compare(cfg: DictConfig, folder: Path) -> tuple[list["PairedComparison"], li
         if len(trials) == len(evaluated):
             return [], []
     finished = find_finished(sources)
+    announce(f"comparing {counted(len(finished), 'run')}")
     runs, recipes = comparison.compare_runs(finished, config.tta, config.rows)
     title = f"test, tta={config.tta}, rows={config.rows}"
     tables = [
@@ -88,7 +90,7 @@ def compare(cfg: DictConfig, folder: Path) -> tuple[list["PairedComparison"], li
     )
 
 
-@verb("compare", positional="runs")
+@verb("compare", positional="runs", uses_torch=True)
 def main(cfg: DictConfig) -> None:
     """Compare runs."""
     compare(cfg, Path(cfg.output or relative_path(Path(HydraConfig.get().runtime.output_dir))))

@@ -46,8 +46,9 @@ def first_line(error: BaseException) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return `1 epoch` or `2 epochs`."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
+    """Return `1 epoch` or `2 epochs`, `1 class` or `2 classes`."""
+    plural = "es" if noun.endswith(("ss", "tch", "sh", "x")) else "s"
+    return f"{number:,} {noun}{plural * (number != 1)}"
 
 
 def listing(lines: Sequence[str], limit: int = 20) -> str:

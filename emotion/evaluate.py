@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from emotion.checkpoints.locate import BEST_CHECKPOINT, PORTABLE_SUFFIX, announce_default, locate_all
 from emotion.cli import verb
 from emotion.config.typed import check_choices, typed
-from emotion.errors import UserError
+from emotion.errors import UserError, counted
 from emotion.io.bounded import read_json_object
 from emotion.reporting.text import relative_path, short_source
 from emotion.runtime.announce import announce
@@ -56,7 +56,7 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[s
         UserError: A setting is invalid, a checkpoint or the data is missing, or the data has other classes.
     """
     config = typed(cfg, EvaluateConfig)
-    locate_all(config.checkpoint)
+    names = locate_all(config.checkpoint)
     announce_default("evaluate", config.checkpoint)
     _check(config)
     from emotion.checkpoints.ensemble import load_ensemble
@@ -68,6 +68,7 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[s
     from emotion.runtime.hardware import torch_device
     from emotion.runtime.precision import evaluation_precision
 
+    announce(f"reading {' and '.join(names)}")
     ensemble = load_ensemble(config.checkpoint).to(torch_device(config.accelerator))
     data = load_data(ensemble.loaded[0], cfg)
     votes = _load_votes(config, data.faces)
@@ -80,7 +81,7 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[s
     _check_output(folder / f"{name}.json", summary["checkpoint"])
     training_rows = _training_rows(config, ensemble, data, rows)
     images = data.faces.images
-    announce(f"scoring {len(rows):,} faces")
+    announce(f"scoring {counted(len(rows), 'face')}")
     result = score_rows(ensemble, images, data.labels, rows, training_rows, (config.tta,), precision, data.votes)[
         config.tta
     ]
@@ -89,7 +90,7 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[s
         f"{path} at temperature {temperature:.3g}"
         for path, temperature in zip(ensemble.paths, ensemble.temperatures, strict=True)
     ]
-    faces = f"{len(rows):,} faces of {config.subset}"
+    faces = f"{counted(len(rows), 'face')} of {config.subset}"
     if len(members) > 1:
         print("\n".join(["ensemble of", *members]))
     heading = members[0] if len(members) == 1 else f"ensemble of {len(members)} checkpoints"
@@ -146,7 +147,7 @@ def _training_rows(
         shared = int(np.isin(rows, own).sum())
         if len(ensemble.loaded) > 1 and shared:
             print(
-                f"{member.path} was trained on {shared:,} of these {len(rows):,} {config.subset} rows; "
+                f"{member.path} was trained on {shared:,} of the {counted(len(rows), f'{config.subset} row')}; "
                 f"the deduplicated scores leave them out."
             )
         known.append(own)

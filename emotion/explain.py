@@ -13,7 +13,7 @@ from emotion.checkpoints.locate import announce_default, locate_all
 from emotion.cli import verb
 from emotion.config.compose import as_list
 from emotion.config.typed import check_choices, typed
-from emotion.errors import UserError
+from emotion.errors import UserError, counted
 from emotion.reporting.text import console, format_duration, relative_path, wrapped
 from emotion.runtime.announce import announce
 
@@ -69,8 +69,7 @@ def explain(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             the results of the others are written.
     """
     config = typed(cfg, ExplainConfig)
-    for source in filter(None, (config.checkpoint, config.compare_with)):
-        locate_all(source)
+    sources = [locate_all(source) for source in (config.checkpoint, config.compare_with) if source]
     announce_default("explain", config.checkpoint)
     _check(config)
 
@@ -85,6 +84,7 @@ def explain(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from emotion.reporting.tables import print_table
     from emotion.runtime.precision import evaluation_precision
 
+    announce(f"reading {' and '.join(name for names in sources for name in names)}")
     networks = _load_networks(config)
     images = _load_images(config, cfg, list(networks.values()))
     precisions = {
@@ -172,7 +172,7 @@ def _load_images(config: ExplainConfig, cfg: DictConfig, networks: list["Ensembl
     for loaded in (loaded for network in networks for loaded in network.loaded):
         trained_on = training_rows(loaded, data.hparams["source"], data.faces, config.cache_dir)
         if trained_on is not None and (common := int(np.isin(rows, trained_on).sum())):
-            print(f"{loaded.path} was trained on {common} of these {len(rows)} faces.")
+            print(f"{loaded.path} was trained on {common} of the {counted(len(rows), 'face')}.")
     return images
 
 
@@ -232,12 +232,14 @@ def _explain(
     probabilities = explainer.probabilities(images.faces)
     targets = select_targets(config.target, probabilities, images)
     if progress.disable:
-        announce(f"{name}: explaining {len(targets)} faces by {method}")
+        announce(f"{name}: explaining {counted(len(targets), 'face')} by {method}")
     task = progress.add_task(f"{name}: {method}", total=len(targets))
     start = time.perf_counter()
     maps = explainer.maps(images.faces, targets, partial(progress.advance, task))
     seconds = time.perf_counter() - start
-    progress.console.print(f"{name}: {method}, {len(maps)} faces in {format_duration(seconds)}", highlight=False)
+    progress.console.print(
+        f"{name}: {method}, {counted(len(maps), 'face')} in {format_duration(seconds)}", highlight=False
+    )
     scores = None
     if config.faithfulness:
         count = config.faithfulness.faces
@@ -246,7 +248,7 @@ def _explain(
         if not baselines:
             steps += faithfulness.RANKING_STEPS * len(faithfulness.BASELINES)
         if progress.disable:
-            announce(f"{name}: measuring how faithful {method} is on {len(faces)} faces")
+            announce(f"{name}: measuring how faithful {method} is on {counted(len(faces), 'face')}")
         advance = partial(progress.advance, progress.add_task("  faithfulness", total=steps))
         for baseline, make_maps in faithfulness.BASELINES.items():
             if baseline not in baselines:

@@ -64,7 +64,7 @@ def export(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         UserError: A setting is invalid, or the export would not match the checkpoint.
     """
     config = typed(cfg, ExportConfig)
-    locate_all(config.checkpoint)
+    names = locate_all(config.checkpoint)
     announce_default("export", config.checkpoint)
     _check(config)
 
@@ -73,6 +73,7 @@ def export(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from emotion.io.atomic import write_json
     from emotion.records.run_record import is_synthetic, provenance
 
+    announce(f"reading {' and '.join(names)}")
     ensemble = load_ensemble(config.checkpoint).eval()
     if is_synthetic(ensemble.loaded):
         print(wrapped(SYNTHETIC_WARNING.format(name=ensemble.name)))

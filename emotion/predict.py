@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from emotion.cli import command_line, set_command_line, verb
 from emotion.config.compose import as_list, is_int_at_least
 from emotion.config.typed import check_choices, typed
-from emotion.errors import UserError
+from emotion.errors import UserError, counted
 from emotion.reporting.text import relative_path, wrapped
 from emotion.runtime.announce import announce_torch
 
@@ -111,7 +111,9 @@ def predict(cfg: DictConfig, folder: Path | None) -> PredictionSummary:
         report(NO_FACE, warnings)
     if pipeline.num_unreadable:
         total = pipeline.num_sources + pipeline.num_unreadable
-        raise UserError(f"{pipeline.num_unreadable} of {total} files cannot be read; the others were processed.")
+        raise UserError(
+            f"{pipeline.num_unreadable} of {counted(total, 'file')} cannot be read; the others were processed."
+        )
     return PredictionSummary(pipeline.num_sources, pipeline.num_faces, outputs.written)
 
 

@@ -13,6 +13,7 @@ from emotion.data.cache import prepare
 from emotion.data.faces import USAGES, Component, Faces
 from emotion.data.readers.fer2013 import PUBLISHED_MD5
 from emotion.data.sources import other_forms, select_source, synthetic_warning
+from emotion.errors import counted
 from emotion.reporting.tables import print_table
 from emotion.reporting.text import console, wrapped
 
@@ -41,7 +42,7 @@ def run(cfg: DictConfig) -> Faces:
         task = bar.add_task("reading faces", total=None)
         faces = prepare(source.config, config.cache_dir, lambda n, total: bar.update(task, completed=n, total=total))
     height, width = faces.images.shape[1:3]
-    print_table(f"{len(faces):,} faces of {width}x{height}", _count(faces))
+    print_table(f"{counted(len(faces), 'face')} of {width}x{height}", _count(faces))
     for component in faces.components or (Component(faces.source, faces.digest),):
         print(f"{component.source}: {_provenance(component)}")
     for note in faces.notes:

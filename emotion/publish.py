@@ -11,9 +11,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from emotion.cli import verb
+from emotion.config.compose import as_list
 from emotion.config.typed import typed
 from emotion.errors import UserError, missing_extra
 from emotion.reporting.text import relative_path
+from emotion.runtime.announce import announce
 
 if TYPE_CHECKING:
     from emotion.checkpoints.load import LoadedCheckpoint
@@ -101,6 +103,7 @@ def _write_folder(folder: Path, config: PublishConfig) -> None:
     from emotion.checkpoints.ensemble import load_ensemble
     from emotion.publishing import upload
 
+    announce(f"reading {' and '.join(as_list(config.checkpoint))}")
     loaded = load_ensemble(config.checkpoint).loaded
     if len(loaded) > 1:
         raise UserError(
@@ -154,6 +157,7 @@ def _export_onnx(weights: Path, path: Path) -> None:
     from emotion.checkpoints.ensemble import load_ensemble
     from emotion.exporting.onnx import export_onnx
 
+    announce("converting to ONNX, and comparing it with PyTorch")
     try:
         export_onnx(load_ensemble(weights), path, tta="none")
     except UserError as error:

@@ -63,7 +63,7 @@ def results(cfg: DictConfig) -> dict[str, str]:
     return tables
 
 
-@verb("results", positional="runs")
+@verb("results", positional="runs", uses_torch=True)
 def main(cfg: DictConfig) -> None:
     """Archive runs and write the tables."""
     results(cfg)

@@ -3,7 +3,8 @@
 import operator
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -13,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from emotion.cli import verb
-from emotion.config.compose import as_list
+from emotion.config.compose import as_list, flatten
 from emotion.config.typed import check_choices, typed
-from emotion.errors import UserError
+from emotion.errors import UserError, counted
 from emotion.reporting.text import format_percent, relative_path
+from emotion.runtime.announce import announce
 
 if TYPE_CHECKING:
     from emotion.records.run_folder import Run
@@ -63,6 +65,7 @@ def runs(cfg: DictConfig) -> list["Run"]:
     folders = [Path(name) for name in as_list(config.runs)]
     if missing := [str(folder) for folder in folders if not folder.is_dir()]:
         raise UserError(f"{', '.join(missing)} does not exist; expected folders that contain runs, such as outputs.")
+    announce(f"reading the runs in {' and '.join(map(str, folders))}", sys.stderr)
     every = {run.folder.absolute(): run for folder in folders for run in find_runs(folder)}
     found = [
         (run, _row(run))
@@ -119,8 +122,7 @@ def _select(found: Sequence[tuple["Run", Row]], condition: str) -> list[tuple["R
     values = [_values(run, row) for run, row in found]
     names = dict.fromkeys(name for own in values for name in own)
     if found and match["key"] not in names:
-        near = ", ".join(get_close_matches(match["key"], names, n=4) or SORT)
-        raise UserError(f"where={condition}: no run has {match['key']}; did you mean {near}?")
+        raise UserError(f"where={condition}: no run has {match['key']}; did you mean {_nearest(match['key'], names)}?")
     metrics = {str(row["metric"]) for _, row in found if row["metric"]}
     compared = metrics if match["key"] == "score" else {match["key"]} & {"test", *metrics}
     if compared and not any("loss" in name for name in compared) and isinstance(wanted, float) and not 0 <= wanted <= 1:
@@ -128,6 +130,10 @@ def _select(found: Sequence[tuple["Run", Row]], condition: str) -> list[tuple["R
             f"where={condition}: {match['key']} is from 0 to 1, such as {match['key']}{match['operator']}0.6; for "
             f"percent, use the table's column test %: where='test %>60'."
         )
+    known = [value for own in values if (value := _number(own.get(match["key"]))) is not None]
+    if known and all(isinstance(value, float) != isinstance(wanted, float) for value in known):
+        kind, example = ("a number", f"{known[0]:g}") if isinstance(known[0], float) else ("text", known[0])
+        raise UserError(f"where={condition}: expected {kind}, as {match['key']} is in these runs, such as {example}.")
     selected = []
     for pair, own in zip(found, values, strict=True):
         value = _number(own.get(match["key"]))
@@ -136,10 +142,16 @@ def _select(found: Sequence[tuple["Run", Row]], condition: str) -> list[tuple["R
     return selected
 
 
+def _nearest(key: str, names: Iterable[str]) -> str:
+    """Return up to four of the names that a key may stand for: its parts, those that end in it, and similar ones."""
+    near = ["name"] * (key in ("model", "experiment"))
+    near += [name for name in names if name in (f"{key}._target_", key.lower()) or name.endswith(f".{key}")]
+    near += get_close_matches(key, names)
+    return ", ".join(list(dict.fromkeys(near))[:4] or SORT)
+
+
 def _values(run: "Run", row: Row) -> Row:
     """Return what a run can be selected by: settings, columns, and the names that the table prints for these."""
-    from emotion.loggers.run_logger import flatten
-
     test = None if row["test"] is None else 100 * row["test"]
     metric = {row["metric"]: row["score"]} if row["metric"] else {}
     return {**dict(flatten(run.record.config)), **row, **metric, "test %": test, "MB": row["mb"]}
@@ -164,7 +176,7 @@ def _print(found: Sequence[tuple["Run", Row]], total: int) -> None:
     from emotion.reporting.tables import print_table
 
     if not found:
-        print(f"none of {total} runs")
+        print(f"none of {counted(total, 'run')}")
         return
     rows = [
         {
@@ -178,7 +190,7 @@ def _print(found: Sequence[tuple["Run", Row]], total: int) -> None:
         }
         for run, row in found
     ]
-    print_table(f"{len(found)} of {total} runs", rows, left=2)
+    print_table(f"{len(found)} of {counted(total, 'run')}", rows, left=2)
     if any(run.record.is_synthetic for run, _ in found):
         print("* on SYNTHETIC faces")
     for run, row in found:
@@ -189,7 +201,6 @@ def _print(found: Sequence[tuple["Run", Row]], total: int) -> None:
 def _write_csv(found: Sequence[tuple["Run", Row]], path: Path) -> None:
     """Write a row for each run: the columns, then the settings in which the runs differ."""
     from emotion.io.atomic import write_text
-    from emotion.loggers.run_logger import flatten
     from emotion.reporting.tables import csv_table
 
     settings = [dict(flatten(run.record.config)) for run, _ in found]
@@ -219,10 +230,11 @@ def _remove(found: Sequence["Run"], config: RunsConfig) -> None:
         for run in found
         if remove_runs or run.state in ("finished", "pruned")
     }
+    kind = "run" if remove_runs else "checkpoint"
     existing = [path for own in paths.values() for path in own if path.exists()]
     megabytes = sum(folder_size(path) if path.is_dir() else path.stat().st_size for path in existing) / 1e6
     if not config.confirm:
-        print(f"would remove {len(existing)} {config.remove}, {megabytes:.1f} MB; confirm=true removes them")
+        print(f"would remove {counted(len(existing), kind)}, {megabytes:.1f} MB; confirm=true removes them")
         return
     removed = 0
     for run in found:
@@ -236,10 +248,10 @@ def _remove(found: Sequence["Run"], config: RunsConfig) -> None:
                     removed += 1
         except RunLocked as error:
             print(f"kept: {error}")
-    print(f"removed {removed} {config.remove}, {megabytes:.1f} MB")
+    print(f"removed {counted(removed, kind)}, {megabytes:.1f} MB")
 
 
-@verb("runs", positional="runs")
+@verb("runs", positional="runs", uses_torch=True)
 def main(cfg: DictConfig) -> None:
     """List, sort and remove runs."""
     runs(cfg)

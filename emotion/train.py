@@ -33,7 +33,7 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
     from emotion.training import resume
     from emotion.training.preflight import preflight
     from emotion.training.run import finalize, fit, setup
-    from emotion.training.setup import resolve
+    from emotion.training.setup import check_parts, resolve
 
     config = resolve(cfg, run_dir)
     rank_zero = is_rank_zero()
@@ -44,6 +44,7 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
             print(f"{run_dir}: finished after {counted(existing.record.epochs, 'epoch')}; nothing to do", flush=True)
             return float(existing.record.best["score"])
         config = resume.resolve_resume(config, run_dir, rank_zero=rank_zero)
+        check_parts(config)
         if config.preflight.get("run"):
             return preflight(config)
         run = setup(config, cfg)

@@ -109,6 +109,8 @@ def test_the_page_is_self_contained_and_its_links_resolve(fer_with_issues: Path,
     assert set(ISSUES) <= ids
     assert all(source.startswith("data:image/png;base64,") for source in page.values("img", "src"))
     assert not re.search(r"https?://|url\(|<script|<link", text)
+    assert not re.search(r"\b1 (rows|groups|faces)\b", text)
+    assert text.count("The command excludes rows from training only.") == text.count("<pre>") > 0
     assert all("Row " in alt for alt in page.values("img", "alt"))
     assert all(section.count("<img ") <= 5 for section in text.split("<section ")[1:])
     assert len(page.values("img", "alt")) == len(page.values("img", "src")) > 0

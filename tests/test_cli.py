@@ -35,7 +35,7 @@ MISTAKES = {
     ),
     "an added key": (["train", "+lr=1"], r"train has no setting lr=; use optimizer.lr=\."),
     "a null group": (["train", "logger=null"], "logger=null: choose one of csv"),
-    "an unknown model": (["train", "model=v5"], r"(?s)Could not find 'model/v5'.*Available options.*v4_attention"),
+    "an unknown model": (["train", "model=v5"], r"model=v5: model has no v5.* Expected one of .*v4_attention"),
     "a missing source": (["train", "data=fer2013_csv"], r"fer2013.csv does not exist.*data_dir=FOLDER"),
     "a folder that is no run": (["train", "resume=nowhere"], "nowhere is not a run: it has no .hydra/config.yaml"),
     "no checkpoint given": (["publish", "repo=a/b"], "expected one of checkpoint=RUN and folder=FOLDER"),
@@ -87,6 +87,17 @@ def test_a_verb_refuses_impossible_settings(refused: str) -> None:
         getattr(import_module(f"emotion.{verb}"), verb)(compose(verb, *arguments), Path("out"))
     assert len(str(error.value).splitlines()) < 30
     assert not list(Path.cwd().rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize("verb", ["bench", "compare", "evaluate", "results", "runs"])
+def test_a_verb_that_loads_torch_says_so(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("emotion.cli.announce_torch", lambda: print("loading libraries ..."))
+    monkeypatch.setattr(sys, "argv", [verb, "measure=nothing" if verb == "bench" else "nowhere"])
+    with pytest.raises(SystemExit):
+        import_module(f"emotion.{verb}").main()
+    assert capsys.readouterr().out.startswith("loading libraries ...\n")
 
 
 def test_a_closed_pipe_gives_no_traceback(fer_csv: Path) -> None:

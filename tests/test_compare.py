@@ -25,13 +25,13 @@ from emotion.records.archive import experiment
 from emotion.records.recipe import group_by_recipe, recipe, recipe_differences
 from emotion.records.run_folder import Run, display_names, find_finished
 from emotion.reporting import figures, readme_tables
-from emotion.reporting.comparison import bars, compare_runs
+from emotion.reporting.comparison import bars, compare_runs, tables
 from emotion.reporting.ranking import TITLE, ranking_tables, write_ranking
 from emotion.reporting.readme_tables import README_TABLES, RECORDS_TABLES
 from emotion.reporting.text import format_mean_std
 from emotion.results import results
 from emotion.train import train
-from tests.conftest import record_of
+from tests.conftest import ROOT, record_of
 
 SMALL = ("data=synthetic", "data.training=20", "data.public_test=8", "data.private_test=8", "labels=seven",
          "trainer.accelerator=cpu", "trainer.max_epochs=1", "batch_size=16", "compile.cpu=false",
@@ -503,6 +503,17 @@ def test_missing_scores_and_invalid_settings_are_refused(
 README = "".join(f"before\n<!-- {name} -->\nold\n<!-- end of {name} -->\nafter\n" for name in README_TABLES)
 
 
+def test_classes_that_two_schemes_name_differently_share_a_column() -> None:
+    runs = find_finished([str(ROOT / f"outputs/records/{name}/seed=0") for name in ("simple_cnn", "v4_attention")])
+    made = tables(*compare_runs(runs, "none", "all"), "none", "all")
+    (table,) = [one.rows for one in made if one.title == "F1 % by class"]
+    assert [list(row)[1:] for row in table] == [list(run.record.labels) for run in runs[:1]] + [
+        ["happy", "surprise", "sad", "angry", "disgust", "fear"]
+    ]
+    happiness = runs[1].record.test_scores["none"]["all"]["classes"]["happiness"]
+    assert table[1]["happy"] == f"{100 * happiness['f1'][0]:.1f}"
+
+
 @pytest.fixture
 def experiments(runs: Path) -> Path:
     """The runs with records as if they were experiments on FER2013, and a README with a place for the table."""
@@ -640,7 +651,7 @@ def test_an_experiment_may_leave_settings_open(experiments: Path) -> None:
         assert (row["experiment"], row["published %"], row["difference to published"]) == ("distill", "-", "-")
         shutil.rmtree("archive")
     change(run, config=config | {"distillation": {"teacher": "one", "temperature": 2.0, "weight": 0.5}})
-    with pytest.raises(UserError, match="differs from the experiment distill in distillation"):
+    with pytest.raises(UserError, match=r"experiment=distill; .*\n  distillation.temperature: found 2.0, expected 4"):
         results(compose("results", f"runs=[{run}]"))
 
 
@@ -656,8 +667,8 @@ def test_settings_that_older_records_lack_have_their_defaults(experiments: Path)
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "another recipe": ({"config": {"batch_size": 8}}, "differs from the experiment simple_cnn in batch_size"),
-    "fewer epochs": ({"config": {"trainer": {"max_epochs": 1}}}, "differs from the experiment simple_cnn in trainer"),
+    "another recipe": ({"config": {"batch_size": 8}}, r"Settings that differ:\n  batch_size: found 8, expected 64$"),
+    "fewer epochs": ({"config": {"trainer": {"max_epochs": 1}}}, r"\n  trainer.max_epochs: found 1, expected 30\n"),
     "no experiment": ({"config": {"name": "mine"}}, "mine is not an experiment; expected attention_cnn, baseline_cnn"),
     "absolute path": ({"config": {"data_dir": "/home/me"}}, r"absolute paths \(/home/me\); run it with data_dir=data"),
     "other data": ({"data": {"digest": "0"}}, "expected the published fer2013.csv"),

@@ -130,7 +130,7 @@ def test_an_ensemble_is_evaluated(run: Path, other: Path, capsys: pytest.Capture
     rows = data_of(run).split.val
     shared = np.isin(rows, data_of(other).split.train).sum()
     printed = " ".join(capsys.readouterr().out.split())
-    assert f"other/checkpoints/best.ckpt was trained on {shared} of these {len(rows)} val rows" in printed
+    assert f"other/checkpoints/best.ckpt was trained on {shared} of the {len(rows)} val rows" in printed
     assert scores["deduplicated"]["n"] == len(rows) - shared
     written = json.loads((OUT / "ensemble_random_val_none.json").read_text())
     assert written["checkpoint"] == ["run/checkpoints/best.ckpt", "other/checkpoints/best.ckpt"]

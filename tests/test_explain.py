@@ -69,7 +69,7 @@ def test_reports_training_faces_and_removes_the_figure_of_a_previous_run(
     OUT.mkdir()
     (OUT / "faithfulness.png").touch()
     run_explain("subset=train")
-    assert "was trained on 7 of these 7 faces" in capsys.readouterr().out
+    assert "was trained on 7 of the 7 faces" in capsys.readouterr().out
     assert not (OUT / "faithfulness.png").exists()
 
 
@@ -99,10 +99,10 @@ def test_explains_the_faces_of_image_files(run: Path, capsys: pytest.CaptureFixt
 REFUSED = {
     "subset=dev": "expected train, val, test",
     "faces=0": "faces=0: expected an integer of 1 or more",
-    "seed=x": "seed: Value 'x'",
+    "seed=x": "seed=x: expected an integer",
     "faithfulness.faces=1": "faithfulness.faces= .* expected integers of 2 or more",
-    "faithfulness=5": "faithfulness: ",
-    "rows=5": "rows: ",
+    "faithfulness=5": "faithfulness=5: ",
+    "rows=5": "rows=5: ",
     "rows=[]": r"rows=\[\]: expected row numbers",
     "images=5": "images=5: expected image files",
     "checkpoint=null": "checkpoint=None: expected a run folder",

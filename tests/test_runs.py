@@ -39,7 +39,8 @@ def listed(*overrides: str) -> list[str]:
 
 def test_runs_are_listed_with_their_state(capsys: pytest.CaptureFixture[str]) -> None:
     assert listed() == ["failed", "good", "poor", "stopped"]
-    printed = capsys.readouterr().out
+    printed, announced = capsys.readouterr()
+    assert announced == "reading the runs in outputs ...\n"
     assert "4 of 4 runs" in printed
     assert "val/acc 0.7000" in printed
     assert printed.splitlines()[1].split()[3] == "score"
@@ -70,7 +71,6 @@ SELECTIONS = {
     "where='optimizer.lr<=0.001'": ["good"],
     "where='state!=finished'": ["failed", "stopped"],
     "where=['test %>=0','MB>2','name==poor']": ["poor"],
-    "where='score>a word'": [],
 }
 
 
@@ -85,6 +85,9 @@ def test_runs_are_selected_and_sorted() -> None:
 def test_only_confirmed_removals_remove(capsys: pytest.CaptureFixture[str]) -> None:
     listed("state=[failed,stopped]", "remove=runs")
     assert "would remove 2 runs" in capsys.readouterr().out
+    listed("state=failed", "remove=runs")
+    assert "1 of 4 runs" in (printed := capsys.readouterr().out)
+    assert "would remove 1 run, " in printed
     assert len(listed()) == 4
     with pytest.raises(UserError, match="would remove finished runs"):
         listed("remove=runs", "confirm=true")
@@ -112,6 +115,11 @@ def test_a_locked_run_is_not_removed() -> None:
         "sort=beauty": "sort=beauty: expected run, score",
         "where='nonsense>1'": "where=nonsense>1: no run has nonsense; did you mean",
         "where='optimizer.lrr>1'": "no run has optimizer.lrr; did you mean optimizer.lr",
+        "where='model=simple_cnn'": "no run has model; did you mean name, model",
+        "where='lr>1'": "no run has lr; did you mean optimizer.lr",
+        "where='seed=abc'": "where=seed=abc: expected a number, as seed is in these runs, such as 0",
+        "where='score>a word'": "expected a number, as score is in these runs, such as 0.7",
+        "where='state=3'": "where=state=3: expected text, as state is in these runs, such as failed",
         "where='test>20'": r"where=test>20: test is from 0 to 1, such as test>0\.6; .*where='test %>60'",
         "where='val/acc<70'": "val/acc is from 0 to 1",
         "where=good": "where=good: expected NAME OPERATOR VALUE",

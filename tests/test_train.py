@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from omegaconf import DictConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -19,6 +20,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from emotion.checkpoints.load import load_checkpoint, read_checkpoint
 from emotion.checkpoints.locate import LAST_CHECKPOINT
 from emotion.config.compose import compose
+from emotion.config.instantiate import PLUGINS
 from emotion.errors import Stopped, UserError
 from emotion.loggers.csv_logger import read_metrics
 from emotion.records.predictions import read_predictions
@@ -28,6 +30,7 @@ from emotion.reporting import figures
 from emotion.runtime.signals import handle_signals
 from emotion.train import train, use_first_run_recipe
 from emotion.training.config import TrainConfig
+from emotion.training.final_evaluation import summary
 from emotion.training.run import TrainingRun, fit, setup
 from emotion.training.setup import make_classifier, make_data, make_trainer, resolve
 from tests.conftest import ROOT, SYSTEMS, options, record_of, representative, signal_at
@@ -258,6 +261,20 @@ def test_every_debug_config_runs(debug: str) -> None:
         assert "optimizer_step" in (RUN / "fit-profile.txt").read_text()
 
 
+def test_the_commands_printed_at_the_end_name_only_the_plugins_they_need(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PLUGINS, "mynet,myloss,mydata")
+    record = record_of(run)
+    record.config["model"]["_target_"], record.config["data"]["_target_"] = "mynet.MyNet", "mydata.read"
+    record.config["loss"]["_target_"] = "myloss.PolyLoss"
+    text = summary(run, record, record.test_scores["none"]["all"])
+    assert re.findall(r"python -m emotion\.(\w+) plugins=\[(\S+)\] ", text) == [
+        ("evaluate", "mynet,mydata"), ("explain", "mynet,mydata"), ("predict", "mynet"),
+    ]  # fmt: skip
+    assert "plugins=" not in summary(run, record_of(run), record.test_scores["none"]["all"])
+
+
 def test_without_fer2013_a_run_uses_synthetic_faces_says_so_and_is_short(
     small_config: Config, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -313,29 +330,71 @@ def test_settings_given_override_the_short_recipe() -> None:
         ("monitor.mode=most", r"expected a metric of val/loss, val/acc, .* and mode max or min"),
         ("compile.cpu=quick", r"compile.cpu=quick: expected true, false, default, reduce-overhead, max"),
         ("tta=many", "tta=many: expected none, flip, shifted, ten_crop"),
+        ("target=soft", "target=soft: expected majority, distribution, sampled"),
+        ("seed=-1", "seed=-1: expected an integer from 0 to 4294967295"),
+        ("seed=4294967296", "seed=4294967296: expected an integer from 0 to 4294967295"),
         ("batch_size=0", "batch_size=0: expected an integer of at least 1"),
-        ("seed=-1", "seed=-1: expected an integer of at least 0"),
-        ("seed=4294967296", "seed=4294967296: expected at most 4294967295"),
+        ("batch_size=2.5", "batch_size=2.5: expected an integer of at least 1"),
         ("patience=-1", "^patience=-1: expected an integer of at least 0"),
+        ("freeze_epochs=true", "freeze_epochs=True: expected an integer of at least 0"),
+        ("layer_decay=2", "layer_decay=2: expected a number from 0 to 1"),
+        ("layer_decay=0", "layer_decay=0.0: expected a rate of at least 0 or null, and a factor above 0"),
+        ("backbone_lr=-1", "backbone_lr=-1: expected a number of at least 0"),
+        ("data.training=2.5", "data.training=2.5: expected an integer of at least 0"),
+        ("split.fraction=2", "split.fraction=2: expected a number above 0 and below 1"),
+        ("split.fraction=nan", "split.fraction=nan: expected a number above 0 and below 1"),
+        ("split.seed=-1", "split.seed=-1: expected an integer of at least 0"),
+        ("split=kfold split.fold=5", "split.folds=5 split.fold=5: expected 3 or more folds, and a fold below"),
+        ("sampler=weighted sampler.power=-1", "sampler.power=-1: expected a number from 0 to 1"),
+        ("input.std=[0]", r"input.std=\[0\]: expected a number above 0"),
+        ("input.mean=[nan]", r"input.mean=\[nan\]: expected a number"),
+        ("model.widths=[8,-1]", r"model.widths=\[8, -1\]: expected an integer of at least 1"),
+        ("model.dropout=[0.5,2]", r"model.dropout=\[0.5, 2\]: expected a number from 0 to 1"),
+        ("model.hidden=1.5", "model.hidden=1.5: expected an integer of at least 1"),
+        ("model.reduction=9", "reduction=9: expected 1 to 8, the number of channels"),
+        ("augment.flip.p=2", "augment.flip.p=2: expected a number from 0 to 1"),
+        ("augment.blur.sigma=[2,1]", r"sigma=\[2, 1\]: expected \[LOW,HIGH\], each a number above 0"),
+        ("augment=strong augment.gamma.p=2", "augment.gamma.p=2: expected a number from 0 to 1"),
+        ("distillation=2", "distillation=2: expected settings, distillation.KEY=VALUE"),
+        ("mixup=mixup mixup.alpha=0", "mixup.alpha=0: expected a number above 0"),
+        ("mixup=either mixup.transforms.1.alpha=0", r"mixup.transforms.1.alpha=0: expected a number above 0"),
+        ("loss.label_smoothing=3", "loss.label_smoothing=3: expected a number from 0 to 1"),
+        ("loss.balanced=3", "balanced=3; expected a power from 0 to 1"),
+        ("loss=ldam loss.scale=0", "loss.scale=0: expected a number above 0"),
+        ("optimizer.lr=-1", "optimizer.lr=-1: expected a number of at least 0"),
+        ("optimizer.lr=inf", "optimizer.lr=inf: expected a number of at least 0"),
+        ("+optimizer.betas=[2,2]", "Adam refuses its arguments: Invalid beta parameter"),
+        ("scheduler.patience=1.5", "scheduler.patience=1.5: expected an integer of at least 0"),
+        ("scheduler.min_lr=fast", "scheduler.min_lr=fast: expected a number of at least 0"),
+        ("scheduler.factor=1", r"ReduceLROnPlateau refuses its arguments: Factor should be < 1\.0"),
+        ("scheduler.interval=never", "scheduler.interval=never: expected epoch or step"),
         ("trainer.max_epochs=0", "max_epochs=0: expected an integer of at least 1"),
         ("trainer.accumulate_grad_batches=0", "accumulate_grad_batches=0: expected an integer of at least 1"),
         ("trainer.gradient_clip_val=-1", "gradient_clip_val=-1: expected a number of at least 0"),
-        ("trainer.limit_train_batches=0", "limit_train_batches=0: expected more than 0"),
-        ("callbacks.early_stopping.patience=-1", "early_stopping.patience=-1: expected an integer of at least 0"),
-        ("scheduler.patience=1.5", "scheduler.patience=1.5: expected an integer of at least 0"),
-        ("scheduler.min_lr=fast", "scheduler.min_lr=fast: expected a number of at least 0"),
-        ("scheduler.interval=never", "scheduler.interval=never: expected epoch or step"),
+        ("trainer.limit_train_batches=0", "limit_train_batches=0: expected a number of batches of at least 1, or"),
+        ("trainer.limit_train_batches=2.5", "limit_train_batches=2.5: expected a number of batches of at least 1, or"),
+        ("trainer.precision=7", "Precision"),
+        ("+trainer.val_check_interval=2.5", "trainer: .*val_check_interval"),
         ("+trainer.fast_dev_run=true", "debug=limit runs a few batches"),
-        ("loss.label_smoothing=3", "label_smoothing=3; expected a share from 0 to 1"),
-        ("optimizer.lr=-1", "Adam refuses its arguments: Invalid learning rate: -1"),
-        ("scheduler.factor=2", r"ReduceLROnPlateau refuses its arguments: Factor should be < 1\.0"),
-        ("backbone_lr=-1", "backbone_lr=-1.0, layer_decay=1.0: expected a rate of at least 0"),
-        ("batch_size=1.5", r"batch_size: Value '1.5' of type 'float' could not be converted to Integer"),
+        ("callbacks.early_stopping.patience=-1", "early_stopping.patience=-1: expected an integer of at least 0"),
+        ("callbacks=[default,ema] ema_decay=1.5", "ema_decay=1.5: expected a number from 0 to 1"),
+        (
+            "callbacks=[default,explanations] callbacks.explanations.faces=0",
+            "explanations.faces=0: expected an integer",
+        ),
+        ("preflight.steps=0", "preflight.steps=0: expected an integer of at least 1"),
+        ("preflight.accuracy=90", "preflight.accuracy=90: expected a number from 0 to 1"),
     ],
 )
-def test_settings_are_checked_before_training(override: str, message: str, small_config: Config) -> None:
+def test_settings_are_checked_before_the_data_are_read(
+    override: str, message: str, small_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emotion.data.datamodule.prepare", lambda *_: pytest.fail("the data are read"))
+    *choices, setting = OverridesParser.create().parse_overrides(override.split())
+    cfg = small_config(*(str(choice.input_line) for choice in choices))
+    OmegaConf.update(cfg, setting.key_or_group, setting.value(), force_add=True)  # faster than composing again
     with pytest.raises(UserError, match=message):
-        train(small_config(override), RUN)
+        train(cfg, RUN)
     assert not RUN.exists()
 
 

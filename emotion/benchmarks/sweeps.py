@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from emotion.benchmarks.config import BenchConfig
 from emotion.benchmarks.measurement import BenchResult, Measurement
 from emotion.config.compose import compose
-from emotion.errors import UserError
+from emotion.errors import UserError, counted
 
 if TYPE_CHECKING:
     from emotion.records.run_folder import Run
@@ -61,8 +61,8 @@ def run(config: BenchConfig) -> BenchResult:
     measurements = [
         Measurement("compose a config", "s", seconds["composed"]),
         Measurement(f"{config.name}: a run without its epochs", "s", overhead),
-        Measurement(f"list {config.runs:,} runs", "s", list_seconds),
-        Measurement(f"list and rank {config.runs:,} runs", "s", rank_seconds),
+        Measurement(f"list {counted(config.runs, 'run')}", "s", list_seconds),
+        Measurement(f"list and rank {counted(config.runs, 'run')}", "s", rank_seconds),
         Measurement(f"{config.name}: folder of a run", "MB", megabytes["all"]),
     ]
     details = {"runs": config.runs, "model": config.name, "seconds": seconds, "megabytes": megabytes}

@@ -1,5 +1,7 @@
 """Print the parts of the network and their parameters at the start of a training."""
 
+import functools
+
 import lightning as L
 from lightning.pytorch.callbacks import ModelSummary
 
@@ -8,7 +10,10 @@ from emotion.reporting.tables import print_table
 
 
 class NetworkSummary(ModelSummary):
-    """Lightning's ModelSummary without metrics, loss and FLOPs (which it cannot count here)."""
+    """Lightning's ModelSummary without metrics, loss and FLOPs (which it cannot count here), once for equal networks.
+
+    The runs of a sweep share a process.
+    """
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Print the table."""
@@ -16,12 +21,15 @@ class NetworkSummary(ModelSummary):
         if not trainer.is_global_zero:
             return
         layers = [
-            {
-                "layer": name,
-                "type": type(layer).__name__,
-                "parameters": f"{sum(parameter.numel() for parameter in layer.parameters()):,}",
-            }
+            (name, type(layer).__name__, sum(parameter.numel() for parameter in layer.parameters()))
             for name, layer in pl_module.net.named_modules()
             if name and name.count(".") < self._max_depth
         ]
-        print_table(type(pl_module.net).__name__, layers, left=2)
+        print_once(type(pl_module.net).__name__, tuple(layers))
+
+
+@functools.cache
+def print_once(network: str, layers: tuple[tuple[str, str, int], ...]) -> None:
+    """Print the names, types and parameters of layers, unless this process has printed them."""
+    rows = [{"layer": name, "type": kind, "parameters": f"{parameters:,}"} for name, kind, parameters in layers]
+    print_table(network, rows, left=2)

@@ -44,8 +44,6 @@ class WeightStatistics(L.Callback):
     def __init__(
         self, only: str = "head", every_n_epochs: int = 1, table: bool = True, dump: str | None = None
     ) -> None:
-        if every_n_epochs < 1:
-            raise UserError(f"weight_statistics.every_n_epochs={every_n_epochs}; expected 1 or more.")
         try:
             self.pattern = re.compile(CHOICES.get(only, only))
         except re.error as error:

@@ -2,9 +2,9 @@
 
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -26,9 +26,28 @@ def compose(verb: str, *overrides: str) -> "DictConfig":
         return hydra.compose(verb, overrides=list(overrides))
 
 
-def choices(group: str) -> list[str]:
-    """Return the choices of a config group."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+SEARCH_PATH = re.compile(r"hydra\.searchpath=\[(?P<folders>(file://[^\[\],]+,?)+)\]")
+
+
+def searched_folders(arguments: Sequence[str]) -> list[str]:
+    """Return the folders of configs that `hydra.searchpath=[file://FOLDER]` on a command line adds to conf/."""
+    lists = [match["folders"] for match in map(SEARCH_PATH.fullmatch, arguments) if match]
+    return [folder.removeprefix("file://") for folders in lists for folder in folders.split(",") if folder]
+
+
+def choices(group: str, arguments: Sequence[str] = ()) -> list[str]:
+    """Return the choices of a config group, those of folders that a command line adds included."""
+    folders = [CONF, *map(Path, searched_folders(arguments))]
+    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield settings as pairs of a dotted key, as on the command line, and a value."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def is_int_at_least(value: object, minimum: int) -> bool:

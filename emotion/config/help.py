@@ -5,9 +5,10 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from textwrap import wrap
 
-from emotion.config.compose import CONF, PACKAGE, VERBS, choices
+from emotion.config.compose import CONF, PACKAGE, VERBS, choices, searched_folders
 
 NAME_WIDTH, MAX_WIDTH = 24, 100
 DEFAULT = re.compile(r"- (?P<group>[\w/]+): (?P<choice>\w+)(?:\s+# (?P<comment>.*))?")
@@ -30,7 +31,7 @@ def overview() -> str:
 def verb_help(verb: str, arguments: Sequence[str] = ()) -> str:
     """Return purpose, examples, settings and config groups of a verb, with the settings of the choices in use."""
     examples, defaults, settings = _parts(verb)
-    groups = _groups(defaults)
+    groups = _groups(defaults, arguments)
     text = f"{_purpose(verb)}\n\nExamples:\n{examples}\nSettings, KEY=VALUE:\n"
     text += "".join(_row(name, comment) for name, comment in _settings(settings + _parts("base")[2]))
     if groups:
@@ -78,11 +79,11 @@ def _settings(text: str) -> Iterator[tuple[str, str]]:
     yield from ((name, " ".join(comments)) for name, comments in found)
 
 
-def _groups(defaults: str) -> str:
+def _groups(defaults: str, arguments: Sequence[str]) -> str:
     rows = ""
     for match in DEFAULT.finditer(defaults):
         first = [] if match["choice"] == "null" else [match["choice"]]
-        others = [choice for choice in choices(match["group"]) if choice != match["choice"]]
+        others = [choice for choice in choices(match["group"], arguments) if choice != match["choice"]]
         comment = f" ({match['comment'].replace('null: ', 'default: ')})" if match["comment"] else ""
         rows += _row(match["group"], f"{', '.join([*first, *others])}{comment}")
     return rows
@@ -92,9 +93,11 @@ def _choice_settings(defaults: str, arguments: Sequence[str]) -> str:
     """Return the settings of each group's default choice, or of the one among the arguments; a recipe's come last."""
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     rows: dict[str, tuple[str, str]] = {}  # by name: the whole setting and its comment
+    folders = [CONF, *map(Path, searched_folders(arguments))]
     for group, choice in ((match["group"], match["choice"]) for match in DEFAULT.finditer(defaults)):
-        path = CONF / group / f"{given.get(group, choice)}.yaml"
-        if group != "labels" and path.is_file():
+        paths = [folder / group / f"{given.get(group, choice)}.yaml" for folder in folders]
+        path = next((path for path in paths if path.is_file()), None)
+        if group != "labels" and path:
             text = path.read_text(encoding="utf-8")
             prefix = "" if text.startswith("# @package _global_") else f"{group.replace('/', '.')}."
             for setting, comment in _settings(text):

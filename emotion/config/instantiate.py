@@ -47,9 +47,13 @@ def plugins() -> tuple[str, ...]:
     return tuple(f"{name}." for name in os.environ.get(PLUGINS, "").split(",") if name)
 
 
-def plugins_argument() -> str:
-    """Return `plugins=[MODULE] `, with which the arguments of a printed command begin; empty without plugins."""
-    return f"plugins=[{os.environ[PLUGINS]}] " if os.environ.get(PLUGINS) else ""
+def plugins_argument(*configs: object) -> str:
+    """Return `plugins=[MODULE] `, with which the arguments of a printed command begin; empty without plugins.
+
+    With `configs` only the modules of their targets, which are all that the command needs.
+    """
+    used = [prefix for prefix in plugins() if not configs or any(str(t).startswith(prefix) for t in targets(configs))]
+    return f"plugins=[{','.join(prefix[:-1] for prefix in used)}] " if used else ""
 
 
 def allow_plugins(modules: Sequence[str]) -> None:

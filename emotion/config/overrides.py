@@ -34,12 +34,12 @@ ANSWERS = {
 }
 """Settings of other projects for which `train` has no setting, and what to use instead."""
 
-ALSO_WORDS = {"trainer.devices"}
-"""Settings with a numeric default that also accept a word: auto."""
+OTHER_TYPES = re.compile(r"trainer\.devices|compile\..+")
+"""Settings that also accept another type than their default's: auto or a list of devices, a mode of torch.compile."""
 
 UNKNOWN = re.compile(r"Could not (?:override '|delete from config. ')(?P<key>[^']+)'")
 EXISTS = re.compile(r"Could not append to config. An item is already at '(?P<key>[^']+)'|(?P<group>\S+) appears more")
-NO_CHOICE = re.compile(r"Could not find '(?P<group>.+)/(?P<choice>[^/']+)'")
+NO_CHOICE = re.compile(r"Could not (?:find|load) '(?P<group>.+)/(?P<choice>[^/']+)'")
 NULL_GROUP = "Config group override must be a string"
 
 
@@ -59,8 +59,12 @@ def explain(verb: str, arguments: Sequence[str], error: Exception) -> str | None
         return "\n".join(f"{group}=null: choose one of {', '.join(choices(group))}." for group in groups) or None
     if match := NO_CHOICE.search(message):
         group, choice = match["group"], match["choice"]
-        near = " or ".join(f"{group}={name}" for name in get_close_matches(choice, choices(group)))
-        message = f"{group}={choice}: did you mean {near}?\n{message}" if near else message
+        given = [override for override in get_args(list(arguments)).overrides if _key(override) == group]
+        if given and choice in re.findall(r"[\w+.-]+", given[-1].partition("=")[2]):  # else a config names it
+            existing, number = choices(group, arguments), "some" if "[" in given[-1] else "one"
+            near = " or ".join(get_close_matches(choice, existing))
+            advice = f"{f'; did you mean {near}?' if near else '.'} Expected {number} of {', '.join(existing)}."
+            return f"{given[-1]}: {group} has no {choice}{advice}"
     return message.partition("\nConfig search path")[0] if isinstance(error, HydraException) else None
 
 
@@ -84,7 +88,9 @@ def check_additions(verb: str, arguments: Sequence[str]) -> None:
 
 
 def check_types(verb: str, arguments: Sequence[str], config: DictConfig, of_hydra: Sequence[str] = ()) -> None:
-    """Refuse a word for a setting whose default in the chosen groups is a number or a list of numbers.
+    """Refuse a value of another type than the default in the chosen groups: a number, a list of them, true or false.
+
+    A number for true or false is left to the setting, and a list for a number of a library's augmentation.
 
     Overrides of Hydra's own settings, `of_hydra`, may add folders of configs.
 
@@ -101,10 +107,15 @@ def check_types(verb: str, arguments: Sequence[str], config: DictConfig, of_hydr
         return
     for key, override in values.items():
         default, value = (OmegaConf.select(one, key, throw_on_missing=False) for one in (defaults, config))
-        if key in ALSO_WORDS or not _numbers(default) or value is None or _numbers(value):
+        if OTHER_TYPES.fullmatch(key) or value is None:
             continue
-        kind = "a number" if isinstance(default, int | float) else "a number or a list of numbers"
-        raise UserError(f"{override}: expected {kind}, such as {default}.")
+        if isinstance(default, bool) and isinstance(value, str):
+            raise UserError(f"{override}: expected true or false.")
+        is_list, has_list = (isinstance(one, ListConfig) for one in (default, value))
+        has_shape = has_list or not is_list if key.startswith("augment.") else has_list == is_list
+        if not _numbers(default) or (_numbers(value) and has_shape):
+            continue
+        raise UserError(f"{override}: expected {'a list of numbers' if is_list else 'a number'}, such as {default}.")
 
 
 def _numbers(value: object) -> bool:

@@ -11,6 +11,8 @@ from omegaconf.errors import ConfigKeyError, ValidationError
 from emotion.errors import UserError, first_line
 
 Config = TypeVar("Config")
+KINDS = {"Integer": "an integer", "Float": "a number", "Boolean": "true or false"}
+"""Types as OmegaConf names them at the end of a message, and in words."""
 
 
 def typed(cfg: DictConfig, kind: type[Config]) -> Config:
@@ -28,6 +30,8 @@ def typed(cfg: DictConfig, kind: type[Config]) -> Config:
         value = settings.get(field.name, False)
         if field.type is bool and not isinstance(value, bool):  # OmegaConf takes 5 for true
             raise UserError(f"{field.name}={value}: expected true or false.")
+        if "dict" in str(field.type) and not isinstance(settings.get(field.name), dict | None):  # OmegaConf asserts it
+            raise UserError(f"{field.name}={value}: expected settings, {field.name}.KEY=VALUE.")
     try:
         merged = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.create(settings))
     except ConfigKeyError as error:
@@ -35,7 +39,9 @@ def typed(cfg: DictConfig, kind: type[Config]) -> Config:
         meant = f"did you mean {near[0]}=? " if near else ""
         raise UserError(f"{error.full_key}= is not a setting; {meant}--cfg job lists every setting.") from error
     except ValidationError as error:
-        raise UserError(f"{error.full_key}: {first_line(error)}. --cfg job lists every setting.") from error
+        expected = KINDS.get(first_line(error).rpartition(" ")[2], "another type; --cfg job lists every setting")
+        value = OmegaConf.select(OmegaConf.create(settings), str(error.full_key))
+        raise UserError(f"{error.full_key}={value}: expected {expected}.") from error
     result: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
     return result
 

@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from emotion.config.compose import CONF, PACKAGE
+from emotion.config.compose import CONF, PACKAGE, SEARCH_PATH, searched_folders
 from emotion.errors import UserError
 from emotion.io.bounded import read_text
 
@@ -34,7 +34,6 @@ SAFE_HYDRA_OVERRIDE = re.compile(
 """Overrides of Hydra's own settings that instantiate nothing."""
 SAFE_INTERPOLATION = re.compile(r"\$\{hydra\.(job|sweep)\.\w+\}|(?!\$\{.*\}$).*", re.DOTALL)
 """Values that cannot become a mapping: Hydra's own typed settings, and text around an interpolation."""
-SEARCH_PATH = re.compile(r"hydra\.searchpath=\[(?P<folders>(file://[^\[\],]+,?)+)\]")
 
 
 def check_command(verb: str, arguments: Sequence[str]) -> None:
@@ -43,11 +42,12 @@ def check_command(verb: str, arguments: Sequence[str]) -> None:
     Raises:
         UserError: Naming the override, or the file in a folder of configs.
     """
-    parsed, searched = get_args(list(arguments)), list[str]()
+    parsed = get_args(list(arguments))
+    searched = searched_folders(parsed.overrides)
     for override in parsed.overrides:
-        if match := SEARCH_PATH.fullmatch(override):
-            searched += [folder.strip() for folder in match["folders"].replace("file://", "").split(",") if folder]
-        elif HYDRA_OVERRIDE.match(override) and (not SAFE_HYDRA_OVERRIDE.match(override) or "_target_" in override):
+        if SEARCH_PATH.fullmatch(override):
+            continue
+        if HYDRA_OVERRIDE.match(override) and (not SAFE_HYDRA_OVERRIDE.match(override) or "_target_" in override):
             raise UserError(
                 f"{override} is not allowed. Of hydra, set only where and how it runs: hydra.run.dir, "
                 f"hydra.sweep.dir, hydra.launcher.SETTING."

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from emotion.errors import UserError
+from emotion.errors import UserError, counted
 
 MEMORY_SHARE = 0.4  # of an accelerator's free memory that pixels may occupy; the network needs the rest
 
@@ -94,7 +94,7 @@ class RowLoader:
         world_size = state.get("world", self.world_size)
         if state["next_batch"] and world_size != self.world_size:
             raise UserError(
-                f"The run stopped within an epoch of {world_size} processes and cannot resume there with "
+                f"The run stopped within an epoch of {counted(world_size, 'process')} and cannot resume there with "
                 f"{self.world_size}; set trainer.devices and trainer.num_nodes as before."
             )
         self.epoch, self.next_batch = state["epoch"], state["next_batch"]
@@ -112,7 +112,8 @@ def check_processes(rows: int, world_size: int) -> None:
     """Raise UserError if a process would have no row."""
     if rows < world_size:
         raise UserError(
-            f"{rows} faces for {world_size} processes; expected at least one each. Reduce trainer.devices=NUMBER."
+            f"{counted(rows, 'face')} for {counted(world_size, 'process')}; expected at least one each. Reduce "
+            f"trainer.devices=NUMBER."
         )
 
 

@@ -83,12 +83,10 @@ class Targets:
             epoch, sampled from its shares: the probabilistic label drawing of Barsoum et al. 2016).
 
     Raises:
-        UserError: The kind is unknown, or needs votes and there are none.
+        UserError: The kind needs votes and there are none.
     """
 
     def __init__(self, labels: NDArray[np.int64], shares: NDArray[np.float32] | None, kind: str) -> None:
-        if kind not in TARGET_KINDS:
-            raise UserError(f"target={kind}: expected {', '.join(TARGET_KINDS)}.")
         if kind != "majority" and shares is None:
             raise UserError(f"target={kind} needs annotators' votes, but this data has none. Use data=ferplus.")
         self._labels, self._shares = labels, None if kind == "majority" else shares

@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import TypeVar
 
 from emotion.data.faces import EMOTIONS, PRIVATE_TEST, PUBLIC_TEST, TEST, TRAINING
+from emotion.errors import counted
 
 Key = TypeVar("Key")
 
@@ -72,6 +73,13 @@ def class_key(name: str) -> str:
     return known_class(name) or name.casefold()
 
 
+def first_names(schemes: Iterable[Iterable[str]]) -> dict[str, str]:
+    """Return for each class of several label schemes the name that the first of them gives it."""
+    names = [name for scheme in schemes for name in scheme]
+    first = {class_key(name): name for name in reversed(names)}
+    return {name: first[class_key(name)] for name in names}
+
+
 def merge_spellings(labels: Iterable[str]) -> tuple[dict[str, str], list[str]]:
     """Return the class of each label, and notes about classes with several spellings."""
     spellings: dict[str, list[str]] = {}
@@ -107,4 +115,4 @@ def describe_left_out(names: Sequence[str]) -> list[str]:
     """Return a sentence that counts files by their ending; an empty list if there are none."""
     endings = Counter(PurePath(name).suffix or "without ending" for name in names)
     kinds = ", ".join(f"{count:,} {ending}" for ending, count in endings.most_common(6))
-    return [f"left out: {len(names):,} files that are not images ({kinds}), such as {names[0]}"] if names else []
+    return [f"left out: {counted(len(names), 'file')} other than images ({kinds}), such as {names[0]}"] if names else []

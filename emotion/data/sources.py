@@ -27,7 +27,8 @@ def select_source(data: Config) -> SelectedSource:
     data=auto selects the data in its folder, or the fallback if no folder was named. `data.mix` adds a second source.
 
     Raises:
-        UserError: The folder of data=auto has no data that can be read, but was named or has files that resemble it.
+        UserError: The folder of data=auto has no data that can be read, but was named or has files that resemble it;
+            or the percentage of a second source is out of range.
     """
     mix = data.get("mix")
     config, is_synthetic = {key: value for key, value in data.items() if key != "mix"}, False
@@ -42,8 +43,11 @@ def select_source(data: Config) -> SelectedSource:
             config, is_synthetic = dict(data["fallback"]), True
     if not mix:
         return SelectedSource(config, is_synthetic, 0)
+    percent = mix["percent"]
+    if not isinstance(percent, int | float) or not 0 <= percent <= 100:
+        raise UserError(f"data.mix.percent={percent}: expected 0 to 100 percent of each class's training rows.")
     combined = {"_target_": "emotion.data.readers.concat.read", "source": config, "extra": dict(mix["source"])}
-    return SelectedSource(combined, is_synthetic, mix["percent"])
+    return SelectedSource(combined, is_synthetic, percent)
 
 
 def stored_shape(source: Config) -> tuple[int, int]:

@@ -87,6 +87,25 @@ def kfold(usage: NDArray[np.uint8], labels: NDArray[np.int64], folds: int, fold:
     return Split(rows[~test & ~val], rows[val], rows[test])
 
 
+def check_split(config: Mapping[str, Any]) -> None:
+    """Raise UserError if the settings of exclusions are inconsistent, or a split of this module refuses its own."""
+    *_, settings = _parse(config)
+    if settings["_target_"].startswith(f"{__name__}."):
+        instantiate(settings, np.zeros(0, np.uint8), np.zeros(0, np.int64))
+
+
+def _parse(config: Mapping[str, Any]) -> tuple[str | None, list[str] | None, list[str], int | None, dict[str, Any]]:
+    """Return the values of `NO_EXCLUSIONS` in a split's config, and the function with its arguments."""
+    settings = {**NO_EXCLUSIONS, **config}
+    file, *lists, limit = (settings.pop(key) for key in NO_EXCLUSIONS)
+    issues, parts = ([value] if isinstance(value, str) else value for value in lists)
+    if issues and not file:
+        raise UserError(f"split.exclude_issues={issues} is set, but split.exclude names no file; set both.")
+    if file and (not parts or not set(parts) <= set(Split._fields)):
+        raise UserError(f"split.exclude_from={parts}: expected one or more of {', '.join(Split._fields)}.")
+    return file, issues, parts, limit, settings
+
+
 def split_with_exclusions(
     config: Mapping[str, Any], faces: Faces, labels: NDArray[np.int64]
 ) -> tuple[Split, dict[str, Any] | None]:
@@ -106,18 +125,12 @@ def split_with_exclusions(
     Raises:
         UserError: From the split function or `read_exclusions`, or the settings are inconsistent.
     """
-    settings = {**NO_EXCLUSIONS, **config}
-    file, *lists, limit = (settings.pop(key) for key in NO_EXCLUSIONS)
-    issues, parts = ([value] if isinstance(value, str) else value for value in lists)
+    file, issues, parts, limit, settings = _parse(config)
     complete: Split = instantiate(settings, faces.usage, labels)
     if limit is not None:
         complete = Split(*(_first_of_each_class(rows, labels, limit) for rows in complete))
     if not file:
-        if issues:
-            raise UserError(f"split.exclude_issues={issues} is set, but split.exclude names no file; set both.")
         return complete, None
-    if not parts or not set(parts) <= set(Split._fields):
-        raise UserError(f"split.exclude_from={parts}: expected one or more of {', '.join(Split._fields)}.")
     rows = read_exclusions(file, issues, faces)
     split = complete._replace(**{part: np.setdiff1d(getattr(complete, part), rows) for part in parts})
     removed = {part: len(old) - len(new) for part, old, new in zip(Split._fields, complete, split, strict=True)}

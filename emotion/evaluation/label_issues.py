@@ -16,7 +16,7 @@ from emotion.data.datamodule import EmotionDataModule
 from emotion.data.faces import Faces
 from emotion.data.issues import Issue
 from emotion.data.splits import RowNumbers
-from emotion.errors import UserError, missing_extra
+from emotion.errors import UserError, counted, missing_extra
 from emotion.evaluation.score import BATCH_SIZE, duplicated_in, predict_probabilities
 from emotion.runtime.hardware import torch_device
 from emotion.runtime.precision import evaluation_precision
@@ -62,12 +62,12 @@ def find_label_issues(
     present = np.unique(labels)  # cleanlab takes classes that occur
     if len(present) < 2:
         raise UserError(
-            f"{' and '.join(ensemble.paths)}: the {len(rows)} held-out faces have {len(present)} classes; expected at "
-            f"least two. Omit checkpoint=, or give another run."
+            f"{' and '.join(ensemble.paths)}: found {counted(len(rows), 'held-out face')} of "
+            f"{counted(len(present), 'class')}; expected at least two classes. Omit checkpoint=, or give another run."
         )
     ensemble.to(torch_device(accelerator))
     precision = evaluation_precision(ensemble.members, precision, BATCH_SIZE, accelerator, cache_dir)
-    probabilities = predict_probabilities(ensemble, faces.images, rows, tta, precision).numpy()
+    probabilities = predict_probabilities(ensemble, faces.images, rows, tta, precision, "faces").numpy()
     of_present = probabilities[:, present]
     ranked = rank_label_issues(
         np.searchsorted(present, labels),

@@ -1,11 +1,13 @@
 """Scores of predictions: the one scorer behind every record, used after training and by evaluate."""
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.progress import track
 from torch import Tensor
 
 from emotion.checkpoints.ensemble import Ensemble
@@ -41,11 +43,12 @@ def predict_probabilities(
     rows: NDArray[np.int64],
     tta: str = "none",
     precision: str | int = "32-true",
+    bar: str = "",
 ) -> Tensor:
-    """Return probabilities (n, K), float32 on the CPU, for the faces `images[rows]`."""
+    """Return probabilities (n, K), float32 on the CPU, for the faces `images[rows]`; see `batched_inference`."""
     ensemble.eval()
     return batched_inference(
-        lambda pixels: ensemble.probabilities(pixels, tta), images, rows, ensemble.device, precision
+        lambda pixels: ensemble.probabilities(pixels, tta), images, rows, ensemble.device, precision, bar
     )
 
 
@@ -56,11 +59,15 @@ def batched_inference(
     rows: NDArray[np.int64],
     device: torch.device,
     precision: str | int = "32-true",
+    bar: str = "",
 ) -> Tensor:
-    """Apply `function` to batches of the raw faces `images[rows]`; return (n, ...), float32 on the CPU."""
-    pixels, outputs = torch.from_numpy(images), []
+    """Apply `function` to batches of the raw faces `images[rows]`; return (n, ...), float32 on the CPU.
+
+    With the label `bar`, a bar shows the progress on a terminal.
+    """
+    pixels, outputs, starts = torch.from_numpy(images), [], range(0, len(rows), BATCH_SIZE)
     with torch.autocast(device.type, torch.bfloat16, enabled=str(precision).startswith("bf16")):
-        for start in range(0, len(rows), BATCH_SIZE):
+        for start in track(starts, bar, transient=True, disable=not bar or not sys.stdout.isatty()):
             batch = pixels[torch.from_numpy(rows[start : start + BATCH_SIZE])].to(device)
             outputs.append(function(batch).float().cpu())
     return torch.cat(outputs)
@@ -144,7 +151,12 @@ def score_rows(
     for member in ensemble.eval().members:
         member.optimize_for_device(channels_last=True)  # 1.2 to 1.8 times as fast on a CPU
     outputs = batched_inference(
-        lambda pixels: ensemble.with_and_without_temperature(pixels, tta), images, rows, ensemble.device, precision
+        lambda pixels: ensemble.with_and_without_temperature(pixels, tta),
+        images,
+        rows,
+        ensemble.device,
+        precision,
+        "faces",
     )
     deduplicated = ~duplicated_in(images, rows, training_rows)
     subsets = {"all": np.ones_like(deduplicated), "deduplicated": deduplicated}

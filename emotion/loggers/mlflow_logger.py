@@ -17,8 +17,9 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from emotion.config.compose import flatten
 from emotion.errors import Pruned, Stopped, UserError, first_line, missing_extra
-from emotion.loggers.run_logger import RunLogger, flatten
+from emotion.loggers.run_logger import RunLogger
 from emotion.records.run_record import provenance
 
 

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -50,12 +50,3 @@ class RunLogger(Logger):
         """Return the config in the run's record (else `params`) without the loggers: their address may be secret."""
         settings = self.record().config or (vars(params) if isinstance(params, Namespace) else params)
         return {name: value for name, value in settings.items() if name != "logger"}
-
-
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield settings as pairs of a dotted key, as on the command line, and a value."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -7,6 +7,7 @@ from emotion.checkpoints.contents import CheckpointContents
 from emotion.data.names import known_class
 from emotion.data.readers.fer2013 import PUBLISHED_MD5
 from emotion.data.sources import stored_shape
+from emotion.errors import counted
 from emotion.records.run_record import RunRecord
 
 FER2013_READERS = tuple(
@@ -102,7 +103,7 @@ class ModelFacts:
         if mix := record.data.get("mix"):
             lines.append(f"training faces added from {mix['source']}")
         if exclusions := record.data.get("exclusions"):
-            lines.append(f"{record.num_excluded:,} faces excluded by {exclusions['file']}")
+            lines.append(f"{counted(record.num_excluded, 'face')} excluded by {exclusions['file']}")
         merged = {name: emotions for name, emotions in record.labels.items() if list(emotions) != [name]}
         if merged:
             classes = "; ".join(f"{name} is the data's {' or '.join(emotions)}" for name, emotions in merged.items())

@@ -15,10 +15,10 @@ from emotion.config.migrate import migrate
 from emotion.data.cache import published_digest
 from emotion.data.faces import SYNTHETIC
 from emotion.data.readers.fer2013 import PUBLISHED_MD5
-from emotion.errors import UserError
+from emotion.errors import UserError, listing
 from emotion.io.atomic import write_atomically
 from emotion.records.predictions import PREDICTIONS
-from emotion.records.recipe import recipe_differences
+from emotion.records.recipe import setting_differences
 from emotion.records.run_folder import Run
 from emotion.records.run_record import RECORD, RunRecord
 
@@ -49,8 +49,11 @@ def check(run: Run, records: Path) -> None:
             commit, its record contains absolute paths, or another run of its seed is archived.
     """
     folder, record = run.folder, run.record
-    if differing := recipe_differences(record.config, experiment(record.name)):
-        raise UserError(f"{folder} differs from the experiment {record.name} in {', '.join(differing)}.")
+    if differing := setting_differences(record.config, experiment(record.name)):
+        raise UserError(
+            f"{folder} is not an unchanged run of experiment={record.name}; python -m emotion.train "
+            f"experiment={record.name} seed={record.seed} makes one. Settings that differ:{listing(differing, 5)}"
+        )
     if record.data["digest"] != published_digest(record.config["data"]):
         raise UserError(
             f"{folder} was trained on {record.data['source']}; expected the published fer2013.csv, alone or with "

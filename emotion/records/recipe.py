@@ -6,6 +6,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from emotion.config.compose import flatten
 from emotion.data.datamodule import SHUFFLED
 from emotion.data.splits import NO_EXCLUSIONS
 from emotion.records.run_folder import Run
@@ -38,6 +39,19 @@ def recipe_differences(config: Mapping[str, Any], expected: Mapping[str, Any]) -
     """Return the keys of the recipe that differ from `expected`, where a missing value (`???`) matches anything."""
     found, wanted = recipe(config), recipe(expected)
     return [key for key in wanted if not _matches(found[key], wanted[key])]
+
+
+def setting_differences(config: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    """Return a line for each setting of the recipe that differs from `expected`, as in `recipe_differences`."""
+    keys = recipe_differences(config, expected)
+    found, wanted = (
+        dict(flatten({key: value for key, value in recipe(own).items() if key in keys})) for own in (config, expected)
+    )
+    return [
+        f"{name}: found {json.dumps(found.get(name))}, expected {json.dumps(wanted.get(name))}"
+        for name in found | wanted
+        if wanted.get(name) not in (MISSING, found.get(name))
+    ]
 
 
 def group_by_recipe(runs: Sequence[Run]) -> list[list[Run]]:

@@ -15,6 +15,7 @@ from PIL import Image
 from emotion.data.faces import USAGES, Faces
 from emotion.data.issues import EXCLUDE, ISSUES, REVIEW, Issue
 from emotion.data.sources import DEFAULT_FOLDER
+from emotion.errors import counted
 
 IMAGE_SIDE = 96  # pixels on the page
 MAX_GROUP_IMAGES = 6
@@ -126,6 +127,7 @@ def page(result: Mapping[str, Any], faces: Faces, issues: Mapping[str, Issue], m
         sections=[_section(name, issues[name], faces, max_images, result, excluded_for, command) for name in found],
         classes=list(next(iter(result["classes"].values()), {})),
         number="{:,}".format,
+        counted=counted,
         image_side=IMAGE_SIDE,
     )
 
@@ -163,7 +165,7 @@ def _section(
     for group, members in _select_groups(_groups_of(issue), max_images):
         latest = members[MAX_GROUP_IMAGES - 1 :][-1:]  # of the last part
         shown = [*members[: MAX_GROUP_IMAGES - 1], *latest]
-        heading = f"Group {group}: {len(members)} rows"
+        heading = f"Group {group}: {counted(len(members), 'row')}"
         heading += f", {len(shown)} of them shown" if len(shown) < len(members) else ""
         heading += ", different labels" if len(set(faces.labels[members].tolist())) > 1 else ""
         groups.append({"heading": heading, "faces": cards(shown)})

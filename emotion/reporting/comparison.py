@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from emotion.errors import UserError
+from emotion.data.names import first_names
+from emotion.errors import UserError, counted
 from emotion.metrics.statistics import ALPHA, Difference, PairedComparison, RecipeComparison, SeedMean, mean_over_seeds
 from emotion.records import paired_comparison
 from emotion.records.paired_comparison import Recipe, RunRow
@@ -50,6 +51,9 @@ def compare_runs(runs: Sequence[Run], tta: str, rows: str) -> tuple[list[RunRow]
     """
     names = dict(zip(map(id, runs), display_names(runs), strict=True))
     scores = {id(run): _test_scores(run, tta, rows) for run in runs}
+    names_of_classes = first_names(found["classes"] for found in scores.values())
+    for found in scores.values():
+        found["classes"] = {names_of_classes[name]: values for name, values in found["classes"].items()}
     groups = group_by_recipe(runs)
     first, *others = groups
     compared = [group[0] for group in others]
@@ -329,7 +333,7 @@ def _test_set(run: Run) -> str:
     """Return a description such as `official, 7 classes`."""
     record = run.record
     synthetic = ", SYNTHETIC" if record.is_synthetic else ""
-    excluded = f", {record.num_excluded:,} rows excluded" if record.num_excluded else ""
+    excluded = f", {counted(record.num_excluded, 'row')} excluded" if record.num_excluded else ""
     return f"{record.split_name}, {len(record.labels)} classes{synthetic}{excluded}"
 
 
@@ -337,7 +341,7 @@ def _test_scores(run: Run, tta: str, rows: str) -> dict[str, Any]:
     by_tta = run.record.test_scores
     if tta not in by_tta:
         raise UserError(f"{run.folder} has test scores with tta={', '.join(by_tta)}; expected tta={tta}.")
-    scores: dict[str, Any] = by_tta[tta][rows]
+    scores: dict[str, Any] = dict(by_tta[tta][rows])
     if missing := {"n", "classes", "accuracy", "macro_f1", "ece", "nll", "brier"} - set(scores):
         raise UserError(f"{run.folder}: its record has no {', '.join(sorted(missing))}; another version wrote it.")
     return scores

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from emotion.errors import counted
 from emotion.io.atomic import write_text
 from emotion.metrics.statistics import wilson_interval
 from emotion.records.run_record import RunRecord
@@ -55,7 +56,7 @@ def _group(record: RunRecord) -> str:
             record.best["metric"],
             ", ".join(record.labels),
             " ".join([record.split_name, *(f"{key}={value}" for key, value in settings.items())]),
-            f"{record.num_validated:,} faces of {data}",
+            f"{counted(record.num_validated, 'face')} of {data}",
         ]
     )
 

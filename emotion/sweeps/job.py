@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, read_write
 
-from emotion.cli import check_types, command_line, set_command_line
+from emotion.cli import check_values, command_line, set_command_line
 from emotion.errors import Stopped, UserError
 from emotion.records.run_folder import RunLocked, lock_run, read_run, record_error
 from emotion.reporting.text import format_duration
@@ -40,7 +40,7 @@ def run_job(train: Train, cfg: DictConfig, run_dir: Path) -> float:
         output = _output_to(run_dir / OUTPUT) if parallel else nullcontext()
         lock, errors = (lock_run, record_error) if rank_zero else (nullcontext, nullcontext)
         with errors(run_dir), lock(run_dir), output, _single_run(run_dir):
-            check_types("train", cfg)
+            check_values("train", cfg)
             if cfg.preflight.run:
                 raise UserError("debug=preflight checks one run before it starts; use it without -m and sweep=.")
             score = _run(train, cfg, run_dir)

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from emotion.callbacks.pruning import open_storage
 from emotion.config.compose import compose
 from emotion.config.instantiate import plugins_argument
+from emotion.errors import counted
 from emotion.records.recipe import recipe_differences
 from emotion.records.run_folder import Run, find_runs
 from emotion.reporting import figures, ranking
@@ -40,7 +41,7 @@ def report_sweep(sweep: Sweep) -> bool:
     counts = Counter(run.state for run in runs)
     counts["not started"] = max(0, sweep.size - len(runs))
     states = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    print(f"\nsweep {relative_path(sweep.folder)}: {sweep.size} runs: {states}", flush=True)
+    print(f"\nsweep {relative_path(sweep.folder)}: {counted(sweep.size, 'run')}: {states}", flush=True)
     for run in [run for run in runs if run.state not in ("finished", "pruned", "empty")][:MAX_ROWS]:
         error = f": {run.error.splitlines()[-1]}" if run.error else ""
         print(f"  {run.folder.relative_to(sweep.folder)} {run.state}{error}")
@@ -85,8 +86,8 @@ def _report_study(folder: Path, runs: Sequence[Run]) -> None:
         return
     metric, best, overrides = cfg.monitor.metric, study.best_trial, best_overrides(study)
     print(
-        f"best of {len(complete)} finished trials, by {metric} {best.value:.4f} (optimistic, as the best of many): "
-        f"trial {best.user_attrs[INDEX_ATTRIBUTE]}. To train it and evaluate it on test:\n"
+        f"best of {counted(len(complete), 'finished trial')}, by {metric} {best.value:.4f} (optimistic, as the best of "
+        f"many): trial {best.user_attrs[INDEX_ATTRIBUTE]}. To train it and evaluate it on test:\n"
         f"  python -m emotion.train {plugins_argument()}{shlex.join(overrides)}"
     )
     composed = OmegaConf.to_container(compose("train", "name=NAME", "run_dir=RUN", *overrides), resolve=True)
@@ -158,5 +159,5 @@ def plot_importances(shares: Mapping[str, float], metric: str, num_trials: int) 
     bars = axes.barh(order, [100 * shares[key] for key in order], color="C0")
     axes.bar_label(bars, fmt="%.0f %%", padding=3)
     axes.set(xlabel=f"% of the variance of {metric}", xlim=(0, 112))
-    axes.set_title(f"importance in {num_trials} finished trials (PED-ANOVA)", fontsize=10, loc="left")
+    axes.set_title(f"importance in {counted(num_trials, 'finished trial')} (PED-ANOVA)", fontsize=10, loc="left")
     return figure

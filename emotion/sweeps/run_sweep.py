@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable
 
 from emotion.cli import command_line, report_errors
+from emotion.errors import counted
 from emotion.reporting.text import relative_path
+from emotion.runtime.announce import announce, announce_torch
 from emotion.runtime.signals import handle_signals
 from emotion.sweeps.sweep import SWEEP_FILE, Sweep, check_folder, parse_command_line, write_sweep_file
 
@@ -16,6 +18,7 @@ def run_sweep(main: Callable[[], None]) -> None:
     """Run the sweep of the command line with `main`, report, and exit: status 1 if a run is not finished."""
     from emotion.sweeps import launchers
 
+    announce("reading the sweep", sys.stderr)
     with report_errors():
         launcher = launchers.require_launcher(command_line())  # without it, its configs are missing
     sweep = parse_command_line()
@@ -32,10 +35,12 @@ def run_sweep(main: Callable[[], None]) -> None:
         write_sweep_file(sweep)
     folder = relative_path(sweep.folder)
     resumed = ", resumed: finished runs are not repeated" if sweep.is_resumed else ""
-    print(f"sweep of {sweep.size} runs in {folder}{resumed}", flush=True)
+    print(f"sweep of {counted(sweep.size, 'run')} in {folder}{resumed}", flush=True)
     started = time.time()
     if any(argument.startswith("hydra/launcher=submitit") for argument in command_line()):
         print(f"output of the jobs: {folder / launchers.JOBS}/*/*_log.out", flush=True)
+    else:
+        announce_torch()
     try:
         with handle_signals():
             main()

@@ -14,12 +14,16 @@ from emotion.checkpoints.locate import BEST_CHECKPOINT
 from emotion.config.instantiate import plugins_argument
 from emotion.data.datamodule import EmotionDataModule
 from emotion.data.transforms.tta import mean_probabilities
+from emotion.errors import counted
 from emotion.evaluation.score import batched_inference, score_rows
 from emotion.metrics.calibration import expected_calibration_error, fit_temperature, negative_log_likelihood
 from emotion.records.predictions import write_predictions
 from emotion.records.run_record import RunRecord
 from emotion.reporting import artifacts, tables, text
 from emotion.runtime.announce import announce
+
+NEEDED_WITH_DATA = ("model", "data", "split")
+"""Parts of a run's config that are built again to evaluate its checkpoint on its data."""
 
 
 def calibrate(
@@ -35,9 +39,9 @@ def calibrate(
         return None
     classifier, rows = load_checkpoint(path).classifier.to(device), data.split.val
     classifier.optimize_for_device(channels_last=True)
-    announce(f"fitting the temperature on {len(rows):,} validation faces")
+    announce(f"fitting the temperature on {counted(len(rows), 'validation face')}")
     logits = batched_inference(
-        lambda pixels: classifier.logits(pixels)["none"].squeeze(0), data.faces.images, rows, device, precision
+        lambda pixels: classifier.logits(pixels)["none"].squeeze(0), data.faces.images, rows, device, precision, "faces"
     )
     labels = torch.from_numpy(data.labels[rows])
     temperature = fit_temperature(logits, labels)
@@ -58,7 +62,7 @@ def evaluate_on_test(record: RunRecord, data: EmotionDataModule, trainer: Traine
     run_dir, best = Path(record.config["run_dir"]), record.best
     ensemble = Ensemble([load_checkpoint(run_dir)]).to(trainer.strategy.root_device)
     tta = tuple(dict.fromkeys(("none", record.config["tta"])))
-    announce(f"scoring {len(data.split.test):,} test faces, tta={' and '.join(tta)}")
+    announce(f"scoring {counted(len(data.split.test), 'test face')}, tta={' and '.join(tta)}")
     results = score_rows(
         ensemble, data.faces.images, data.labels, data.split.test, data.split.train, tta, trainer.precision, data.votes
     )
@@ -66,7 +70,7 @@ def evaluate_on_test(record: RunRecord, data: EmotionDataModule, trainer: Traine
     synthetic = " (SYNTHETIC faces)" if record.is_synthetic else ""
     title = (
         f"{record.title}: {record.network}, {text.short_source(record.data['source'])}, "
-        f"{len(data.split.test):,} faces of test{synthetic}, "
+        f"{counted(len(data.split.test), 'face')} of test{synthetic}, "
         f"epoch {best['epoch']}, chosen by {best['metric']} {best['score']:.4f}, "
         f"temperature {ensemble.temperatures[0]:.3g}"
     )
@@ -78,19 +82,20 @@ def evaluate_on_test(record: RunRecord, data: EmotionDataModule, trainer: Traine
     artifacts.save_label_map(run_dir, data.classes)
     write_predictions(run_dir, results)
     artifacts.log_hyperparameters(trainer.loggers, record.config, scores)
-    print(summary(run_dir, scores["none"]["all"], is_synthetic=record.is_synthetic), flush=True)
+    print(summary(run_dir, record, scores["none"]["all"]), flush=True)
     return {"test": scores}
 
 
-def summary(run_dir: Path, scores: Mapping[str, Any], *, is_synthetic: bool) -> str:
+def summary(run_dir: Path, record: RunRecord, scores: Mapping[str, Any]) -> str:
     """Return the end of a training in five lines: the scores, the folder and what to do next."""
     parts = (text.format_interval(scores[key]).partition(" [") for key in ("accuracy", "macro_f1"))
     accuracy, macro_f1 = (f"{value} %{bracket}{bounds}" for value, bracket, bounds in parts)
-    run, own = shlex.quote(str(run_dir)), plugins_argument()
+    run, config = shlex.quote(str(run_dir)), record.config
+    of_network, of_data = (plugins_argument(*(config[key] for key in keys)) for keys in (("model",), NEEDED_WITH_DATA))
     return (
-        f"test{' (SYNTHETIC)' * is_synthetic}: accuracy {accuracy}, macro F1 {macro_f1}\n"
+        f"test{' (SYNTHETIC)' * record.is_synthetic}: accuracy {accuracy}, macro F1 {macro_f1}\n"
         f"scores, figures and checkpoints: {run_dir}\n"
-        f"next: python -m emotion.evaluate {own}{run}\n"
-        f"      python -m emotion.explain {own}{run}\n"
-        f"      python -m emotion.predict {own}photo.jpg {shlex.quote(f'checkpoint={run_dir}')}"
+        f"next: python -m emotion.evaluate {of_data}{run}\n"
+        f"      python -m emotion.explain {of_data}{run}\n"
+        f"      python -m emotion.predict {of_network}photo.jpg {shlex.quote(f'checkpoint={run_dir}')}"
     )

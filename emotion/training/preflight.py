@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from emotion.classifier import EmotionClassifier
 from emotion.config.instantiate import instantiate
 from emotion.data.datamodule import SHUFFLED, EmotionDataModule
-from emotion.errors import UserError, first_line
+from emotion.errors import UserError, counted, first_line
 from emotion.io.atomic import write_json
 from emotion.records.run_record import provenance
 from emotion.reporting.tables import print_table
@@ -67,17 +67,12 @@ def check_run(classifier: EmotionClassifier, data: EmotionDataModule, config: Tr
     Overfitting a few faces takes longest and is tried only if the other checks pass.
 
     Raises:
-        UserError: A check failed, or a setting is out of range.
+        UserError: A check failed.
     """
-    settings = config.preflight
-    if min(settings[name] for name in ("faces", "batch_size", "steps", "accuracy")) <= 0 or settings["accuracy"] > 1:
-        raise UserError(
-            f"preflight={settings}; expected positive faces, batch_size and steps, accuracy above 0 and at most 1."
-        )
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     counts = count_classes(classifier, data)
     classes = class_table(counts, data.classes)
-    print_table(f"{len(data.split.train):,} training faces", classes)
+    print_table(counted(len(data.split.train), "training face"), classes)
     checks = [*class_checks(counts, data.classes), *batch_checks(classifier, data, config)]
     learned = 0.0
     if all(check.ok for check in checks):
@@ -196,9 +191,9 @@ def learning_check(classifier: EmotionClassifier, data: EmotionDataModule, confi
     trainer = _make_trainer(config, epochs, [stop])
     trainer.fit(trial, datamodule=few)
     learned = float(trainer.callback_metrics["val/acc"])
-    found = f"{100 * learned:.1f} % after {trainer.global_step} steps"
-    expected = f"{100 * settings['accuracy']:.0f} % within {epochs * len(few.train_dataloader())} steps"
-    return learned, Check(f"overfit {len(few.split.train)} faces", found, expected, learned >= threshold)
+    found = f"{100 * learned:.1f} % after {counted(trainer.global_step, 'step')}"
+    expected = f"{100 * settings['accuracy']:.0f} % within {counted(epochs * len(few.train_dataloader()), 'step')}"
+    return learned, Check(f"overfit {counted(len(few.split.train), 'face')}", found, expected, learned >= threshold)
 
 
 def _gradient_checks(net: nn.Module, clip_value: float | None) -> Iterator[Check]:

@@ -15,6 +15,7 @@ from emotion.classifier import EmotionClassifier
 from emotion.data.dataloader import check_processes
 from emotion.data.datamodule import EmotionDataModule
 from emotion.data.sources import select_source
+from emotion.errors import counted
 from emotion.io.digests import file_digest
 from emotion.records.predictions import PREDICTIONS
 from emotion.records.run_folder import write_config
@@ -92,6 +93,8 @@ def setup(config: TrainConfig, cfg: DictConfig) -> TrainingRun:
         record.command, record.commit, record.weights = previous.command, previous.commit, previous.weights
     if trainer.is_global_zero:
         _announce(record)
+        if removed := parts.removed_callbacks(config):
+            print(f"removed callbacks that need the whole network in one process: {', '.join(removed)}", flush=True)
         write_config(cfg, run_dir)
         data.save_rows(run_dir / "rows.npz")
         (replace(previous, resumed=record.resumed, files={}) if previous else record).write(run_dir)
@@ -159,7 +162,7 @@ def _announce(record: RunRecord) -> None:
 def _describe_step(record: RunRecord) -> str:
     """Return the factors of the effective batch size and the learning rate as a sentence."""
     step = record.effective
-    factors = [f"{step['batch_size']} faces"]
+    factors = [counted(step["batch_size"], "face")]
     if step["processes"] > 1:
         nodes = f"{step['nodes']} {'nodes' if step['nodes'] > 1 else 'node'}"
         factors.append(f"{step['processes']} processes on {nodes}")

@@ -2,24 +2,30 @@
 
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
-from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig, OmegaConf
 
 from emotion.checkpoints.checkpoint_io import AtomicCheckpointIO
 from emotion.classifier import EmotionClassifier
+from emotion.config.compose import is_int_at_least
 from emotion.config.instantiate import check_targets, instantiate
 from emotion.config.migrate import migrate
-from emotion.config.typed import typed
+from emotion.config.ranges import check_ranges
+from emotion.config.typed import check_choices, typed
 from emotion.data.datamodule import EmotionDataModule
+from emotion.data.faces import EMOTIONS
+from emotion.data.labels import TARGET_KINDS
 from emotion.data.sources import select_source, synthetic_warning
+from emotion.data.splits import check_split
 from emotion.data.transforms.tta import TTA
 from emotion.errors import UserError
 from emotion.metrics.classification import EPOCH_METRICS
@@ -39,15 +45,6 @@ DATA_SETTINGS = (
     "labels", "split", "input", "augment", "mixup", "batch_size", "seed", "cache_dir", "sampler", "overfit", "target",
 )  # fmt: skip
 CLASSIFIER_SETTINGS = ("input", "loss", "optimizer", "scheduler", "backbone_lr", "layer_decay")
-MINIMA = {
-    "seed": 0, "batch_size": 1, "patience": 0, "freeze_epochs": 0, "overfit": 0, "layer_decay": 0.0, "ema_decay": 0.0,
-    "trainer.max_epochs": 1, "trainer.accumulate_grad_batches": 1, "trainer.check_val_every_n_epoch": 1,
-    "trainer.gradient_clip_val": 0.0, "callbacks.early_stopping.patience": 0,
-    "scheduler.patience": 0, "scheduler.factor": 0.0, "scheduler.min_lr": 0.0,
-    "scheduler.step_size": 1, "scheduler.gamma": 0.0,
-}  # fmt: skip
-"""The least values of settings; a setting with an integer here takes integers only."""
-MAX_SEED = 2**32 - 1
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 """Of torch.compile; reduce-overhead captures CUDA graphs."""
 
@@ -72,16 +69,18 @@ def resolve_as(kind: type[Kind], cfg: DictConfig, run_dir: Path) -> Kind:
     check_targets(OmegaConf.to_container(cfg))
     if OmegaConf.is_missing(cfg, "name"):
         cfg.name = cfg.model._target_.split(".")[-2]
-    if cfg.get("distillation") and OmegaConf.is_missing(cfg.distillation, "teacher"):
+    if isinstance(cfg.get("distillation"), DictConfig) and OmegaConf.is_missing(cfg.distillation, "teacher"):
         cfg.distillation.teacher = None  # `load_teacher` reports it
+    check_ranges(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
     config = typed(cfg, kind)
     if config.monitor["metric"] not in METRICS or config.monitor["mode"] not in ("min", "max"):
         raise UserError(f"monitor={config.monitor}: expected a metric of {', '.join(METRICS)}, and mode max or min.")
-    _check_minima(config)
-    if config.seed > MAX_SEED:
-        raise UserError(f"seed={config.seed}: expected at most {MAX_SEED}.")
-    if config.trainer.get("limit_train_batches") == 0:
-        raise UserError("trainer.limit_train_batches=0: expected more than 0.")
+    for name, least in (("limit_train_batches", 1), ("limit_val_batches", 0)):
+        limit = config.trainer.get(name)
+        is_share = limit is None or (isinstance(limit, float) and (0 < limit <= 1 or limit == least))
+        if not is_share and not is_int_at_least(limit, least):
+            expected = f"a number of batches of at least {least}, or a share of them above 0 and at most 1"
+            raise UserError(f"trainer.{name}={limit}: expected {expected}.")
     if config.trainer.get("fast_dev_run"):
         raise UserError("trainer.fast_dev_run keeps no checkpoint to evaluate; debug=limit runs a few batches of all.")
     accelerator = config.trainer["accelerator"]
@@ -90,20 +89,25 @@ def resolve_as(kind: type[Kind], cfg: DictConfig, run_dir: Path) -> Kind:
             f"trainer.accelerator={accelerator}: PyTorch finds no GPU on this machine; expected trainer=cpu, or "
             f"trainer=auto for the best there is."
         )
-    if config.tta not in TTA:
-        raise UserError(f"tta={config.tta}: expected {', '.join(TTA)}.")
+    check_choices(config, tta=tuple(TTA), target=TARGET_KINDS)
+    for device, mode in config.compile.items():
+        if mode not in (True, False, *COMPILE_MODES):
+            raise UserError(f"compile.{device}={mode}: expected true, false, {', '.join(COMPILE_MODES)}.")
     return config
 
 
-def _check_minima(config: TrainConfig) -> None:
-    settings = config.to_dict()
-    for name, minimum in MINIMA.items():
-        *groups, key = name.split(".")
-        value = reduce(lambda node, group: node.get(group) or {}, groups, settings).get(key)
-        kind, types = ("an integer", int) if isinstance(minimum, int) else ("a number", int | float)
-        is_valid = isinstance(value, types) and not isinstance(value, bool) and value >= minimum
-        if value is not None and not is_valid:
-            raise UserError(f"{name}={value}: expected {kind} of at least {minimum:g}.")
+def check_parts(config: TrainConfig) -> None:
+    """Build the parts that do without the data once, so that they refuse their settings before the data are read.
+
+    Raises:
+        UserError: A part refuses its settings.
+    """
+    EmotionDataModule(source={}, **{name: getattr(config, name) for name in DATA_SETTINGS})
+    check_split(config.split)
+    classes = tuple(config.labels or EMOTIONS)  # with labels=source, those of the data are unknown
+    _make_classifier(config, classes, [1.0] * len(classes))
+    precision = "32-true" if config.trainer["precision"] == "auto" else config.trainer["precision"]
+    make_trainer(replace(config, trainer=config.trainer | {"precision": precision}, logger={}))
 
 
 def make_data(config: TrainConfig) -> tuple[EmotionDataModule, dict[str, Any]]:
@@ -128,10 +132,14 @@ def make_classifier(config: TrainConfig, data: EmotionDataModule) -> EmotionClas
     Raises:
         UserError: The network, the loss, the optimizer or its schedule refuses its settings.
     """
+    return _make_classifier(config, data.classes, data.class_counts.tolist())
+
+
+def _make_classifier(config: TrainConfig, classes: Sequence[str], class_counts: Sequence[float]) -> EmotionClassifier:
     classifier = EmotionClassifier(
         model={name: value for name, value in config.model.items() if name != "weights"},
-        classes=data.classes,
-        class_counts=data.class_counts.tolist(),
+        classes=classes,
+        class_counts=class_counts,
         monitor=config.monitor["metric"],
         **{name: getattr(config, name) for name in CLASSIFIER_SETTINGS},
     )
@@ -192,16 +200,10 @@ def precision_report(config: TrainConfig, classifier: EmotionClassifier) -> Prec
 
 
 def optimize_for_device(classifier: EmotionClassifier, config: TrainConfig, *, may_compile: bool) -> bool:
-    """Set the memory format and compile the network as configured; return whether it is compiled.
-
-    Raises:
-        UserError: torch.compile has no such mode.
-    """
+    """Set the memory format and compile the network as configured; return whether it is compiled."""
     accelerator = config.trainer["accelerator"]
     kind = "gpu" if hardware.uses_gpu(accelerator) else "cpu"
     mode = config.compile[kind]
-    if mode not in (True, False, *COMPILE_MODES):
-        raise UserError(f"compile.{kind}={mode}: expected true, false, {', '.join(COMPILE_MODES)}.")
     if kind == "cpu":
         hardware.keep_freed_memory()
     compiled = bool(mode) and may_compile and hardware.can_compile(accelerator)
@@ -230,20 +232,25 @@ def make_trainer(config: TrainConfig, *, max_minutes: float | None = None) -> Tr
             "processes: trainer.devices=2."
         )
     if distributed.is_sharded(settings):
-        callbacks = _sharded_callbacks(callbacks)
+        if "ema" in callbacks:
+            raise UserError(
+                "trainer=fsdp: no process holds all weights, which callbacks.ema averages; remove it: ~callbacks.ema."
+            )
+        callbacks = {name: callback for name, callback in callbacks.items() if name not in removed_callbacks(config)}
     timer = Timer(None if max_minutes is None else timedelta(minutes=max_minutes), interval="epoch", verbose=False)
-    trainer: Trainer = instantiate(
-        settings,
-        callbacks=[*(instantiate(callback) for callback in callbacks.values()), timer],
-        logger=[instantiate(logger) for logger in config.logger.values()],
-        plugins=[
-            AtomicCheckpointIO(),
-            *distributed.slurm_environment(settings["devices"], settings.get("num_nodes", 1)),
-        ],
-        enable_progress_bar="progress_bar" in callbacks,
-        enable_model_summary="model_summary" in callbacks,
-        enable_checkpointing=any("checkpoint" in name for name in callbacks),
-    )
+    environment = distributed.slurm_environment(settings["devices"], settings.get("num_nodes", 1))
+    try:
+        trainer: Trainer = instantiate(
+            settings,
+            callbacks=[*(instantiate(callback) for callback in callbacks.values()), timer],
+            logger=[instantiate(logger) for logger in config.logger.values()],
+            plugins=[AtomicCheckpointIO(), *environment],
+            enable_progress_bar="progress_bar" in callbacks,
+            enable_model_summary="model_summary" in callbacks,
+            enable_checkpointing=any("checkpoint" in name for name in callbacks),
+        )
+    except MisconfigurationException as error:
+        raise UserError(f"trainer: {error}") from error
     return trainer
 
 
@@ -260,17 +267,7 @@ def effective_batch(trainer: Trainer, config: TrainConfig) -> dict[str, Any]:
     }
 
 
-def _sharded_callbacks(callbacks: dict[str, Any]) -> dict[str, Any]:
-    """Remove the callbacks that need the whole network in one process.
-
-    Raises:
-        UserError: The moving average of the weights is among the callbacks.
-    """
-    if "ema" in callbacks:
-        raise UserError(
-            "trainer=fsdp: no process holds all weights, which callbacks.ema averages; remove it: ~callbacks.ema."
-        )
-    removed = [name for name in distributed.RANK_ZERO_NETWORK_CALLBACKS if name in callbacks]
-    if removed:
-        print(f"removed callbacks that need the whole network in one process: {', '.join(removed)}", flush=True)
-    return {name: callback for name, callback in callbacks.items() if name not in removed}
+def removed_callbacks(config: TrainConfig) -> list[str]:
+    """Return the callbacks that a sharded run leaves out, as they need the whole network in one process."""
+    names = distributed.RANK_ZERO_NETWORK_CALLBACKS if distributed.is_sharded(config.trainer) else ()
+    return [name for name in names if name in config.callbacks]

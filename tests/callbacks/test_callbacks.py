@@ -7,6 +7,7 @@ import pytest
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
+from emotion.callbacks.model_summary import print_once
 from emotion.callbacks.progress_bar import EpochProgressBar
 from emotion.config.compose import compose
 from emotion.records.run_record import RunRecord
@@ -28,6 +29,7 @@ def test_a_run_without_callbacks_is_scored() -> None:
 def test_the_summary_has_the_layers_of_the_network_alone(
     small_config: Callable[..., DictConfig], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    print_once.cache_clear()
     train(small_config("trainer.max_epochs=1", "logger=csv"), RUN)
     table = capsys.readouterr().out.partition("\nV4Attention\n")[2].partition("\n\n")[0]
     rows = [line.split() for line in table.splitlines()[2:]]

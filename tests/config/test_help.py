@@ -1,5 +1,6 @@
 import re
 import sys
+from pathlib import Path
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
@@ -102,3 +103,16 @@ def test_a_missing_setting_is_answered_with_an_example(verb: str, capsys: pytest
         expected = rf"error: {key}= is missing; for example: python -m emotion.{verb}( \S+)* {key}=\S+( \S+)*\n"
         assert re.fullmatch(expected, capsys.readouterr().err)
     assert missing or verb not in ("predict", "publish")
+
+
+def test_help_lists_the_choices_and_settings_of_a_searched_folder() -> None:
+    for group, text in (("model", "_target_: mynet.MyNet\nwidth: 16  # channels\n"), ("experiment", "seed: 1\n")):
+        folder = Path("mine") / group
+        folder.mkdir(parents=True)
+        (folder / "mynet.yaml").write_text(text)
+    text = answer("train", ["hydra.searchpath=[file://mine]", "model=mynet", "--help"])
+    assert text is not None
+    groups = text.partition("Config groups")[2]
+    assert re.search(r"^  model (?:.|\n {28})*\bmynet\b", groups, re.MULTILINE)
+    assert re.search(r"^  experiment (?:.|\n {28})*\bmynet\b", groups, re.MULTILINE)
+    assert re.search(r"^  model\.width=16 +channels$", groups, re.MULTILINE)

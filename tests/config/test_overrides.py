@@ -30,9 +30,10 @@ ANSWERS = {
     "~callbacks.early_stoping": r"did you mean callbacks\.early_stopping=",
     "+seed=1": r"seed exists; write seed=VALUE without the \+",
     "+optimizer=adam": r"optimizer exists; write optimizer=VALUE without the \+",
-    "model=fastcnn": r"^model=fastcnn: did you mean model=fast_cnn\b.*\nIn 'train': Could not find",
-    "optimizer=adamW": r"^optimizer=adamW: did you mean optimizer=adam or optimizer=adamw\?",
-    "hydra/launcher=submitit_slrm": r"^hydra/launcher=submitit_slrm: did you mean hydra/launcher=submitit_slurm",
+    "model=fastcnn": r"^model=fastcnn: model has no fastcnn; did you mean fast_cnn\? Expected one of attention_cnn, ",
+    "optimizer=adamW": r"^optimizer=adamW: optimizer has no adamW; did you mean adam or adamw\?",
+    "callbacks=[default,foo]": r": callbacks has no foo\. Expected some of best_checkpoint, .*weight_statistics",
+    "hydra/launcher=submitit_slrm": r"submitit_slrm: hydra/launcher has no submitit_slrm; did you mean submitit_slurm",
     "logger=null": r"logger=null: choose one of csv, default",
     "qwertz=1": r"train has no setting qwertz=; --cfg job lists every setting",
 }
@@ -48,6 +49,7 @@ ANSWERS = {
         "optimiser=adam",
         "+seed=1",
         "model=fastcnn",
+        "callbacks=[default,foo]",
         "qwertz=1",
     ),
 )
@@ -59,6 +61,16 @@ def test_a_refused_override_is_explained(override: str) -> None:
     assert "struct" not in message
     with pytest.raises(UserError, match=ANSWERS[override]):
         raise UserError(message)
+
+
+def test_the_choices_of_a_searched_folder_are_named() -> None:
+    folder = Path("mine/model")
+    folder.mkdir(parents=True)
+    (folder / "mynet.yaml").write_text("_target_: mynet.MyNet\n")
+    arguments = ["hydra.searchpath=[file://mine]", "model=mynett"]
+    message = explain("train", arguments, HydraException("In 'train': Could not find 'model/mynett'"))
+    assert message
+    assert message.startswith("model=mynett: model has no mynett; did you mean mynet?")
 
 
 def test_the_answer_depends_on_the_verb() -> None:
@@ -93,11 +105,24 @@ def test_an_addition_to_a_part_is_left_to_that_part(override: str) -> None:
         ("demo", "limits.megabytes=ten"),
         ("audit", "near.bits=x"),
         ("predict", "detector.threshold=high"),
+        ("train", "optimizer.lr=[1,2]"),
     ],
 )
 def test_a_word_for_a_number_is_refused(verb: str, override: str) -> None:
-    with pytest.raises(UserError, match=rf"{re.escape(override)}: expected a number.*, such as"):
+    with pytest.raises(UserError, match=rf"{re.escape(override)}: expected a (number|list of numbers), such as"):
         check_types(verb, [override], compose(verb, override))
+
+
+def test_a_value_of_another_type_is_refused() -> None:
+    for override, message in (
+        ("model.dropout=0.5", r"expected a list of numbers, such as \[0.5, 0.3\]"),
+        ("callbacks.model_summary.max_depth=[1]", "expected a number, such as 2"),
+        ("data.fallback.seed=[1]", "expected a number, such as 0"),
+        ("verbose=yes please", "expected true or false"),
+        ("preflight.run=maybe", "expected true or false"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check_types("train", [override], compose("train", override))
 
 
 @pytest.mark.parametrize(
@@ -106,8 +131,8 @@ def test_a_word_for_a_number_is_refused(verb: str, override: str) -> None:
         "trainer.devices=2",
         "trainer.devices=auto",
         "optimizer=sgd",
-        "model.dropout=0",
         "model.dropout=[0,1]",
+        "loss.balanced=0.5",
         "compile.cpu=default",
         "tta=none",
     ],

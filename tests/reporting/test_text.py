@@ -46,6 +46,9 @@ def test_without_a_terminal_text_is_one_line() -> None:
 
 def test_one_is_singular() -> None:
     assert [counted(number, "epoch") for number in (0, 1, 2)] == ["0 epochs", "1 epoch", "2 epochs"]
+    assert [counted(number, noun) for number, noun in ((1, "class"), (2, "class"), (3, "batch"))] == [
+        "1 class", "2 classes", "3 batches",
+    ]  # fmt: skip
 
 
 def test_a_source_in_a_picture_has_no_absolute_path() -> None:

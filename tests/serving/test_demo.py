@@ -379,9 +379,9 @@ INVALID_SETTINGS = {
     "port=70000": "port=70000: expected an integer up to 65535",
     "host=192.0.2.1": "host=192.0.2.1 cannot be used",
     "host=''": "expected an address of this machine",
-    "allowed_hosts=demo.example": "^allowed_hosts: ",
+    "allowed_hosts=demo.example": "^allowed_hosts=demo.example: ",
     "limits.megabytes=0": "limits.megabytes=0: expected a number above 0",
-    "limits.max_queue=none": "^limits.max_queue: .*'none'",
+    "limits.max_queue=none": "^limits.max_queue=none: expected an integer",
     "limits.connections=0": "limits.connections=0: expected an integer of at least 1",
     "checkpoint=nowhere": "nowhere does not exist; expected a run folder",
 }

@@ -14,6 +14,7 @@ import pytest
 from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 
+from emotion.callbacks.model_summary import print_once
 from emotion.compare import compare
 from emotion.config.compose import compose
 from emotion.errors import UserError
@@ -42,8 +43,11 @@ def test_a_sweep_ends_with_a_ranking_by_validation_and_is_not_repeated(
     sweep: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = "sweep=seeds", "seed=0,1", "name=pair"
+    print_once.cache_clear()
     done = sweep(*command)
     assert done.status == 0, done.err
+    assert done.err.startswith("reading the sweep ...\n")
+    assert len(re.findall(r"^layer +type", done.out, re.MULTILINE)) == 1
     assert "2 runs: 2 finished" in done.out
     folder = only("outputs/pair/*")
     assert sorted(path.name for path in folder.glob("seed=*")) == ["seed=0", "seed=1"]

@@ -63,8 +63,6 @@ def sample_extra_rows(
     faces: Faces, labels: NDArray[np.int64], train: NDArray[np.int64], classes: Sequence[str], percent: float, seed: int
 ) -> NDArray[np.int64]:
     """Sample Mixed rows, sorted, to add to `train`: per class at most `percent` (0 to 100) of its rows there."""
-    if not isinstance(percent, int | float) or not 0 <= percent <= 100:
-        raise UserError(f"data.mix.percent={percent}: expected 0 to 100 percent of each class's training rows.")
     rng = np.random.default_rng(seed)
     sampled = []
     for label in range(len(classes)):

@@ -18,7 +18,7 @@ from emotion.data.discovery import COLUMNS, Header, locate_csv, read_header
 from emotion.data.faces import EMOTIONS, PRIVATE_TEST, PUBLIC_TEST, TRAINING, USAGES, DataSource, FaceChunk
 from emotion.data.names import known_class, part_usage, part_usages
 from emotion.data.packed import is_packed, open_unpacked
-from emotion.errors import UserError
+from emotion.errors import UserError, counted
 from emotion.io.bounded import read_lines
 
 PUBLISHED_MD5 = "f8428a1edbd21e88f42c73edd2a14f95"
@@ -117,7 +117,7 @@ def _chunks(path: Path, header: Header, default_usage: int, only_faces: bool = F
         for row, (number, fields) in enumerate(_rows(path, file, header.delimiter)):
             if len(fields) != len(header.names):
                 expected = f"{len(header.names)}: {header.delimiter.join(header.names)}"
-                _refuse(path, row, number, f"{len(fields)} columns", expected, fields)
+                _refuse(path, row, number, counted(len(fields), "column"), expected, fields)
             if label_at is not None:
                 label = labels_of.get(fields[label_at])
                 if label is None:

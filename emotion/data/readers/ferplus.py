@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion.data.faces import EMOTIONS, TRAINING, USAGES, DataSource, FaceChunk, Faces
-from emotion.errors import UserError
+from emotion.errors import UserError, counted
 from emotion.io.bounded import read_lines
 
 VOTES_MD5 = "413eba86d6e454536b99705b8c7fc5c5"
@@ -103,12 +103,13 @@ def check_votes(path: Path, table: VoteTable, faces: Faces) -> None:
     advice = "FER+ matches fer2013.csv or icml_face_data.csv row by row; omit votes= for other data."
     if len(table.usage) != len(usage):
         raise UserError(
-            f"votes={path} does not match: it has {len(table.usage):,} rows, but {source} has {len(usage):,}. {advice}"
+            f"votes={path} does not match: it has {counted(len(table.usage), 'row')}, but {source} has "
+            f"{len(usage):,}. {advice}"
         )
     if len(differing := np.flatnonzero(table.usage != usage)):
         row = int(differing[0])
         raise UserError(
-            f"votes={path} does not match: the usage of {len(differing):,} rows differs, first of row {row}: "
+            f"votes={path} does not match: the usage of {counted(len(differing), 'row')} differs, first of row {row}: "
             f"{USAGES[table.usage[row]]}, but {USAGES[usage[row]]} in {source}. {advice}"
         )
     check_agreement(path, table.votes, np.array(faces.classes)[faces.labels], source)
@@ -173,7 +174,10 @@ def _chunks(source: DataSource, path: Path, agreement: float, training_agreement
     if by_name or not original:
         return
     if done != len(table.usage):
-        raise UserError(f"{source.name} has {done:,} faces but {path} has {len(table.usage):,} rows; {REQUIREMENT}")
+        raise UserError(
+            f"{source.name} has {counted(done, 'face')} but {path} has {counted(len(table.usage), 'row')}; "
+            f"{REQUIREMENT}"
+        )
     check_agreement(path, table.votes, np.concatenate(original), source.name)
 
 
@@ -183,7 +187,9 @@ def _check_match(
     """Raise UserError at the first face whose row of votes is missing or has another usage."""
     for row, usage, origin in zip(rows, chunk.usage, chunk.origin, strict=True):
         if not 0 <= row < len(table.usage):
-            raise UserError(f"{source}: {origin} has no row in {path}, of {len(table.usage):,} rows; {REQUIREMENT}")
+            raise UserError(
+                f"{source}: {origin} has no row in {path}, of {counted(len(table.usage), 'row')}; {REQUIREMENT}"
+            )
         expected = table.usage[row]
         is_merged_test = by_name and USAGES[usage] == "Test" and USAGES[expected] != "Training"
         if usage != expected and not is_merged_test:
@@ -206,7 +212,7 @@ def _parse_votes(path: Path, table: Iterator[list[str]]) -> VoteTable:
     votes, usage, images = [], [], []
     for row, cells in enumerate(cells for cells in table if cells):
         if len(cells) != len(header):
-            _refuse(path, row, f"{len(cells)} columns", f"{len(header)} (is the file truncated?)")
+            _refuse(path, row, counted(len(cells), "column"), f"{len(header)} (is the file truncated?)")
         if (usage_index := usages.get(cells[usage_at].strip().lower())) is None:
             _refuse(path, row, f"usage {cells[usage_at]!r}", ", ".join(USAGES[:3]))
         counts = [cells[place].strip() for place in votes_at]

@@ -25,7 +25,7 @@ from emotion.data.names import (
     resolve_classes,
 )
 from emotion.data.readers.images import DECODE_ERRORS, FORMATS, SUFFIXES, check_shape, find_images, read_images
-from emotion.errors import UserError
+from emotion.errors import UserError, counted
 
 
 def read(path: str, size: int = 48, channels: int = 1) -> DataSource:
@@ -109,10 +109,12 @@ def _describe_left_out(root: Path, parts: Mapping[Path, int], others: Sequence[P
     notes = []
     for folder in dict.fromkeys((root, *parts)):
         if loose := [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not is_litter(path.name)]:
-            notes.append(f"left out: {len(loose):,} images in {folder.name}/ that are in no class folder")
+            notes.append(f"left out: {counted(len(loose), 'image')} in {folder.name}/ outside its class folders")
     for folder in subfolders(root) if root not in parts else ():
         if folder not in parts and (images := find_images(folder)[0]):
-            notes.append(f"left out: {len(images):,} images in {folder.name}/, which is not a part like train or test")
+            notes.append(
+                f"left out: {counted(len(images), 'image')} in {folder.name}/, which is not a part like train or test"
+            )
     return notes + describe_left_out([str(path.relative_to(root)) for path in others])
 
 

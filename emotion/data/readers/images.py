@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from emotion.data.names import is_litter
-from emotion.errors import UserError, listing
+from emotion.errors import UserError, counted, listing
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 SUFFIXES = {
@@ -87,8 +87,8 @@ def read_images(
                 yield rows, images
     if unreadable:
         raise UserError(
-            f"{len(unreadable)} of {len(files)} images in {source} cannot be read; expected {', '.join(FORMATS)}; "
-            f"fix or remove:{listing(unreadable)}"
+            f"{len(unreadable)} of {counted(len(files), 'image')} in {source} cannot be read; expected "
+            f"{', '.join(FORMATS)}; fix or remove:{listing(unreadable)}"
         )
 
 

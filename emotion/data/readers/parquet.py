@@ -15,7 +15,7 @@ from emotion.data.discovery import describe
 from emotion.data.faces import USAGES, DataSource, FaceChunk
 from emotion.data.names import describe_renamed, is_litter, part_usage, part_usages, resolve_classes
 from emotion.data.readers.images import check_shape, read_images
-from emotion.errors import REFUSALS, UserError, first_line, missing_extra
+from emotion.errors import REFUSALS, UserError, counted, first_line, missing_extra
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -47,7 +47,9 @@ def read(path: str, size: int = 48, channels: int = 1) -> DataSource:
     codes = {name: classes.index(class_of[name]) for name in found}
     codes |= {str(index): codes[name] for index, name in enumerate(names)}
     usages = part_usages({file: _part(file) for file in files})
-    notes = [f"{file.name}: {tables[file].metadata.num_rows:,} rows as {USAGES[usages[file]]}" for file in usages]
+    notes = [
+        f"{file.name}: {counted(tables[file].metadata.num_rows, 'row')} as {USAGES[usages[file]]}" for file in usages
+    ]
     num_faces = sum(table.metadata.num_rows for table in tables.values())
     chunks = _chunks(usages, codes, size, channels)
     return DataSource(str(root), classes, files, num_faces, chunks, root=root, notes=notes + describe_renamed(class_of))

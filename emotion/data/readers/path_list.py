@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from emotion.data.faces import ORIGIN_BYTES, PRIVATE_TEST, PUBLIC_TEST, TRAINING, DataSource, FaceChunk
 from emotion.data.names import class_key, merge_spellings
 from emotion.data.readers.images import check_shape, read_images
-from emotion.errors import UserError, listing
+from emotion.errors import UserError, counted, listing
 from emotion.io.bounded import read_json, read_lines
 
 USAGE = {"train": TRAINING, "val": PUBLIC_TEST, "test": PRIVATE_TEST}
@@ -177,8 +177,9 @@ def _read_lists(
     if problems:
         locations = "absolute, or relative to the CSV file" + (f" or to {root}" if root else " or to data.root=FOLDER")
         raise UserError(
-            f"{len(problems)} rows of {', '.join(map(str, files))} cannot be used; expected the path of an image "
-            f"({locations}) and a label of {_excerpt(ordered)}{' or its index' if classes else ''}:{listing(problems)}"
+            f"{counted(len(problems), 'row')} of {', '.join(map(str, files))} cannot be used; expected the path of "
+            f"an image ({locations}) and a label of {_excerpt(ordered)}{' or its index' if classes else ''}:"
+            f"{listing(problems)}"
         )
     if not classes:
         ranks = np.array([ordered.index(merged[label]) for label in codes], np.uint8)
@@ -204,7 +205,7 @@ def _read_lines(file: Path) -> Iterator[_Line]:
             path, label = header.index("path"), header.index("label")
             for cells in reader:
                 if cells and len(cells) != len(header):
-                    error = f"{len(cells)} columns, but the header has {len(header)}"
+                    error = f"{counted(len(cells), 'column')}, but the header has {len(header)}"
                     yield _Line(reader.line_num, error=error)
                 elif cells:
                     yield _Line(reader.line_num, cells[path].strip(), cells[label].strip())
@@ -225,7 +226,7 @@ def _read_label_map(file: Path) -> list[str]:
         raise UserError(f"{file} does not map names to integers; {expected}")
     if not 0 < len(indices) <= MAX_CLASSES or sorted(indices.values()) != list(range(len(indices))):
         raise UserError(
-            f"{file} has {len(indices)} classes with indices {_excerpt(sorted(indices.values()))}; {expected}"
+            f"{file} has {counted(len(indices), 'class')} with indices {_excerpt(sorted(indices.values()))}; {expected}"
         )
     return sorted(indices, key=indices.__getitem__)
 

@@ -29,7 +29,8 @@ class Preprocess(nn.Module):
         self, size: int, channels: int, mean: Sequence[float], std: Sequence[float], zoom: float = 1.0
     ) -> None:
         super().__init__()
-        if channels not in (1, 3) or len(mean) not in (1, channels) or len(std) not in (1, channels):
+        lengths = [len(values) if isinstance(values, Sequence) else 0 for values in (mean, std)]
+        if channels not in (1, 3) or not set(lengths) <= {1, channels}:
             raise UserError(
                 f"input: {channels} channels, mean {mean}, std {std}; expected 1 or 3 channels and a mean and std each."
             )

@@ -182,10 +182,10 @@ def test_what_is_not_read_is_counted() -> None:
     source = image_folder.read("data")
     assert len(rows(source)) == 1
     assert list(source.notes) == [
-        "left out: 1 images in data/ that are in no class folder",
-        "left out: 1 images in train/ that are in no class folder",
+        "left out: 1 image in data/ outside its class folders",
+        "left out: 1 image in train/ outside its class folders",
         "left out: 2 images in extra/, which is not a part like train or test",
-        "left out: 3 files that are not images (2 .heic, 1 .txt), such as train/sad/a.heic",
+        "left out: 3 files other than images (2 .heic, 1 .txt), such as train/sad/a.heic",
     ]
 
 

@@ -101,7 +101,7 @@ REFUSED = {
     "no parquet": (lambda: text("no parquet"), "a.parquet cannot be read .*expected a parquet file"),
     "columns": (lambda: write("data/a.parquet", [b"x"], [0], label="x"), "has the columns image, x; expected a column"),
     "label": (lambda: write("data/a.parquet", [b"x"], [5], ["sad"]), "row 0: found label '5', expected one of sad, 0"),
-    "image": (lambda: write("data/a.parquet", [b"x"], [0]), r"(?s)1 of 1 images in data/a.parquet.*a.parquet row 0"),
+    "image": (lambda: write("data/a.parquet", [b"x"], [0]), r"(?s)1 of 1 image in data/a.parquet.*a.parquet row 0"),
     "no image": (lambda: write("data/a.parquet", [1], [0]), "row 0: found no image but int"),
 }  # fmt: skip
 

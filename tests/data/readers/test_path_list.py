@@ -139,7 +139,7 @@ def test_all_invalid_rows_are_listed_at_once() -> None:
         "  t.csv line 3: gone.png does not exist",
         "  t.csv line 4: label ''",
         "  t.csv line 5: no path",
-        "  t.csv line 6: 1 columns, but the header has 2",
+        "  t.csv line 6: 1 column, but the header has 2",
         "  v.csv line 2: label '2'",
         "  v.csv line 3: label 'bored', no.png does not exist",
     ]
