@@ -124,6 +124,7 @@ def test_a_locked_run_is_not_removed() -> None:
         "where='val/acc<70'": "val/acc is from 0 to 1",
         "where=good": "where=good: expected NAME OPERATOR VALUE",
         "remove=everything": "remove=everything: expected runs, checkpoints",
+        "csv=[a]": r"csv=\['a'\]: expected text",
         "confirm=perhaps": "confirm=perhaps: expected true or false",
     }.items(),
 )

@@ -1,9 +1,10 @@
 """Convert a verb's config to a dataclass, checking its types before any work starts."""
 
+import re
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, ValidationError
@@ -30,7 +31,8 @@ def typed(cfg: DictConfig, kind: type[Config]) -> Config:
         value = settings.get(field.name, False)
         if field.type is bool and not isinstance(value, bool):  # OmegaConf takes 5 for true
             raise UserError(f"{field.name}={value}: expected true or false.")
-        if "dict" in str(field.type) and not isinstance(settings.get(field.name), dict | None):  # OmegaConf asserts it
+        has_keys = any(is_dataclass(one) for one in (field.type, *get_args(field.type))) or "dict" in str(field.type)
+        if has_keys and not isinstance(settings.get(field.name), dict | None):  # OmegaConf asserts it
             raise UserError(f"{field.name}={value}: expected settings, {field.name}.KEY=VALUE.")
     try:
         merged = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.create(settings))
@@ -39,9 +41,12 @@ def typed(cfg: DictConfig, kind: type[Config]) -> Config:
         meant = f"did you mean {near[0]}=? " if near else ""
         raise UserError(f"{error.full_key}= is not a setting; {meant}--cfg job lists every setting.") from error
     except ValidationError as error:
-        expected = KINDS.get(first_line(error).rpartition(" ")[2], "another type; --cfg job lists every setting")
-        value = OmegaConf.select(OmegaConf.create(settings), str(error.full_key))
-        raise UserError(f"{error.full_key}={value}: expected {expected}.") from error
+        key = str(error.full_key)
+        root = re.split(r"[.\[]", key)[0]
+        annotation = next(str(field.type) for field in fields(kind) if field.name == root)  # type: ignore[arg-type]
+        expected = KINDS.get(first_line(error).rpartition(" ")[2], "a list" if "list" in annotation else "text")
+        value = OmegaConf.select(OmegaConf.create(settings), key)
+        raise UserError(f"{key}={value}: expected {expected}.") from error
     result: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
     return result
 
