@@ -88,8 +88,10 @@ def kfold(usage: NDArray[np.uint8], labels: NDArray[np.int64], folds: int, fold:
 
 
 def check_split(config: Mapping[str, Any]) -> None:
-    """Raise UserError if the settings of exclusions are inconsistent, or a split of this module refuses its own."""
-    *_, settings = _parse(config)
+    """Raise UserError if exclusions are inconsistent or unreadable, or a split of this module refuses its settings."""
+    file, *_, settings = _parse(config)
+    if file:
+        _read_entries(file)
     if settings["_target_"].startswith(f"{__name__}."):
         instantiate(settings, np.zeros(0, np.uint8), np.zeros(0, np.int64))
 
@@ -144,13 +146,29 @@ def read_exclusions(file: str, issues: Sequence[str] | None, faces: Faces) -> Ro
         UserError: The file is missing or malformed, does not contain an issue, or belongs to other data: a row does not
             exist, or its usage or label is not that of the file.
     """
+    entries, rows = _read_entries(file)
+    _check_rows(file, rows.tolist(), entries, faces)
+    if issues is None:
+        return np.unique(rows)
+    columns = list(entries[0]) if entries else ["issue"]
+    if "issue" not in columns:
+        raise UserError(f"split.exclude_issues={issues}: {file} has no column issue; found {', '.join(columns)}.")
+    known = {str(entry["issue"]) for entry in entries}
+    if unknown := sorted(set(issues) - known - set(ISSUES)):
+        raise UserError(
+            f"split.exclude_issues: {file} lists no {', '.join(unknown)}; expected some of {', '.join(sorted(known))}."
+        )
+    return np.unique(rows[[entry["issue"] in issues for entry in entries]])
+
+
+def _read_entries(file: str) -> tuple[list[dict[str, str]], RowNumbers]:
+    """Return the lines of a file of exclusions by column, and their row numbers; UserError as in `read_exclusions`."""
     try:
         with open(file, newline="", encoding="utf-8-sig") as opened:
-            table = csv.DictReader(read_lines(opened))
-            columns, entries = table.fieldnames or [], list(table)
+            entries = list(csv.DictReader(read_lines(opened)))
         if any(None in (*entry, *entry.values()) for entry in entries):
             raise ValueError("a line has more or fewer cells than the header")
-        rows = np.array([int(entry["row"]) for entry in entries], np.int64)
+        return entries, np.array([int(entry["row"]) for entry in entries], np.int64)
     except OSError as error:
         raise UserError(
             f"split.exclude={file} cannot be read: {error.strerror or error}. Expected the rows.csv of "
@@ -161,17 +179,6 @@ def read_exclusions(file: str, issues: Sequence[str] | None, faces: Faces) -> Ro
             f"split.exclude={file} is not a list of rows ({type(error).__name__}: {error}); expected a CSV file with a "
             f"column row of row numbers from 0 and, to select issues, a column issue."
         ) from error
-    _check_rows(file, rows.tolist(), entries, faces)
-    if issues is None:
-        return np.unique(rows)
-    if "issue" not in columns:
-        raise UserError(f"split.exclude_issues={issues}: {file} has no column issue; found {', '.join(columns)}.")
-    known = {str(entry["issue"]) for entry in entries}
-    if unknown := sorted(set(issues) - known - set(ISSUES)):
-        raise UserError(
-            f"split.exclude_issues: {file} lists no {', '.join(unknown)}; expected some of {', '.join(sorted(known))}."
-        )
-    return np.unique(rows[[entry["issue"] in issues for entry in entries]])
 
 
 def _first_of_each_class(rows: RowNumbers, labels: NDArray[np.int64], limit: int) -> RowNumbers:
