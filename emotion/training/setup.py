@@ -106,7 +106,7 @@ def check_parts(config: TrainConfig) -> None:
     check_split(config.split)
     classes = tuple(config.labels or EMOTIONS)  # with labels=source, those of the data are unknown
     _make_classifier(config, classes, [1.0] * len(classes))
-    if config.distillation and config.labels:
+    if config.distillation and config.labels and not config.preflight.get("run"):  # which checks without a teacher
         load_teacher(config.distillation, classes)
     precision = "32-true" if config.trainer["precision"] == "auto" else config.trainer["precision"]
     make_trainer(replace(config, trainer=config.trainer | {"precision": precision}, logger={}))
