@@ -103,12 +103,13 @@ def verb(
 
 
 def check_values(name: str, cfg: DictConfig) -> None:
-    """Raise UserError if an argument of the verb `name` sets a value of a wrong type or, of `train`, out of range.
+    """Raise UserError if an argument of the verb `name` is of a wrong type, a file or, for `train`, out of range.
 
     It needs no library that takes long to load.
     """
     given = HydraConfig.get().overrides
     overrides.check_types(name, given.task, cfg, given.hydra)
+    paths.check_output_folder(cfg.get("output"))
     if name == "train":
         check_ranges(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
 

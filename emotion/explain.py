@@ -282,8 +282,6 @@ def _check(config: ExplainConfig) -> None:
             f"layer={config.layer} applies to Grad-CAM only; use explainer=gradcam, or explainer.attention.layer= for "
             f"attention."
         )
-    if config.output and Path(config.output).is_file():
-        raise UserError(f"output={config.output} is a file; expected a folder.")
 
 
 @verb("explain", positional="checkpoint", uses_torch=True)

@@ -242,8 +242,6 @@ def _check(config: ExportConfig) -> None:
             )
     if config.name is not None and (not config.name or Path(config.name).name != config.name):
         raise UserError(f"name={config.name}: expected a file name without a folder; output= sets the folder.")
-    if config.output and Path(config.output).is_file():
-        raise UserError(f"output={config.output} is a file; expected a folder.")
 
 
 @verb("export", positional="checkpoint", uses_torch=True)

@@ -155,8 +155,6 @@ def _check(config: PredictConfig) -> None:
             raise UserError(
                 f"{name}={value:g}: expected a number above 0{', or null' if name == 'max_seconds' else ''}."
             )
-    if config.output and Path(config.output).is_file():
-        raise UserError(f"output={config.output} is a file; expected a folder, or - for standard output.")
 
 
 @verb("predict", positional="source")

@@ -106,7 +106,6 @@ REFUSED = {
     "rows=[]": r"rows=\[\]: expected row numbers",
     "images=5": "images=5: expected image files",
     "checkpoint=null": "checkpoint=None: expected a run folder",
-    "output=run/record.json": "output=run/record.json is a file; expected a folder",
     "explainer=attention": "layer=features.0 applies to Grad-CAM only",
     "target=joy": "target=joy: expected predicted, true, happiness",
     "layer=features.7": r"layer=features\.7: V4Attention has no such layer .* expected one of features\.0\.0\.body\.0",

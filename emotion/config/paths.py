@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from emotion.config.compose import quote
+from emotion.errors import UserError
 
 PATH_SETTING = re.compile(
     r"where|compare_with|resume|runs|source|images|explanations|records|readme|csv|runtime|output"
@@ -24,6 +25,8 @@ IN_HYDRA = re.compile(r"null|\?\?\?|'.*'|\".*\"", re.DOTALL)
 PLAIN = re.compile(r"(?!(true|false|inf|nan)$)(\.\.?/)*[a-z_/][\w./-]*", re.ASCII | re.IGNORECASE)
 """Paths that Hydra reads literally; they stay unquoted, since the folders of a sweep are named after its settings."""
 LIST_ITEM = re.compile(r"\s*'(?:\\.|[^'\\])*'\s*(?=,|$)|\s*\"(?:\\.|[^\"\\])*\"\s*(?=,|$)|[^,]+")
+OUTPUT_SUFFIXES = frozenset(".csv .html .jpeg .jpg .json .jsonl .md .mp4 .onnx .pdf .png .safetensors .tex".split())
+"""Of the files that verbs write into their folder `output`."""
 IN_SWEEP = re.compile(r"(choice|glob|shuffle|sort|tag)\(.*\)|.*\],\[.*")
 """Values that keep their meaning in a sweep."""
 
@@ -47,6 +50,17 @@ def quote_list(paths: Sequence[str]) -> str:
     expanded = [path if IN_HYDRA.fullmatch(path) else os.path.expanduser(path) for path in paths]
     quoted = [path if (PLAIN.fullmatch(path) or IN_HYDRA.fullmatch(path)) else quote(path) for path in expanded]
     return quoted[0] if len(quoted) == 1 else f"[{','.join(quoted)}]"
+
+
+def check_output_folder(output: object) -> None:
+    """Check the setting `output` of a verb, which is a folder, or null.
+
+    Raises:
+        UserError: It is a file or is named like one.
+    """
+    path = Path(str(output))
+    if path.is_file() or (path.suffix.lower() in OUTPUT_SUFFIXES and not path.is_dir()):
+        raise UserError(f"output={output} names a file; expected a folder, such as output={path.with_suffix('')}.")
 
 
 def exists(path: str) -> bool:

@@ -234,9 +234,14 @@ def _convert(program: torch.export.ExportedProgram, opset: int, outputs: Sequenc
     if found != opset:
         raise RuntimeError(f"the exporter produced opset {found}")
     model.graph.name = "emotion"
-    for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
+    values = [*model.graph.value_info, *model.graph.input, *model.graph.output]
+    for part in (model.graph, *model.graph.node, *values):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
+    symbol = model.graph.input[0].type.tensor_type.shape.dim[0].dim_param  # such as s81
+    for dimension in (dimension for value in values for dimension in value.type.tensor_type.shape.dim):
+        if dimension.dim_param:
+            dimension.dim_param = dimension.dim_param.replace(symbol, "batch")
     return model
 
 

@@ -51,7 +51,9 @@ class OnnxBackend:
         if isinstance(source, Path) and not source.is_file():
             raise UserError(f"{source} does not exist; {EXPECTED}.")
         self.file = "the file" if isinstance(source, bytes) else str(source)
-        self._check_self_contained(source)
+        is_ours = isinstance(source, Path) and source.parent == ZOO  # see emotion.exporting.zoo
+        if not is_ours:
+            self._check_self_contained(source)
         _limit_memory()
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -64,7 +66,7 @@ class OnnxBackend:
                 source if isinstance(source, bytes) else str(source),
                 options,
                 providers=["CPUExecutionProvider"],
-                disabled_optimizers=["ConstantFolding"],  # computes without the memory limit; the export has done it
+                disabled_optimizers=[] if is_ours else ["ConstantFolding"],  # which ignores the memory limit
             )
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             reason = first_line(error)
@@ -120,8 +122,7 @@ class OnnxBackend:
         elif source.stat().st_size:
             with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 match = EXTERNAL_DATA.search(content)
-        is_ours = isinstance(source, Path) and source.parent == ZOO  # see emotion.exporting.zoo
-        if match and not is_ours:
+        if match:
             raise UserError(f"{self.file} reads weights from other files; {EXPECTED}, which contains its weights.")
 
     def _metadata(self) -> dict[str, Any]:

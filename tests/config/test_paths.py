@@ -14,6 +14,7 @@ from emotion.cli import quote_paths as quote_command_line
 from emotion.config import paths
 from emotion.config.compose import VERBS, compose, quote
 from emotion.config.overrides import _dotted_keys
+from emotion.errors import UserError
 from tests.processes import run_verb
 
 NAMES = (
@@ -85,6 +86,19 @@ def _raw(node: object, key: str) -> object:
         assert isinstance(node, dict)
         node = node[part]
     return node
+
+
+@pytest.mark.parametrize("output", ["net.onnx", "a/scores.JSON", "existing", "photo.jpg"])
+def test_an_output_that_names_a_file_is_refused(output: str) -> None:
+    Path("existing").touch()
+    with pytest.raises(UserError, match=rf"output={output} names a file; expected a folder"):
+        paths.check_output_folder(output)
+
+
+@pytest.mark.parametrize("output", [None, "-", "a/b", "folder.png", "v1.2", "2026-01-31_12-00-00"])
+def test_an_output_that_names_a_folder_is_accepted(output: str | None) -> None:
+    Path("folder.png").mkdir()
+    paths.check_output_folder(output)
 
 
 def test_home_is_expanded_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,6 +96,10 @@ def test_probabilities_and_maps_match_for_any_batch_size(model: str) -> None:
     parity, _ = export_onnx(ensemble, FILE, cam=True)
     assert (parity.faces, parity.agreement) == (14, 1.0)
     backend, faces = OnnxBackend(FILE), synthetic_faces(48, 1, 19)[14:]
+    described = [*backend.session.get_inputs(), *backend.session.get_outputs()]
+    shapes = {value.name: value.shape for value in described}
+    classes = len(ensemble.classes)
+    assert shapes == {"faces": ["batch", 48, 48], "probabilities": ["batch", classes], "map": ["batch", 3, 3]}
     expected = torch_probabilities(ensemble, faces)
     assert np.ptp(expected, axis=0).max() > 1e-3, "predictions do not depend on the face"
     np.testing.assert_allclose(backend.probabilities(faces), expected, atol=1e-5)

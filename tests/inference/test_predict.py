@@ -282,7 +282,6 @@ INVALID = {
     "tta=many": "tta=many: expected one of none, flip, shifted, ten_crop",
     "checkpoint=nothing": "nothing does not exist; expected a run folder",
     "accelerator=abacus": "accelerator=abacus: expected auto, cpu, gpu",
-    "output=x.png": r"output=x\.png is a file; expected a folder, or -",
 }
 
 
