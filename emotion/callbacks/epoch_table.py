@@ -13,6 +13,7 @@ from emotion.checkpoints import portable
 from emotion.checkpoints.locate import DEFAULT, zoo
 from emotion.classifier import EmotionClassifier
 from emotion.config.instantiate import plugins_argument
+from emotion.data.dataloader import num_evaluated
 from emotion.errors import counted
 from emotion.records.run_record import RunRecord
 from emotion.reporting.text import format_duration, wrapped
@@ -129,10 +130,12 @@ class TimeEstimate(L.Callback):
                 self._print(trainer, (time.monotonic() - self.started) / (self.seen - 1))
 
     def _print(self, trainer: L.Trainer, step_seconds: float) -> None:
-        face_seconds = step_seconds / trainer.datamodule.hparams["batch_size"] / trainer.world_size  # type: ignore[attr-defined]
+        batch_size = trainer.datamodule.hparams["batch_size"]  # type: ignore[attr-defined]
+        face_seconds = step_seconds / batch_size / trainer.world_size
         epoch_seconds = step_seconds * trainer.num_training_batches
         if trainer.val_dataloaders is not None:
-            epoch_seconds += FORWARD_SHARE * face_seconds * len(trainer.val_dataloaders.rows)
+            rows, limit = len(trainer.val_dataloaders.rows), trainer.limit_val_batches
+            epoch_seconds += FORWARD_SHARE * face_seconds * num_evaluated(rows, batch_size, trainer.world_size, limit)
         epochs = (trainer.max_epochs or 0) - trainer.current_epoch
         seconds = epoch_seconds * epochs
         total = f"{counted(epochs, 'epoch')} take{'s' * (epochs == 1)} at most {format_duration(seconds)}."

@@ -215,10 +215,10 @@ def _sentences(
             details = f"means of {test.second} and {test.first} seeds"
             accuracy_test = f1_test = "Welch"
         sentences.append(
-            f"{name} is {_points(test.accuracy, 'more', 'less')} accurate than {first} on {test.faces:,} faces "
-            f"({details}), {accuracy_test} {_p_value(test.accuracy)} corrected for {count} tests: "
-            f"{_verdict(test.accuracy)}. Its macro F1 is {_points(test.macro_f1, 'higher', 'lower')}, {f1_test} "
-            f"{_p_value(test.macro_f1)}: {_verdict(test.macro_f1)}."
+            f"{name} is {_points(test.accuracy, 'more accurate than', 'less accurate than', 'as accurate as')} {first} "
+            f"on {test.faces:,} faces ({details}), {accuracy_test} {_p_value(test.accuracy)} corrected for {count} "
+            f"tests: {_verdict(test.accuracy)}. Its macro F1 is {_points(test.macro_f1, 'higher', 'lower', 'equal')}, "
+            f"{f1_test} {_p_value(test.macro_f1)}: {_verdict(test.macro_f1)}."
         )
     if count:
         sentences.append(f"{explanation} {CORRECTION}")
@@ -235,7 +235,8 @@ def _table(name: str, title: str, rows: list[Row], tta: str = "none", subset: st
 def _ranking(runs: Sequence[RunRow]) -> list[Table]:
     ranked = ranking.ranking_tables([run.run.record for run in runs], [run.name for run in runs])
     found = []
-    for number, (title, rows) in enumerate(ranked.items(), start=1):
+    several = {title: rows for title, rows in ranked.items() if len(rows) > 1 or len(ranked) == 1}
+    for number, (title, rows) in enumerate(several.items(), start=1):
         name, caption = "ranking", CAPTIONS["ranking"]
         if len(ranked) > 1:
             name += f"-{number}"
@@ -263,8 +264,10 @@ def _has_seeds(recipe: Recipe) -> bool:
     return len(recipe.runs) > 1
 
 
-def _points(difference: Difference, more: str, less: str) -> str:
-    """Return `0.25 points [-0.60, 1.10] more`, with the sign turned for `less`."""
+def _points(difference: Difference, more: str, less: str, equal: str) -> str:
+    """Return `0.25 points [-0.60, 1.10] more`, with the sign turned for `less`, or `equal`."""
+    if difference.value == 0:
+        return equal
     sign = -1 if difference.value < 0 else 1
     value, *bounds = (100 * sign * number for number in difference[:3])
     return f"{value:.2f} points [{min(bounds):.2f}, {max(bounds):.2f}] {more if sign > 0 else less}"
