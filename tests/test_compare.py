@@ -181,7 +181,8 @@ def test_a_ranking_names_what_its_runs_share(runs: Path) -> None:
     change(runs / "compact", config=config | {"split": config["split"] | {"seed": 7}})
     compared(runs)
     latex = Path("out/comparison.tex").read_text()
-    assert "Ranked among the runs of val/acc; angry, disgust, fear, happy, sad, surprise, neutral; official; 56 faces" in latex
+    classes = "angry, disgust, fear, happy, sad, surprise, neutral"
+    assert f"Ranked among the runs of val/acc; {classes}; official; 56 faces" in latex
     assert re.findall(r"label{tab:(ranking.*)}", latex) == ["ranking-1"]  # compact is alone
 
 
