@@ -36,6 +36,8 @@ ANSWERS = {
 
 OTHER_TYPES = re.compile(r"trainer\.devices|compile\..+")
 """Settings that also accept another type than their default's: auto or a list of devices, a mode of torch.compile."""
+OR_NUMBER = ("loss.balanced",)
+"""Settings that are true, false or a number."""
 
 UNKNOWN = re.compile(r"Could not (?:override '|delete from config. ')(?P<key>[^']+)'")
 EXISTS = re.compile(r"Could not append to config. An item is already at '(?P<key>[^']+)'|(?P<group>\S+) appears more")
@@ -90,7 +92,7 @@ def check_additions(verb: str, arguments: Sequence[str]) -> None:
 def check_types(verb: str, arguments: Sequence[str], config: DictConfig, of_hydra: Sequence[str] = ()) -> None:
     """Refuse a value of another type than the default in the chosen groups: a number, a list of them, true or false.
 
-    A number for true or false is left to the setting, and a list for a number of a library's augmentation.
+    A list for a number of a library's augmentation is left to the library.
 
     Overrides of Hydra's own settings, `of_hydra`, may add folders of configs.
 
@@ -109,7 +111,7 @@ def check_types(verb: str, arguments: Sequence[str], config: DictConfig, of_hydr
         default, value = (OmegaConf.select(one, key, throw_on_missing=False) for one in (defaults, config))
         if OTHER_TYPES.fullmatch(key) or value is None:
             continue
-        if isinstance(default, bool) and isinstance(value, str):
+        if isinstance(default, bool) and (isinstance(value, str) or (_numbers(value) and key not in OR_NUMBER)):
             raise UserError(f"{override}: expected true or false.")
         is_list, has_list = (isinstance(one, ListConfig) for one in (default, value))
         has_shape = has_list or not is_list if key.startswith("augment.") else has_list == is_list

@@ -120,9 +120,11 @@ def test_a_value_of_another_type_is_refused() -> None:
         ("data.fallback.seed=[1]", "expected a number, such as 0"),
         ("verbose=yes please", "expected true or false"),
         ("preflight.run=maybe", "expected true or false"),
+        ("channels_last=1", "expected true or false"),
+        ("optimizer.nesterov=2.5", "expected true or false"),
     ):
         with pytest.raises(UserError, match=message):
-            check_types("train", [override], compose("train", override))
+            check_types("train", ["optimizer=sgd", override], compose("train", "optimizer=sgd", override))
 
 
 @pytest.mark.parametrize(
