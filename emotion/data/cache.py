@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from emotion.config.instantiate import instantiate
 from emotion.config.migrate import first_target
-from emotion.data.faces import ORIGIN_BYTES, Component, DataSource, FaceChunk, Faces
+from emotion.data.faces import ORIGIN_BYTES, Component, DataSource, Faces, read_errors
 from emotion.data.packed import open_unpacked
 from emotion.data.readers.fer2013 import PUBLISHED_MD5
 from emotion.data.readers.ferplus import VOTES_MD5
@@ -55,7 +55,8 @@ def prepare(source: Config, cache_dir: str | Path, progress: Progress = lambda d
     Raises:
         UserError: From the reader; a file cannot be read or changes meanwhile; or the cache cannot be written.
     """
-    data: DataSource = instantiate(source)  # reports missing files before anything is created
+    with read_errors(str(next(locations(source), source["_target_"]))):
+        data: DataSource = instantiate(source)  # reports missing files before anything is created
     own_locations = " ".join(str(path.absolute()) for path in locations(source))
     cache, place = Path(cache_dir), _md5(f"{FORMAT} {_settings_text(source)}{own_locations}")
     stamp_file, stamp = cache / "stamps" / f"{place}.json", _stamp(data)
@@ -134,7 +135,7 @@ def _write_arrays(data: DataSource, folder: Path, progress: Progress) -> dict[st
         names = (IMAGES, LABELS, USAGE, ORIGIN, VOTES)
         files = [stack.enter_context((folder / name).open("wb")) for name in names]
         images, labels, usage, origin, votes = files
-        for chunk in _read_chunks(data):
+        for chunk in data.read():
             images.write(np.ascontiguousarray(chunk.images).data)
             labels.write(np.ascontiguousarray(chunk.labels).data)
             usage.write(np.ascontiguousarray(chunk.usage).data)
@@ -152,11 +153,6 @@ def _write_arrays(data: DataSource, folder: Path, progress: Progress) -> dict[st
     if not num_votes:
         (folder / VOTES).unlink()
     return {"rows": rows, "shape": shape, "voted": num_votes}
-
-
-def _read_chunks(data: DataSource) -> Iterator[FaceChunk]:
-    with _read_errors(data):
-        yield from data.chunks
 
 
 def _open(folder: Path) -> Faces | None:
@@ -210,7 +206,7 @@ def _read_stamp(path: Path) -> dict[str, Any]:
 def _stamp(data: DataSource) -> str:
     """Return a digest of the files' names, sizes and times."""
     digest = hashlib.md5()
-    with _read_errors(data):
+    with read_errors(data.name):
         for file in _all_files(data):
             stat = file.stat()
             if not S_ISREG(stat.st_mode):
@@ -251,7 +247,7 @@ def published_digest(source: Config) -> str:
 def _content_digest(data: DataSource) -> str:
     """Return the MD5 of one file's bytes, or of several files' bytes and names; empty without files."""
     digest = hashlib.md5()
-    with _read_errors(data):
+    with read_errors(data.name):
         files = iter(data.files)
         first = list(islice(files, 2))
         if len(first) == 1:
@@ -280,15 +276,6 @@ def _without_locations(source: Config) -> dict[str, Any]:
         elif isinstance(value, Mapping):
             settings[key] = _without_locations(value)
     return settings
-
-
-@contextmanager
-def _read_errors(data: DataSource) -> Iterator[None]:
-    """Report errors of the source's files as such, not as errors of the cache."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{error.filename or data.name} cannot be read: {error.strerror or error}.") from error
 
 
 def _md5(text: str) -> str:

@@ -1,12 +1,15 @@
 """The in-memory form of every data source: what readers yield and what the rest of the package uses."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from emotion.errors import UserError, first_line
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 """The classes of FER2013 in the order of its label column."""
@@ -21,6 +24,10 @@ SYNTHETIC = "synthetic faces"
 """The name of the source of generated faces."""
 
 ORIGIN_BYTES = 96  # longest stored origin of a row; longer ones lose their beginning
+
+
+PROGRAM_ERRORS = (TypeError, AttributeError, NameError, AssertionError)
+"""Exceptions that show a mistake in a reader's code, and not in the file that it reads."""
 
 
 class FaceChunk(NamedTuple):
@@ -45,6 +52,52 @@ class DataSource(NamedTuple):
     root: Path = Path()  # the folder that names of several files are relative to
     components: Sequence["DataSource"] = ()  # the sources that this one is composed of
     notes: Sequence[str] = ()  # what the user should know: names read as other names, files left out
+
+    def read(self) -> Iterator[FaceChunk]:
+        """Yield the chunks, each checked.
+
+        Raises:
+            UserError: The reader cannot read a file, or returns a label or usage without a name or an array of another
+                type or shape.
+        """
+        shape: tuple[int, ...] = ()
+        with read_errors(self.name):
+            for chunk in self.chunks:
+                shape = shape or chunk.images.shape[1:]
+                self._check(chunk, shape)
+                yield chunk
+
+    def _check(self, chunk: FaceChunk, shape: tuple[int, ...]) -> None:
+        for noun, values, names in (("label", chunk.labels, self.classes), ("usage", chunk.usage, USAGES)):
+            if len(wrong := np.flatnonzero((values < 0) | (values >= len(names)))):
+                raise UserError(
+                    f"{self.name}, {chunk.origin[wrong[0]]}: found {noun} {values[wrong[0]]}, expected 0 to "
+                    f"{len(names) - 1} ({', '.join(names)}). Correct the file, or the reader's classes."
+                )
+        arrays = {"images": (chunk.images, shape), "labels": (chunk.labels, ()), "usage": (chunk.usage, ())}
+        for name, (array, row_shape) in arrays.items():
+            expected = (len(chunk.origin), *row_shape)
+            if array.dtype != np.uint8 or array.shape != expected:
+                raise UserError(
+                    f"{self.name}: its reader returns {name} {array.shape} of {array.dtype}, expected {expected} of "
+                    f"uint8. Correct the reader."
+                )
+
+
+@contextmanager
+def read_errors(name: str) -> Iterator[None]:
+    """Report exceptions of a reader, whatever library raises them, as one message about the source `name`."""
+    try:
+        yield
+    except (UserError, *PROGRAM_ERRORS):
+        raise
+    except OSError as error:
+        raise UserError(f"{error.filename or name} cannot be read: {error.strerror or error}.") from error
+    except Exception as error:
+        raise UserError(
+            f"{name} cannot be read ({type(error).__name__}: {first_line(error)}); is it complete, and in the form "
+            f"that its reader expects?"
+        ) from error
 
 
 class Component(NamedTuple):

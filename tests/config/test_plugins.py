@@ -142,6 +142,12 @@ def test_an_own_reader_is_needed_for_its_data_only() -> None:
     images = render_faces(labels, np.random.default_rng(0))
     Path("here").mkdir()
     np.savez("here/faces.npz", images=images, labels=labels, usage=np.repeat([0, 0, 1, 2], 21).astype(np.uint8))
+    whole = Path("here/faces.npz").read_bytes()
+    Path("here/faces.npz").write_bytes(whole[:-1000])
+    damaged = run_verb("prepare", *own, "data_dir=here")
+    assert damaged.status == 2
+    assert "error: here/faces.npz cannot be read (BadZipFile: File is not a zip file)" in damaged.err
+    Path("here/faces.npz").write_bytes(whole)
     record = train([*own, *NET, "data_dir=here", "split=official"])
     assert record.split == {"train": 42, "val": 21, "test": 21}
     Path("here").rename("there")

@@ -19,7 +19,7 @@ def read(source: DataSource, extra: DataSource) -> DataSource:
     """
     classes = [*source.classes, *(name for name in extra.classes if name not in source.classes)]
     codes = np.array([classes.index(name) for name in extra.classes], np.uint8)
-    chunks = _chunks(source.chunks, extra.chunks, codes)
+    chunks = _chunks(source.read(), extra.read(), codes)
     return DataSource(f"{source.name} and {extra.name}", classes, (), None, chunks, components=(source, extra))
 
 

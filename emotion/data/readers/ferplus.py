@@ -2,8 +2,8 @@
 
 Ten annotators ("taggers") voted on each image for one of eight emotions, "unknown" or "not a face". As in the authors'
 code (FERPlus/src/ferplus.py), single votes are dropped as noise and the label is the class with more than half of the
-remaining votes; without such a majority it is unknown. Unlike there, one rule serves all kinds of targets, so that runs
-are comparable.
+remaining votes; without such a majority it is unknown. Unlike their code, one rule serves all kinds of targets, so
+that runs are comparable.
 """
 
 import csv
@@ -162,7 +162,7 @@ def _chunks(source: DataSource, path: Path, agreement: float, training_agreement
     labels = CLASS_OF_COLUMN[majority_labels(votes, required)]
     row_of_name = {name: row for row, name in enumerate(table.names) if name}
     done, by_name, original = 0, False, []
-    for chunk in source.chunks:
+    for chunk in source.read():
         names = [found.group() if (found := IMAGE_NAME.search(origin)) else "" for origin in chunk.origin]
         by_name = by_name if done else all(names)
         matches = [row_of_name.get(name, -1) for name in names] if by_name else range(done, done + len(names))
