@@ -6,6 +6,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from emotion.inference.detectors import Detector
     from emotion.inference.predictor import Predictor
 
 __all__ = ["__version__", "load"]
@@ -13,7 +14,7 @@ __all__ = ["__version__", "load"]
 
 def load(
     checkpoint: "str | Path | Sequence[object]" = "ferplus",
-    detector: str = "blazeface",
+    detector: "str | Detector" = "blazeface",
     tta: str = "none",
     device: str = "auto",
     min_confidence: float = 0.0,
@@ -24,7 +25,8 @@ def load(
     Args:
         checkpoint: Name of weights that come with the package; a run folder; a .ckpt, .safetensors or .onnx file;
             hub:owner/name; or a list of these as an ensemble.
-        detector: blazeface, haar, none (images are cropped faces), or the file of YuNet's model.
+        detector: Name of a file in conf/detector, such as haar or none (images are cropped faces); the .onnx file of
+            YuNet's model; or a detector of your own.
         tta: Test-time augmentation: none, flip, shifted or ten_crop.
         device: auto, cpu or gpu (or cuda). Included weights and .onnx files run on the CPU with ONNX Runtime, without
             torch, unless gpu is requested.
@@ -37,24 +39,23 @@ def load(
     from emotion.errors import UserError
     from emotion.inference.backends import SYNTHETIC_WARNING, load_backend
     from emotion.inference.blazeface import BlazeFace
-    from emotion.inference.detectors import FullImage, Haar, YuNet
+    from emotion.inference.detectors import load_detector
     from emotion.inference.predictor import Predictor
 
-    detectors = {"blazeface": BlazeFace, "haar": Haar, "none": FullImage}
-    if detector not in detectors and not detector.endswith(".onnx"):
-        raise UserError(f"detector={detector}: expected {', '.join(detectors)}, or the .onnx file of YuNet's model.")
     if device not in ("auto", "cpu", "gpu", "cuda"):
         raise UserError(f"device={device}: expected auto, cpu or gpu.")
     if plugins:
         from emotion.config.instantiate import allow_plugins
 
         allow_plugins(plugins)
+    if isinstance(detector, str):
+        detector = BlazeFace() if detector == "blazeface" else load_detector(detector)
     backend = load_backend(checkpoint, tta, "gpu" if device == "cuda" else device)
     if backend.is_synthetic:
         import warnings
 
         warnings.warn(SYNTHETIC_WARNING.format(name=backend.name), stacklevel=2)
-    return Predictor(backend, detectors[detector]() if detector in detectors else YuNet(detector), min_confidence)
+    return Predictor(backend, detector, min_confidence)
 
 
 def __getattr__(name: str) -> str:

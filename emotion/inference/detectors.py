@@ -1,14 +1,17 @@
-"""Find the faces of an image, and the square of each that FER2013 would have cropped.
+"""OpenCV's face detectors, and the square of each face that FER2013 would have cropped.
+
+The default detector is in `emotion.inference.blazeface`.
 
 FER2013's faces were detected with OpenCV. Among 2,500 of its training faces, enlarged four times and with replicated
 borders, the Haar detector below finds 1,963. Its squares are nearly FER2013's crops: the median center lies 0.50 across
 and 0.49 down, and the median side is 0.97 of the crop's (90 % between 0.73 and 1.21). Other detectors are mapped to the
-crop by the positions of eyes and mouth in it, see `emotion.data.transforms.corruptions`.
+crop by the positions of eyes and mouth in it, `EYES` and `MOUTH`.
 """
 
 import math
+from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import cv2.data
@@ -16,6 +19,7 @@ import numpy as np
 from cv2.typing import MatLike
 from numpy.typing import NDArray
 
+from emotion.config.compose import CONF, choices
 from emotion.errors import UserError
 from emotion.inference.images import RGBImage
 
@@ -138,6 +142,31 @@ class FullImage:
         height, width = image.shape[:2]
         side = min(height, width)
         return [Box((width - side) / 2, (height - side) / 2, side, 1.0)]
+
+
+def load_detector(name: str) -> Detector:
+    """Return the detector of conf/detector/NAME.yaml, without Hydra, which takes time to import; YuNet for its file.
+
+    Raises:
+        UserError: There is no such config or file, or the detector has a setting without a value.
+    """
+    if name.endswith(".onnx"):
+        return YuNet(name)
+    if name not in (names := choices("detector")):
+        raise UserError(
+            f"detector={name}: expected one of {', '.join(names)}, the .onnx file of YuNet's model, or a detector of "
+            f"your own, a callable."
+        )
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.load(CONF / "detector" / f"{name}.yaml")
+    settings: Any = OmegaConf.to_container(config)
+    module, _, target = settings.pop("_target_").rpartition(".")
+    if missing := OmegaConf.missing_keys(config):
+        needed = ", ".join(f"{key}=..." for key in sorted(missing))
+        raise UserError(f"detector={name} needs {needed}; pass the detector itself, {module}.{target}({needed}).")
+    detector: Detector = getattr(import_module(module), target)(**settings)
+    return detector
 
 
 def box_from_landmarks(landmarks: NDArray[np.floating], score: float) -> Box:

@@ -2,7 +2,6 @@ import cv2
 import numpy as np
 import pytest
 
-import emotion
 from emotion.data.faces import Faces
 from emotion.errors import UserError
 from emotion.inference.blazeface import BlazeFace, _box, _merge
@@ -58,11 +57,6 @@ def test_a_box_scales_with_its_image_and_keeps_its_angle() -> None:
 def test_a_threshold_out_of_range_is_refused(threshold: float) -> None:
     with pytest.raises(UserError, match=rf"threshold={threshold}: expected a probability from 0.01 to 1"):
         BlazeFace(threshold)
-
-
-def test_an_unknown_detector_is_answered_with_the_list() -> None:
-    with pytest.raises(UserError, match=r"detector=har: expected blazeface, haar, none, or the \.onnx file"):
-        emotion.load(detector="har")
 
 
 @pytest.mark.fer2013

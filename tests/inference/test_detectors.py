@@ -6,8 +6,11 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+from omegaconf import OmegaConf
 from onnx import TensorProto, helper, numpy_helper
 
+import emotion
+from emotion.config.compose import CONF
 from emotion.data.transforms.corruptions import REGIONS
 from emotion.errors import UserError
 from emotion.inference.detectors import (
@@ -22,6 +25,7 @@ from emotion.inference.detectors import (
     crop,
     largest_first,
 )
+from tests.conftest import options
 from tests.images import scene
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
@@ -174,3 +178,25 @@ def test_a_missing_or_invalid_yunet_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_bytes(b"no model")
     with pytest.raises(UserError, match=r"x.onnx cannot be read by OpenCV"):
         YuNet(str(tmp_path / "x.onnx"))
+
+
+@pytest.mark.parametrize("name", options("detector"))
+def test_load_takes_every_config(name: str) -> None:
+    config = OmegaConf.load(CONF / f"detector/{name}.yaml")
+    if settings := OmegaConf.missing_keys(config):
+        with pytest.raises(UserError, match=rf"detector={name} needs {settings.pop()}=.*{config._target_}\("):
+            emotion.load(detector=name)
+    else:
+        detector = emotion.load(detector=name).detector
+        assert f"{type(detector).__module__}.{type(detector).__name__}" == config._target_
+
+
+def test_load_takes_a_detector() -> None:
+    detector = Haar(min_face=0.5)
+    assert emotion.load(detector=detector).detector is detector
+
+
+def test_an_unknown_detector_is_answered_with_the_list() -> None:
+    expected = rf"detector=har: expected one of {', '.join(options('detector'))}, the \.onnx file"
+    with pytest.raises(UserError, match=expected):
+        emotion.load(detector="har")
