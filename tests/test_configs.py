@@ -18,7 +18,7 @@ from emotion.config.instantiate import check_targets, instantiate
 from emotion.data.splits import NO_EXCLUSIONS
 from emotion.errors import UserError
 from emotion.training.config import TrainConfig
-from tests.conftest import BACKBONES, SYSTEMS, options
+from tests.conftest import BACKBONES, options
 
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
 CHOICES = [(group, choice) for group in GROUPS for choice in options(group)]
@@ -44,12 +44,12 @@ def chosen(choices: list[tuple[str, str]]) -> DictConfig:
     if group == "explainer":
         return compose("explain", f"explainer={choice}", "checkpoint=RUN")
     if group == "detector":
-        return compose(
-            "predict", f"detector={choice}", "source=x", *(["detector.model=x"] if choice == "yunet" else ())
-        )
+        missing = OmegaConf.missing_keys(OmegaConf.load(CONF / f"detector/{choice}.yaml"))
+        return compose("predict", f"detector={choice}", "source=x", *(f"detector.{key}=x" for key in missing))
     if group == "pruner":
         return train_config("sweep=tpe", f"pruner@study.pruner={choice}", "study.trial=0")
-    return train_config(*map("=".join, choices), *(["study.trial=0"] if ("sweep", "tpe") in choices else []))
+    is_search = group == "sweep" and "study" in OmegaConf.load(CONF / f"sweep/{choice}.yaml")
+    return train_config(*map("=".join, choices), *(["study.trial=0"] if is_search else []))
 
 
 def configs_with_target(config: object) -> list[dict[str, object]]:
@@ -159,7 +159,7 @@ AUGMENTATION = {
 }
 
 
-@pytest.mark.parametrize("model", SYSTEMS)
+@pytest.mark.parametrize("model", RECIPES)
 def test_a_model_is_its_published_recipe(model: str) -> None:
     cfg = train_config(f"model={model}")
     stopping = cfg.callbacks.get("early_stopping")

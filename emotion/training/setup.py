@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.callbacks import Checkpoint, Timer
 from omegaconf import DictConfig, OmegaConf
 
 from emotion.checkpoints.checkpoint_io import AtomicCheckpointIO
@@ -242,14 +242,15 @@ def make_trainer(config: TrainConfig, *, max_minutes: float | None = None) -> Tr
     timer = Timer(None if max_minutes is None else timedelta(minutes=max_minutes), interval="epoch", verbose=False)
     environment = distributed.slurm_environment(settings["devices"], settings.get("num_nodes", 1))
     try:
+        built = [instantiate(callback) for callback in callbacks.values()]
         trainer: Trainer = instantiate(
             settings,
-            callbacks=[*(instantiate(callback) for callback in callbacks.values()), timer],
+            callbacks=[*built, timer],
             logger=[instantiate(logger) for logger in config.logger.values()],
             plugins=[AtomicCheckpointIO(), *environment],
             enable_progress_bar="progress_bar" in callbacks,
             enable_model_summary="model_summary" in callbacks,
-            enable_checkpointing=any("checkpoint" in name for name in callbacks),
+            enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in built),
         )
     except MisconfigurationException as error:
         raise UserError(f"trainer: {error}") from error

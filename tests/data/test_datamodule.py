@@ -1,21 +1,28 @@
 from collections.abc import Callable
-from itertools import cycle, islice
+from itertools import chain, cycle, islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from emotion.config.compose import compose
+from emotion.config.compose import CONF, compose
 from emotion.data.datamodule import EmotionDataModule
+from emotion.data.faces import EMOTIONS
 from emotion.errors import UserError
 from emotion.optim.losses import balanced_weights
 from emotion.training.setup import make_data, resolve
 from tests.conftest import options
 
 Config = Callable[..., DictConfig]
+LABELS = [
+    name
+    for name in options("labels")
+    if {*chain.from_iterable(OmegaConf.load(CONF / f"labels/{name}.yaml").values())} <= {*EMOTIONS}
+]
+"""The schemes without classes that FER2013 lacks, such as contempt."""
 MIXUPS = [name for name in options("mixup") if name != "none"]
 
 
@@ -31,7 +38,7 @@ def pairs(first: list[str], second: list[str]) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(
     ("labels", "split"),
-    pairs([name for name in options("labels") if name != "ferplus"], options("split")),  # contempt is only in FER+
+    pairs(LABELS, options("split")),
 )
 def test_labels_and_splits_combine(labels: str, split: str, small_config: Config) -> None:
     data = module(small_config(f"labels={labels}", f"split={split}"))

@@ -17,7 +17,7 @@ from emotion.explainers.lime_regions import Lime
 from emotion.explainers.occlusion import Occlusion
 from emotion.explainers.shap_values import Shap
 from emotion.models.timm_backbone import TimmBackbone
-from tests.conftest import SYSTEMS, options, representative
+from tests.conftest import options, representative
 from tests.explainers.conftest import CORNER, classifier_of, ensemble_of
 from tests.models.test_models import faces, make, recipe
 
@@ -73,7 +73,7 @@ def test_maps_mark_the_corner_are_deterministic_and_leave_no_trace(
     assert [module for module in corner.modules() if module._forward_hooks] == []
 
 
-@pytest.mark.parametrize("name", representative(SYSTEMS, "simple_cnn", "v4_attention"))
+@pytest.mark.parametrize("name", representative(GRAD_CAM_LAYERS, "simple_cnn", "v4_attention"))
 def test_grad_cam_layer_of_each_network(name: str) -> None:
     assert make(name).cam_layer() == GRAD_CAM_LAYERS[name]  # type: ignore[operator]
 

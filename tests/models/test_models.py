@@ -127,7 +127,7 @@ def layers(part: nn.Module) -> list[str]:
     return [name for several in names for name in several]
 
 
-@every_model
+@pytest.mark.parametrize("model", LAYERS)
 def test_layers_have_their_published_order(model: str) -> None:
     with torch.device("meta"):
         net = make(model)
