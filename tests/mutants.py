@@ -51,7 +51,7 @@ TESTS = {
     "callbacks.ema": "callbacks/test_ema.py",
     "callbacks.staged_unfreezing": "callbacks/test_staged_unfreezing.py",
 }
-"""Modules of `emotion`, and the files of tests/ whose part it is to notice their faults."""
+"""Modules of `emotion`, and the files of tests/ that should detect their faults."""
 
 OPERATORS: dict[type[ast.AST], type[ast.AST]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,

@@ -1,1 +1,1 @@
-"""Lightning callbacks; each is a choice of conf/callbacks of the same name."""
+"""Lightning callbacks, which conf/callbacks configures; a search adds `pruning`."""

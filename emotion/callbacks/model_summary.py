@@ -10,9 +10,9 @@ from emotion.reporting.tables import print_table
 
 
 class NetworkSummary(ModelSummary):
-    """Lightning's ModelSummary without metrics, loss and FLOPs (which it cannot count here), once for equal networks.
+    """Lightning's ModelSummary without metrics, loss and FLOPs (which it cannot count here).
 
-    The runs of a sweep share a process.
+    It is printed once per distinct network, since the runs of a sweep share a process.
     """
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints that survive moving the run's folder, and that contain metrics.csv."""
+"""The best and the last checkpoint, which survive moving the run's folder and contain metrics.csv."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from emotion.loggers.csv_logger import CsvLogger
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Lightning's ModelCheckpoint, whose resumed run finds its best checkpoint even if the folder was moved.
+    """Lightning's ModelCheckpoint for a run that finds its best checkpoint after its folder was moved.
 
     Lightning forgets the best score when the folder's path has changed, and always forgets the latest score. The
     checkpoint also contains the rows of metrics.csv up to the current epoch: the file itself may lack the last one, or

@@ -35,7 +35,7 @@ class WeightStatistics(L.Callback):
         only: head, all, or a regular expression to search in parameter names.
         every_n_epochs: Epochs between two tables.
         table: Whether to print the table.
-        dump: File with a section per table, which a resumed run completes; None for none.
+        dump: File with a section per table, to which a resumed run appends; None: no file.
 
     Raises (when training starts):
         UserError: `only` selects no parameter.

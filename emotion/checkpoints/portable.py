@@ -105,7 +105,7 @@ def _parse(weights: Path, entries: Mapping[str, Any]) -> CheckpointContents:
         raise UserError(
             f"{description_path(weights)} does not describe a classifier of this package: found no valid {error}."
         ) from error
-    for target in map(str, targets(checkpoint.hyper_parameters.get("model"))):  # training built the other parts
+    for target in map(str, targets(checkpoint.hyper_parameters.get("model"))):  # no other part of them is built
         if target not in _conf_targets() and not target.startswith(plugins()):
             raise UserError(
                 f"{description_path(weights)} names {target}, which is not part of this package; not "

@@ -18,7 +18,7 @@ VERBS = sorted(file.stem for file in CONF.glob("*.yaml") if file.stem != "base")
 
 def compose(verb: str, *overrides: str) -> "DictConfig":
     """Compose the config of `python -m emotion.<verb> OVERRIDE ...`."""
-    import hydra  # emotion.load() does without it
+    import hydra  # which emotion.load() doesn't need
     from hydra.core.global_hydra import GlobalHydra
 
     initialized = GlobalHydra.instance().is_initialized()  # by the running verb, with the same configs

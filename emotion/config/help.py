@@ -16,7 +16,7 @@ SETTING = re.compile(r"(?P<indent> *)(?P<name>\w+):(?: (?P<value>[^#].*?))??(?:\
 
 
 def answer(verb: str, arguments: list[str]) -> str | None:
-    """Return the text that --help or --version among the arguments asks for, None without them."""
+    """Return the text that --help or --version among the arguments asks for, or None."""
     if {"--help", "-h"} & set(arguments):
         return verb_help(verb, arguments)
     return f"emotion {version('emotion')}" if "--version" in arguments else None

@@ -12,6 +12,8 @@ TARGETS = {
     "emotion.trackers.mlflow_tracker.": "emotion.loggers.mlflow_logger.",
     "emotion.trackers.wandb_tracker.": "emotion.loggers.wandb_logger.",
     "emotion.callbacks.time_estimate.": "emotion.callbacks.epoch_table.",
+    "emotion.explainers.lime_regions.": "emotion.explainers.lime.",
+    "emotion.explainers.shap_values.": "emotion.explainers.shap.",
     "emotion.data.fer2013_csv.read": "emotion.data.readers.fer2013.read_csv",
     "emotion.data.icml_csv.read": "emotion.data.readers.fer2013.read_icml_csv",
     "emotion.data.ferplus.": "emotion.data.readers.ferplus.",

@@ -69,7 +69,7 @@ def read_header(path: Path) -> Header:
 
 
 def discover(folder: Path) -> Iterator[Found]:
-    """Yield every form of FER2013 in a folder or below it, the preferred one first; of a file, its own form only.
+    """Yield every form of FER2013 in a folder or below it, the preferred one first; for a file, only its own form.
 
     Raises:
         UserError: Several files or folders are equally good.

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from emotion.checkpoints.locate import ONNX_SUFFIX, locate_all, zoo
 from emotion.errors import UserError
+from emotion.inference.onnx_backend import LIGHT_TTA, OnnxBackend
 
-LIGHT_TTA = ("none", "flip", "shifted")  # supported by the ONNX files of this package
 SYNTHETIC_WARNING = (
     "SYNTHETIC: {name} was trained on synthetic faces; its predictions for photographs are meaningless. "
     "Train on real faces, or omit checkpoint=."
@@ -60,8 +60,6 @@ def load_backend(
     if len(names) == 1 and accelerator != "gpu" and tta in LIGHT_TTA and not Path(names[0]).exists():
         files = files or [str(path) for name, path in zoo(ONNX_SUFFIX).items() if name == names[0]]
     if files:
-        from emotion.inference.onnx_backend import OnnxBackend
-
         return OnnxBackend(Path(files[0]), tta)
     before_torch()
     from emotion.inference.torch_backend import TorchBackend

@@ -151,7 +151,7 @@ def read_image(source: Path | bytes, name: str = "", max_pixels: int = MAX_PIXEL
     except DECODE_ERRORS as error:
         reason = first_line(error)
         expected = f"expected a complete image: {', '.join(FORMATS)}"
-        if isinstance(error, UnidentifiedImageError):  # such as HEIC, a phone's
+        if isinstance(error, UnidentifiedImageError):  # e.g. HEIC photos from phones
             reason, expected = "unknown format", f"{expected}. Convert others, such as HEIC, to JPEG or PNG"
         raise UserError(f"{name} cannot be read ({reason}); {expected}.") from error
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from emotion.checkpoints.locate import ZOO
 from emotion.data.transforms.shifts import windows
 from emotion.errors import UserError, first_line, missing_extra
-from emotion.inference.backends import LIGHT_TTA
 from emotion.io.bounded import parse_json
 
+LIGHT_TTA = ("none", "flip", "shifted")  # supported by the ONNX files of this package
 FORMAT = "emotion onnx 1"
 METADATA = "emotion"
 """Metadata property that holds JSON: format, name, classes, side, channels, tta, temperature, synthetic, record."""

@@ -160,7 +160,7 @@ class Predictor:
         batch_size: Maximum number of faces classified together.
 
     Raises:
-        UserError: `min_confidence` is no probability.
+        UserError: `min_confidence` is not between 0 and 1.
     """
 
     def __init__(self, backend: Backend, detector: Detector, min_confidence: float = 0.0, batch_size: int = 64) -> None:

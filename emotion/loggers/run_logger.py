@@ -1,4 +1,4 @@
-"""Common part of the experiment trackers."""
+"""Common part of the experiment trackers, MLflow and Weights & Biases; CSV and TensorBoard do not use it."""
 
 from abc import abstractmethod
 from argparse import Namespace

@@ -28,5 +28,5 @@ def risk_by_coverage(probabilities: Tensor, labels: Tensor) -> Tensor:
 
 
 def num_answered(coverage: float, faces: int) -> int:
-    """Return how many of `faces` a coverage is, rounded up."""
+    """Return the number of `faces` at a coverage, rounded up."""
     return math.ceil(round(coverage * faces, 6))

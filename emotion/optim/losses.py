@@ -1,4 +1,4 @@
-"""Losses of logits (B, K) that know the number of training faces of each class.
+"""Losses of logits (B, K) that receive the number of training faces of each class.
 
 Targets are classes (B,) or probabilities (B, K). As in torch's cross-entropy, the mean divides by the sum of the class
 weights for classes, by B for probabilities. For soft or sampled targets, `class_counts` are expected counts.

@@ -78,7 +78,10 @@ def reserve_device(folder: Path, count: int) -> Iterator[list[int]]:
 
 
 def _run(train: Train, cfg: DictConfig, run_dir: Path) -> float:
-    """Train on a device of its own if jobs are parallel and there are several devices; as a trial in a search."""
+    """Train on a device of its own if jobs are parallel and there are several devices.
+
+    In a search the training is a trial.
+    """
 
     def train_on_device(cfg: DictConfig, run_dir: Path) -> float:
         spread = _is_parallel() and cfg.trainer.devices == 1 and cfg.trainer.accelerator != "cpu"

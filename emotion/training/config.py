@@ -57,7 +57,7 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """Make a config of a mapping, such as a record's config; entries that are not fields are dropped."""
+        """Make a config from a mapping, such as a record's config; entries that are not fields are dropped."""
         content = migrate(content)
         return cls(**{one.name: content[one.name] for one in dataclasses.fields(cls) if one.name in content})
 

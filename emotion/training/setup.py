@@ -97,7 +97,7 @@ def resolve_as(kind: type[Kind], cfg: DictConfig, run_dir: Path) -> Kind:
 
 
 def check_parts(config: TrainConfig) -> None:
-    """Build the parts that do without the data once, so that they refuse their settings before the data are read.
+    """Build the parts that need no data, once, so that they refuse their settings before the data are read.
 
     Raises:
         UserError: A part refuses its settings.

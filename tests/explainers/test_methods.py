@@ -13,9 +13,9 @@ from emotion.explainers.attention import Attention
 from emotion.explainers.explainer import EnsembleExplainer, Explainer
 from emotion.explainers.gradcam import GradCam
 from emotion.explainers.layers import feature_map_layers, to_feature_maps
-from emotion.explainers.lime_regions import Lime
+from emotion.explainers.lime import Lime
 from emotion.explainers.occlusion import Occlusion
-from emotion.explainers.shap_values import Shap
+from emotion.explainers.shap import Shap
 from emotion.models.timm_backbone import TimmBackbone
 from tests.conftest import options, representative
 from tests.explainers.conftest import CORNER, classifier_of, ensemble_of

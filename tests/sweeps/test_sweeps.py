@@ -139,7 +139,7 @@ def test_a_missing_package_names_the_extra(
 @pytest.mark.parametrize("choice", options("sweep"))
 def test_every_sweep_has_its_number_of_runs_and_folder(choice: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = parse(monkeypatch, f"sweep={choice}", "batch_size=8")
-    sizes = {"seeds": 3, "learning_rate": 5, "augmentation": 5, "systems": 9, "tpe": 20}
+    sizes = {"seeds": 3, "learning_rate": 5, "augmentation": 5, "models": 9, "tpe": 20}
     assert sweep.size == sizes.get(choice, sweep.size) > 1
     assert not sweep.is_resumed
     has_models = "model" in OmegaConf.load(CONF / f"sweep/{choice}.yaml").hydra.sweeper.params
