@@ -137,7 +137,7 @@ def is_sweep_command() -> bool:
 
 
 def take_plugins() -> None:
-    """Take `plugins=[MODULE,MODULE]` from the command line, the only place it is allowed: no config may name modules."""
+    """Take `plugins=[MODULE,MODULE]` from the command line, the only place it is allowed: a config may name none."""
     given = [argument for argument in command_line() if argument.startswith("plugins=")]
     set_command_line([argument for argument in command_line() if argument not in given])
     for argument in given:
