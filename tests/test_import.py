@@ -24,3 +24,8 @@ def test_a_verb_answers_before_anything_heavy_is_imported(verb: str) -> None:
 
 def test_import_is_silent_and_light() -> None:
     assert len(imported("import emotion").splitlines()) == 1
+
+
+def test_loading_the_default_imports_neither_torch_nor_hydra() -> None:
+    modules = imported("import emotion; emotion.load()").split()
+    assert not {*LATE, "hydra", "omegaconf"} & set(modules)
