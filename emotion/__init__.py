@@ -48,8 +48,8 @@ def load(
         from emotion.config.instantiate import allow_plugins
 
         allow_plugins(plugins)
-    if isinstance(detector, str):
-        detector = BlazeFace() if detector == "blazeface" else load_detector(detector)
+    if not callable(detector):
+        detector = BlazeFace() if detector == "blazeface" else load_detector(str(detector))
     backend = load_backend(checkpoint, tta, "gpu" if device == "cuda" else device)
     if backend.is_synthetic:
         import warnings

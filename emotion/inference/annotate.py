@@ -26,14 +26,15 @@ EMOTION_COLOURS: dict[str, Colour] = {
     "happ": (250, 176, 5),
     "sad": (50, 120, 220),
     "surp": (18, 181, 190),
-    "neut": (140, 145, 155),
+    "neut": (172, 178, 188),
     "cont": (173, 127, 88),
 }
 """Colours by prefix of the class name, so that angry and anger get the same."""
 
 OTHER_COLOURS: tuple[Colour, ...] = ((214, 64, 159), (0, 144, 120), (240, 110, 40), (90, 98, 220), (120, 140, 20))
 UNCLEAR_COLOUR: Colour = (120, 124, 130)
-DARK, TRACK, WHITE, SHADE = (20, 22, 26), (84, 87, 93), (255, 255, 255), (18, 20, 24, 165)
+DARK, WHITE = (20, 22, 26), (255, 255, 255)
+SHADE, TRACK = (18, 20, 24, 175), (255, 255, 255, 34)  # of a panel, and of a bar's full length on it
 MIN_SIDE = 360  # pixels of the shorter side; smaller images are enlarged by an integer to make text legible
 CROP_SIDE, PAPER = 180, 235  # pixels of a face that is shown alone, and grey of what surrounds it
 MAX_BARS = 8
@@ -48,11 +49,14 @@ class Rect(NamedTuple):
     right: float
     bottom: float
 
+    def distance(self, other: "Rect") -> float:
+        """Return the larger of the gaps across and down; negative if the rectangles overlap."""
+        across = max(self.left - other.right, other.left - self.right)
+        return max(across, self.top - other.bottom, other.top - self.bottom)
+
     def overlaps(self, other: "Rect") -> bool:
         """Whether the rectangles share an area."""
-        return (
-            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
-        )
+        return self.distance(other) < 0
 
     def is_within(self, other: "Rect") -> bool:
         """Whether the other rectangle contains this one."""
@@ -81,13 +85,18 @@ def css_colours(classes: Sequence[str]) -> list[str]:
     return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in class_colours(classes)]
 
 
-def annotate(image: RGBImage, faces: Sequence[Face], face_ids: Sequence[int] = ()) -> RGBImage:
+def annotate(image: RGBImage, faces: Sequence[Face], face_ids: Sequence[int] = (), *, extend: bool = False) -> RGBImage:
     """Return a copy with each face's box and label, and its probabilities as bars where they fit.
 
-    A small image (H, W, 3) is enlarged. `face_ids` are numbers to show in the labels, if any.
+    Args:
+        image: (H, W, 3); a small one is enlarged.
+        faces: Its faces.
+        face_ids: Numbers to show in the labels, if any.
+        extend: Whether to add a margin at the right for the bars of a single face that leaves no room for them.
     """
     height, width = image.shape[:2]
     factor = max(1, min(-(-MIN_SIDE // min(height, width)), MAX_SIDE // max(height, width)))
+    original = image
     if factor > 1:
         image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)  # type: ignore[assignment]
     canvas = Image.fromarray(image)
@@ -100,22 +109,26 @@ def annotate(image: RGBImage, faces: Sequence[Face], face_ids: Sequence[int] = (
         colour = UNCLEAR_COLOUR if face.label == UNCLEAR else class_colours(face.classes)[int(face.probs.argmax())]
         width = max(2, round(size / 7))
         if face.box.angle:
-            draw.polygon(_corners(box, face.box.angle), outline=colour, width=width)
+            draw.polygon(_corners(face, factor), outline=colour, width=width)
         else:
             draw.rounded_rectangle(box, radius=size * 0.5, outline=colour, width=width)
-        text = f"{face.label} {100 * face.probability:.0f} %"
-        text = f"{face_ids[i]}  {text}" if face_ids else text
+        text = f"{face_ids[i]}  {face.caption}" if face_ids else face.caption
         occupied.append(_draw_label(draw, text, box, size, colour, occupied))
     for face, box, size in zip(faces, boxes, sizes, strict=True):
         if len(faces) > MAX_PANELS:
             _draw_strip(draw, face, box, size)
             continue
+        others = [other for other in boxes if other is not box]
         for panel_size in (max(10, round(share * size)) for share in (0.8, 0.6)):
-            if panel := _place_panel(face, box, panel_size, frame, occupied):
+            if panel := _place_panel(face, box, panel_size, frame, occupied, others):
                 occupied.append(panel)
                 _draw_bars(draw, face, panel, panel_size)
                 break
         else:
+            if extend and len(faces) == 1:
+                margin = math.ceil((_panel_size(face, round(0.8 * size))[0] + size) / factor)
+                wider = np.pad(original, ((0, 0), (0, margin), (0, 0)), constant_values=PAPER)
+                return annotate(wider, faces, face_ids)
             _draw_strip(draw, face, box, size)
     return np.asarray(canvas)
 
@@ -135,16 +148,30 @@ def annotate_crop(face: Face, values: NDArray[np.float32] | None = None) -> RGBI
     return annotate(canvas, [replace(face, box=Box(0, margin, CROP_SIDE, face.box.score))])
 
 
-def _corners(box: Rect, angle: float) -> list[tuple[float, float]]:
-    """Return the corners of a square turned clockwise by `angle` degrees about its center."""
-    x, y, half = (box.left + box.right) / 2, (box.top + box.bottom) / 2, (box.right - box.left) / 2
+def heat_legend(width: int) -> RGBImage:
+    """Return the scale of the maps that `annotate_crop` shows in the last third of an image (H, width, 3)."""
+    side, margin = width // 3, width // 60
+    canvas = np.full((5 * margin, width, 3), PAPER, np.uint8)
+    canvas[margin : 2 * margin, -side:] = 255 * matplotlib.colormaps["inferno"](np.linspace(0, 1, side))[:, :3]
+    image = Image.fromarray(canvas)
+    draw, font = ImageDraw.Draw(image), _font(round(1.3 * margin))
+    draw.text((width - side, 2.4 * margin), "no evidence", fill=DARK, font=font)
+    draw.text((width, 2.4 * margin), "most", fill=DARK, font=font, anchor="ra")
+    return np.asarray(image)
+
+
+def _corners(face: Face, factor: float) -> list[tuple[float, float]]:
+    """Return the corners of the face's square, turned clockwise by its angle, in an image enlarged by `factor`."""
+    left, top, side, _, angle = face.box.scaled(factor)
+    x, y, half = left + side / 2, top + side / 2, side / 2
     cos, sin = half * math.cos(math.radians(angle)), half * math.sin(math.radians(angle))
     return [(x + a * cos - b * sin, y + a * sin + b * cos) for a, b in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
 
 
 def _rect(face: Face, factor: float) -> Rect:
-    left, top, side = face.box.scaled(factor)[:3]
-    return Rect(left, top, left + side, top + side)
+    """Return the upright rectangle around the face's square."""
+    x, y = zip(*_corners(face, factor), strict=True)
+    return Rect(min(x), min(y), max(x), max(y))
 
 
 def _font_size(box: Rect, frame: Rect) -> int:
@@ -174,31 +201,38 @@ def _draw_label(
     return rect
 
 
-def _place_panel(face: Face, box: Rect, size: int, frame: Rect, occupied: Sequence[Rect]) -> Rect | None:
-    """Find room for the bars: beside the box, below or above; None if they would hide anything."""
-    num_bars = len(_shown_classes(face))
-    width, height = _names_width(face, size) + 5.4 * size, (1.3 * num_bars + 0.8) * size
+def _place_panel(
+    face: Face, box: Rect, size: int, frame: Rect, occupied: Sequence[Rect], others: Sequence[Rect]
+) -> Rect | None:
+    """Find room for the bars: beside the box, below or above; None if they would hide anything, or touch `others`."""
+    width, height = _panel_size(face, size)
     gap = 0.4 * size
     x = min(max(box.left, gap), frame.right - width - gap)
     y = min(max(box.top, gap), frame.bottom - height - gap)
     corners = [(box.right + gap, y), (box.left - gap - width, y), (x, box.bottom + gap), (x, box.top - gap - height)]
     for left, top in corners:
         rect = Rect(left, top, left + width, top + height)
-        if rect.is_within(frame) and not any(map(rect.overlaps, occupied)):
+        is_next_to_others = any(rect.distance(other) < 3 * gap for other in others)
+        if rect.is_within(frame) and not is_next_to_others and not any(map(rect.overlaps, occupied)):
             return rect
     return None
+
+
+def _panel_size(face: Face, size: int) -> tuple[float, float]:
+    """Return width and height of the bars of a font size, in pixels."""
+    return _names_width(face, size) + 5.4 * size, (1.3 * len(_shown_classes(face)) + 0.8) * size
 
 
 def _draw_bars(draw: ImageDraw.ImageDraw, face: Face, panel: Rect, size: int) -> None:
     font = _font(size)
     draw.rounded_rectangle(panel, radius=0.5 * size, fill=SHADE)
-    left, right = panel.left + _names_width(face, size) + 1.2 * size, panel.right - 0.6 * size
+    left, right = round(panel.left + _names_width(face, size) + 1.2 * size), round(panel.right - 0.6 * size)
     colours = class_colours(face.classes)
     for row, index in enumerate(_shown_classes(face)):
         middle = panel.top + 0.4 * size + 1.3 * size * (row + 0.5)
         draw.text((left - 0.6 * size, middle), face.classes[index], fill=WHITE, font=font, anchor="rm")
-        top, bottom = middle - 0.32 * size, middle + 0.32 * size
-        draw.rounded_rectangle((left, top, right, bottom), radius=0.3 * size, fill=TRACK)
+        top, bottom = round(middle - 0.32 * size), round(middle + 0.32 * size)
+        draw.rounded_rectangle((left, top, right, bottom), radius=round(0.3 * size), fill=TRACK)
         end = left + (right - left) * float(face.probs[index])
         if end - left >= 1:
             draw.rounded_rectangle((left, top, end, bottom), radius=0.3 * size, fill=colours[index])

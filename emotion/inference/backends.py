@@ -51,7 +51,8 @@ def load_backend(
     Raises:
         UserError: A checkpoint is missing or invalid, or `tta` does not fit it.
     """
-    names = [str(checkpoint)] if isinstance(checkpoint, str | Path) else [str(name) for name in checkpoint]
+    several = checkpoint if isinstance(checkpoint, Sequence) and not isinstance(checkpoint, str) else [checkpoint]
+    names = [str(name) for name in several]
     files = [name for name in names if name.endswith(ONNX_SUFFIX)]
     if files and len(names) > 1:
         raise UserError(f"checkpoint={names}: an ensemble cannot contain .onnx files; expected a single one.")

@@ -4,7 +4,7 @@ import glob
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +23,8 @@ EXPECTED = (
     "an image, a video, a folder, a pattern ('photos/*.jpg'), an address (https://, rtsp://), a camera's number (0), "
     "a CSV file of pixels, or - for standard input"
 )
-EXPECTED_FILES = f"images ({', '.join(sorted(SUFFIXES))}) or videos ({', '.join(sorted(VIDEO_SUFFIXES))})"
+IMAGES = f"images ({', '.join(sorted(SUFFIXES))})"
+IMAGES_OR_VIDEOS = f"{IMAGES} or videos ({', '.join(sorted(VIDEO_SUFFIXES))})"
 
 
 class SourceFile(NamedTuple):
@@ -62,20 +63,23 @@ def find_files(
 def find_images(name: str, report: Callable[[str], None] | None = None) -> list[Path] | None:
     """Return the images in a folder, or that match a pattern; None for any other name.
 
-    `report` is that of `find_files`.
+    `report` is that of `find_files`; videos are skipped.
 
     Raises:
         UserError: There are none.
     """
     if not Path(name).expanduser().is_dir() and (Path(name).expanduser().is_file() or not glob.has_magic(name)):
         return None
-    images = [file.path for file in find_files([name], report=report) if not file.is_video]
-    if not images:
-        raise UserError(f"{name} contains no image; expected {', '.join(sorted(SUFFIXES))}.")
-    return images
+    return _resolve(name, None, report, SUFFIXES, IMAGES)
 
 
-def _resolve(name: str, exclude: Path | None, report: Callable[[str], None] | None) -> list[Path]:
+def _resolve(
+    name: str,
+    exclude: Path | None,
+    report: Callable[[str], None] | None,
+    suffixes: Collection[str] = SUFFIXES | VIDEO_SUFFIXES,
+    expected: str = IMAGES_OR_VIDEOS,
+) -> list[Path]:
     path = Path(name).expanduser()
     if path.is_file():
         return [path]
@@ -91,11 +95,11 @@ def _resolve(name: str, exclude: Path | None, report: Callable[[str], None] | No
         if any(file.match(str(name)) for name in CHECKPOINTS):
             run = file.parent.parent
             raise UserError(f"{run} is a run, whose images are figures; to use its weights: checkpoint={run}.")
-    files = sorted(file for file in candidates if file.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES)
+    files = sorted(file for file in candidates if file.suffix.lower() in suffixes)
     if not files:
-        raise UserError(f"{name} {problem} no image or video; expected {EXPECTED_FILES}.")
+        raise UserError(f"{name} {problem} none of the expected {expected}.")
     if report and len(files) < len(candidates):
-        report(f"{name}: skipped {_describe_others(candidates)}; expected {EXPECTED_FILES}.")
+        report(f"{name}: skipped {_describe(set(candidates) - set(files))}; expected {expected}.")
     return files
 
 
@@ -107,9 +111,7 @@ def _is_animated(path: Path) -> bool:
         return False  # `read_image` reports what is wrong
 
 
-def _describe_others(files: Iterable[Path]) -> str:
+def _describe(files: Collection[Path]) -> str:
     """Return a description such as "3 files (2 .heic, 1 .txt)"."""
-    others = Counter(file.suffix.lower() or "without suffix" for file in files)
-    others = Counter({suffix: n for suffix, n in others.items() if suffix not in SUFFIXES | VIDEO_SUFFIXES})
-    suffixes = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
-    return f"{counted(others.total(), 'file')} ({suffixes})"
+    counts = Counter(file.suffix.lower() or "without suffix" for file in files)
+    return f"{counted(len(files), 'file')} ({', '.join(f'{n} {suffix}' for suffix, n in sorted(counts.items()))})"

@@ -15,15 +15,10 @@ from emotion.data.readers.images import SUFFIXES
 from emotion.errors import UserError
 from emotion.inference.annotate import annotate
 from emotion.inference.frames import FrameResult, VideoStream
+from emotion.inference.predictor import COLUMNS
 from emotion.inference.timeline import Timeline
 from emotion.inference.video import VideoWriter
 from emotion.io.atomic import write_atomically
-
-COLUMNS = (
-    *("source", "frame", "time", "face", "left", "top", "width", "height"),
-    *("angle", "score", "label", "probability"),
-)
-"""Of CSV, followed by a probability for each class. JSON has `box` and `probabilities` instead."""
 
 TABLE, ANNOTATED, TIMELINES = "predictions", "annotated", "timelines"
 JPEG_QUALITY = 92  # also of WEBP
@@ -60,7 +55,7 @@ class Outputs(ExitStack):
             if path.suffix.lower() not in SUFFIXES:
                 path = path.with_name(f"{path.name}.png")
             _prepare_path(path, result.frame.source)
-            image = Image.fromarray(annotate(result.frame.image, result.faces))
+            image = Image.fromarray(annotate(result.frame.image, result.faces, extend=True))
             write_atomically(path, lambda temporary: image.save(temporary, quality=JPEG_QUALITY))
             self.written.append(path)
 
@@ -122,7 +117,7 @@ class PredictionWriter:
         self.file = file
         self.csv = csv.writer(file, lineterminator="\n") if table_format == "csv" else None
         if self.csv:
-            self.csv.writerow([*COLUMNS, *classes])
+            self.csv.writerow(["source", "frame", "time", "face", *COLUMNS, *classes])
             self.file.flush()
 
     def add(self, result: FrameResult) -> None:

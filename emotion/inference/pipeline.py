@@ -161,7 +161,7 @@ def _describe_face(history: FaceHistory, timeline: Timeline, stream: VideoStream
 
 
 def _labels(result: FrameResult, count: int) -> str:
-    return ", ".join(f"{face.label} {100 * face.probability:.0f} %" for face in result.faces[:count])
+    return ", ".join(face.caption for face in result.faces[:count])
 
 
 def _more(count: int) -> str:

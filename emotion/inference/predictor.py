@@ -1,7 +1,7 @@
 """Find the faces of images and classify their expressions."""
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emotion.data.readers.images import SUFFIXES
 from emotion.errors import UserError
 from emotion.inference.backends import Backend
 from emotion.inference.blazeface import BlazeFace
 from emotion.inference.detectors import Box, Detector, FullImage, crop
-from emotion.inference.images import COLORS, RGBImage, batches, load_image
-from emotion.inference.inputs import find_images
+from emotion.inference.images import COLORS, LoadedImage, RGBImage, batches, load_image
+from emotion.inference.inputs import VIDEO_SUFFIXES, find_images
 from emotion.inference.onnx_backend import OnnxBackend
 
 if TYPE_CHECKING:
@@ -24,12 +25,15 @@ if TYPE_CHECKING:
 UNCLEAR = "unclear"
 """Label of a blank face, and of one whose most likely class is less likely than `min_confidence`."""
 
+COLUMNS = ("left", "top", "width", "height", "angle", "score", "label", "probability")
+"""Of a table of faces, followed by a column for the probability of each class."""
+
 MIN_CONTRAST = 4.0  # standard deviation of grey levels; 99.9 % of FER2013's faces have more than 16
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Face:
-    """A face and its expression.
+    """A face and its expression; equal to another with the same values.
 
     Attributes:
         box: Its square in pixels of the upright image.
@@ -57,6 +61,14 @@ class Face:
         return float(self.probs.max())
 
     @property
+    def caption(self) -> str:
+        """The label with the probability, as in "happiness 98 %"; for an unclear face also the most likely class."""
+        likely = f"{self.classes[int(self.probs.argmax())]} {100 * self.probability:.0f} %"
+        if self.label != UNCLEAR:
+            return likely
+        return UNCLEAR if self.is_blank else f"{UNCLEAR} ({likely})"
+
+    @property
     def probabilities(self) -> dict[str, float]:
         """Probability of every class by name."""
         return dict(zip(self.classes, map(float, self.probs), strict=True))
@@ -79,11 +91,11 @@ class Face:
         }
 
     def to_row(self) -> dict[str, Any]:
-        """Return the values of `to_dict` by column: left, top, width, height, ..., and the name of each class."""
+        """Return the values of `to_dict` by `COLUMNS` and the names of the classes."""
         values = self.to_dict()
-        row: dict[str, Any] = dict(zip(("left", "top", "width", "height"), values.pop("box"), strict=True))
+        box: list[float] = values.pop("box")
         probabilities: dict[str, float] = values.pop("probabilities")
-        return row | values | probabilities
+        return dict(zip(COLUMNS, (*box, *values.values()), strict=True)) | probabilities
 
     def plot(self) -> "Image":
         """Return the face as the network saw it, with its probabilities."""
@@ -97,9 +109,18 @@ class Face:
         """Show the plot in a notebook."""
         return self.plot()._repr_png_()
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Face) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple[object, ...]:
+        return (*self.box, self.classes, self.min_confidence, self.probs.tobytes(), self.pixels.tobytes())
+
     def __repr__(self) -> str:
         left, top, side = map(round, self.box[:3])
-        return f"Face({self.label} {self.probability:.0%}, left={left}, top={top}, side={side})"
+        return f"Face({self.caption}, left={left}, top={top}, side={side})"
 
 
 class Faces(list[Face]):
@@ -109,18 +130,19 @@ class Faces(list[Face]):
         faces: The faces.
         image: The image as it was passed; `plot` decodes it again, so that results stay small.
         color: Order of the channels if it is an array: rgb or bgr.
+        classes: Class names in the order of the probabilities.
     """
 
-    def __init__(self, faces: Iterable[Face], image: object, color: str = "rgb") -> None:
+    def __init__(self, faces: Iterable[Face], image: object, color: str = "rgb", classes: Sequence[str] = ()) -> None:
         super().__init__(faces)
-        self.image, self.color = image, color
+        self.image, self.color, self.classes = image, color, tuple(classes)
 
     def to_dict(self) -> list[dict[str, Any]]:
         """Return `Face.to_dict` of each face."""
         return [face.to_dict() for face in self]
 
     def to_dataframe(self) -> "DataFrame":
-        """Return one row per face: left, top, width, height, angle, score, label, probability, each class.
+        """Return one row per face with the columns `COLUMNS` and the classes.
 
         Raises:
             UserError: pandas is not installed.
@@ -129,7 +151,7 @@ class Faces(list[Face]):
             import pandas as pd
         except ImportError as error:
             raise UserError("to_dataframe() needs pandas, which is not installed: pip install pandas.") from error
-        return pd.DataFrame([face.to_row() for face in self])
+        return pd.DataFrame([face.to_row() for face in self], columns=[*COLUMNS, *self.classes])
 
     def plot(self) -> "Image":
         """Return the image with its boxes, labels and probabilities."""
@@ -139,10 +161,18 @@ class Faces(list[Face]):
 
         loaded = load_image(self.image, self.color)
         faces = [replace(face, box=face.box.scaled(1 / loaded.scale)) for face in self]
-        return Image.fromarray(annotate(loaded.pixels, faces))
+        return Image.fromarray(annotate(loaded.pixels, faces, extend=True))
 
     def save(self, path: str | Path) -> None:
-        """Write `plot` as an image file; the suffix sets the format."""
+        """Write `plot` as an image file, whose suffix sets the format; its folder is created.
+
+        Raises:
+            UserError: The suffix is not that of an image.
+        """
+        path = Path(path).expanduser()
+        if path.suffix.lower() not in SUFFIXES:
+            raise UserError(f"{path}: expected a name that ends in one of {', '.join(sorted(SUFFIXES))}.")
+        path.parent.mkdir(parents=True, exist_ok=True)
         self.plot().save(path)
 
     def _repr_png_(self) -> bytes | None:
@@ -164,7 +194,7 @@ class Predictor:
     """
 
     def __init__(self, backend: Backend, detector: Detector, min_confidence: float = 0.0, batch_size: int = 64) -> None:
-        if not 0 <= min_confidence <= 1:
+        if not isinstance(min_confidence, int | float) or not 0 <= min_confidence <= 1:
             raise UserError(f"min_confidence={min_confidence}: expected a probability from 0 to 1.")
         self.backend, self.detector, self.batch_size = backend, detector, batch_size
         self.min_confidence = min_confidence
@@ -189,7 +219,8 @@ class Predictor:
         Args:
             images: An image: a path, an http(s) address, the bytes of a file, a Pillow image, or a uint8 array, (H, W)
                 grey or (H, W, 3 or 4) in color. Several: a list of these, a folder, a pattern, or an array (N, H, W) or
-                (N, H, W, 3 or 4).
+                (N, H, W, 3 or 4). In a folder or pattern, videos and files that cannot be read are skipped with a
+                warning.
             color: Order of the channels of arrays: rgb, or bgr as OpenCV reads them.
 
         Raises:
@@ -198,13 +229,14 @@ class Predictor:
         if color not in COLORS:
             raise UserError(f"color={color}: expected one of {', '.join(COLORS)}.")
         several = _several(images)
-        sources = [images] if several is None else several
-        loaded = (load_image(source, color) for source in sources)
+        is_found = several is not None and isinstance(images, str | Path)
+        loaded = _load([images] if several is None else several, color, skip_unreadable=is_found)
         results: list[Faces] = []
-        for batch in batches(loaded, lambda image: image.pixels.nbytes, self.batch_size):
-            for image, faces in zip(batch, self.find_faces([one.pixels for one in batch]), strict=True):
+        for batch in batches(loaded, lambda item: item[1].pixels.nbytes, self.batch_size):
+            found = self.find_faces([image.pixels for _, image in batch])
+            for (source, image), faces in zip(batch, found, strict=True):
                 scaled = [replace(face, box=face.box.scaled(image.scale)) for face in faces]
-                results.append(Faces(scaled, sources[len(results)], color))
+                results.append(Faces(scaled, source, color, self.classes))
             batch.clear()  # frees the images before the next ones are read
         return results[0] if several is None else results
 
@@ -220,7 +252,7 @@ class Predictor:
         """
         from PIL import Image
 
-        from emotion.inference.annotate import annotate_crop
+        from emotion.inference.annotate import annotate_crop, heat_legend
 
         found = _faces(faces)
         if found is None:
@@ -229,7 +261,8 @@ class Predictor:
             raise UserError("explain() found no faces; expected the result of predict(), or an image with a face.")
         targets = np.array([face.probs.argmax() for face in found])
         maps = self.backend.maps(np.stack([face.pixels for face in found]), targets)
-        return Image.fromarray(np.vstack([annotate_crop(*pair) for pair in zip(found, maps, strict=True)]))
+        rows = [annotate_crop(*pair) for pair in zip(found, maps, strict=True)]
+        return Image.fromarray(np.vstack([*rows, heat_legend(rows[0].shape[1])]))
 
     def find_faces(self, images: Sequence[RGBImage]) -> list[list[Face]]:
         """Return the faces of each image (H, W, 3), the largest first."""
@@ -259,4 +292,25 @@ def _several(images: object) -> Sequence[object] | None:
     if isinstance(images, np.ndarray):
         is_grey_stack = images.ndim == 3 and images.shape[2] not in (1, 3, 4)
         return list(images) if images.ndim == 4 or is_grey_stack else None
-    return find_images(str(images), warnings.warn) if isinstance(images, str | Path) else None
+    if not isinstance(images, str | Path):
+        return None
+    if not str(images):
+        raise UserError("images='': expected the path or address of an image, a folder or a pattern.")
+    if Path(images).suffix.lower() in VIDEO_SUFFIXES - SUFFIXES:
+        raise UserError(f"{images} is a video, expected an image; use python -m emotion.predict source={images}.")
+    return find_images(str(images), _warn)
+
+
+def _load(sources: Iterable[object], color: str, skip_unreadable: bool) -> Iterator[tuple[object, LoadedImage]]:
+    """Yield each source with its image, one at a time; `skip_unreadable` warns of those that cannot be read."""
+    for source in sources:
+        try:
+            yield source, load_image(source, color)
+        except UserError as error:
+            if not skip_unreadable:
+                raise
+            _warn(str(error))
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=4)

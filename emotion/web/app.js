@@ -49,7 +49,7 @@ async function openImage(blob) {
   try {
     bitmap = await createImageBitmap(blob);
   } catch {
-    if (own === task) report(`${blob.name || "The pasted file"} is not an image that this browser can open.`, true);
+    if (own === task) fail(`${blob.name || "The pasted file"} is not an image that this browser can open.`);
     return;
   }
   await process(fromSource(bitmap, bitmap.width, bitmap.height, blob), own, false);
@@ -82,8 +82,24 @@ async function process(image, own, mirrored) {
     report(summarize(result.faces));
     timing.textContent = `${Math.round(result.milliseconds)} ms`;
   } catch (error) {
-    if (own === task) report(error.message, true);
+    if (own !== task) return;
+    if (image === shown?.image) report(error.message, true);
+    else fail(error.message);
   }
+}
+
+// Report an error of a new image, and remove the previous one.
+function fail(text) {
+  report(text, true);
+  shown = null;
+  frame.hidden = true;
+  byId("hint").hidden = false;
+  dropzone.classList.remove("filled");
+  boxes.replaceChildren();
+  faceList.replaceChildren();
+  empty.hidden = false;
+  empty.textContent = "";
+  timing.textContent = "";
 }
 
 function summarize(faces) {

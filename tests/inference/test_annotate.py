@@ -43,6 +43,25 @@ def test_any_box_in_any_image_can_be_drawn(size: tuple[int, int], box: tuple[int
     assert annotated.dtype == np.uint8
 
 
+def test_the_bars_of_a_face_without_room_are_in_a_margin() -> None:
+    image = np.full((500, 500, 3), 90, np.uint8)
+    filling = face(20, 60, 430)
+    assert annotate(image, [filling]).shape == image.shape  # as for a frame of a video
+    extended = annotate(image, [filling], extend=True)
+    assert extended.shape[0] == 500
+    assert extended.shape[1] > 550
+    assert count_pixels(extended[:, 460:], "happy") > 100
+    assert annotate(image, [face(200, 150, 100)], extend=True).shape == image.shape
+
+
+def test_bars_are_next_to_no_other_face() -> None:
+    """Bars below the upper face would be beside the lower one."""
+    image, upper = np.full((400, 640, 3), 90, np.uint8), face(100, 60, 90, "happy")
+    beside, alone = annotate(image, [upper, face(230, 120, 90, "sad")]), annotate(image, [upper])
+    assert count_pixels(alone[60:150, 200:330], "happy") > 50
+    assert count_pixels(beside[60:150, 200:330], "happy") == 0
+
+
 def test_a_face_in_a_crowd_has_a_stacked_bar() -> None:
     crowd = [face(20 + 88 * (n % 14), 60 + 130 * (n // 14), 66, CLASSES[n % 7]) for n in range(70)]
     inside = annotate(np.zeros((720, 1280, 3), np.uint8), crowd)[60:124, 22:84]

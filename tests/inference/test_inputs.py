@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from emotion.errors import UserError
-from emotion.inference.inputs import EXPECTED_FILES, find_files
+from emotion.inference.inputs import IMAGES_OR_VIDEOS, find_files
 
 FILES = ("b.jpg", "a.PNG", "deep/er/c.webp", "deep/clip.MP4", "notes.txt", ".hidden.jpg", ".cache/d.jpg", "deep/a.PNG")
 
@@ -50,8 +50,8 @@ def test_output_names_are_unique(photos: Path) -> None:
     ("name", "message"),
     [
         ("nothing.jpg", r"nothing\.jpg does not exist; expected an image, a video, a folder, a pattern"),
-        ("*.jpg", r"\*\.jpg matches no image or video; expected images \(\.bmp, .*\.mp4"),
-        ("empty", r"empty contains no image or video"),
+        ("*.jpg", r"\*\.jpg matches none of the expected images \(\.bmp, .*\.mp4"),
+        ("empty", r"empty contains none of the expected images"),
     ],
 )
 def test_a_name_without_files_is_reported(name: str, message: str) -> None:
@@ -81,7 +81,7 @@ def test_a_run_is_no_source(name: str, checkpoint: str, photos: Path, monkeypatc
 def test_what_a_folder_leaves_out_is_reported(photos: Path) -> None:
     lines: list[str] = []
     find_files([str(photos)], report=lines.append)
-    assert lines == [f"{photos}: skipped 1 file (1 .txt); expected {EXPECTED_FILES}."]
+    assert lines == [f"{photos}: skipped 1 file (1 .txt); expected {IMAGES_OR_VIDEOS}."]
     for name in ("e.heic", "f.HEIC", "LICENSE"):
         (photos / name).touch()
     find_files([f"{photos}/*"], report=lines.append)

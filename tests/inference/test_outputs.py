@@ -7,8 +7,8 @@ import numpy as np
 
 from emotion.inference.detectors import Box
 from emotion.inference.frames import Frame, FrameResult
-from emotion.inference.outputs import COLUMNS, PredictionWriter
-from emotion.inference.predictor import Face
+from emotion.inference.outputs import PredictionWriter
+from emotion.inference.predictor import COLUMNS, Face
 
 FACE = Face(
     Box(1.26, -2, 30, 0.91234), ("happy", "sad"), np.array([0.75, 0.25], np.float32), np.array([[0, 255]], np.uint8)
@@ -43,7 +43,7 @@ def test_boxes_are_in_pixels_of_the_source() -> None:
 
 def test_csv_has_a_column_per_class() -> None:
     rows = list(csv.DictReader(StringIO(write("csv", VIDEO_RESULT, IMAGE_RESULT))))
-    assert tuple(rows[0]) == (*COLUMNS, "happy", "sad")
+    assert tuple(rows[0]) == ("source", "frame", "time", "face", *COLUMNS, "happy", "sad")
     assert rows[0] == {
         "source": "a, b.mp4", "frame": "7", "time": "0.28", "face": "3", "left": "1.3", "top": "-2.0", "width": "30.0",
         "height": "30.0", "angle": "0.0", "score": "0.912", "label": "happy", "probability": "0.75", "happy": "0.75",
@@ -55,4 +55,4 @@ def test_csv_has_a_column_per_class() -> None:
 def test_without_faces_there_are_no_rows() -> None:
     empty = IMAGE_RESULT._replace(faces=[], face_ids=[])
     assert write("jsonl", empty) == ""
-    assert write("csv", empty) == ",".join([*COLUMNS, "happy", "sad"]) + "\n"
+    assert write("csv", empty) == ",".join(["source", "frame", "time", "face", *COLUMNS, "happy", "sad"]) + "\n"

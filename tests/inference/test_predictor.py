@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
@@ -18,9 +19,9 @@ from emotion.data.readers.ferplus import VOTE_NAMES
 from emotion.errors import UserError
 from emotion.exporting.onnx import export_onnx
 from emotion.inference.backends import load_backend
-from emotion.inference.detectors import FullImage, Haar
+from emotion.inference.detectors import Box, FullImage, Haar
 from emotion.inference.onnx_backend import OnnxBackend
-from emotion.inference.predictor import Faces, Predictor
+from emotion.inference.predictor import Face, Faces, Predictor
 from emotion.inference.torch_backend import TorchBackend
 from tests.images import FACES, scene
 from tests.web_server import serve_folder
@@ -58,7 +59,10 @@ def test_a_face_has_label_probabilities_and_a_short_repr(run: Path) -> None:
     assert face.probabilities[face.label] == face.probability
     assert sum(face.probabilities.values()) == pytest.approx(1, abs=1e-5)
     assert all(isinstance(value, float) for value in (*face.box, face.probability))
-    assert repr(face).startswith(f"Face({face.label} {face.probability:.0%}, left=")
+    assert repr(face).startswith(f"Face({face.label} {face.probability * 100:.0f} %, left=")
+    assert face == predictor.predict(scene((200, 100, 200)))[0]
+    assert face != replace(face, min_confidence=0.5)
+    assert len({face, replace(face)}) == 1
     assert "classes=happiness, surprise" in repr(predictor)
 
 
@@ -67,6 +71,21 @@ def test_flip_averages_a_face_and_its_mirror_image(run: Path) -> None:
     plain, flip = (TorchBackend(run, tta).probabilities for tta in ("none", "flip"))
     mean = (plain(face[None]) + plain(face[None, :, ::-1].copy())) / 2
     np.testing.assert_allclose(flip(face[None]), mean, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"min_confidence": "0.5"}, "min_confidence=0.5: expected a probability"),
+        ({"min_confidence": 2}, "min_confidence=2: expected a probability"),
+        ({"checkpoint": None}, "checkpoint=None: expected a run folder"),
+        ({"checkpoint": []}, "checkpoint= is empty"),
+        ({"detector": None}, "detector=None: expected"),
+    ],
+)
+def test_values_of_another_type_are_refused(setting: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        emotion.load(**setting)
 
 
 def test_load_takes_included_weights() -> None:
@@ -147,11 +166,13 @@ def test_faces_and_their_explanation_are_pictures_in_a_notebook() -> None:
     image = scene((50, 100, 240), (400, 200, 160))
     for accepted in (image, [image], [faces], list(faces)):
         assert np.array_equal(np.asarray(model.explain(accepted)), explained)
-    assert np.asarray(model.explain(faces[0])).shape == (len(explained) // 2, *explained.shape[1:])
     with pytest.raises(UserError, match=r"photo\.jpg does not exist"):
         model.explain("photo.jpg")
     height, width = plots[0].shape[:2]
-    assert explained.shape == (2 * height, width * 3 // 2, 3)
+    assert explained.shape[1:] == (width * 3 // 2, 3)
+    assert 2 * height < len(explained) < 2.3 * height  # a legend
+    alone = np.asarray(model.explain(faces[0]))[:height]
+    np.testing.assert_allclose(alone.astype(int), explained[:height].astype(int), atol=2)
     maps = model.backend.maps(np.stack([face.pixels for face in faces]), np.zeros(2, np.int64))
     for row, values in enumerate(maps):
         overlay = explained[(row + 1) * height - width // 2 : (row + 1) * height, -width // 2 :].astype(int)
@@ -217,8 +238,59 @@ def test_folders_and_patterns_are_lists(tmp_path: Path) -> None:
     for source in (tmp_path, str(tmp_path), f"{tmp_path}/*"):
         assert [Path(str(faces.image)).name for faces in predictor.predict(source)] == ["a.jpg", "b.png"]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="contains no image"):
+    with pytest.raises(UserError, match="contains none of the expected images"):
         predictor.predict(tmp_path / "empty")
+
+
+def test_unreadable_files_and_videos_of_a_folder_are_skipped_with_a_warning(tmp_path: Path) -> None:
+    Image.fromarray(scene((200, 100, 200))).save(tmp_path / "b.png")
+    (tmp_path / "a.jpg").write_bytes(b"no image")
+    (tmp_path / "clip.mp4").touch()
+    predictor = emotion.load()
+    with pytest.warns(UserWarning, match="skipped|cannot be read") as warned:
+        (faces,) = predictor.predict(tmp_path)
+    assert faces.image == tmp_path / "b.png"
+    texts = [str(warning.message) for warning in warned]
+    assert [("skipped 1 file (1 .mp4)" in text, "a.jpg cannot be read" in text) for text in texts] == [
+        (True, False), (False, True),
+    ]  # fmt: skip
+    with pytest.raises(UserError, match=r"a\.jpg cannot be read"):
+        predictor.predict([tmp_path / "b.png", tmp_path / "a.jpg"])
+    with pytest.raises(UserError, match=r"clip\.mp4 is a video, .*python -m emotion\.predict source="):
+        predictor.predict(tmp_path / "clip.mp4")
+    with pytest.raises(UserError, match="images='': expected the path"):
+        predictor.predict("")
+
+
+def test_an_image_without_faces_has_the_columns_of_others() -> None:
+    model = emotion.load()
+    empty, found = (model.predict(image).to_dataframe() for image in (scene(), scene((200, 100, 200))))
+    assert list(empty.columns) == list(found.columns)
+    assert (len(empty), len(found)) == (0, 1)
+
+
+def test_an_annotated_image_is_saved_in_a_new_folder_and_by_its_suffix(tmp_path: Path) -> None:
+    faces = emotion.load().predict(scene((200, 100, 200)))
+    faces.save(tmp_path / "new/folder/a.png")
+    with Image.open(tmp_path / "new/folder/a.png") as image:
+        assert image.size == faces.plot().size
+    with pytest.raises(UserError, match=r"a\.xyz: expected a name that ends in one of"):
+        faces.save(tmp_path / "a.xyz")
+
+
+@pytest.mark.parametrize(
+    ("min_confidence", "pixels", "caption"),
+    [
+        (0.5, np.eye(48, dtype=np.uint8) * 255, "sad 70 %"),
+        (0.9, np.eye(48, dtype=np.uint8) * 255, "unclear (sad 70 %)"),
+        (0.5, np.zeros((48, 48), np.uint8), "unclear"),
+    ],
+)
+def test_a_caption_names_an_unclear_faces_most_likely_class(
+    min_confidence: float, pixels: np.ndarray, caption: str
+) -> None:
+    probs = np.array([0.3, 0.7], np.float32)
+    assert Face(Box(0, 0, 48, 1.0), ("happy", "sad"), probs, pixels, min_confidence).caption == caption
 
 
 def test_an_address_is_loaded_or_reported(tmp_path: Path) -> None:

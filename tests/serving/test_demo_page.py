@@ -176,6 +176,9 @@ def test_errors_are_reported_and_the_next_image_is_processed(demo: Demo) -> None
     demo.expect_message("1 face found.")
     demo.expect_faces(1)
     assert "503" in demo.console.pop()  # logged by the browser
+    demo.choose(b"What is this?", "notes.txt", "text/plain")
+    demo.expect_faces(0)
+    assert not demo.page.locator("#frame").is_visible()
 
 
 def test_the_page_works_with_the_keyboard_alone(demo: Demo) -> None:
