@@ -25,7 +25,7 @@ from emotion.data.datamodule import EmotionDataModule
 from emotion.errors import UserError, first_line
 from emotion.evaluation.score import accuracy_and_f1
 from emotion.exporting.onnx import run_in_batches
-from emotion.inference.onnx_backend import FACES, METADATA, OnnxBackend, import_optional
+from emotion.inference.onnx_backend import FACES, METADATA, PROBABILITIES, OnnxBackend, import_optional
 from emotion.io.atomic import write_atomically
 
 QUANTIZED_OPERATORS = ("Conv", "Gemm", "MatMul", "Add", "MaxPool")
@@ -123,7 +123,7 @@ def quantize(
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             return {method: _quantize(method, fp32, folder, calibration) for method in methods}
-    except (RuntimeError, ValueError, TypeError) as error:
+    except Exception as error:  # whatever the quantizer raises
         raise UserError(f"{fp32.name} cannot be quantized: {first_line(error)}.") from error
     finally:
         root.setLevel(level)
@@ -162,7 +162,7 @@ def _quantize(method: str, fp32: Path, folder: Path, calibration: NDArray[np.uin
     shape_inference.quant_pre_process(fp32, folded, skip_symbolic_shape=True)
     quantization.quantize_static(
         folded, path, SimpleNamespace(get_next=lambda: next(faces, None)), per_channel=True,
-        op_types_to_quantize=list(QUANTIZED_OPERATORS),
+        op_types_to_quantize=list(QUANTIZED_OPERATORS), nodes_to_exclude=_nodes_of_map_only(onnx.load(folded)),
         activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
         calibrate_method=quantization.CalibrationMethod[method],
         extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"], "CalibPercentile": 99.99},
@@ -172,3 +172,14 @@ def _quantize(method: str, fp32: Path, folder: Path, calibration: NDArray[np.uin
     onnx.helper.set_model_props(model, {METADATA: metadata[METADATA]})
     path.write_bytes(model.SerializeToString())
     return path
+
+
+def _nodes_of_map_only(model: Any) -> list[str]:  # noqa: ANN401
+    """Return the nodes of an onnx.ModelProto that compute Grad-CAM and not the probabilities."""
+    needed, rest = {PROBABILITIES}, []
+    for node in reversed(model.graph.node):  # which are in the order of computation
+        if needed.intersection(node.output):
+            needed.update(node.input)
+        else:
+            rest.append(node.name)
+    return rest
