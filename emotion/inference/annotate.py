@@ -184,15 +184,16 @@ def _font_size(box: Rect, frame: Rect) -> int:
 def _draw_label(
     draw: ImageDraw.ImageDraw, text: str, box: Rect, size: int, colour: Colour, occupied: Sequence[Rect]
 ) -> Rect:
-    """Draw a label above the box, below it, or inside: at the first position that is free; returns its rectangle."""
+    """Draw a label above or below the box, where it hides nothing, else inside; return its rectangle."""
     font = _font(size, bold=True)
     width, height = font.getlength(text) + 0.9 * size, 1.45 * size
     frame = Rect(0, 0, *draw.im.size)
-    left = min(max(0, box.left), max(0, frame.right - width))
-    tops = (box.top - height - size * 0.15, box.bottom + size * 0.15, max(0, box.top) + size * 0.25)
-    rects = [Rect(left, top, left + width, top + height) for top in tops]
+    lefts = [min(max(0, left), max(0, frame.right - width)) for left in (box.left, box.right - width)]
+    tops = (box.top - height - size * 0.15, box.bottom + size * 0.15)
+    rects = [Rect(left, top, left + width, top + height) for top in tops for left in lefts]
     free = (rect for rect in rects if rect.is_within(frame) and not any(map(rect.overlaps, occupied)))
-    rect = next(free, rects[-1])
+    top = max(0, box.top) + size * 0.25
+    rect = next(free, Rect(lefts[0], top, lefts[0] + width, top + height))
     draw.rounded_rectangle(rect, radius=size * 0.35, fill=colour)
     red, green, blue = colour
     text_colour = DARK if 0.299 * red + 0.587 * green + 0.114 * blue > 150 else WHITE

@@ -131,6 +131,8 @@ class Timeline:
         grid[-1].xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: format_clock(seconds, tenths=step < 1)))
         patches = [Patch(color=colour, label=name) for colour, name in zip(colours, self.classes, strict=True)]
         figure.legend(handles=patches[::-1], loc="outside right upper", fontsize=9, frameon=False)
+        if len(shown) < self.num_faces:
+            title += f"; the {len(shown)} longest of {self.num_faces} faces"
         figure.suptitle(title, fontsize=11)
         return figure
 

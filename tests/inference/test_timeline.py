@@ -77,6 +77,8 @@ def test_the_plot_has_one_axes_per_face() -> None:
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert titles == ["face 1: happy 90 % on average", "face 2: sad 80 % on average", "face 3: happy 50 % on average"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["neutral", "sad", "happy"]
+    assert figure.get_suptitle() == "clip: a network"
+    assert timeline.plot("clip", max_faces=2).get_suptitle() == "clip; the 2 longest of 3 faces"
 
 
 def test_format_clock() -> None:
