@@ -72,7 +72,7 @@ def predict(cfg: DictConfig, folder: Path | None) -> PredictionSummary:
     from emotion.inference.backends import SYNTHETIC_WARNING, load_backend
     from emotion.inference.detectors import FullImage
     from emotion.inference.frames import VideoStream
-    from emotion.inference.outputs import Outputs
+    from emotion.inference.outputs import TABLE, Outputs
     from emotion.inference.pipeline import Pipeline
     from emotion.inference.predictor import Predictor
     from emotion.reporting.text import console as new_console
@@ -92,6 +92,8 @@ def predict(cfg: DictConfig, folder: Path | None) -> PredictionSummary:
     if backend.is_synthetic:
         report(wrapped(SYNTHETIC_WARNING.format(name=backend.name)), warnings)
     outputs = Outputs(folder, config.format, config.annotate, backend.classes)
+    if folder and any(folder.glob(f"{TABLE}.*")):
+        report(f"{folder} has results of an earlier command; files of the same names are replaced.", warnings)
     pipeline = Pipeline(predictor, outputs, console, warnings)
     try:
         with outputs:

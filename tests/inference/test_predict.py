@@ -111,6 +111,8 @@ def test_no_face_is_not_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     output, errors = capsys.readouterr()
     assert "wall.png: no face\n" in output
     assert errors.startswith("No face was found. detector.threshold=0.2 also accepts less certain faces")
+    run_predict("source=wall.png")
+    assert "out has results of an earlier command; files of the same names are replaced." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("image_format", "size"), [("JPEG", (9000, 6000)), ("PNG", (6000, 4500))])
