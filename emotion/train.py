@@ -7,18 +7,13 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
-from emotion.cli import command_line, is_sweep_command, is_sweep_job, resume_in_place, set_command_line, verb
-from emotion.config.compose import compose
+from emotion.cli import command_line, is_sweep_command, is_sweep_job, resume_in_place, verb
 from emotion.config.instantiate import plugins_argument
-from emotion.data.sources import select_source
 from emotion.errors import UserError, counted
 from emotion.reporting.text import relative_path
-
-FIRST_RUN = "experiment=first_run"
+from emotion.training.first_run import announce_first_run, use_first_run_recipe
 
 
 def train(cfg: DictConfig, run_dir: Path) -> float:
@@ -48,8 +43,8 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
         if config.preflight.get("run"):
             return preflight(config)
         run = setup(config, cfg)
-        if rank_zero and FIRST_RUN in command_line():
-            print(f"The settings are those of {FIRST_RUN}, a short recipe for synthetic faces.", flush=True)
+        if rank_zero:
+            announce_first_run()
         with record_error(run_dir) if rank_zero else nullcontext():
             fit(run)
             return finalize(run)
@@ -93,24 +88,6 @@ def main(cfg: DictConfig) -> float:
         if isinstance(stopped.__context__, KeyboardInterrupt):  # Lightning turns it into exit status 1
             raise KeyboardInterrupt from stopped
         raise
-
-
-def use_first_run_recipe() -> None:
-    """Add `FIRST_RUN` to the command line if the run will use synthetic faces because FER2013 is missing.
-
-    Not if the command line has an experiment, resumes a run or starts several.
-    """
-    arguments = command_line()
-    keys = {argument.lstrip("+").partition("=")[0] for argument in arguments}
-    if is_sweep_command() or keys & {"experiment", "resume", "--config-path", "--help", "-h", "--version"}:
-        return
-    try:
-        data = compose("train", *(argument for argument in arguments if argument.startswith("data"))).data
-        is_synthetic = select_source(OmegaConf.to_container(data, resolve=True)).is_synthetic  # type: ignore[arg-type]
-    except (HydraException, OmegaConfBaseException, UserError):  # the run reports it
-        return
-    if is_synthetic:
-        set_command_line([FIRST_RUN, *arguments])  # Hydra takes overrides before options
 
 
 def dispatch() -> None:

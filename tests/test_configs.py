@@ -220,6 +220,11 @@ def test_a_backbone_is_the_recipe_of_its_document(model: str) -> None:
     )
 
 
+@pytest.mark.parametrize("model", options("model"))
+def test_an_input_replaces_that_of_the_recipe(model: str) -> None:
+    assert train_config(f"model={model}", "input=grey48").input == OmegaConf.load(CONF / "input/grey48.yaml")
+
+
 def differing(first: str, second: str) -> set[str]:
     """The top-level keys in which two training configs differ."""
     one, other = (train_config(override, "name=x") for override in (first, second))

@@ -29,9 +29,10 @@ from emotion.records.run_folder import find_finished, read_run
 from emotion.records.run_record import RunRecord
 from emotion.reporting import figures
 from emotion.runtime.signals import handle_signals
-from emotion.train import train, use_first_run_recipe
+from emotion.train import train
 from emotion.training.config import TrainConfig
 from emotion.training.final_evaluation import summary
+from emotion.training.first_run import use_first_run_recipe
 from emotion.training.run import TrainingRun, fit, setup
 from emotion.training.setup import METRICS, make_classifier, make_data, make_trainer, resolve
 from tests.conftest import ROOT, SYSTEMS, options, record_of, representative, signal_at
@@ -275,21 +276,21 @@ def test_the_commands_printed_at_the_end_name_only_the_plugins_they_need(
     assert "plugins=" not in summary(run, record_of(run), record.test_scores["none"]["all"])
 
 
-def test_without_fer2013_a_run_uses_synthetic_faces_says_so_and_is_short(
+def test_without_fer2013_a_run_uses_synthetic_faces_says_so_and_completes_its_epochs(
     small_config: Config, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["train", "experiment=first_run"])
-    cfg = small_config("trainer.max_epochs=50", "synthetic_max_minutes=0.001")
+    cfg = small_config("trainer.max_epochs=4")
     cfg.data = compose("train", "data=auto", "data.fallback.training=10").data
     train(cfg, RUN)
     output = capsys.readouterr().out
     assert "FER2013 was not found" in output
     assert "run: run\nThe settings are those of experiment=first_run, a short recipe for synthetic faces.\n" in output
-    assert "training stops at the end of the epoch in progress" in output
+    assert "4 epochs take at most" in output
     assert re.search(r"^test \(SYNTHETIC\): accuracy \S+ % \[", output, re.MULTILINE)
     record = json.loads((RUN / "record.json").read_text())
     assert record["data"]["synthetic"] is True
-    assert record["epochs"] < 5
+    assert record["epochs"] == 4
 
 
 @pytest.mark.parametrize(
@@ -301,8 +302,11 @@ def test_without_fer2013_a_run_uses_synthetic_faces_says_so_and_is_short(
         (["data=synthetic"], False),
         (["data_dir=found"], False),
         (["experiment=fast_cpu"], False),
-        (["resume=auto"], False),
-        (["-m", "seed=0,1"], False),
+        (["resume=auto"], True),
+        (["-m", "seed=0,1"], True),
+        (["sweep=seeds"], True),
+        (["-m", "experiment=fast_cpu,champion"], False),
+        (["--config-path", "run/.hydra", "resume=run"], False),
         (["--help"], False),
         (["data=mistyped"], False),
     ],

@@ -5,7 +5,6 @@ import time
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from emotion.callbacks.staged_unfreezing import StagedUnfreezing
@@ -141,10 +140,6 @@ class TimeEstimate(L.Callback):
         total = f"{counted(epochs, 'epoch')} take{'s' * (epochs == 1)} at most {format_duration(seconds)}."
         if seconds > LONG and trainer.strategy.root_device.type == "cpu":
             total += f" {_suggestion()}"
-        for timer in (callback for callback in trainer.callbacks if isinstance(callback, Timer)):  # type: ignore[attr-defined]
-            remaining = timer.time_remaining("train")
-            if remaining is not None and remaining < seconds:
-                total = f"training stops at the end of the epoch in progress after {format_duration(remaining)}."
         resume = shlex.quote(f"resume={self.run_dir}")
         epoch = f"an epoch takes about {format_duration(epoch_seconds)}"
         print(

@@ -39,7 +39,6 @@ KEYS = {
     "middle": "center",
     "explained": "explanations",
     "stand_in": "synthetic",
-    "demo_minutes": "synthetic_max_minutes",
     "first_of": "candidates",
     "known_by": "required_paths",
     "otherwise": "fallback",

@@ -52,7 +52,6 @@ RANGES = {
     "patience": INDEX,
     "freeze_epochs": INDEX,
     "ema_decay": SHARE,
-    "synthetic_max_minutes": NOT_NEGATIVE,
     "preflight.faces": COUNT,
     "preflight.batch_size": COUNT,
     "preflight.steps": COUNT,

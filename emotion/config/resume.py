@@ -13,10 +13,7 @@ from emotion.errors import UserError
 from emotion.io.bounded import read_json_object
 from emotion.io.digests import RECORD
 
-ALLOWED = (
-    *("trainer.", "callbacks.", "logger.", "compile."),
-    *("tta=", "verbose=", "synthetic_max_minutes=", "distillation.teacher="),
-)
+ALLOWED = ("trainer.", "callbacks.", "logger.", "compile.", "tta=", "verbose=", "distillation.teacher=")
 
 
 def use_stored_config(arguments: Sequence[str]) -> list[str]:
@@ -62,7 +59,7 @@ def _check_resumable(run: Path, name: str) -> None:
         raise UserError(f"{name} is not a run: it has no .hydra/config.yaml. Expected a folder like outputs/NAME/TIME.")
     untrusted.check_run_config(path)
     stored = untrusted.read_config(path)
-    if not isinstance(stored, dict) or migrate(stored) != stored or not compose("train").keys() <= stored.keys():
+    if not isinstance(stored, dict) or migrate(stored) != stored or not compose("train").keys() == stored.keys():
         commit = read_json_object(run / RECORD).get("commit") if (run / RECORD).is_file() else None
         raise UserError(
             f"{name} was started by another version ({f'commit {commit}' if commit else 'of an unknown commit'}), "

@@ -12,6 +12,7 @@ from emotion.reporting.text import relative_path
 from emotion.runtime.announce import announce, announce_torch
 from emotion.runtime.signals import handle_signals
 from emotion.sweeps.sweep import SWEEP_FILE, Sweep, check_folder, parse_command_line, write_sweep_file
+from emotion.training.first_run import announce_first_run
 
 
 def run_sweep(main: Callable[[], None]) -> None:
@@ -36,6 +37,7 @@ def run_sweep(main: Callable[[], None]) -> None:
     folder = relative_path(sweep.folder)
     resumed = ", resumed: finished runs are not repeated" if sweep.is_resumed else ""
     print(f"sweep of {counted(sweep.size, 'run')} in {folder}{resumed}", flush=True)
+    announce_first_run()
     started = time.time()
     if any(argument.startswith("hydra/launcher=submitit") for argument in command_line()):
         print(f"output of the jobs: {folder / launchers.JOBS}/*/*_log.out", flush=True)

@@ -47,7 +47,6 @@ class TrainConfig:
     compile: dict[str, Any]
     channels_last: bool
     tta: str
-    synthetic_max_minutes: float = 3.5
     verbose: bool = False
 
     published: dict[str, Any] | None = None

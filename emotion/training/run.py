@@ -69,7 +69,7 @@ def setup(config: TrainConfig, cfg: DictConfig) -> TrainingRun:
         resume.check_digest(previous, data.faces)
     elif config.resume:  # before anything is written
         checkpoint = resume.latest_valid_checkpoint(run_dir, classifier, data)
-    trainer = parts.make_trainer(config, max_minutes=config.synthetic_max_minutes if is_fallback else None)
+    trainer = parts.make_trainer(config)
     for rows in (data.split.train, data.split.val):  # before Lightning starts other processes
         check_processes(len(rows), trainer.world_size)
     record = RunRecord(

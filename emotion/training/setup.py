@@ -4,7 +4,6 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -214,8 +213,8 @@ def optimize_for_device(classifier: EmotionClassifier, config: TrainConfig, *, m
     return compiled
 
 
-def make_trainer(config: TrainConfig, *, max_minutes: float | None = None) -> Trainer:
-    """Return the trainer with its callbacks and loggers; `max_minutes` limits the time of training.
+def make_trainer(config: TrainConfig) -> Trainer:
+    """Return the trainer with its callbacks and loggers.
 
     Raises:
         UserError: The settings do not fit the machine or each other.
@@ -239,13 +238,12 @@ def make_trainer(config: TrainConfig, *, max_minutes: float | None = None) -> Tr
                 "trainer=fsdp: no process holds all weights, which callbacks.ema averages; remove it: ~callbacks.ema."
             )
         callbacks = {name: callback for name, callback in callbacks.items() if name not in removed_callbacks(config)}
-    timer = Timer(None if max_minutes is None else timedelta(minutes=max_minutes), interval="epoch", verbose=False)
     environment = distributed.slurm_environment(settings["devices"], settings.get("num_nodes", 1))
     try:
         built = [instantiate(callback) for callback in callbacks.values()]
         trainer: Trainer = instantiate(
             settings,
-            callbacks=[*built, timer],
+            callbacks=[*built, Timer(verbose=False)],
             logger=[instantiate(logger) for logger in config.logger.values()],
             plugins=[AtomicCheckpointIO(), *environment],
             enable_progress_bar="progress_bar" in callbacks,

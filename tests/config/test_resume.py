@@ -33,11 +33,19 @@ def test_a_run_may_be_edited_before_it_is_resumed(config: Path) -> None:
     resume_in_place()
 
 
-@pytest.mark.parametrize("change", ["former target", "missing setting"])
-def test_a_run_of_another_version_is_refused(change: str, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("emotion.optim.losses", "emotion.losses"),
+        ("patience: 10\n", ""),
+        ("patience: 10\n", "patience: 10\nformer_setting: 10\n"),
+    ],
+)
+def test_a_run_of_another_version_is_refused(
+    old: str, new: str, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_json(RUN / "record.json", {"commit": "1234abcd"})
     text = config.read_text()
-    old, new = ("emotion.optim.losses", "emotion.losses") if change == "former target" else ("patience: 10\n", "")
     assert old in text
     config.write_text(text.replace(old, new))
     with pytest.raises(SystemExit) as error:

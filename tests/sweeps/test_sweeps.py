@@ -20,9 +20,10 @@ from emotion.config.compose import CONF, compose
 from emotion.errors import UserError
 from emotion.records.recipe import recipe
 from emotion.records.run_folder import ERROR_FILE, LOCK, read_run
+from emotion.records.run_record import RunRecord
 from emotion.sweeps.job import reserve_device
 from emotion.sweeps.sweep import Sweep, parse_command_line
-from emotion.train import train
+from emotion.train import dispatch, train
 from tests.conftest import options, record_of, signal_at
 from tests.processes import CompletedVerb, run_verb
 from tests.sweeps.conftest import only
@@ -68,6 +69,19 @@ def test_a_sweep_ends_with_a_ranking_by_validation_and_is_not_repeated(
     printed = capsys.readouterr().out
     assert "ranked by validation" in printed
     assert "val/acc" in Path("out/comparison.md").read_text()
+
+
+def test_without_fer2013_the_runs_of_a_sweep_take_the_short_recipe(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = [override for override in SMALL if not override.startswith(("data", "batch_size", "trainer.max_epochs"))]
+    few = [f"data.fallback.{name}=4" for name in ("training", "public_test", "private_test")]
+    monkeypatch.setattr(sys, "argv", ["emotion.train", "-m", *small, *few, "seed=0,1", "trainer.max_epochs=1"])
+    with pytest.raises(SystemExit, match="0"):
+        dispatch()
+    assert capsys.readouterr().out.count("The settings are those of experiment=first_run") == 1
+    records = [RunRecord.read(path) for path in Path("outputs/v4_attention").glob("*/seed=*")]
+    assert [record.config["batch_size"] for record in records if record] == [32, 32]
 
 
 def test_a_run_that_fails_does_not_stop_the_others_and_is_repeated(sweep: Run) -> None:
