@@ -78,6 +78,7 @@ def explain(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
     from emotion.explainers import sheets
     from emotion.explainers.explainer import BATCH_SIZE
+    from emotion.explainers.explanation import MIN_FACES
     from emotion.io.atomic import write_atomically, write_json
     from emotion.records import run_record
     from emotion.reporting import figures
@@ -109,8 +110,13 @@ def explain(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if not explanations:
         raise UserError("\n".join(failures))
     measured = [explanation for explanation in explanations if explanation.scores]
-    for explanation in measured:
-        print_table(*explanation.table())
+    num_measured = len(explanations[0].targets[: config.faithfulness.faces]) if config.faithfulness else 0
+    if num_measured >= MIN_FACES:
+        for explanation in measured:
+            print_table(*explanation.table())
+    elif measured:
+        faces = counted(num_measured, "measured face")
+        print(wrapped(f"{faces}: too few for a table of faithfulness ({MIN_FACES}); explain.json has the values."))
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "faithfulness.png").unlink(missing_ok=True)  # of a previous run

@@ -34,9 +34,11 @@ def run_explain(*overrides: str, checkpoint: str = "run", measured: bool = False
     return explain(compose("explain", f"checkpoint={checkpoint}", *small, *faithfulness, *overrides), OUT)
 
 
-def test_writes_maps_figures_and_measures_of_every_explainer(run: Path) -> None:
+def test_writes_maps_figures_and_measures_of_every_explainer(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record = run_explain("explainer=[gradcam,gradcam++,attention,occlusion]", "num_shown=3", measured=True)
     assert record == json.loads((OUT / "explain.json").read_text())
+    assert "3 measured faces: too few for a table of faithfulness (20)" in (printed := capsys.readouterr().out)
+    assert "gain over center" not in printed
     assert [one["method"] for one in record["explanations"]] == ["gradcam", "gradcam++", "attention", "occlusion"]
     for explanation in record["explanations"]:
         assert [explanation["n"][name] for name in ("deletion", "insertion", "road")] == [3, 3, 3]

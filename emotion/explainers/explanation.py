@@ -15,10 +15,13 @@ MEASURES: Mapping[str, str] = {
     "road": "ROAD, higher is better",
     "sensitivity": "sensitivity, lower is better",
     "shuffled head": "correlation, head shuffled",
-    "shuffled later half": "correlation, later half shuffled",
-    "shuffled all": "correlation, all shuffled (best: 0)",
+    "shuffled later half": "correlation, half shuffled",
+    "shuffled all": "correlation, all shuffled",
 }
 """Labels of the measures; the others are shares of regions."""
+
+MIN_FACES = 20
+"""Measured faces below which intervals are too wide to tell explainers apart."""
 
 RANGES: Mapping[str, tuple[float, float]] = {
     "road": (-0.5, 0.5),
@@ -81,7 +84,7 @@ class Explanation(NamedTuple):
             for baseline, scores in self.baselines.items():
                 row[baseline] = f"{_mean(name, scores.measures[name])[0]:.3f}" if name in scores.measures else "-"
             row["gain over center"] = _format(self._gain_over_center(name)) if name in RANKED else "-"
-            rows.append(row | {"faces": str(int((~values.isnan()).sum()))})
+            rows.append(row | {"n": str(int((~values.isnan()).sum()))})
         blank = f" ({self.num_blank} of {len(self.maps)} maps are blank)" if self.num_blank else ""
         return f"{self.network}: faithfulness of {self.method}{blank}", rows
 

@@ -47,15 +47,15 @@ def plot_sheet(images: ImageSet, explanations: Sequence[Explanation], num_shown:
 
 
 def plot_class_means(images: ImageSet, explanations: Sequence[Explanation]) -> Figure:
-    """Plot, for each network and explainer, the mean map over the mean face of each explained class."""
-    classes = images.classes
-    figure = Figure(figsize=(1.45 * len(classes) + 0.9, 1.75 * len(explanations) + 0.4), layout="constrained")
-    grid = figure.subplots(len(explanations), len(classes), squeeze=False)
+    """Plot, for each network and explainer, the mean map over the mean face of each class that is explained."""
+    explained = sorted({target for explanation in explanations for target in explanation.targets.tolist()})
+    figure = Figure(figsize=(1.45 * len(explained) + 0.9, 1.75 * len(explanations) + 0.4), layout="constrained")
+    grid = figure.subplots(len(explanations), len(explained), squeeze=False)
     for row, explanation in zip(grid, explanations, strict=True):
-        for index, (axes, name) in enumerate(zip(row, classes, strict=True)):
+        for axes, index in zip(row, explained, strict=True):
             axes.set(xticks=[], yticks=[], box_aspect=1)
             members = (explanation.targets == index).nonzero()[:, 0]
-            axes.set_title(f"{name}, n={len(members)}", fontsize=8)
+            axes.set_title(f"{images.classes[index]}, n={len(members)}", fontsize=8)
             if len(members):
                 _plot_face(axes, np.mean([images.gray(member) for member in members.tolist()], 0))
                 mean = normalize_magnitude(explanation.maps[members]).mean(0)

@@ -1,6 +1,7 @@
 """The intervals of faithfulness scores."""
 
 import math
+import sys
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from emotion.explainers.explanation import Explanation
 from emotion.explainers.faithfulness import FaithfulnessScores
+from emotion.reporting.tables import print_table
 
 RANGES = {
     "deletion": (0, 1),
@@ -38,3 +40,13 @@ def test_an_interval_has_only_values_that_the_measure_can_have(name: str) -> Non
         "sensitivity": "0.500 [0.000, 6.853]",
         "shuffled all": "0.500 [-1.000, 1.000]",
     }.get(name, f"0.500 [{least:.3f}, {most:.3f}]")
+
+
+def test_the_table_fits_a_terminal_of_100_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    names = ("deletion", "insertion", "road", "sensitivity", "shuffled head", "shuffled later half", "shuffled all")
+    print_table(*explanation(dict.fromkeys(names, torch.tensor([-0.5, 0.4]))).table())
+    assert capsys.readouterr().out.count("\nmeasure ") == 1

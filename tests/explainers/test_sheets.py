@@ -8,7 +8,7 @@ from emotion.explainers.explanation import Explanation
 from emotion.explainers.image_set import ImageSet, image_set_of_pixels
 from emotion.explainers.sheets import plot_class_means, plot_sheet
 
-CLASSES = ("happy", "sad")
+CLASSES = ("happy", "fear", "sad")
 
 
 def images() -> ImageSet:
@@ -16,8 +16,8 @@ def images() -> ImageSet:
 
 
 def explanation(*, signed: bool) -> Explanation:
-    maps, targets = torch.rand(2, 8, 8), torch.tensor([0, 1])
-    return Explanation("net", "method", signed, maps, targets, torch.full((2, 2), 0.5))
+    maps, targets = torch.rand(2, 8, 8), torch.tensor([0, 2])
+    return Explanation("net", "method", signed, maps, targets, torch.full((2, 3), 0.5))
 
 
 def legend(figure: Figure) -> list[str]:
@@ -32,3 +32,8 @@ def test_the_legend_names_the_colors_that_occur() -> None:
         assert legend(plot([explanation(signed=False)])) == heat
         assert legend(plot([explanation(signed=True)])) == sign
         assert legend(plot([explanation(signed=False), explanation(signed=True)])) == heat + sign
+
+
+def test_averages_are_those_of_the_explained_classes() -> None:
+    figure = plot_class_means(images(), [explanation(signed=False)])
+    assert [axes.get_title() for axes in figure.axes] == ["happy, n=1", "sad, n=1"]
