@@ -29,7 +29,7 @@ OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq, "=": operator.eq, "!=": operator.ne,
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
 }  # fmt: skip
-SORT, REMOVE = ("run", "score", "test", "epochs", "minutes", "mb"), ("runs", "checkpoints")
+SORT, REMOVE = ("newest", "run", "score", "test", "epochs", "minutes", "mb"), ("runs", "checkpoints")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def runs(cfg: DictConfig) -> list["Run"]:
         UserError: A folder does not exist or a setting is invalid.
     """
     config = typed(cfg, RunsConfig)
-    from emotion.records.run_folder import STATES, find_runs
+    from emotion.records.run_folder import STATES, find_runs, skipped_archive
 
     states = as_list(config.state or [])
     if config.remove:
@@ -77,9 +77,13 @@ def runs(cfg: DictConfig) -> list["Run"]:
     column = "score" if config.sort in {row["metric"] for _, row in found} else config.sort.lower().removesuffix(" %")
     if column not in SORT:
         raise UserError(f"sort={config.sort}: expected {', '.join(SORT)}.")
-    if column != "run":
+    if column == "newest":
+        found.sort(key=lambda pair: pair[0].folder.stat().st_mtime, reverse=True)
+    elif column != "run":
         found.sort(key=lambda pair: _sort_key(pair[0], pair[1], column))
-    _print(found, len(every))
+    _print(found, len(every), show_size=column == "mb" or config.remove is not None)
+    for archive in filter(None, map(skipped_archive, folders)):
+        print(f"The published runs are listed by: python -m emotion.runs {archive}")
     if config.csv and found:
         _write_csv(found, Path(config.csv))
     if config.remove:
@@ -172,25 +176,29 @@ def _sort_key(run: "Run", row: Row, column: str) -> tuple[bool, float]:
     return value is None, (value or 0.0) if ascending else -(value or 0.0)
 
 
-def _print(found: Sequence[tuple["Run", Row]], total: int) -> None:
+def _print(found: Sequence[tuple["Run", Row]], total: int, *, show_size: bool) -> None:
     from emotion.reporting.tables import print_table
 
     if not found:
         print(f"none of {counted(total, 'run')}")
         return
+    metrics = {row["metric"] for _, row in found if row["score"] is not None}
+    title, score = f"{len(found)} of {counted(total, 'run')}", "{metric} {score:.4f}"
+    if len(metrics) == 1:  # named once, as the table is wide
+        title, score = f"{title}; score: {next(iter(metrics))}", "{score:.4f}"
     rows = [
         {
             "run": row["run"],
             "state": row["state"] + " *" * run.record.is_synthetic,
             "epochs": str(row["epochs"] or "-"),
-            "score": "-" if row["score"] is None else f"{row['metric']} {row['score']:.4f}",
+            "score": "-" if row["score"] is None else score.format(**row),
             "test %": format_percent(row["test"]),
             "minutes": f"{row['minutes']:.1f}" if row["minutes"] else "-",
-            "MB": f"{row['mb']:.1f}",
+            **({"MB": f"{row['mb']:.1f}"} if show_size else {}),
         }
         for run, row in found
     ]
-    print_table(f"{len(found)} of {counted(total, 'run')}", rows, left=2)
+    print_table(title, rows, left=2)
     if any(run.record.is_synthetic for run, _ in found):
         print("* on SYNTHETIC faces")
     for run, row in found:

@@ -1,6 +1,8 @@
 """The runs verb: list, sort, remove."""
 
 import csv
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from filelock import FileLock
 
 from emotion.config.compose import compose
 from emotion.errors import UserError
-from emotion.records.run_folder import ERROR_FILE, LOCK
+from emotion.records.run_folder import ERROR_FILE, LOCK, find_finished
 from emotion.records.run_record import RunRecord
 from emotion.runs import runs
 
@@ -31,6 +33,8 @@ def four_runs(small_run: Callable[..., Path]) -> None:
         Path("outputs", name).mkdir()
     record.write(Path("outputs/stopped"))
     Path("outputs/failed", ERROR_FILE).write_text("weights.pth is not there\n")
+    for age, name in enumerate(("failed", "good", "poor", "stopped")):
+        os.utime(Path("outputs", name), (1e9 - age, 1e9 - age))
 
 
 def listed(*overrides: str) -> list[str]:
@@ -42,7 +46,8 @@ def test_runs_are_listed_with_their_state(capsys: pytest.CaptureFixture[str]) ->
     printed, announced = capsys.readouterr()
     assert announced == "reading the runs in outputs ...\n"
     assert "4 of 4 runs" in printed
-    assert "val/acc 0.7000" in printed
+    assert "4 of 4 runs; score: val/acc" in printed
+    assert " 0.7000 " in printed
     assert printed.splitlines()[1].split()[3] == "score"
     assert "* on SYNTHETIC faces" in printed
     assert "outputs/failed: weights.pth is not there" in printed
@@ -80,6 +85,26 @@ def test_runs_are_selected_and_sorted() -> None:
     assert listed("sort=val/acc", "state=finished") == ["good", "poor"]
     assert listed("sort=mb")[-1] == listed("sort=MB")[-1] == "failed"
     assert listed("sort=epochs")[-1] == "failed"
+    os.utime("outputs/stopped")
+    assert listed() == ["stopped", "failed", "good", "poor"]
+    assert listed("sort=run") == ["failed", "good", "poor", "stopped"]
+
+
+def test_published_runs_are_listed_if_their_folder_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree("outputs/good", "outputs/records/published")
+    hint = "The published runs are listed by: python -m emotion.runs outputs/records\n"
+    for folder in ("outputs", ".", str(Path("outputs").absolute())):
+        assert listed(f"runs={folder}") == ["failed", "good", "poor", "stopped"]
+        assert hint.removesuffix("outputs/records\n") in capsys.readouterr().out
+    assert listed("runs=outputs/records") == listed("runs=outputs/records/published") == ["published"]
+    assert hint not in capsys.readouterr().out
+    assert [run.folder.name for run in find_finished(["outputs"])] == ["good", "poor"]
+    assert "outputs: skipped the published runs; to include them, name outputs/records" in capsys.readouterr().out
+    assert len(find_finished(["outputs", "outputs/records/published"])) == 2  # it is a copy of `good`
+    shutil.rmtree("outputs/good")
+    shutil.rmtree("outputs/poor")
+    with pytest.raises(UserError, match="found 1 unfinished; the published runs are in outputs/records"):
+        find_finished(["outputs"])
 
 
 def test_only_confirmed_removals_remove(capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,7 +137,7 @@ def test_a_locked_run_is_not_removed() -> None:
     {
         "runs=nowhere": "nowhere does not exist; expected folders",
         "state=good": "state=good: expected finished, pruned",
-        "sort=beauty": "sort=beauty: expected run, score",
+        "sort=beauty": "sort=beauty: expected newest, run, score",
         "where='nonsense>1'": "where=nonsense>1: no run has nonsense; did you mean",
         "where='optimizer.lrr>1'": "no run has optimizer.lrr; did you mean optimizer.lr",
         "where='model=simple_cnn'": "no run has model; did you mean name, model",

@@ -20,6 +20,7 @@ from emotion.io.atomic import remove_partial, write_text
 from emotion.records.run_record import RECORD, RunRecord
 
 CONFIG, LOCK, ERROR_FILE = Path(".hydra/config.yaml"), ".lock", "error.txt"
+ARCHIVE = Path("outputs/records")  # of the published results
 LOCK_TIMEOUT = 1.0  # seconds; another process's `_is_locked` may hold the lock for a moment
 STATES = ("finished", "pruned", "running", "failed", "stopped", "empty")
 
@@ -112,14 +113,31 @@ def read_run(folder: Path) -> Run:
 
 
 def find_runs(root: Path) -> list[Run]:
-    """Return every run in or below a folder, sorted by folder."""
-    folders = {path.parent for name in (RECORD, ERROR_FILE) for path in root.rglob(name)}
-    folders |= {path.parent.parent for path in root.rglob(str(CONFIG))}
+    """Return every run in or below a folder, sorted by folder; published ones only of a folder in `ARCHIVE`."""
+    folders = {path.parent for name in (RECORD, ERROR_FILE) for path in _find(root, name)}
+    folders |= {path.parent.parent for path in _find(root, str(CONFIG))}
     return [read_run(folder) for folder in sorted(folders)]
 
 
+def skipped_archive(root: Path) -> Path | None:
+    """Return the folder of published runs below a folder, which `find_runs` skips; None if there is none."""
+    folders = (root / ARCHIVE.name, root / ARCHIVE)
+    found = (folder for folder in folders if folder.is_dir() and _is_published(folder) and not _is_published(root))
+    return next(found, None)
+
+
+def _find(root: Path, pattern: str) -> Iterator[Path]:
+    return (path for path in root.rglob(pattern) if _is_published(root) or not _is_published(path))
+
+
+def _is_published(path: Path) -> bool:
+    return f"/{ARCHIVE.as_posix()}/" in f"{path.absolute().as_posix()}/"
+
+
 def find_finished(sources: Sequence[str]) -> list[Run]:
-    """Return the finished runs in or below folders and patterns, without copies; print how many are unfinished.
+    """Return the finished runs in or below folders and patterns, without copies; print which runs are skipped.
+
+    Published runs are those of `find_runs`.
 
     Raises:
         UserError: A source has no finished run, or a record lacks a field.
@@ -127,14 +145,18 @@ def find_finished(sources: Sequence[str]) -> list[Run]:
     found: dict[str, Run] = {}
     for source in sources:
         folders = [Path(source)] if Path(source).exists() else [Path(name) for name in sorted(glob.glob(source))]
-        paths = [path for folder in folders for path in sorted(folder.rglob(RECORD))]
+        paths = [path for folder in folders for path in sorted(_find(folder, RECORD))]
         runs = [Run(path.parent, record) for path in paths if (record := RunRecord.read(path.parent)) is not None]
         finished = [run for run in runs if run.record.scores]
+        archives = [archive for folder in folders if (archive := skipped_archive(folder))]
         if not finished:
             state = f"{len(runs)} unfinished" if runs else "none" if folders else "no such folder"
+            state += "".join(f"; the published runs are in {archive}" for archive in archives)
             raise UserError(f"{source}: expected finished runs, whose {RECORD} holds scores; found {state}.")
         if unfinished := len(runs) - len(finished):
             print(f"{source}: skipped {counted(unfinished, 'unfinished run')}", flush=True)
+        for archive in archives:
+            print(f"{source}: skipped the published runs; to include them, name {archive} as well", flush=True)
         for run in finished:
             if missing := run.record.missing_fields():
                 raise UserError(f"{run.folder / RECORD} has no {', '.join(missing)}; another version wrote it.")
