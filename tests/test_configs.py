@@ -248,9 +248,11 @@ def test_another_optimizer_has_no_setting_of_the_recipes_own(optimizer: str) -> 
 PUBLISHED = [name for name in options("experiment") if "\npublished:" in (CONF / f"experiment/{name}.yaml").read_text()]
 OURS = ["champion", "fast_cpu", "fast_cpu_4", "ferplus_net"]
 """Experiments with our own network and a target accuracy."""
+DISTILLED = ["compact_distilled"]
+"""Published networks with a teacher and a target of our own."""
 
 
-@pytest.mark.parametrize("experiment", sorted({*PUBLISHED} - {*OURS}))
+@pytest.mark.parametrize("experiment", sorted({*PUBLISHED} - {*OURS, *DISTILLED}))
 def test_an_experiment_is_a_model_with_its_published_results(experiment: str) -> None:
     assert differing(f"experiment={experiment}", f"model={experiment}") == {"published"}
     cfg = train_config(f"experiment={experiment}", "name=x")
@@ -284,6 +286,11 @@ def test_the_distilled_network_differs_from_its_teacher_in_width_and_length() ->
     assert compose("train", "experiment=ferplus_distilled", "distillation.teacher=RUN").name == "ferplus_distilled"
 
 
+def test_the_distilled_compact_network_differs_by_its_teacher() -> None:
+    assert differing("experiment=compact_cnn", "experiment=compact_distilled") == {"distillation", "published"}
+    assert compose("train", "experiment=compact_distilled", "distillation.teacher=RUN").name == "compact_distilled"
+
+
 def test_make_published_runs_every_complete_experiment(project: Path) -> None:
     (sweep,) = re.findall(r"'(experiment=[^']+)'", (project / "Makefile").read_text())
     (override,) = OverridesParser.create().parse_overrides([sweep])
@@ -297,7 +304,7 @@ def test_make_published_runs_every_complete_experiment(project: Path) -> None:
         and "candidates" in cfg.data
     ]
     assert override.value().filter(options("experiment")) == complete
-    assert set(PUBLISHED) - set(OURS) <= set(complete)
+    assert {*PUBLISHED} - {*OURS, *DISTILLED} <= {*complete}
 
 
 def test_the_command_line_overrides_an_experiment() -> None:
