@@ -71,7 +71,8 @@ def verb(
             reporting = contextlib.nullcontext() if is_sweep_job() else report_errors(name)
             with handle_signals(), reporting, _without_empty_folder():
                 if not is_sweep_job():  # which checks its settings itself, and prints its own lines
-                    check_values(name, cfg)
+                    given = HydraConfig.get().overrides
+                    check_values(name, cfg, given.task, given.hydra)
                     if uses_torch:
                         announce_torch()
                 return task(cfg)
@@ -102,13 +103,12 @@ def verb(
     return decorate
 
 
-def check_values(name: str, cfg: DictConfig) -> None:
+def check_values(name: str, cfg: DictConfig, arguments: Sequence[str], of_hydra: Sequence[str] = ()) -> None:
     """Raise UserError if an argument of the verb `name` is of a wrong type, a file or, for `train`, out of range.
 
-    It needs no library that takes long to load.
+    It needs no library that takes long to load. Arguments that set Hydra are apart, `of_hydra`.
     """
-    given = HydraConfig.get().overrides
-    overrides.check_types(name, given.task, cfg, given.hydra)
+    overrides.check_types(name, arguments, cfg, of_hydra)
     paths.check_output_folder(cfg.get("output"))
     if name == "train":
         check_ranges(OmegaConf.to_container(cfg))  # type: ignore[arg-type]

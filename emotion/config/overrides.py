@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Iterator, Sequence
 from difflib import get_close_matches
+from functools import cache
 
 from hydra._internal.utils import get_args
 from hydra.errors import HydraException
@@ -104,7 +105,7 @@ def check_types(verb: str, arguments: Sequence[str], config: DictConfig, of_hydr
         return
     try:
         searched = [override for override in of_hydra if _key(override) == "hydra.searchpath"]
-        defaults = compose(verb, *searched, *(override for override in arguments if _is_group(_key(override))))
+        defaults = _defaults(verb, *searched, *(override for override in arguments if _is_group(_key(override))))
     except HydraException:  # a resumed run has its own configs
         return
     for key, override in values.items():
@@ -118,6 +119,12 @@ def check_types(verb: str, arguments: Sequence[str], config: DictConfig, of_hydr
         if not _numbers(default) or (_numbers(value) and has_shape):
             continue
         raise UserError(f"{override}: expected {'a list of numbers' if is_list else 'a number'}, such as {default}.")
+
+
+@cache
+def _defaults(verb: str, *choices: str) -> DictConfig:
+    """Return the config of choices of groups; the values of a sweep are compared with the same one."""
+    return compose(verb, *choices)
 
 
 def _numbers(value: object) -> bool:

@@ -41,9 +41,22 @@ class Range(NamedTuple):
         return f"{kind} above {low} and below {high}" if self.is_open else f"{kind} from {low} to {high}"
 
 
+class Devices:
+    """The values of Lightning's setting `devices`."""
+
+    def allows(self, value: object) -> bool:
+        """Return whether a setting's value says how many devices to use, or which ones."""
+        if isinstance(value, list):
+            return bool(value) and INDEX.allows(value)
+        return value in ("auto", -1) or COUNT.allows(value)
+
+    def __str__(self) -> str:
+        return "auto, a number of devices, -1 for all of them, or a list of their indices"
+
+
 COUNT, INDEX = Range(1), Range(0)
 POSITIVE, NOT_NEGATIVE, SHARE = Range(0.0, is_open=True), Range(0.0), Range(0.0, 1.0)
-RANGES = {
+RANGES: Mapping[str, Range | Devices] = {
     "seed": Range(0, 2**32 - 1),
     "batch_size": COUNT,
     "overfit": INDEX,
@@ -120,6 +133,7 @@ RANGES = {
     "scheduler.T_0": COUNT,
     "scheduler.T_mult": COUNT,
     "trainer.max_epochs": COUNT,
+    "trainer.devices": Devices(),
     "trainer.num_nodes": COUNT,
     "trainer.accumulate_grad_batches": COUNT,
     "trainer.check_val_every_n_epoch": COUNT,

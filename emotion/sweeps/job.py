@@ -40,7 +40,8 @@ def run_job(train: Train, cfg: DictConfig, run_dir: Path) -> float:
         output = _output_to(run_dir / OUTPUT) if parallel else nullcontext()
         lock, errors = (lock_run, record_error) if rank_zero else (nullcontext, nullcontext)
         with errors(run_dir), lock(run_dir), output, _single_run(run_dir):
-            check_values("train", cfg)
+            given = HydraConfig.get().overrides
+            check_values("train", cfg, given.task, given.hydra)
             if cfg.preflight.run:
                 raise UserError("debug=preflight checks one run before it starts; use it without -m and sweep=.")
             score = _run(train, cfg, run_dir)

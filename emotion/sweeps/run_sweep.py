@@ -22,7 +22,7 @@ def run_sweep(main: Callable[[], None]) -> None:
     announce("reading the sweep", sys.stderr)
     with report_errors():
         launcher = launchers.require_launcher(command_line())  # without it, its configs are missing
-    sweep = parse_command_line()
+        sweep = parse_command_line()
     if sweep is None:
         return main()
     with report_errors():

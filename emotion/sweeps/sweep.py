@@ -3,19 +3,22 @@
 import json
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 import hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from emotion.cli import MULTIRUN, command_line, set_command_line
-from emotion.config.compose import CONF, quote
+from emotion.cli import MULTIRUN, check_values, command_line, set_command_line
+from emotion.config.compose import CONF, compose, quote
 from emotion.errors import UserError
 from emotion.io.atomic import write_text
 
@@ -51,6 +54,9 @@ def parse_command_line() -> Sweep | None:
     The same command resumes the same sweep in its folder, unless `hydra.sweep.dir` is given. Overrides that all runs
     share are left out of the names of their folders. A sweep over several models is in outputs/sweep/<time> instead of
     a model's folder.
+
+    Raises:
+        UserError: A value is of a wrong type or out of range.
     """
     flags = [argument for argument in command_line() if argument in MULTIRUN]
     overrides = [argument for argument in command_line() if argument not in MULTIRUN]
@@ -59,6 +65,7 @@ def parse_command_line() -> Sweep | None:
     command = None if has_options else _parse(overrides)
     if command is None or not (flags or "sweep" in command.fixed):
         return None
+    _check_values(command)
     fixed, swept, cfg = command
     is_search = OmegaConf.select(cfg, "study") is not None
     identity = sorted(argument for argument in overrides if not argument.lstrip("+~").startswith(IDENTITY_EXCLUDES))
@@ -79,7 +86,8 @@ def parse_command_line() -> Sweep | None:
 
 def parse_overrides(lines: Sequence[str]) -> list[Override]:
     """Parse overrides with Hydra's grammar; raises HydraException if one is invalid."""
-    return OverridesParser.create().parse_overrides(list(lines))
+    loader = ConfigLoaderImpl(create_config_search_path(str(CONF)))  # of which glob() selects
+    return OverridesParser.create(loader).parse_overrides(list(lines))
 
 
 def check_folder(sweep: Sweep) -> None:
@@ -115,6 +123,35 @@ def _parse(arguments: Sequence[str]) -> _Command | None:
     except (HydraException, OmegaConfBaseException, TypeError, ValueError):
         return None
     return _Command(fixed, swept, cfg)
+
+
+def _check_values(command: _Command) -> None:
+    """Check each value of the sweep once, with the first values of the other settings.
+
+    Raises:
+        UserError: A value is of a wrong type or out of range.
+    """
+    values = {
+        override.get_key_element(): list(override.sweep_string_iterator())
+        for override in command.swept.values()
+        if override.is_discrete_sweep()
+    }
+    fixed = [str(override.input_line) for override in command.fixed.values()]
+    first = {key: f"{key}={own[0]}" for key, own in values.items()}
+    try:
+        config = compose("train", *fixed, *first.values())
+        check_values("train", config, [*fixed, *first.values()])
+        for key, own in values.items():
+            for argument in (f"{key}={value}" for value in own[1:]):
+                arguments = [*fixed, *(first | {key: argument}).values()]
+                (override,) = parse_overrides([argument])
+                if OmegaConf.select(config, key) is None or (CONF / key).is_dir():
+                    job = compose("train", *arguments)
+                else:  # faster
+                    OmegaConf.update(job := deepcopy(config), key, override.value())
+                check_values("train", job, arguments)
+    except (HydraException, OmegaConfBaseException):  # which Hydra will report
+        return
 
 
 def _search_overrides(command: _Command) -> list[str]:

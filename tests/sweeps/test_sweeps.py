@@ -100,12 +100,22 @@ def test_a_run_that_fails_does_not_stop_the_others_and_is_repeated(sweep: Run) -
     assert again.status == 1
 
 
-def test_runs_with_values_of_a_wrong_type_fail_like_others(sweep: Run) -> None:
-    done = sweep("-m", "seed=abc,-1", "name=wrong")
-    assert done.status == 1
-    assert "2 runs: 2 failed" in done.out
-    wrong = only("outputs/wrong/*/seed=abc")
-    assert (wrong / ERROR_FILE).read_text().strip() == "seed=abc: expected a number, such as 0."
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["seed=0,abc"], "seed=abc: expected a number, such as 0."),
+        (["seed=0,1", "batch_size=4,0"], "batch_size=0: expected an integer of at least 1."),
+        (["seed=range(0,3)", "optimizer.lr=-1"], "optimizer.lr=-1: expected a number of at least 0."),
+        (["loss=focal,ldam", "loss.label_smoothing=0,-1"], "loss.label_smoothing=-1: expected a number from 0 to 1."),
+        (["sweep=learning_rate", "trainer.devices=true"], "trainer.devices=True: expected auto, a number of devices"),
+        (["augment=glob(*)", "seed=1,-1"], "seed=-1: expected an integer from 0 to"),
+    ],
+)
+def test_every_value_is_checked_before_the_first_run(arguments: list[str], message: str, sweep: Run) -> None:
+    done = sweep("-m", *arguments)
+    assert done.status == 2
+    assert f"error: {message}" in done.err
+    assert not Path("outputs").exists()
 
 
 @pytest.mark.hard
@@ -168,7 +178,7 @@ def test_the_launcher_does_not_change_the_identity_of_a_sweep(monkeypatch: pytes
 
 @pytest.mark.hard
 def test_parallel_runs_write_their_own_output() -> None:
-    command = [*SMALL, "seed=0,1", "model.weights=random", "batch_size=4,0", "name=joblib"]
+    command = [*SMALL, "seed=0,1", "model.weights=random,nowhere.pth", "name=joblib"]
     command += ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     # not with run_verb: in a forked process joblib's workers keep it alive for five minutes
     done = subprocess.run([sys.executable, "-m", "emotion.train", "-m", *command], capture_output=True, text=True)
@@ -177,7 +187,7 @@ def test_parallel_runs_write_their_own_output() -> None:
     assert "2 finished" in done.stdout
     assert "2 failed" in done.stdout
     assert "Epoch" not in done.stdout
-    for path in Path("outputs/joblib").glob("*/batch_size=4*"):
+    for path in Path("outputs/joblib").glob("*/model.weights=random*"):
         assert "next: python -m emotion.evaluate" in (path / "output.txt").read_text()
 
 
