@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from emotion.checkpoints.locate import locate_all
 from emotion.cli import verb
 from emotion.config.typed import check_choices, typed
-from emotion.errors import UserError, counted
+from emotion.errors import UserError, counted, require_extra
 from emotion.reporting.text import relative_path, wrapped
 from emotion.runtime.announce import announce
 
@@ -135,9 +135,7 @@ def _check(config: AuditConfig) -> None:
     )
     if config.checkpoint:
         locate_all(config.checkpoint)
-        from emotion.evaluation.label_issues import require_cleanlab
-
-        require_cleanlab()
+        require_extra("finding label issues (checkpoint=)", "audit", "cleanlab")
 
 
 def _class_counts(faces: "Faces") -> dict[str, dict[str, int]]:

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 
@@ -15,6 +16,12 @@ class UserError(Exception):
 def missing_extra(use: str, package: str | None, extra: str) -> UserError:
     """Return the error for the package of an extra that is not installed; `use` is what needs it."""
     return UserError(f"{use} needs {package}, which is not installed: pip install 'emotion[{extra}]'.")
+
+
+def require_extra(use: str, extra: str, *packages: str) -> None:
+    """Raise UserError, without importing anything, if a package of an extra is not installed."""
+    if missing := [package for package in packages if find_spec(package) is None]:
+        raise missing_extra(use, missing[0], extra)
 
 
 class Stopped(Exception):

@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from html import unescape
@@ -159,7 +160,7 @@ def test_nearly_equal_faces_with_different_labels_are_to_be_reviewed(fer_with_is
             fer_with_issues.write_text("\n".join(lines) + "\n")
         audited(tmp_path / "out", "near.correlation=0.85")
         table = (tmp_path / "out/rows.csv").read_text()
-        assert re.search(rf"^66,Training,\w+,near_duplicate,1,{suggestion}$", table, re.MULTILINE)
+        assert re.search(rf"^66,Training,\w+,near_duplicate,1,{suggestion},row 66$", table, re.MULTILINE)
 
 
 def test_votes_find_images_without_a_face_and_resolve_conflicts(fer_with_issues: Path, tmp_path: Path) -> None:
@@ -173,7 +174,7 @@ def test_votes_find_images_without_a_face_and_resolve_conflicts(fer_with_issues:
     result, rows, _ = audited(tmp_path / "out", f"votes={file}")
     assert rows["not_a_face"] == [3, 40]
     lines = (tmp_path / "out/rows.csv").read_text().splitlines()
-    assert {line.split(",")[-1] for line in lines if ",conflict," in line} == {"angry"}
+    assert {line.split(",")[-2] for line in lines if ",conflict," in line} == {"angry"}
     assert set(result["skipped"]) == {"label"}
 
 
@@ -198,9 +199,14 @@ def test_settings_out_of_range_are_refused(override: str, tmp_path: Path) -> Non
 
 
 def test_an_image_folder_is_audited(fer_folder: Path, tmp_path: Path) -> None:
+    picture = next((fer_folder / "train/happy").iterdir())
+    shutil.copy(picture, picture.with_name("copy.png"))
     result, rows, text = audited(tmp_path / "out", "data=image_folder")
-    assert (result["faces"], result["redundant_rows"], rows["blank"]) == (63, 0, [])
-    assert "63 faces" in text
+    assert (result["faces"], len(rows["duplicate"]), rows["blank"]) == (64, 1, [])
+    assert "64 faces" in text
+    (line,) = (line for line in (tmp_path / "out/rows.csv").read_text().splitlines() if ",duplicate," in line)
+    assert line.rpartition(",")[2] in (f"train/happy/{picture.name}", "train/happy/copy.png")
+    assert all(f"<br>train/happy/{name}<br>" in text for name in (picture.name, "copy.png"))
 
 
 def test_label_issues_are_among_faces_that_no_checkpoint_was_trained_on(
@@ -227,7 +233,7 @@ def test_label_issues_are_among_faces_that_no_checkpoint_was_trained_on(
 
 
 def test_a_missing_cleanlab_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "cleanlab.filter", None)
+    monkeypatch.setitem(sys.modules, "cleanlab", None)
     with pytest.raises(UserError, match=re.escape("which is not installed: pip install 'emotion[audit]'")):
         audit(compose("audit", "data=synthetic", "checkpoint=fast_cnn"), tmp_path / "out")
 

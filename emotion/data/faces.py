@@ -130,6 +130,10 @@ class Faces:
         """Whether the main source generated its faces."""
         return self.source.startswith(SYNTHETIC)
 
+    def origin_of(self, row: int) -> str:
+        """Return where a row came from: "row 17", "test/happy/x.png"; only its end if it is long."""
+        return bytes(self.origin[row]).decode(errors="ignore")
+
     def counts(self) -> NDArray[np.int64]:
         """Return the rows per usage and class, (len(USAGES), len(classes))."""
         flat = self.usage.astype(np.int64) * len(self.classes) + self.labels

@@ -24,7 +24,7 @@ ISSUES = (
 """All issues in reporting order. The rows of a leak also occur in a later part (of Training, PublicTest, PrivateTest);
 duplicates are all but the first of identical rows in one part. Without both, every image occurs once."""
 
-COLUMNS = ("row", "usage", "label", "issue", "group", "suggestion")
+COLUMNS = ("row", "usage", "label", "issue", "group", "suggestion", "origin")
 EXCLUDE, REVIEW = "exclude", "review"
 
 
@@ -105,7 +105,7 @@ def write_rows(path: Path, faces: Faces, issues: Mapping[str, Issue]) -> None:
         for row, suggestion in zip(issue.rows.tolist(), issue.suggestions, strict=True):
             group = "" if issue.groups is None else int(issue.groups[row])
             usage, label = USAGES[faces.usage[row]], faces.classes[faces.labels[row]]
-            table.writerow((row, usage, label, name, group, suggestion))
+            table.writerow((row, usage, label, name, group, suggestion, faces.origin_of(row)))
     write_text(path, text.getvalue())
 
 

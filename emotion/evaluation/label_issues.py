@@ -16,18 +16,10 @@ from emotion.data.datamodule import EmotionDataModule
 from emotion.data.faces import Faces
 from emotion.data.issues import Issue
 from emotion.data.splits import RowNumbers
-from emotion.errors import UserError, counted, missing_extra
+from emotion.errors import UserError, counted
 from emotion.evaluation.score import BATCH_SIZE, duplicated_in, predict_probabilities
 from emotion.runtime.hardware import torch_device
 from emotion.runtime.precision import evaluation_precision
-
-
-def require_cleanlab() -> None:
-    """Raise UserError if cleanlab is not installed."""
-    try:
-        import cleanlab.filter  # noqa: F401
-    except ImportError as error:
-        raise missing_extra("finding label issues (checkpoint=)", error.name, "audit") from error
 
 
 def find_label_issues(
@@ -90,7 +82,7 @@ def _training_rows(loaded: LoadedCheckpoint, reader: Mapping[str, Any], faces: F
     rows = training_rows(loaded, reader, faces, cache_dir) if loaded.digest == faces.digest else None
     if rows is None:
         raise UserError(
-            f"{loaded.path} was trained on other data than {faces.source} (digests {loaded.digest}, {faces.digest}), "
-            f"so its training rows are unknown. Give a run that was trained on this data only."
+            f"{loaded.path} was trained on other data than {faces.source}, so its training rows are unknown. Give a "
+            f"run that was trained on this data only, or omit checkpoint=."
         )
     return rows

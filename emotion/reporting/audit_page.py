@@ -39,6 +39,7 @@ class Card(NamedTuple):
     row: int
     label: str
     usage: str
+    origin: str  # empty if it is the row itself, as in a CSV file
     note: str
     is_suggestion: bool  # whether the note suggests a change
     image: str  # data URI
@@ -181,7 +182,8 @@ def _card(row: int, suggestion: str | None, faces: Faces, excluded_for: Mapping[
         note = "as labeled"
     else:
         note = suggestion if suggestion in (EXCLUDE, REVIEW) else f"→ {suggestion}"
-    return Card(row, label, USAGES[faces.usage[row]], note, is_suggestion, _data_uri(faces.images[row]))
+    origin = faces.origin_of(row).removeprefix(f"row {row}")
+    return Card(row, label, USAGES[faces.usage[row]], origin, note, is_suggestion, _data_uri(faces.images[row]))
 
 
 def _training_command(result: Mapping[str, Any], rows_file: Path) -> list[str]:
