@@ -86,7 +86,7 @@ def instantiate(config: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:  #
     Unlike `hydra.utils.instantiate`, `args` and `kwargs` are passed on unchanged (parameter groups, for example).
 
     Raises:
-        UserError: The target is not allowed, does not exist, or refuses its arguments.
+        UserError: The target is not allowed, does not exist, refuses its arguments, or needs another package.
     """
     check_targets(config)
     target = config.get("_target_") if isinstance(config, Mapping) else None
@@ -98,6 +98,8 @@ def instantiate(config: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:  #
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
         raise UserError(f"{target} cannot be instantiated: {error.__cause__ or error}") from error
+    except ImportError as error:
+        raise UserError(f"{target} needs a package that is not installed: {error}") from error
     except REFUSALS as error:
         raise UserError(f"{target} refuses its arguments: {error}") from error
 

@@ -82,6 +82,8 @@ def resolve_as(kind: type[Kind], cfg: DictConfig, run_dir: Path) -> Kind:
             raise UserError(f"trainer.{name}={limit}: expected {expected}.")
     if config.trainer.get("fast_dev_run"):
         raise UserError("trainer.fast_dev_run keeps no checkpoint to evaluate; debug=limit runs a few batches of all.")
+    if config.trainer.get("max_time"):
+        raise UserError("trainer.max_time would be ignored; set trainer.max_epochs, or stop the run and resume it.")
     accelerator = config.trainer["accelerator"]
     if accelerator in ("gpu", "cuda", "mps") and not torch.accelerator.is_available():
         raise UserError(
