@@ -104,13 +104,13 @@ def verb(
 
 
 def check_values(name: str, cfg: DictConfig, arguments: Sequence[str], of_hydra: Sequence[str] = ()) -> None:
-    """Raise UserError if an argument of the verb `name` is of a wrong type, a file or, for `train`, out of range.
+    """Raise UserError if an argument is of a wrong type, a file or, for the verbs `train` and `bench`, out of range.
 
     It needs no library that takes long to load. Arguments that set Hydra are apart, `of_hydra`.
     """
     overrides.check_types(name, arguments, cfg, of_hydra)
     paths.check_output_folder(cfg.get("output"))
-    if name == "train":
+    if name in ("train", "bench"):
         check_ranges(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
 
 
@@ -167,8 +167,10 @@ def report_errors(name: str = "train") -> Iterator[None]:
             raise
         path = f" {error.filename}:" if error.filename else ""
         _fail(f"cannot write{path} {os.strerror(error.errno).lower()}. {DISK_ERRORS[error.errno]}", 2)
-    except KeyboardInterrupt:
-        _fail("stopped by Ctrl-C.", 128 + signal.SIGINT)
+    except (KeyboardInterrupt, SystemExit) as stopped:
+        if isinstance(stopped, SystemExit) and not isinstance(stopped.__context__, KeyboardInterrupt):
+            raise
+        _fail("stopped by Ctrl-C.", 128 + signal.SIGINT)  # Lightning turns it into exit status 1
 
 
 def quote_paths(name: str) -> None:

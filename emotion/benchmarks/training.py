@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from emotion.classifier import EmotionClassifier
     from emotion.data.datamodule import Batch, EmotionDataModule
 
-TRAINING_CALLBACKS = ("ema", "staged_unfreezing", "learning_rates", "graceful_stop")
-"""Callbacks that take part in training steps; the others only report or save."""
+TRAINING_CALLBACKS = ("ema", "staged_unfreezing", "learning_rates")
+"""Callbacks that take part in training steps; the others only report, save or stop."""
 WARM_UP_STEPS = 3
 UTILISATION_STEPS = 50
 MAX_BASELINE_FACES = 2000

@@ -1,4 +1,4 @@
-"""The ranges of the numeric settings of a training run, which are checked before anything is built."""
+"""The ranges of the numeric settings of a training run and of `bench`, which are checked before anything is built."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -65,6 +65,16 @@ RANGES: Mapping[str, Range | Devices] = {
     "patience": INDEX,
     "freeze_epochs": INDEX,
     "ema_decay": SHARE,
+    "seconds": POSITIVE,
+    "rounds": COUNT,
+    "images": COUNT,
+    "image_sides": Range(1, is_pair=True),
+    "image_size": COUNT,
+    "steps": COUNT,
+    "faces": COUNT,
+    "clients": COUNT,
+    "rows": COUNT,
+    "runs": COUNT,
     "preflight.faces": COUNT,
     "preflight.batch_size": COUNT,
     "preflight.steps": COUNT,
@@ -159,7 +169,7 @@ LIBRARIES = ("kornia.", "torchvision.")
 
 
 def check_ranges(settings: Mapping[str, Any]) -> None:
-    """Check the numbers among the settings of a run; interpolations are left.
+    """Check the numbers among the settings of a run or of `bench`; interpolations are left.
 
     Raises:
         UserError: Naming the first one that is out of its range or NaN.

@@ -1,6 +1,8 @@
 """Every benchmark adds its details to the record and its measurements to the table."""
 
 import json
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -11,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from emotion.bench import MEASURES, bench
+from emotion.bench import MEASURES, bench, main
 from emotion.benchmarks import measurement
 from emotion.config.compose import VERBS, compose
 from emotion.errors import UserError
-from tests.conftest import record_of
+from tests.conftest import record_of, signal_at
 
 QUICK = ("trainer.accelerator=cpu", "seconds=0.05", "rounds=1", "model=compact_cnn")
 SYNTHETIC = ("data=synthetic", "data.training=40", "data.public_test=4", "data.private_test=4", "batch_size=16")
@@ -119,9 +121,39 @@ def test_an_unknown_experiment_is_refused_before_the_first_starts(capfd: pytest.
     assert "simple_cnn" not in capfd.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("seconds=-1", "a number above 0"),
+        ("seconds=0", "a number above 0"),
+        ("rounds=0", "an integer of at least 1"),
+        ("images=[100,0]", "an integer of at least 1"),
+        ("image_sides=[320,64]", r"\[LOW,HIGH\], each a number of at least 1"),
+        ("batch_size=0", "an integer of at least 1"),
+    ],
+)
+def test_numbers_are_checked_before_libraries_load(
+    setting: str, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("emotion.cli.announce_torch", lambda: pytest.fail("libraries are loaded"))
+    monkeypatch.setattr(sys, "argv", ["bench", setting])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert re.search(rf"{setting.partition('=')[0]}=.*: expected {expected}\.$", capsys.readouterr().err.strip())
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_it_while_it_trains(signum: int, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    signal_at(monkeypatch, "training_step", 3, signum)
+    monkeypatch.setattr(sys, "argv", ["bench", *QUICK, *SYNTHETIC, "measure=training"])
+    with pytest.raises(SystemExit, match=str(status)):
+        main()
+    assert not list(Path.cwd().rglob("*.ckpt"))
+
+
 def test_results_are_kept_when_the_next_benchmark_fails() -> None:
-    with pytest.raises(UserError, match="clients=0: expected 1 to 16"):
-        run("measure=[bf16,demo]", "clients=0")
+    with pytest.raises(UserError, match="clients=17: expected 1 to 16"):
+        run("measure=[bf16,demo]", "clients=17")
     assert [result["measure"] for result in json.loads(Path("run/record.json").read_text())["measured"]] == ["bf16"]
 
 
