@@ -16,7 +16,7 @@ from emotion.metrics.calibration import Reliability
 from emotion.metrics.statistics import wilson_interval
 
 LETTER_WIDTH = 0.09  # inches per letter of a tick label
-CELL_WIDTH = 1.5  # inches per face of a sheet
+CELL_WIDTH, MIN_COLUMNS = 1.5, 4  # of a sheet: inches per face, and faces whose width the title takes
 CELL_HEIGHT, CELL_GAP = 1.25, 0.06  # relative to the width
 
 
@@ -41,14 +41,14 @@ def confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str], title
         )  # fmt: skip
     axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
     axes.set_yticks(range(len(classes)), classes)
-    axes.set(xlabel="predicted: % of the row, and number of faces", ylabel="true: each row is 100 %")
+    axes.set(xlabel="predicted: % of the row, faces", ylabel="true: each row is 100 %")
     return figure
 
 
 def history(rows: Mapping[int, Mapping[str, float]], best_epoch: int | None = None, title: str = "") -> Figure:
     """Plot losses, scores and learning rates over the epochs (from 1) of a metrics.csv."""
     figure = _framed(title, 12, 3.6)
-    losses, scores, rates = figure.subplots(1, 3, gridspec_kw={"wspace": 0.25})
+    losses, scores, rates = figure.subplots(1, 3, gridspec_kw={"wspace": 0.35})
     epochs = sorted(rows)
     names = sorted({name for row in rows.values() for name in row})
     lines: list[tuple[Axes, str, list[str], float]] = [
@@ -61,11 +61,12 @@ def history(rows: Mapping[int, Mapping[str, float]], best_epoch: int | None = No
             values = [factor * rows[epoch].get(name, np.nan) for epoch in epochs]
             style = "--" if "macro_f1" in name else "-"
             color = "C0" if name.startswith("train") else "C1" if name.startswith("val") else None
-            axes.plot(epochs, values, style, marker=".", color=color, label=name.replace("_", " "))
+            marker = "." if len(epochs) > 1 else "o" if style == "-" else "x"
+            axes.plot(epochs, values, style, marker=marker, color=color, label=name.replace("_", " "))
         if best_epoch is not None:
             axes.axvline(best_epoch, color="grey", linewidth=0.8, linestyle=":", label="best")
         axes.set(xlabel="epoch", ylabel=label)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         if shown:
             axes.legend(fontsize=7, handlelength=3)  # long enough to show dashes
@@ -164,6 +165,7 @@ def faces(
     images: NDArray[np.uint8], captions: Sequence[str], correct: Sequence[bool], columns: int = 8, title: str = ""
 ) -> Figure:
     """Plot faces (N, H, W) or (N, H, W, 3) with captions, green for correct predictions and red for wrong ones."""
+    columns = min(columns, max(MIN_COLUMNS, len(images)))
     rows = max(1, -(-len(images) // columns))
     width, height = CELL_WIDTH * columns, CELL_WIDTH * CELL_HEIGHT * rows
     figure = _framed(title, width, height + _title_height(title, width), left=0, right=0, bottom=0)
