@@ -331,3 +331,10 @@ def test_an_unknown_argument_is_named() -> None:
 def test_a_missing_target_is_named() -> None:
     with pytest.raises(UserError, match=r"_target_ emotion.models.v5.V5 does not exist"):
         instantiate({"_target_": "emotion.models.v5.V5"})
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_several_runs_of_one_command_are_in_outputs(verb: str) -> None:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        config = hydra.compose(verb, return_hydra_config=True)
+    assert OmegaConf.to_container(config.hydra.sweep)["dir"].startswith("outputs/")

@@ -43,6 +43,8 @@ OR_NUMBER = ("loss.balanced",)
 UNKNOWN = re.compile(r"Could not (?:override '|delete from config. ')(?P<key>[^']+)'")
 EXISTS = re.compile(r"Could not append to config. An item is already at '(?P<key>[^']+)'|(?P<group>\S+) appears more")
 NO_CHOICE = re.compile(r"Could not (?:find|load) '(?P<group>.+)/(?P<choice>[^/']+)'")
+SEVERAL = re.compile(r"(Ambiguous value for argument|Sweep parameters) '(?P<key>[^=]+)=(?P<values>.*)'")
+"""Values separated by commas, or other syntax of a sweep."""
 NULL_GROUP = "Config group override must be a string"
 
 
@@ -54,6 +56,10 @@ def explain(verb: str, arguments: Sequence[str], error: Exception) -> str | None
         key = match["key"]
         others = [override for override in overrides if _key(override) != key]
         return unknown_setting(verb, key, _setting_keys(verb, others))
+    if match := SEVERAL.match(message):
+        key, values = match["key"], match["values"]
+        a_list = f"; a list is {key}=[{values}]" if message.startswith("Ambiguous") else ""
+        return f"{key}={values}: for several values, one after the other, add -m{a_list}."
     if match := EXISTS.match(message):
         key = match["key"] or match["group"]
         return f"{key} exists; write {key}=VALUE without the +."

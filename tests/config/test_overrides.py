@@ -34,6 +34,9 @@ ANSWERS = {
     "optimizer=adamW": r"^optimizer=adamW: optimizer has no adamW; did you mean adam or adamw\?",
     "callbacks=[default,foo]": r": callbacks has no foo\. Expected some of best_checkpoint, .*weight_statistics",
     "hydra/launcher=submitit_slrm": r"submitit_slrm: hydra/launcher has no submitit_slrm; did you mean submitit_slurm",
+    "seed=0,1": r"^seed=0,1: for several values, one after the other, add -m; a list is seed=\[0,1\]\.$",
+    "model=v2_se,fast_cnn": r"^model=v2_se,fast_cnn: for several values, .* add -m; a list is model=\[v2_se,fast_cnn\]",
+    "seed=range(3)": r"^seed=range\(3\): for several values, one after the other, add -m\.$",
     "logger=null": r"logger=null: choose one of csv, default",
     "qwertz=1": r"train has no setting qwertz=; --cfg job lists every setting",
 }
