@@ -153,7 +153,9 @@ def _load_networks(config: ExplainConfig) -> dict[str, "Ensemble"]:
     sources = [config.checkpoint, *([config.compare_with] if config.compare_with else [])]
     networks = [ensemble.load_ensemble(source).to(torch_device(config.accelerator)) for source in sources]
     for other in networks[1:]:
-        check_classes(other.loaded[0].path, other.classes, networks[0].classes)
+        first = networks[0].loaded[0].path
+        advice = "compare_with= needs a network of the same classes."
+        check_classes(other.loaded[0].path, other.classes, networks[0].classes, f"{first} on", advice)
     for names in ([one.name for one in networks], [" + ".join(one.paths) for one in networks]):
         if len(set(names)) == len(names):
             return dict(zip(names, networks, strict=True))
@@ -204,7 +206,8 @@ def _load_photographs(config: ExplainConfig, networks: list["Ensemble"]) -> "Ima
     size, channels = max(one.zoomed_size for one in inputs), max(one.channels for one in inputs)
     detector, whole = instantiate(config.detector), FullImage()
     faces, names = [], []
-    for file in find_files(as_list(config.images), report=print):
+    expected = "an image, a folder or a pattern ('photos/*.jpg')"
+    for file in find_files(as_list(config.images), report=print, expected=expected):
         if file.is_video:
             raise UserError(f"images={file.path} is a video; expected images.")
         pixels = read_image(file.path).pixels

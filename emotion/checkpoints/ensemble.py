@@ -20,8 +20,9 @@ class Ensemble(nn.Module):
         super().__init__()
         self.loaded = tuple(loaded)
         self.classes = self.loaded[0].classifier.classes
+        owner, advice = f"{self.loaded[0].path} on", "An ensemble needs checkpoints of the same classes."
         for checkpoint in self.loaded:
-            check_classes(checkpoint.path, checkpoint.classifier.classes, self.classes)
+            check_classes(checkpoint.path, checkpoint.classifier.classes, self.classes, owner, advice)
         self.classifiers = nn.ModuleList(checkpoint.classifier for checkpoint in self.loaded)
 
     @property

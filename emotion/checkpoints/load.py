@@ -119,12 +119,17 @@ def set_temperature(path: Path, temperature: float) -> None:
     checkpoint_io.save_checkpoint(dataclasses.replace(checkpoint, hyper_parameters=settings).entries(), path)
 
 
-def check_classes(path: Path, classes: Sequence[str], data_classes: Sequence[str]) -> None:
-    """Raise UserError if the classes of data differ from a checkpoint's, in names or order."""
-    if tuple(classes) != tuple(data_classes):
+def check_classes(
+    path: Path,
+    classes: Sequence[str],
+    others: Sequence[str],
+    owner: str = "the data has",
+    advice: str = "Choose the labels= of its training, or another checkpoint.",
+) -> None:
+    """Raise UserError if the classes of data, or of another `owner`, differ from a checkpoint's in names or order."""
+    if tuple(classes) != tuple(others):
         raise UserError(
-            f"{path} was trained on the classes {', '.join(classes)}, but the data has {', '.join(data_classes)}. "
-            f"Choose the labels= of its training, or another checkpoint."
+            f"{path} was trained on the classes {', '.join(classes)}, but {owner} {', '.join(others)}. {advice}"
         )
 
 

@@ -41,7 +41,10 @@ class SourceFile(NamedTuple):
 
 
 def find_files(
-    names: Sequence[str], exclude: Path | None = None, report: Callable[[str], None] | None = None
+    names: Sequence[str],
+    exclude: Path | None = None,
+    report: Callable[[str], None] | None = None,
+    expected: str = EXPECTED,
 ) -> list[SourceFile]:
     """Return the images and videos that the names match, each once.
 
@@ -49,12 +52,13 @@ def find_files(
         names: Files of any suffix, folders (searched recursively) and patterns.
         exclude: A folder whose files are skipped in folders and patterns, such as the output folder.
         report: Receives a line for each folder and pattern with other files, which are skipped.
+        expected: What a name may be, for the message about one that does not exist.
 
     Raises:
         UserError: A name matches no file, or a folder is or contains a run.
     """
     exclude = exclude.resolve() if exclude else None
-    paths = [path for name in names for path in _resolve(name, exclude, report)]
+    paths = [path for name in names for path in _resolve(name, exclude, report, sources=expected)]
     unique = list({os.path.abspath(path): path for path in paths}.items())
     root = os.path.commonpath([os.path.dirname(absolute) for absolute, _ in unique])
     return [SourceFile(path, Path(os.path.relpath(absolute, root))) for absolute, path in unique]
@@ -79,6 +83,7 @@ def _resolve(
     report: Callable[[str], None] | None,
     suffixes: Collection[str] = SUFFIXES | VIDEO_SUFFIXES,
     expected: str = IMAGES_OR_VIDEOS,
+    sources: str = EXPECTED,
 ) -> list[Path]:
     path = Path(name).expanduser()
     if path.is_file():
@@ -89,7 +94,7 @@ def _resolve(
     elif glob.has_magic(name):
         found, problem = [Path(match) for match in glob.iglob(str(path), recursive=True)], "matches"
     else:
-        raise UserError(f"{name} does not exist; expected {EXPECTED}.")
+        raise UserError(f"{name} does not exist; expected {sources}.")
     candidates = [file for file in found if file.is_file() and not (exclude and file.resolve().is_relative_to(exclude))]
     for file in sorted(candidates):
         if any(file.match(str(name)) for name in CHECKPOINTS):

@@ -43,7 +43,9 @@ def test_a_stored_temperature_divides_the_logits(runs: list[Path]) -> None:
 def test_members_with_different_classes_are_refused(runs: list[Path], small_config: Config) -> None:
     train(small_config("trainer.max_epochs=1", "labels=four"), Path("four"))
     with pytest.raises(
-        UserError, match=r"four/checkpoints/best\.ckpt was trained on the classes happy, neutral, sad, surprise, but"
+        UserError,
+        match=r"four/checkpoints/best\.ckpt was trained on the classes happy, neutral, sad, surprise, but first/.* "
+        r"on happiness, .*\. An ensemble needs checkpoints of the same classes\.",
     ):
         ensemble.load_ensemble([str(runs[0]), "four"])
 
