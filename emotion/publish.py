@@ -1,6 +1,5 @@
 """Publish a classifier on the Hugging Face Hub: python -m emotion.publish checkpoint=RUN repo=owner/name."""
 
-import re
 import tempfile
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -21,6 +20,19 @@ if TYPE_CHECKING:
     from emotion.checkpoints.load import LoadedCheckpoint
 
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+LICENSES = frozenset(
+    """
+    afl-3.0 agpl-3.0 apache-2.0 apple-amlr apple-ascl artistic-2.0 bigcode-openrail-m bigscience-bloom-rail-1.0
+    bigscience-openrail-m bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5
+    cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0
+    cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0
+    cdla-permissive-2.0 cdla-sharing-1.0 creativeml-openrail-m deepfloyd-if-license ecl-2.0 epl-1.0 epl-2.0 etalab-2.0
+    eupl-1.1 eupl-1.2 fair-noncommercial-research-license gemma gfdl gpl gpl-2.0 gpl-3.0 h-research intel-research isc
+    lgpl lgpl-2.1 lgpl-3.0 lgpl-lr llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 lppl-1.3c mit mpl-2.0 ms-pl ncsa
+    odbl odc-by ofl-1.1 open-mdw openrail openrail++ osl-3.0 other pddl postgresql unknown unlicense wtfpl zlib
+    """.split()
+)
+"""The Hub's licenses: https://huggingface.co/docs/hub/repositories-licenses."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +90,10 @@ def _check(config: PublishConfig) -> None:
         raise UserError(
             "expected one of checkpoint=RUN and folder=FOLDER, a folder that python -m emotion.publish wrote."
         )
-    if config.license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", config.license):
+    if config.license not in (None, *LICENSES):
         raise UserError(
-            f"license={config.license}: expected the Hub's spelling, such as mit, apache-2.0 or cc-by-nc-4.0."
+            f"license={config.license}: expected one that the Hub lists, such as mit, apache-2.0 or cc-by-nc-4.0, or "
+            f"other: https://huggingface.co/docs/hub/repositories-licenses."
         )
 
 
