@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -33,7 +34,7 @@ Result = TypeVar("Result")
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore")
 """conf/hydra/launcher overrides plugins' configs of the same name, of which Hydra warns."""
 
-CHOOSE_FOLDER = "Choose a writable folder: hydra.run.dir=FOLDER."
+CHOOSE_FOLDER = "Choose a writable folder: hydra.run.dir=FOLDER, output=FOLDER or csv=FILE."
 DISK_ERRORS = {
     errno.ENOSPC: "Free some space; existing files are unchanged.",
     errno.EDQUOT: "Your quota is used up; existing files are unchanged.",
@@ -43,7 +44,8 @@ DISK_ERRORS = {
     errno.EPERM: CHOOSE_FOLDER,
     errno.EEXIST: "A file has the folder's name; choose another folder: hydra.run.dir=FOLDER.",
     errno.ENAMETOOLONG: "A run's folder is named after its swept settings; sweep over fewer.",
-    errno.ENOTDIR: "Choose another folder: hydra.run.dir=FOLDER.",
+    errno.ENOTDIR: CHOOSE_FOLDER,
+    errno.ENOENT: CHOOSE_FOLDER,  # of a folder that cannot be made, as in /proc
 }
 OVERRIDE = re.compile(r"\+{0,2}(hydra/)?(?P<name>[\w.@]+)=")
 OPTIONS_WITH_VALUE = (
@@ -163,7 +165,8 @@ def report_errors(name: str = "train") -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
-        if error.errno not in DISK_ERRORS:
+        is_read = error.errno == errno.ENOENT and traceback.extract_tb(error.__traceback__)[-1].name != "mkdir"
+        if error.errno not in DISK_ERRORS or is_read:
             raise
         path = f" {error.filename}:" if error.filename else ""
         _fail(f"cannot write{path} {os.strerror(error.errno).lower()}. {DISK_ERRORS[error.errno]}", 2)

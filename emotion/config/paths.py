@@ -53,14 +53,20 @@ def quote_list(paths: Sequence[str]) -> str:
 
 
 def check_output_folder(output: object) -> None:
-    """Check the setting `output` of a verb, which is a folder, or null.
+    """Check the setting `output` of a verb, which is a folder, `-` for standard output, or null.
 
     Raises:
         UserError: It is a file or is named like one.
+        OSError: It cannot be made.
     """
     path = Path(str(output))
     if path.is_file() or (path.suffix.lower() in OUTPUT_SUFFIXES and not path.is_dir()):
         raise UserError(f"output={output} names a file; expected a folder, such as output={path.with_suffix('')}.")
+    if output not in (None, "-"):
+        new = [folder for folder in (path, *path.parents) if not folder.exists()]
+        path.mkdir(parents=True, exist_ok=True)
+        for folder in new:  # until there is something to write
+            folder.rmdir()
 
 
 def exists(path: str) -> bool:

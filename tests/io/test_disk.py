@@ -1,7 +1,9 @@
 """A full or read-only disk gives one message and leaves existing files unchanged."""
 
 import os
+import re
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 
 from emotion.checkpoints.load import read_checkpoint
 from emotion.checkpoints.locate import LAST_CHECKPOINT
-from tests.processes import CompletedVerb
+from tests.processes import CompletedVerb, run_verb
 from tests.sweeps.conftest import sweep
 
 __all__ = ["sweep"]
@@ -47,6 +49,28 @@ def test_a_disk_that_fills_during_a_checkpoint_keeps_the_previous_one(sweep: Swe
         assert read_checkpoint(run / LAST_CHECKPOINT).epoch == 3 > epoch
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+@pytest.mark.parametrize(
+    ("verb", "arguments"),
+    [
+        ("train", ["hydra.run.dir=/proc/x"]),
+        ("train", ["-m", "seed=0,1", "hydra.sweep.dir=/proc/x"]),
+        ("export", ["checkpoint=fast_cnn", "output=/proc/x"]),
+        ("explain", ["checkpoint=fast_cnn", "output=/proc/x/y"]),
+        ("runs", ["csv=/proc/x/y.csv"]),
+    ],
+)
+def test_a_folder_that_cannot_be_made_is_reported_at_once(
+    verb: str, arguments: list[str], small_run: Callable[..., Path]
+) -> None:
+    small_run(Path("outputs/run"))
+    done = run_verb(verb, *arguments)
+    assert done.status == 2
+    error = done.err.splitlines()[-1]
+    assert re.match(r"error: cannot write /proc/x\S*: no such file or directory\. Choose a writable folder", error), error
+    assert "converting" not in done.out
+
+
 @pytest.mark.parametrize("folder", [["hydra.run.dir=small/run"], ["-m", "seed=0,1", "hydra.sweep.dir=small/sweep"]])
 def test_a_read_only_folder_is_reported_at_once(folder: list[str], sweep: Sweep, tmp_path: Path) -> None:
     with disk(tmp_path / "small", "600k") as small:
@@ -63,4 +87,4 @@ def test_a_file_with_the_folders_name_is_reported_at_once(sweep: Sweep) -> None:
     result = sweep("hydra.run.dir=outputs/run")
     assert result.status == 2
     assert len(result.err.splitlines()) == 1
-    assert "not a directory. Choose another folder" in result.err
+    assert "not a directory. Choose a writable folder" in result.err
