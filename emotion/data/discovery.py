@@ -16,7 +16,7 @@ COLUMNS = {"emotion": ("emotion", "label"), "pixels": ("pixels", "pixel"), "usag
 
 _, ICML_CSV, TRAIN_CSV = PREFERRED
 MAX_DEPTH = 3  # of a folder of images below the given one
-SHOWN = 8
+SHOWN, NAMED = 8, 3  # hints, and names of a hint
 FORMS = (
     "fer2013.csv or icml_face_data.csv (also packed), train.csv of the contest, images in train/<class>/, or *.parquet"
 )
@@ -138,44 +138,51 @@ def describe(folder: Path) -> str:
     if not entries:
         return f"{folder} is empty."
     names = [f"{path.name}/" if path.is_dir() else path.name for path in entries]
-    held = near_misses(folder) or names
-    more = f" and {len(held) - SHOWN} more" if len(held) > SHOWN else ""
-    return f"{folder} holds {'; '.join(held[:SHOWN])}{more}."
+    return f"{folder} holds {_shortened(near_misses(folder) or names, SHOWN, '; ')}."
+
+
+def _shortened(items: Sequence[str], limit: int, separator: str) -> str:
+    more = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return f"{separator.join(items[:limit])}{more}"
 
 
 def near_misses(folder: Path) -> list[str]:
-    """Return hints on how to use the entries of a folder that resemble a form of FER2013."""
-    return [hint for path in _entries(folder) if (hint := _hint(path))]
+    """Return hints on how to use the entries of a folder that resemble a form of FER2013; equal ones are one."""
+    names: dict[str, list[str]] = {}
+    for path in _entries(folder):
+        if hint := _hint(path):
+            names.setdefault(hint, []).append(f"{path.name}/" if path.is_dir() else path.name)
+    return [f"{_shortened(same, NAMED, ', ')}{hint}" for hint, same in names.items()]
 
 
 def _hint(path: Path) -> str:
-    """Return a hint on how to use a file or folder that resembles a form of FER2013; empty if it does not."""
+    """Return what to say after the name of a file or folder that resembles a form of FER2013; empty if none does."""
     if path.is_dir():
         if has_image(path):
-            return f"{path.name}/ with images; class folders are read by data=image_folder labels=source"
+            return " with images; class folders are read by data=image_folder labels=source"
         return ""
     if path.suffix.lower() in OTHER_ARCHIVES:
-        return f"{path.name}: unpack it"
+        return ": unpack it"
     if path.suffix.lower() == ".parquet":
-        return f"{path.name}: data=parquet"
+        return ": data=parquet"
     if path.suffix.lower() != ".csv" and not is_packed(path):
         return ""
     try:
         if is_archive(path):
             images = [name for name in members(path) if Path(name).suffix.lower() in SUFFIXES]
             if images:
-                return f"{path.name} with images such as {images[0]}: unpack it"
+                return f" with images such as {images[0]}: unpack it"
         header = read_header(path)
     except (OSError, UserError) as error:
-        return str(error)
+        return f": {error}"
     columns = [name.lower() for name in header.names]
     if header.has_labels:
-        return f"{path.name} with pixels and labels: data=fer2013_csv data.path={path}"
+        return f" with pixels and labels: data=fer2013_csv data.path={path}"
     if header.has_faces:
-        return f"{path.name} with pixels but no labels"
+        return " with pixels but no labels"
     if {"path", "label"} <= set(columns):
-        return f"{path.name}, a list of images: data=path_list"
-    return f"{path.name} with the columns {', '.join(header.names)[:60]}"
+        return ", a list of images: data=path_list"
+    return f" with the columns {', '.join(header.names)[:60]}"
 
 
 def _ambiguous(folder: Path, found: list[Path], advice: str) -> UserError:

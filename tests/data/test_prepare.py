@@ -136,6 +136,10 @@ NEAR_MISSES: dict[str, tuple[Callable[[], object], str]] = {
     "a list": (lambda: text("train.csv", "path,label\na.png,sad\n"), "train.csv, a list of images: data=path_list"),
     "no labels": (lambda: text("test.csv", "pixels\n1 2\n"), "test.csv with pixels but no labels"),
     "votes": (lambda: text("new.csv", "Usage,Image name\n"), "new.csv with the columns Usage, Image name"),
+    "images in many folders": (
+        lambda: [image(f"{n}/a.png") for n in "abcde"],
+        "^d holds a/, b/, c/ and 2 more with images; class folders are read by data=image_folder labels=source. Exp",
+    ),
     "own classes": (lambda: image("cats/a.png"), "cats/ with images.*data=image_folder labels=source"),
     "other files": (lambda: text("notes.txt", "x"), "d holds notes.txt. Expected"),
     "two tables": (lambda: [text(f"{n}.csv", "emotion,pixels\n") for n in "ab"], r"(?s)2 data sets.*a.csv.*b.csv"),
