@@ -2,6 +2,9 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Timer
 from typing import TextIO
 
 RANK_VARIABLES = ("LOCAL_RANK", "SLURM_PROCID")
@@ -11,6 +14,17 @@ def announce(activity: str, file: TextIO | None = None) -> None:
     """Print, from the first process only, an activity that is about to start and takes a while."""
     if all(os.environ.get(name, "0") == "0" for name in RANK_VARIABLES):
         print(f"{activity} ...", file=file, flush=True)
+
+
+@contextmanager
+def announce_if_slow(activity: str, seconds: float = 2.0) -> Iterator[Timer]:
+    """Announce an activity, the body of the `with` statement, if it takes longer than `seconds`."""
+    timer = Timer(seconds, announce, [activity])
+    timer.start()
+    try:
+        yield timer
+    finally:
+        timer.cancel()
 
 
 def announce_torch() -> None:

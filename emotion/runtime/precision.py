@@ -26,7 +26,7 @@ from emotion.errors import UserError
 from emotion.io.atomic import write_json
 from emotion.io.bounded import read_json_object
 from emotion.runtime import distributed, hardware
-from emotion.runtime.announce import announce
+from emotion.runtime.announce import announce_if_slow
 
 MAX_ERROR = 2e-2  # relative error of an output or gradient; the rounding of bfloat16 alone gives 2e-3 to 5e-3
 MAX_SLOWDOWN, MIN_LOSS = 1.1, 2e-3  # bfloat16 may take this many times as long as float32, and this many seconds more
@@ -143,8 +143,8 @@ def precision_report(
         with FileLock(folder / ".lock"):
             report = _cached(path)
             if report is None:
-                announce("timing and checking the network's layers in bfloat16, once on this machine")
-                report = compare_network(net, shape, memory_format, device)
+                with announce_if_slow("timing and checking the network's layers in bfloat16, once on this machine"):
+                    report = compare_network(net, shape, memory_format, device)
             write_json(path, report._asdict())
     return report or compare_network(net, shape, memory_format, device)
 
