@@ -12,7 +12,7 @@ from emotion.checkpoints.locate import BEST_CHECKPOINT, PORTABLE_SUFFIX, announc
 from emotion.cli import verb
 from emotion.config.typed import check_choices, typed
 from emotion.errors import UserError
-from emotion.reporting.text import relative_path, wrapped
+from emotion.reporting.text import format_size, relative_path, wrapped
 from emotion.runtime.announce import announce
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def export(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     }
     write_json(output / "export.json", record)
     for path in (*(files if config.target != "web" else ()), output / "export.json"):
-        print(f"wrote {relative_path(path.absolute())}, {path.stat().st_size / 1e6:,.2f} MB")
+        print(f"wrote {relative_path(path.absolute())}, {format_size(path.stat().st_size)}")
     return record
 
 

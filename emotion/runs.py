@@ -17,7 +17,7 @@ from emotion.cli import verb
 from emotion.config.compose import as_list, flatten
 from emotion.config.typed import check_choices, typed
 from emotion.errors import UserError, counted
-from emotion.reporting.text import format_percent, relative_path
+from emotion.reporting.text import format_percent, format_size, relative_path
 from emotion.runtime.announce import announce
 
 if TYPE_CHECKING:
@@ -240,9 +240,9 @@ def _remove(found: Sequence["Run"], config: RunsConfig) -> None:
     }
     kind = "run" if remove_runs else "checkpoint"
     existing = [path for own in paths.values() for path in own if path.exists()]
-    megabytes = sum(folder_size(path) if path.is_dir() else path.stat().st_size for path in existing) / 1e6
+    size = format_size(sum(folder_size(path) if path.is_dir() else path.stat().st_size for path in existing))
     if not config.confirm:
-        print(f"would remove {counted(len(existing), kind)}, {megabytes:.1f} MB; confirm=true removes them")
+        print(f"would remove {counted(len(existing), kind)}, {size}; confirm=true removes them")
         return
     removed = 0
     for run in found:
@@ -256,7 +256,7 @@ def _remove(found: Sequence["Run"], config: RunsConfig) -> None:
                     removed += 1
         except RunLocked as error:
             print(f"kept: {error}")
-    print(f"removed {counted(removed, kind)}, {megabytes:.1f} MB")
+    print(f"removed {counted(removed, kind)}, {size}")
 
 
 @verb("runs", positional="runs", uses_torch=True)

@@ -146,7 +146,7 @@ def _describe_image(result: FrameResult) -> str:
 
 
 def _describe_video(timeline: Timeline, stream: VideoStream) -> str:
-    """Return "300 frames of 10.0s, 2 faces: face 1 happy 81 % for 9.8s, face 2 sad 55 % for 3.0s", for example."""
+    """Return "300 frames of 10s, 2 faces: face 1 happy 81 % for 9.8s, face 2 sad 55 % for 3.0s", for example."""
     length = f"{counted(timeline.num_frames, 'frame')} of {format_duration(timeline.end + 1 / stream.fps)}"
     if not timeline.num_faces:
         return f"{length}, no face"

@@ -23,11 +23,16 @@ def wrapped(text: str) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Format seconds as 17.3s, 4m05s or 1h42m."""
-    whole = int(seconds)
-    if seconds < 100:
-        return f"{seconds:.1f}s"
+    """Format seconds as 2.3s, 17s, 4m05s or 1h42m."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f}s" if whole < 10 else f"{whole}s"
     return f"{whole // 60}m{whole % 60:02d}s" if whole < 6000 else f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def format_size(num_bytes: int) -> str:
+    """Format the size of files as 3.1 kB or 4.6 MB."""
+    return f"{num_bytes / 1e3:.1f} kB" if num_bytes < 1e6 else f"{num_bytes / 1e6:,.1f} MB"
 
 
 def relative_path(path: Path) -> Path:

@@ -6,7 +6,7 @@ import pytest
 
 from emotion.errors import counted
 from emotion.reporting.tables import print_table
-from emotion.reporting.text import format_interval, short_source, wrapped
+from emotion.reporting.text import format_duration, format_interval, format_size, short_source, wrapped
 
 PATH = "outputs/v4_attention/2026-01-31_12-00-00/a-long-name"
 
@@ -60,3 +60,10 @@ def test_an_interval_is_shown_if_it_says_something() -> None:
     assert format_interval((0.5, 0.4, 0.6)) == "50.0 [40.0, 60.0]"
     assert format_interval((0, 0, 0)) == "0.0"
     assert format_interval((0, 0, 1)) == "-"  # of no observation
+
+
+def test_durations_and_sizes_have_one_format() -> None:
+    durations = {0.04: "0.0s", 9.4: "9.4s", 9.7: "10s", 59.4: "59s", 59.6: "1m00s", 83.8: "1m24s", 114: "1m54s"}
+    assert {seconds: format_duration(seconds) for seconds in durations} == durations
+    assert format_duration(6120) == "1h42m"
+    assert [format_size(size) for size in (0, 2_345, 4_640_000)] == ["0.0 kB", "2.3 kB", "4.6 MB"]
