@@ -50,7 +50,7 @@ DISK_ERRORS = {
 OVERRIDE = re.compile(r"\+{0,2}(hydra/)?(?P<name>[\w.@]+)=")
 OPTIONS_WITH_VALUE = (
     *("--cfg", "-c", "--package", "-p", "--config-path", "-cp"),
-    *("--config-name", "-cn", "--config-dir", "-cd", "--experimental-rerun"),
+    *("--config-name", "-cn", "--config-dir", "-cd", "--info", "-i", "--experimental-rerun"),
 )
 MULTIRUN = {"-m", "--multirun"}
 
@@ -88,6 +88,7 @@ def verb(
                 if text := help.answer(name, command_line()):
                     print(text, flush=True)
                     return
+                overrides.check_dashes(name, command_line())
                 take_plugins()
                 _join_bare_arguments(name, positional)
                 quote_paths(name)

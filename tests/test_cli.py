@@ -34,6 +34,7 @@ MISTAKES = {
         "train has no setting optimizer.weight_decy=; did you mean",
     ),
     "an added key": (["train", "+lr=1"], r"train has no setting lr=; use optimizer.lr=\."),
+    "a setting with dashes": (["predict", "photo.jpg", "--checkpoint", "fast_cnn"], "no dashes: checkpoint=fast_cnn"),
     "a null group": (["train", "logger=null"], "logger=null: choose one of csv"),
     "an unknown model": (["train", "model=v5"], r"model=v5: model has no v5.* Expected one of .*v4_attention"),
     "a missing source": (["train", "data=fer2013_csv"], r"fer2013.csv does not exist.*data_dir=FOLDER"),
@@ -49,7 +50,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(
-    "mistake", representative(list(MISTAKES), "a mistyped key", "an unknown model", "a missing checkpoint")
+    "mistake", representative(list(MISTAKES), "a mistyped key", "a setting with dashes", "an unknown model")
 )
 def test_a_mistake_gives_one_message(mistake: str) -> None:
     (verb, *arguments), message = MISTAKES[mistake]

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 from difflib import get_close_matches
 from functools import cache
 
-from hydra._internal.utils import get_args
+from hydra._internal.utils import get_args, get_args_parser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -40,6 +40,7 @@ OTHER_TYPES = re.compile(r"trainer\.devices|compile\..+")
 OR_NUMBER = ("loss.balanced",)
 """Settings that are true, false or a number."""
 
+DASHED = re.compile(r"--?[A-Za-z][\w.-]+")
 UNKNOWN = re.compile(r"Could not (?:override '|delete from config. ')(?P<key>[^']+)'")
 EXISTS = re.compile(r"Could not append to config. An item is already at '(?P<key>[^']+)'|(?P<group>\S+) appears more")
 NO_CHOICE = re.compile(r"Could not (?:find|load) '(?P<group>.+)/(?P<choice>[^/']+)'")
@@ -94,6 +95,24 @@ def check_additions(verb: str, arguments: Sequence[str]) -> None:
         is_group = (CONF / root).is_dir() or root == "study"  # which sweep=tpe adds
         if root not in config or not (known or is_group):
             raise UserError(unknown_setting(verb, key, _setting_keys(verb)))
+
+
+def check_dashes(verb: str, arguments: Sequence[str]) -> None:
+    """Refuse `--key value` and `--key=value`, as other programs take settings.
+
+    Raises:
+        UserError: With the setting as it is written here, or the nearest ones.
+    """
+    known = {option for action in get_args_parser()._actions for option in action.option_strings}
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        option, has_value, value = argument.partition("=")
+        if not DASHED.fullmatch(option) or option in known:
+            continue
+        key, keys = option.lstrip("-").replace("-", "_"), _setting_keys(verb)
+        if not has_value:
+            value = "VALUE" if not following or following[0] == "-" or "=" in following else following
+        advice = f": {key}={value}." if key in keys else f". {unknown_setting(verb, key, keys)}"
+        raise UserError(f"{argument}: settings have no dashes{advice}")
 
 
 def check_types(verb: str, arguments: Sequence[str], config: DictConfig, of_hydra: Sequence[str] = ()) -> None:

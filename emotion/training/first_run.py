@@ -4,7 +4,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from emotion.cli import command_line, set_command_line
+from emotion.cli import OVERRIDE, command_line, set_command_line
 from emotion.config import help
 from emotion.config.compose import compose
 from emotion.data.sources import select_source
@@ -28,7 +28,8 @@ def use_first_run_recipe() -> None:
     except (HydraException, OmegaConfBaseException, UserError):  # the run reports it
         return
     if is_synthetic:
-        set_command_line([FIRST_RUN, *arguments])  # Hydra takes overrides before options
+        first = next((i for i, argument in enumerate(arguments) if OVERRIDE.match(argument)), 0)
+        set_command_line([*arguments[:first], FIRST_RUN, *arguments[first:]])  # Hydra takes overrides side by side
 
 
 def announce_first_run() -> None:

@@ -5,7 +5,7 @@ import pytest
 from hydra.errors import HydraException
 
 from emotion.config.compose import compose
-from emotion.config.overrides import check_additions, check_types, explain
+from emotion.config.overrides import check_additions, check_dashes, check_types, explain
 from emotion.errors import UserError
 from emotion.training.setup import resolve
 from tests.conftest import representative
@@ -81,6 +81,24 @@ def test_the_answer_depends_on_the_verb() -> None:
         check_additions("evaluate", ["+ckpt_path=x"])
     with pytest.raises(UserError, match=r"evaluate has no setting trainer\.devices="):
         check_additions("evaluate", ["+trainer.devices=1"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--epochs", "3"], r"--epochs: settings have no dashes\. train has no setting epochs=; use trainer\.max_ep"),
+        (["--batch-size=8"], r"--batch-size=8: settings have no dashes: batch_size=8\."),
+        (["-seed", "1"], r"-seed: settings have no dashes: seed=1\."),
+        (["--verbose", "seed=1"], r"--verbose: settings have no dashes: verbose=VALUE\."),
+    ],
+)
+def test_a_setting_with_dashes_is_answered_by_the_setting(arguments: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_dashes("train", arguments)
+
+
+def test_options_of_hydra_keep_their_dashes() -> None:
+    check_dashes("train", ["-m", "--cfg", "job", "--resolve", "-cn", "config", "seed=-1", "~callbacks"])
 
 
 @pytest.mark.parametrize("override", ["+lr=0.1", "+train=False", "++foo=1", "+monitor.foo=1", "+compile.tpu=true"])

@@ -66,8 +66,8 @@ def test_a_folder_that_cannot_be_made_is_reported_at_once(
     small_run(Path("outputs/run"))
     done = run_verb(verb, *arguments)
     assert done.status == 2
-    error = done.err.splitlines()[-1]
-    assert re.match(r"error: cannot write /proc/x\S*: no such file or directory\. Choose a writable folder", error), error
+    message = r"error: cannot write /proc/x\S*: no such file or directory\. Choose a writable folder"
+    assert re.match(message, done.err.splitlines()[-1]), done.err
     assert "converting" not in done.out
 
 
