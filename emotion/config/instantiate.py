@@ -3,9 +3,11 @@
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from inspect import isclass, isfunction
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any, NoReturn, TypeGuard
 
 import hydra.utils
@@ -65,12 +67,14 @@ def allow_plugins(modules: Sequence[str]) -> None:
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     for name in modules:
+        if (module := name.removesuffix(".py").strip("./").replace("/", ".")) != name:
+            raise UserError(f"plugins={name}: expected the name of a module: plugins=[{module}].")
         if not _may_be_own(name):
             raise UserError(f"plugins={name}: expected a module of your own, not one of Python or of a library.")
         try:
             import_module(name)
         except Exception as error:  # whatever the module raises
-            raise UserError(f"plugins={name}: cannot be imported from {Path.cwd()}: {error!r}.") from error
+            raise UserError(f"plugins={name}: cannot be imported from {Path.cwd()}: {_reason(error)}.") from error
     os.environ[PLUGINS] = ",".join(dict.fromkeys([*(prefix[:-1] for prefix in plugins()), *modules]))
 
 
@@ -113,10 +117,7 @@ def check_targets(config: object) -> None:
     for target in targets(config):
         if not _is_public(target) or not f"{target}.".startswith((*PACKAGES, *plugins())):  # before importing anything
             _refuse(target)
-        try:
-            found = hydra.utils.get_object(target)
-        except Exception as error:  # Hydra's own, and whatever the import raises
-            raise UserError(f"_target_ {target} does not exist: {first_line(error)}") from error
+        found = _locate(target)
         module = f"{getattr(found, '__module__', None)}."  # where it is defined, whatever name led to it
         if not (isclass(found) or isfunction(found)) or not module.startswith((*ALLOWED, *plugins())):
             _refuse(target)
@@ -138,6 +139,36 @@ def targets(config: object) -> Iterator[object]:
         else:
             continue
         visited.add(id(node))
+
+
+def _locate(target: str) -> object:
+    """Import what a dotted name names; UserError with the nearest name if it does not exist."""
+    names = target.split(".")
+    found: object = None
+    for depth, name in enumerate(names):
+        path, parent = ".".join(names[: depth + 1]), ".".join(names[:depth])
+        if not hasattr(found, name):
+            try:
+                import_module(path)
+            except Exception as error:  # whatever the module raises
+                if not isinstance(error, ModuleNotFoundError) or not path.startswith(str(error.name)):
+                    raise UserError(f"_target_ {target}: {path} cannot be imported: {_reason(error)}.") from error
+                modules = [module.name for module in iter_modules(getattr(found, "__path__", ()))]
+                known = (
+                    [key for key, value in vars(found).items() if isclass(value) or isfunction(value)] if parent else []
+                )
+                near = get_close_matches(name, [*known, *modules], n=1)
+                advice = f"did you mean {near[0]}?" if near else "name a class or function that exists."
+                raise UserError(f"_target_ {target}: {parent or 'Python'} has no {name}; {advice}") from error
+        found = getattr(found, name) if parent else sys.modules[path]
+    return found
+
+
+def _reason(error: Exception) -> str:
+    """Return what an import raised, in one line."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename} line {error.lineno}: {error.msg}"
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def _is_public(target: object) -> TypeGuard[str]:
