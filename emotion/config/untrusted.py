@@ -15,7 +15,7 @@ from hydra.conf import HydraConf
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.types import RunMode
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 
 from emotion.config.compose import CONF, PACKAGE, SEARCH_PATH, searched_folders
 from emotion.errors import UserError
@@ -24,7 +24,11 @@ from emotion.io.bounded import read_text
 LAUNCHERS = ("hydra_plugins.hydra_joblib_launcher.", "hydra_plugins.hydra_submitit_launcher.")
 BUILT_IN = "hydra._internal.core_plugins."
 HANDLERS = ("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler")
+PLAIN_SEARCH_PATH = re.compile(r"\+*hydra\.searchpath=\[?(?P<folders>[^\[\]]*)\]?")
 URL_SCHEMES = ("ext://", "cfg://", "pkg://")  # through which logging and Hydra can import any module
+
+INVALID = (yaml.YAMLError, GrammarParseError)
+"""Exceptions of text that is no config."""
 
 HYDRA_OVERRIDE = re.compile(r"[+~]*(hydra[./@=]|[^=]*@:?hydra\b)")
 SAFE_HYDRA_OVERRIDE = re.compile(
@@ -47,6 +51,10 @@ def check_command(verb: str, arguments: Sequence[str]) -> None:
     for override in parsed.overrides:
         if SEARCH_PATH.fullmatch(override):
             continue
+        if (match := PLAIN_SEARCH_PATH.fullmatch(override)) and "://" not in override.replace("file://", ""):
+            folders = [folder.strip(" '\"").removeprefix("file://") for folder in match["folders"].split(",")]
+            named = ",".join(f"file://{folder}" for folder in folders if folder)
+            raise UserError(f"{override}: write hydra.searchpath=[{named or 'file://FOLDER'}].")
         if HYDRA_OVERRIDE.match(override) and (not SAFE_HYDRA_OVERRIDE.match(override) or "_target_" in override):
             raise UserError(
                 f"{override} is not allowed. Of hydra, set only where and how it runs: hydra.run.dir, "
@@ -61,9 +69,18 @@ def check_command(verb: str, arguments: Sequence[str]) -> None:
             raise UserError(f"{folder}: expected a folder of configs, not a package.")
         for root in {Path(folder).absolute(), PACKAGE / folder}:  # Hydra accepts both
             for file in sorted(root.rglob("*.y*ml")):
-                _check_values(file, read_config(file), allow_targets=not parsed.config_path)
+                try:
+                    content = read_config(file)
+                except UserError as error:
+                    if parsed.config_path or not isinstance(error.__cause__, INVALID):
+                        raise
+                    continue  # if it is chosen, Hydra refuses it, too
+                _check_values(file, content, allow_targets=not parsed.config_path)
     if added and not parsed.config_path:
-        _check_composed(parsed.config_name or verb, parsed.config_dir, parsed.overrides)
+        try:
+            _check_composed(parsed.config_name or verb, parsed.config_dir, parsed.overrides)
+        except INVALID as error:
+            raise UserError(f"A chosen config cannot be read: {' '.join(str(error).split())}.") from error
 
 
 def _check_composed(name: str, config_dir: str | None, overrides: Sequence[str]) -> None:

@@ -74,6 +74,12 @@ def test_configs_that_are_not_chosen_need_no_plugins() -> None:
     assert REFUSED.format("plugins=[myloss]") in refused.err
     check_command("train", ["--config-dir", "mine", "model=simple_cnn"])
     check_command("train", ["-m", own[1], "seed=0,1", "hydra/launcher=submitit_slurm"])
+    Path("mine/model/unfinished.yaml").write_text("_target_: [\n")
+    check_command("train", own[1:])
+    with pytest.raises(UserError, match=r"A chosen config cannot be read: .*mine/model/unfinished\.yaml"):
+        check_command("train", [own[1], "model=unfinished"])
+    with pytest.raises(UserError, match=r"searchpath=\[mine\]: write hydra\.searchpath=\[file://mine\]\."):
+        check_command("train", ["hydra.searchpath=[mine]", "model=mynet"])
     missing = run_verb("train", "hydra.searchpath=[file://nowhere]", *SYNTHETIC)
     assert missing.status == 2
     assert "hydra.searchpath: nowhere does not exist" in missing.err
@@ -162,7 +168,10 @@ def test_an_own_reader_is_needed_for_its_data_only() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nowhere", "cannot be imported from"),
+        ("nowhere", "cannot be imported from .*: ModuleNotFoundError: No module named 'nowhere'"),
+        ("unfinished", r"cannot be imported from .*unfinished\.py line 2: '\(' was never closed"),
+        ("unfinished.py", r"expected the name of a module: plugins=\[unfinished\]"),
+        ("own/unfinished.py", r"expected the name of a module: plugins=\[own\.unfinished\]"),
         ("os", "expected a module of your own"),
         ("torch.hub", "expected a module of your own"),
         ("emotion.io.atomic", "expected a module of your own"),
@@ -170,8 +179,27 @@ def test_an_own_reader_is_needed_for_its_data_only() -> None:
 )
 def test_other_modules_are_refused(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(".")  # restored afterwards
+    Path("unfinished.py").write_text("import math\nprint(\n")
     with pytest.raises(UserError, match=f"plugins={name}: {message}"):
         allow_plugins([name])
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("mine.MyNte", r"mine has no MyNte; did you mean MyNet\?"),
+        ("mine.Other", "mine has no Other; name a class or function that exists"),
+        ("emotion.models.fastcnn.FastCNN", r"emotion\.models has no fastcnn; did you mean fast_cnn\?"),
+        ("torch.optim.AdmW", r"torch\.optim has no AdmW; did you mean AdamW\?"),
+    ],
+)
+def test_a_misspelt_target_names_the_nearest(target: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(".")
+    monkeypatch.setenv(PLUGINS, "")
+    Path("mine.py").write_text("class MyNet: ...\n")
+    allow_plugins(["mine"])
+    with pytest.raises(UserError, match=f"^_target_ {target}: {message}"):
+        instantiate({"_target_": target})
 
 
 @pytest.mark.parametrize("target", ["os.system", "torch.hub.load", "mynet", "a b.c"])
