@@ -55,7 +55,7 @@ def explain(verb: str, arguments: Sequence[str], error: Exception) -> str | None
     message = str(error)
     if match := UNKNOWN.match(message):
         key = match["key"]
-        others = [override for override in overrides if _key(override) != key]
+        others = [override for override in (*_search_path(arguments), *overrides) if _key(override) != key]
         return unknown_setting(verb, key, _setting_keys(verb, others))
     if match := SEVERAL.match(message):
         key, values = match["key"], match["values"]
@@ -129,8 +129,8 @@ def check_types(verb: str, arguments: Sequence[str], config: DictConfig, of_hydr
     if not values:
         return
     try:
-        searched = [override for override in of_hydra if _key(override) == "hydra.searchpath"]
-        defaults = _defaults(verb, *searched, *(override for override in arguments if _is_group(_key(override))))
+        groups = (override for override in arguments if _is_group(_key(override)))
+        defaults = _defaults(verb, *_search_path(of_hydra), *groups)
     except HydraException:  # a resumed run has its own configs
         return
     for key, override in values.items():
@@ -171,11 +171,27 @@ def unknown_setting(verb: str, key: str, keys: Collection[str]) -> str:
         renamed = re.sub(rf"^(?:{pattern})(?=\.|$)", name, key)
         if renamed != key and renamed in keys:
             return f"{unknown}; use {renamed}=."
-    leaf = key.rpartition(".")[2]
-    near = [other for other in keys if other.rpartition(".")[2] == leaf]
-    near += get_close_matches(key, keys, n=4) or [k for k in keys if get_close_matches(leaf, [k.rpartition(".")[2]])]
-    suggestions = ", ".join(f"{other}=" for other in list(dict.fromkeys(near))[:4])
-    return f"{unknown}; did you mean {suggestions}?" if near else f"{unknown}; --cfg job lists every setting."
+    group = f"{key.partition('.')[0]}."
+    own = [other.removeprefix(group) for other in keys if other.startswith(group)]
+    near = [f"{group}{other}" for other in _near(key.removeprefix(group), own)]
+    near += [other for other in keys if _leaf(other) == _leaf(key)]
+    near = near or ([] if own else _near(key, keys))
+    if near:
+        return f"{unknown}; did you mean {', '.join(f'{other}=' for other in list(dict.fromkeys(near))[:4])}?"
+    existing = ", ".join(f"{group}{other}=" for other in own if "." not in other)
+    return f"{unknown}; {f'expected one of {existing}. ' * bool(own)}--cfg job lists every setting."
+
+
+def _near(key: str, keys: Collection[str]) -> list[str]:
+    return get_close_matches(key, keys, n=4) or [one for one in keys if get_close_matches(_leaf(key), [_leaf(one)])]
+
+
+def _leaf(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def _search_path(arguments: Sequence[str]) -> list[str]:
+    return [argument for argument in arguments if _key(argument) == "hydra.searchpath"]
 
 
 def _overrides(arguments: Sequence[str]) -> list[str]:

@@ -38,6 +38,7 @@ ANSWERS = {
     "model=v2_se,fast_cnn": r"^model=v2_se,fast_cnn: for several values, .* add -m; a list is model=\[v2_se,fast_cnn\]",
     "seed=range(3)": r"^seed=range\(3\): for several values, one after the other, add -m\.$",
     "logger=null": r"logger=null: choose one of csv, default",
+    "data.count=3": r"train has no setting data\.count=; expected one of data\.candidates=, data\.fallback=\. --cfg",
     "qwertz=1": r"train has no setting qwertz=; --cfg job lists every setting",
 }
 
@@ -52,6 +53,7 @@ ANSWERS = {
         "optimiser=adam",
         "+seed=1",
         "model=fastcnn",
+        "data.count=3",
         "callbacks=[default,foo]",
         "qwertz=1",
     ),
@@ -74,6 +76,15 @@ def test_the_choices_of_a_searched_folder_are_named() -> None:
     message = explain("train", arguments, HydraException("In 'train': Could not find 'model/mynett'"))
     assert message
     assert message.startswith("model=mynett: model has no mynett; did you mean mynet?")
+
+
+def test_the_settings_of_a_chosen_config_are_suggested() -> None:
+    Path("mine/model").mkdir(parents=True)
+    Path("mine/model/mynet.yaml").write_text("_target_: mynet.MyNet\nwidth: 8\n")
+    arguments = ["hydra.searchpath=[file://mine]", "model=mynet", "model.wdth=3"]
+    with pytest.raises(HydraException) as error:
+        compose("train", *arguments)
+    assert explain("train", arguments, error.value) == "train has no setting model.wdth=; did you mean model.width=?"
 
 
 def test_the_answer_depends_on_the_verb() -> None:
