@@ -18,6 +18,7 @@ from emotion.data.transforms.preprocess import Preprocess, to_float
 from emotion.data.transforms.tta import mean_probabilities, tta_logits
 from emotion.errors import UserError
 from emotion.metrics.classification import EpochScores
+from emotion.models.blocks import check_network
 from emotion.optim.parameter_groups import parameter_groups
 
 Config = Mapping[str, Any]
@@ -78,6 +79,7 @@ class EmotionClassifier(L.LightningModule):
         self.classes, self.temperature = tuple(classes), temperature
         self.preprocess = Preprocess(**input)
         self.net = instantiate(model, num_classes=len(classes), in_channels=input["channels"], input_size=input["size"])
+        check_network(self.net, model["_target_"])
         self.criterion = instantiate(loss, class_counts=class_counts) if loss else nn.CrossEntropyLoss()
         self.train_scores, self.val_scores, self.test_scores = (EpochScores(len(classes)) for _ in range(3))
         self.memory_format = torch.contiguous_format

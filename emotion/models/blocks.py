@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from emotion.errors import UserError
+
 
 class FaceNetwork(nn.Module):
     """Base class of all networks: `features`, then `head`."""
@@ -38,6 +40,17 @@ class FaceNetwork(nn.Module):
         paths = [name.split(".") for name, _ in self.named_parameters()]
         blocks = sorted({int(path[1]) for path in paths if path[0] == "features"})
         return {".".join(path): blocks.index(int(path[1])) if path[0] == "features" else len(blocks) for path in paths}
+
+
+def check_network(net: object, name: str) -> None:
+    """Raise UserError unless a network has the parts of `FaceNetwork`."""
+    missing = [part for part in ("features", "head") if not isinstance(getattr(net, part, None), nn.Module)]
+    if missing or not isinstance(net, FaceNetwork):
+        found = f"a network without {' and '.join(missing)}" if missing else f"a {type(net).__name__}"
+        raise UserError(
+            f"{name}: found {found}; expected a FaceNetwork with the modules `features` (faces to maps) and `head` "
+            f"(maps to logits)."
+        )
 
 
 class SqueezeExcitation(nn.Module):

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from emotion.errors import UserError
 from emotion.models.blocks import (
     CBAM,
     ChannelAttention,
@@ -9,6 +10,7 @@ from emotion.models.blocks import (
     ResidualBlock,
     SpatialAttention,
     SqueezeExcitation,
+    check_network,
 )
 
 MAPS = torch.rand(2, 32, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -155,3 +157,12 @@ def test_depths_count_the_blocks_that_have_parameters() -> None:
     assert depths["features.0.bias"] == 0
     assert depths["features.2.0.weight"] == depths["features.2.1.bias"] == 1
     assert (depths["features.3.conv.weight"], depths["features.4.weight"], depths["head.0.bias"]) == (2, 3, 4)
+
+
+def test_a_network_without_a_part_is_refused() -> None:
+    network = FaceNetwork()
+    network.features = nn.Identity()
+    with pytest.raises(UserError, match=r"mynet\.MyNet: found a network without head; expected a FaceNetwork"):
+        check_network(network, "mynet.MyNet")
+    network.head = nn.Flatten()
+    check_network(network, "mynet.MyNet")
