@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from emotion.checkpoints.contents import CheckpointContents
+from emotion.data.cache import published_digest
 from emotion.data.names import known_class
 from emotion.data.readers.fer2013 import PUBLISHED_MD5
 from emotion.data.sources import stored_shape
@@ -38,6 +39,8 @@ class ModelFacts:
 
         source = description.data_hyper_parameters["source"]
         self.side, self.channels = stored_shape(source)
+        published = {PUBLISHED_MD5, published_digest(source)}
+        self.is_published_file = bool(published & {description.data_state["source"], self.record.data.get("digest")})
         readers: list[str] = [source["_target_"]]  # from the outermost (a mix, other labels) to that of the files
         while isinstance(source.get("source"), Mapping):
             source = source["source"]
@@ -46,7 +49,6 @@ class ModelFacts:
         # of FER2013 in any format and with any labels
         self.is_fer2013 = readers[-1] in FER2013_READERS and all(map(known_class, members))
         self.is_ferplus = FERPLUS_READER in readers
-        self.is_published_file = PUBLISHED_MD5 in (description.data_state["source"], self.record.data.get("digest"))
         self.is_synthetic = readers[-1] == SYNTHETIC_READER
 
     @property
