@@ -25,7 +25,7 @@ from emotion.config import help, overrides, paths, resume, untrusted
 from emotion.config.compose import CONF, compose
 from emotion.config.instantiate import allow_plugins
 from emotion.config.ranges import check_ranges
-from emotion.errors import UserError, first_line
+from emotion.errors import UserError, first_line, require_extra
 from emotion.runtime.announce import announce_torch
 from emotion.runtime.signals import handle_signals
 
@@ -53,6 +53,8 @@ OPTIONS_WITH_VALUE = (
     *("--config-name", "-cn", "--config-dir", "-cd", "--info", "-i", "--experimental-rerun"),
 )
 MULTIRUN = {"-m", "--multirun"}
+LOGGERS = {"mlflow", "wandb"}
+"""Loggers that need the extra and the package of the same name."""
 
 
 def verb(
@@ -115,6 +117,8 @@ def check_values(name: str, cfg: DictConfig, arguments: Sequence[str], of_hydra:
     paths.check_output_folder(cfg.get("output"))
     if name in ("train", "bench"):
         check_ranges(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
+        for logger in LOGGERS & set(cfg.get("logger") or ()):
+            require_extra(f"logger={logger}", logger, logger)
 
 
 def command_line() -> list[str]:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from emotion.checkpoints.locate import BEST_CHECKPOINT, PORTABLE_SUFFIX, announce_default, locate_all
 from emotion.cli import verb
 from emotion.config.typed import check_choices, typed
-from emotion.errors import UserError
+from emotion.errors import UserError, require_extra
 from emotion.reporting.text import format_size, relative_path, wrapped
 from emotion.runtime.announce import announce
 
@@ -227,6 +227,8 @@ def _default_name(ensemble: "Ensemble") -> str:
 
 
 def _check(config: ExportConfig) -> None:
+    if config.target in ("onnx", "web"):
+        require_extra(f"target={config.target}", "export", "onnx", "onnxscript", "onnxruntime")
     from emotion.data.transforms.tta import TTA
 
     check_choices(config, target=tuple(TARGETS), tta=tuple(TTA))

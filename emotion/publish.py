@@ -165,7 +165,7 @@ def _write_files(folder: Path, loaded: "LoadedCheckpoint", config: PublishConfig
 def _export_onnx(weights: Path, path: Path) -> None:
     """Export the published weights as ONNX, or print why the file is left out."""
     if missing := [name for name in ONNX_PACKAGES if find_spec(name) is None]:
-        print(f"note: {path.name} is left out because {missing_extra('it', ', '.join(missing), 'export')}")
+        print(f"note: {path.name} is left out because {missing_extra('it', missing[0], 'export')}")
         return
     from emotion.checkpoints.ensemble import load_ensemble
     from emotion.exporting.onnx import export_onnx

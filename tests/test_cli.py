@@ -14,6 +14,7 @@ import pytest
 
 import emotion
 from emotion.checkpoints.locate import BEST_CHECKPOINT, LAST_CHECKPOINT
+from emotion.cli import check_values
 from emotion.config import help
 from emotion.config.compose import compose
 from emotion.errors import UserError
@@ -60,6 +61,14 @@ def test_a_mistake_gives_one_message(mistake: str) -> None:
     assert "Traceback" not in done.err
     assert len(done.err.splitlines()) < 30
     assert not list(Path.cwd().rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize("logger", ["mlflow", "wandb"])
+def test_a_missing_logger_names_the_extra(logger: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, logger, None)
+    message = rf"logger={logger} needs {logger}, which is not installed: pip install 'emotion\[{logger}\]'"
+    with pytest.raises(UserError, match=message):
+        check_values("train", compose("train", f"logger={logger}"), [f"logger={logger}"])
 
 
 REFUSED = {

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from emotion.checkpoints import portable
 from emotion.checkpoints.load import LoadedCheckpoint
-from emotion.checkpoints.locate import PORTABLE_SUFFIX
+from emotion.checkpoints.locate import PORTABLE_SUFFIX, ZOO
 from emotion.config.migrate import migrate
 from emotion.data.dataloader import num_evaluated
 from emotion.io import bounded, digests
@@ -178,7 +178,12 @@ def record_of_checkpoint(loaded: LoadedCheckpoint) -> RunRecord | None:
 
 
 def checkpoint_title(loaded: LoadedCheckpoint) -> str:
-    """Return the name and seed of the run that wrote a checkpoint, or the name of the file if they are not known."""
+    """Return the name and seed of the run that wrote a checkpoint, or the name of the file if they are not known.
+
+    Weights of the package have a name of their own.
+    """
+    if loaded.path.parent == ZOO:
+        return loaded.path.stem
     record = record_of_checkpoint(loaded)
     return record.title if record and record.config else loaded.path.name
 

@@ -1,6 +1,7 @@
 """Files and messages of python -m emotion.export."""
 
 import json
+import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -98,6 +99,14 @@ def test_weights_match_the_run_and_can_be_exported_again_without_its_data(run: P
     with pytest.raises(UserError, match=r"int8=true needs the data that the checkpoint was trained on: .*fer2013"):
         export(compose("export", "checkpoint=weights/kept.safetensors", "int8=true"), Path("int8"))
     assert not Path("int8").exists()
+
+
+@pytest.mark.parametrize("target", ["onnx", "web"])
+def test_a_missing_onnx_names_the_extra(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    message = rf"target={target} needs onnxscript, which is not installed: pip install 'emotion\[export\]'"
+    with pytest.raises(UserError, match=message):
+        export(compose("export", "checkpoint=fast_cnn", f"target={target}"), Path("elsewhere"))
 
 
 @pytest.mark.parametrize(

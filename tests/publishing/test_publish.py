@@ -20,6 +20,7 @@ from emotion.checkpoints import portable
 from emotion.checkpoints.contents import CheckpointContents
 from emotion.checkpoints.ensemble import Ensemble
 from emotion.checkpoints.load import load_checkpoint, read_checkpoint
+from emotion.checkpoints.locate import zoo
 from emotion.checkpoints.training_data import load_data
 from emotion.config.compose import compose
 from emotion.errors import UserError
@@ -27,7 +28,7 @@ from emotion.evaluation.score import score_rows
 from emotion.publish import publish
 from emotion.publishing.card_facts import ModelFacts
 from emotion.publishing.model_card import model_card
-from emotion.records.run_record import record_of_checkpoint
+from emotion.records.run_record import checkpoint_title, record_of_checkpoint
 from tests.conftest import record_of
 from tests.images import FACES, scene
 from tests.publishing.hub_stub import TOKEN, Hub, environment
@@ -248,6 +249,12 @@ def test_card_states_the_limits_of_fer2013() -> None:
     assert "Split `stratified`, fraction 0.02, seed 0" in card.text
     assert "(PublicTest and PrivateTest together)" in card.text
     assert "another file or format" not in card.text
+
+
+@pytest.mark.parametrize("name", zoo())
+def test_the_packages_weights_are_known_to_be_trained_on_the_published_file(name: str) -> None:
+    assert ModelFacts(portable.read_description(zoo()[name])).is_published_file
+    assert checkpoint_title(load_checkpoint(name)) == name
 
 
 @pytest.mark.parametrize(
