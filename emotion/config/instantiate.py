@@ -151,7 +151,7 @@ def _locate(target: str) -> object:
             try:
                 import_module(path)
             except Exception as error:  # whatever the module raises
-                if not isinstance(error, ModuleNotFoundError) or not path.startswith(str(error.name)):
+                if not isinstance(error, ModuleNotFoundError) or not f"{path}.".startswith(f"{error.name}."):
                     raise UserError(f"_target_ {target}: {path} cannot be imported: {_reason(error)}.") from error
                 modules = [module.name for module in iter_modules(getattr(found, "__path__", ()))]
                 known = (
