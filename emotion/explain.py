@@ -171,7 +171,10 @@ def _load_images(config: ExplainConfig, cfg: DictConfig, networks: list["Ensembl
 
     if config.images is not None:
         return _load_photographs(config, networks)
-    data = load_data(networks[0].loaded[0], cfg)
+    try:
+        data = load_data(networks[0].loaded[0], cfg)
+    except UserError as error:
+        raise UserError(f"{error}\nTo explain images of your own: images=photo.jpg.") from error
     if config.rows is None:
         rows = sample_balanced(data.rows(config.subset), data.labels, config.faces, config.seed)
     else:

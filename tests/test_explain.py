@@ -125,6 +125,11 @@ def test_invalid_settings_are_refused_and_nothing_is_written(override: str, mess
     assert not OUT.exists()
 
 
+def test_without_data_the_user_is_told_of_images() -> None:
+    with pytest.raises(UserError, match=r"(?s)nowhere/fer2013\.csv.*own: images=photo\.jpg"):
+        explain(compose("explain", "checkpoint=fast_cnn", "data_dir=nowhere"), OUT)
+
+
 def test_sampled_rows_are_balanced_over_classes() -> None:
     labels = np.array([0] * 90 + [1] * 8 + [2] * 2)
     rows = sample_balanced(np.arange(100), labels, 12, seed=0)
