@@ -67,12 +67,12 @@ def audit(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     source = select_source(config.data)
     if source.is_synthetic:
         print(wrapped(f"*** {synthetic_warning(config.data)} ***") + "\n")
+    table = read_votes(Path(config.votes), "votes") if config.votes else None
     faces = prepare(source.config, config.cache_dir)
     announce(f"looking for duplicates and low-contrast images among {counted(len(faces), 'face')}")
     votes, votes_file, skipped = None, None, {}
-    if config.votes:
+    if config.votes and table:
         path = Path(config.votes)
-        table = read_votes(path, "votes")
         check_votes(path, table, faces)
         votes, votes_file = table.votes, {"path": str(path), "digest": hashlib.md5(path.read_bytes()).hexdigest()}
     exact = duplicates.exact_groups(faces.images)

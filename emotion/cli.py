@@ -58,12 +58,17 @@ LOGGERS = {"mlflow", "wandb"}
 
 
 def verb(
-    name: str, positional: str | None = None, *, uses_torch: bool = False
+    name: str,
+    positional: str | None = None,
+    *,
+    uses_torch: bool = False,
+    check: Callable[[DictConfig], None] = lambda cfg: None,
 ) -> Callable[[Callable[[DictConfig], Result]], Callable[[], None]]:
     """Turn a function of a config into the entry point `python -m emotion.<name>`, composed from conf/<name>.yaml.
 
     Arguments without a key are values of the setting `positional`; several form a list. Paths are taken literally.
-    With `uses_torch`, a line announces that the libraries are loading.
+    With `uses_torch`, a line announces that the libraries are loading, after `check` has refused a config with a
+    UserError.
     Exit status: 0 success, 2 user error (one message, no traceback), 130 Ctrl-C, 143 SIGTERM. In a sweep (-m) a job's
     error is raised, so that the other jobs run before it is reported.
     """
@@ -77,6 +82,7 @@ def verb(
                 if not is_sweep_job():  # which checks its settings itself, and prints its own lines
                     given = HydraConfig.get().overrides
                     check_values(name, cfg, given.task, given.hydra)
+                    check(cfg)
                     if uses_torch:
                         announce_torch()
                 return task(cfg)

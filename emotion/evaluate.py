@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from emotion.checkpoints.locate import BEST_CHECKPOINT, PORTABLE_SUFFIX, announce_default, locate_all
 from emotion.cli import verb
 from emotion.config.typed import check_choices, typed
+from emotion.data.sources import check_data
 from emotion.errors import UserError, counted
 from emotion.io.bounded import read_json_object
 from emotion.reporting.text import relative_path, short_source
@@ -196,7 +197,7 @@ def _check_output(path: Path, checkpoint: str | list[str]) -> None:
         raise UserError(f"{path} contains the scores of {other}; choose another folder: output=FOLDER.")
 
 
-@verb("evaluate", positional="checkpoint", uses_torch=True)
+@verb("evaluate", positional="checkpoint", uses_torch=True, check=check_data)
 def main(cfg: DictConfig) -> None:
     """Evaluate a checkpoint."""
     evaluate(cfg, relative_path(Path(HydraConfig.get().runtime.output_dir)))

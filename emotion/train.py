@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from emotion.cli import command_line, is_sweep_command, is_sweep_job, resume_in_place, verb
 from emotion.config.instantiate import plugins_argument
+from emotion.data.sources import check_data
 from emotion.errors import UserError, counted
 from emotion.reporting.text import relative_path
 from emotion.training.first_run import announce_first_run, use_first_run_recipe
@@ -50,7 +51,7 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
             return finalize(run)
 
 
-@verb("train", uses_torch=True)
+@verb("train", uses_torch=True, check=check_data)
 def main(cfg: DictConfig) -> float:
     """Train in the folder that Hydra created."""
     from lightning.fabric.utilities.exceptions import MisconfigurationException

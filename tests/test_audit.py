@@ -178,6 +178,12 @@ def test_votes_find_images_without_a_face_and_resolve_conflicts(fer_with_issues:
     assert set(result["skipped"]) == {"label"}
 
 
+def test_missing_votes_are_reported_before_the_data_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emotion.data.cache.prepare", lambda *_: pytest.fail("the data are read"))
+    with pytest.raises(UserError, match=r"^none.csv does not exist"):
+        audit(compose("audit", "votes=none.csv"), Path("out"))
+
+
 def test_votes_that_do_not_match_are_refused(fer_with_issues: Path, tmp_path: Path) -> None:
     usage = usage_column(fer_with_issues)
     (tmp_path / "other.csv").write_text("Usage,happiness\nTraining,1\n")

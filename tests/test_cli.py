@@ -110,6 +110,31 @@ def test_a_verb_that_loads_torch_says_so(
     assert capsys.readouterr().out.startswith("loading libraries ...\n")
 
 
+@pytest.mark.parametrize(
+    ("verb", "arguments", "message"),
+    [
+        ("train", ["data_dir=nowhere"], "nowhere does not exist. Expected fer2013.csv"),
+        ("train", ["data_dir=empty"], "empty is empty. Expected fer2013.csv"),
+        ("train", ["data=fer2013_csv", "data_dir=nowhere"], "data_dir=nowhere does not exist"),
+        ("evaluate", ["data_dir=nowhere"], "data_dir=nowhere does not exist"),
+        ("evaluate", ["data=auto", "data_dir=nowhere"], "nowhere does not exist. Expected fer2013.csv"),
+    ],
+)
+def test_a_missing_data_folder_is_reported_before_libraries_load(
+    verb: str,
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("empty").mkdir()
+    monkeypatch.setattr("emotion.cli.announce_torch", lambda: pytest.fail("libraries are loaded"))
+    monkeypatch.setattr(sys, "argv", [verb, *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        import_module(f"emotion.{verb}").main()
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
 def test_a_closed_pipe_gives_no_traceback(fer_csv: Path) -> None:
     command = [sys.executable, "-u", "-m", "emotion.prepare"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:

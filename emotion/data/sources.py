@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from omegaconf import DictConfig, OmegaConf
+
+from emotion.data.cache import locations
 from emotion.data.discovery import FORMS, Found, describe, discover, near_misses
 from emotion.errors import UserError
 
@@ -48,6 +51,23 @@ def select_source(data: Config) -> SelectedSource:
         raise UserError(f"data.mix.percent={percent}: expected 0 to 100 percent of each class's training rows.")
     combined = {"_target_": "emotion.data.readers.concat.read", "source": config, "extra": dict(mix["source"])}
     return SelectedSource(combined, is_synthetic, percent)
+
+
+def check_data(cfg: DictConfig) -> None:
+    """Check the place of a verb's data before libraries load.
+
+    Raises:
+        UserError: data=auto finds nothing in its folder that can be read, or `data_dir` was named and does not exist.
+    """
+    data: dict[str, Any] = OmegaConf.to_container(cfg.data, resolve=True) if cfg.get("data") else {}  # type: ignore[assignment]
+    if "candidates" in data:
+        select_source(data)
+        return
+    is_named = not OmegaConf.is_interpolation(cfg, "data_dir")
+    files = list(locations(data))
+    is_missing = not data or (bool(files) and not any(path.exists() for path in files))
+    if is_named and is_missing and not Path(cfg.data_dir).exists():
+        raise UserError(f"data_dir={cfg.data_dir} does not exist in {Path.cwd()}; expected the folder of the data.")
 
 
 def stored_shape(source: Config) -> tuple[int, int]:

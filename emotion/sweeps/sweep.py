@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from emotion.cli import MULTIRUN, check_values, command_line, set_command_line
 from emotion.config.compose import CONF, compose, quote
+from emotion.data.sources import check_data
 from emotion.errors import UserError
 from emotion.io.atomic import write_text
 
@@ -129,7 +130,7 @@ def _check_values(command: _Command) -> None:
     """Check each value of the sweep once, with the first values of the other settings.
 
     Raises:
-        UserError: A value is of a wrong type or out of range.
+        UserError: A value is of a wrong type or out of range, or the data is missing.
     """
     values = {
         override.get_key_element(): list(override.sweep_string_iterator())
@@ -141,6 +142,7 @@ def _check_values(command: _Command) -> None:
     try:
         config = compose("train", *fixed, *first.values())
         check_values("train", config, [*fixed, *first.values()])
+        check_data(config)
         for key, own in values.items():
             for argument in (f"{key}={value}" for value in own[1:]):
                 arguments = [*fixed, *(first | {key: argument}).values()]
