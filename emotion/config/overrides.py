@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from difflib import get_close_matches
 from functools import cache
+from itertools import pairwise
 
 from hydra._internal.utils import get_args, get_args_parser
 from hydra.errors import HydraException
@@ -104,7 +105,7 @@ def check_dashes(verb: str, arguments: Sequence[str]) -> None:
         UserError: With the setting as it is written here, or the nearest ones.
     """
     known = {option for action in get_args_parser()._actions for option in action.option_strings}
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in pairwise([*arguments, ""]):
         option, has_value, value = argument.partition("=")
         if not DASHED.fullmatch(option) or option in known:
             continue

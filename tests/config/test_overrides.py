@@ -109,6 +109,7 @@ def test_a_setting_with_dashes_is_answered_by_the_setting(arguments: list[str], 
 
 
 def test_options_of_hydra_keep_their_dashes() -> None:
+    check_dashes("train", [])
     check_dashes("train", ["-m", "--cfg", "job", "--resolve", "-cn", "config", "seed=-1", "~callbacks"])
 
 
