@@ -329,7 +329,7 @@ def test_an_unknown_argument_is_named() -> None:
 
 
 def test_a_missing_target_is_named() -> None:
-    with pytest.raises(UserError, match=r"_target_ emotion.models.v5.V5 does not exist"):
+    with pytest.raises(UserError, match=r"_target_ emotion.models.v5.V5: emotion.models has no v5"):
         instantiate({"_target_": "emotion.models.v5.V5"})
 
 

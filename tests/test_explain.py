@@ -112,7 +112,7 @@ REFUSED = {
     "target=joy": "target=joy: expected predicted, true, happiness",
     "layer=features.7": r"layer=features\.7: V4Attention has no such layer .* expected one of features\.0\.0\.body\.0",
     "rows=[100000]": "expected numbers from 0 to",
-    "images=0": r"0 does not exist; expected an image, a folder or a pattern \('photos/\*\.jpg'\)\.$",
+    "images='0'": r"0 does not exist; expected an image, a folder or a pattern \('photos/\*\.jpg'\)\.$",
     "compare_with=run": "compare_with=run is the checkpoint itself",
 }
 

@@ -75,7 +75,7 @@ def test_configs_that_are_not_chosen_need_no_plugins() -> None:
     check_command("train", ["--config-dir", "mine", "model=simple_cnn"])
     check_command("train", ["-m", own[1], "seed=0,1", "hydra/launcher=submitit_slurm"])
     Path("mine/model/unfinished.yaml").write_text("_target_: [\n")
-    check_command("train", own[1:])
+    check_command("train", [own[1], "model=simple_cnn"])
     with pytest.raises(UserError, match=r"A chosen config cannot be read: .*mine/model/unfinished\.yaml"):
         check_command("train", [own[1], "model=unfinished"])
     with pytest.raises(UserError, match=r"searchpath=\[mine\]: write hydra\.searchpath=\[file://mine\]\."):
@@ -141,7 +141,8 @@ def test_an_own_augmentation_is_of_training_only() -> None:
 
 def test_an_own_reader_is_needed_for_its_data_only() -> None:
     own = follow("reader")
-    missing = run_verb("prepare", *own, "data_dir=here")
+    data = own[:-1]  # without the model
+    missing = run_verb("prepare", *data, "data_dir=here")
     assert missing.status == 2
     assert "here/faces.npz does not exist; expected a file of numpy.savez" in missing.err
     labels = np.tile(np.arange(7, dtype=np.uint8), 12)
@@ -150,7 +151,7 @@ def test_an_own_reader_is_needed_for_its_data_only() -> None:
     np.savez("here/faces.npz", images=images, labels=labels, usage=np.repeat([0, 0, 1, 2], 21).astype(np.uint8))
     whole = Path("here/faces.npz").read_bytes()
     Path("here/faces.npz").write_bytes(whole[:-1000])
-    damaged = run_verb("prepare", *own, "data_dir=here")
+    damaged = run_verb("prepare", *data, "data_dir=here")
     assert damaged.status == 2
     assert "error: here/faces.npz cannot be read (BadZipFile: File is not a zip file)" in damaged.err
     Path("here/faces.npz").write_bytes(whole)
