@@ -659,8 +659,9 @@ def test_an_experiment_may_leave_settings_open(experiments: Path) -> None:
     for teachers in ("outputs/one", ["one", "other"]):
         change(run, config=config | {"distillation": config["distillation"] | {"teacher": teachers}})
         tables = results(compose("results", f"runs=[{run}]", "records=archive"))
-        row = table_row(tables["results"])
+        row = table_row(tables["scores"])
         assert (row["experiment"], row["published %"], row["difference to published"]) == ("distill", "-", "-")
+        assert "distill" not in tables["results"]  # which has published experiments only
         shutil.rmtree("archive")
     change(run, config=config | {"distillation": {"teacher": "one", "temperature": 2.0, "weight": 0.5}})
     with pytest.raises(UserError, match=r"experiment=distill; .*\n  distillation.temperature: found 2.0, expected 4"):

@@ -107,11 +107,13 @@ def fill(path: Path, text: str, tables: Mapping[str, str], required: Sequence[st
 
 
 def results_table(groups: Sequence[Sequence[Run]]) -> str:
-    """Return the published and reached figures of each experiment."""
+    """Return the published and reached figures of each experiment that has published figures or a target."""
     rows = []
     for group in groups:
         name = group[0].record.name
-        published = experiment(name)["published"] or {}
+        published = experiment(name)["published"]
+        if not published:
+            continue
         figures = "; macro F1 ".join(map(str, _reached(published, group).values()))
         rows.append(
             {
