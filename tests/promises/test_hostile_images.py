@@ -1,6 +1,7 @@
 """predict and the demo process or refuse malicious images quickly and in little memory, and continue with the next.
 
-Memory is the peak during an image minus the resident memory after the first valid one, so leaks count as well.
+Memory is the peak during an image minus the resident memory after the first valid one, so leaks count as well; and so
+does what other tests in the process have left, therefore these tests run alone.
 """
 
 import os
@@ -110,6 +111,7 @@ def try_all(
 
 
 @pytest.mark.hard
+@pytest.mark.alone
 @pytest.mark.promise("images")
 @pytest.mark.parametrize("names", QUARTERS, ids=["1", "2", "3", "4"])
 def test_malicious_images(
@@ -119,6 +121,7 @@ def test_malicious_images(
 
 
 @pytest.mark.hard
+@pytest.mark.alone
 @pytest.mark.promise("images")
 @pytest.mark.parametrize("first", range(0, 500, 125))
 def test_a_jpeg_with_random_changes(
