@@ -129,13 +129,13 @@ class Faces(list[Face]):
     Args:
         faces: The faces.
         image: The image as it was passed; `plot` decodes it again, so that results stay small.
-        color: Order of the channels if it is an array: rgb or bgr.
         classes: Class names in the order of the probabilities.
+        color: Order of the channels if it is an array: rgb or bgr.
     """
 
-    def __init__(self, faces: Iterable[Face], image: object, color: str = "rgb", classes: Sequence[str] = ()) -> None:
+    def __init__(self, faces: Iterable[Face], image: object, classes: Sequence[str], color: str = "rgb") -> None:
         super().__init__(faces)
-        self.image, self.color, self.classes = image, color, tuple(classes)
+        self.image, self.classes, self.color = image, tuple(classes), color
 
     def to_dict(self) -> list[dict[str, Any]]:
         """Return `Face.to_dict` of each face."""
@@ -236,7 +236,7 @@ class Predictor:
             found = self.find_faces([image.pixels for _, image in batch])
             for (source, image), faces in zip(batch, found, strict=True):
                 scaled = [replace(face, box=face.box.scaled(image.scale)) for face in faces]
-                results.append(Faces(scaled, source, color, self.classes))
+                results.append(Faces(scaled, source, self.classes, color))
             batch.clear()  # frees the images before the next ones are read
         return results[0] if several is None else results
 
