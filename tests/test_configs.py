@@ -245,7 +245,7 @@ def test_another_optimizer_has_no_setting_of_the_recipes_own(optimizer: str) -> 
     assert fast.optimizer.keys() == other.optimizer.keys()
 
 
-PUBLISHED = [name for name in options("experiment") if "\npublished:" in (CONF / f"experiment/{name}.yaml").read_text()]
+PUBLISHED = [name for name in options("experiment") if "\npublished:\n" in (CONF / f"experiment/{name}.yaml").read_text()]
 OURS = ["champion", "fast_cpu", "fast_cpu_4", "ferplus_net"]
 """Experiments with our own network and a target accuracy."""
 DISTILLED = ["compact_distilled"]
@@ -281,9 +281,11 @@ def test_distill_is_the_baseline_with_a_teacher_on_the_official_split() -> None:
     assert cfg.model._target_.endswith("SimpleCNN")
 
 
-def test_the_distilled_network_differs_from_its_teacher_in_width_and_length() -> None:
+def test_the_distilled_networks_differ_from_their_teacher_in_width_and_length() -> None:
     assert differing("experiment=ferplus_net", "experiment=ferplus_distilled") == {"model", "trainer", "distillation"}
-    assert compose("train", "experiment=ferplus_distilled", "distillation.teacher=RUN").name == "ferplus_distilled"
+    assert differing("experiment=ferplus_distilled", "experiment=ferplus_small") == {"model", "published"}
+    for name in ("ferplus_distilled", "ferplus_small"):
+        assert compose("train", f"experiment={name}", "distillation.teacher=RUN").name == name
 
 
 def test_the_distilled_compact_network_differs_by_its_teacher() -> None:
