@@ -245,7 +245,9 @@ def test_another_optimizer_has_no_setting_of_the_recipes_own(optimizer: str) -> 
     assert fast.optimizer.keys() == other.optimizer.keys()
 
 
-PUBLISHED = [name for name in options("experiment") if "\npublished:\n" in (CONF / f"experiment/{name}.yaml").read_text()]
+PUBLISHED = [
+    name for name in options("experiment") if "\npublished:\n" in (CONF / f"experiment/{name}.yaml").read_text()
+]
 OURS = ["champion", "fast_cpu", "fast_cpu_4", "ferplus_net"]
 """Experiments with our own network and a target accuracy."""
 DISTILLED = ["compact_distilled"]
