@@ -6,7 +6,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from emotion.inference.detectors import Detector
+    from emotion.data.crop import Detector
     from emotion.inference.predictor import Predictor
 
 __all__ = ["__version__", "load"]

@@ -61,7 +61,7 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[s
     announce_default("evaluate", config.checkpoint)
     _check(config)
     from emotion.checkpoints.ensemble import load_ensemble
-    from emotion.checkpoints.training_data import load_data
+    from emotion.checkpoints.training_data import choose_subset, load_data
     from emotion.evaluation.robustness import robustness
     from emotion.evaluation.score import BATCH_SIZE, score_rows
     from emotion.records.run_record import checkpoint_title
@@ -73,14 +73,15 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[s
     ensemble = load_ensemble(config.checkpoint).to(torch_device(config.accelerator))
     data = load_data(ensemble.loaded[0], cfg)
     votes = _load_votes(config, data.faces)
-    rows = data.rows(config.subset)
+    subset = choose_subset(config.subset, data, ensemble.loaded)
+    rows = data.rows(subset)
     precision = evaluation_precision(
         ensemble.members, config.precision, BATCH_SIZE, config.accelerator, config.cache_dir
     )
-    folder, name = _output_path(config, ensemble, data, folder)
+    folder, name = _output_path(config, subset, ensemble, data, folder)
     summary = ensemble.summary()
     _check_output(folder / f"{name}.json", summary["checkpoint"])
-    training_rows = _training_rows(config, ensemble, data, rows)
+    training_rows = _training_rows(config, subset, ensemble, data, rows)
     images = data.faces.images
     announce(f"scoring {counted(len(rows), 'face')}")
     result = score_rows(ensemble, images, data.labels, rows, training_rows, (config.tta,), precision, data.votes)[
@@ -91,12 +92,14 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[s
         f"{path} at temperature {temperature:.3g}"
         for path, temperature in zip(ensemble.paths, ensemble.temperatures, strict=True)
     ]
-    faces = f"{counted(len(rows), 'face')} of {config.subset}"
+    faces = f"{counted(len(rows), 'face')} of {subset}"
     if len(members) > 1:
         print("\n".join(["ensemble of", *members]))
     heading = members[0] if len(members) == 1 else f"ensemble of {len(members)} checkpoints"
     heading = f"{ensemble.name}, {data.faces.source}, {faces}\n{heading}"
     tables.print_scores(heading, {config.tta: scores}, verbose=config.verbose)
+    if absent := [name for name, own in scores["all"]["classes"].items() if not own["n"]]:
+        print(f"No face is labelled {' or '.join(absent)}: such a prediction is wrong, and lowers macro F1 by a class.")
     title = " + ".join(map(checkpoint_title, ensemble.loaded))
     title += f": {ensemble.name}, {short_source(data.faces.source)}, {faces}, tta={config.tta}"
     if config.robustness:
@@ -106,7 +109,7 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[s
         "source": data.faces.source,
         "digest": data.faces.digest,
         "split": data.hparams["split"],
-        "subset": config.subset,
+        "subset": subset,
         "votes": config.votes,
     }
     artifacts.save_scores(folder, name, summary | scores, data.classes, title, vector=True)
@@ -120,11 +123,12 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[s
 def _check(config: EvaluateConfig) -> None:
     import torch
 
+    from emotion.checkpoints.training_data import SUBSETS
     from emotion.data.transforms.tta import TTA
 
     check_choices(
         config,
-        subset=("train", "val", "test"),
+        subset=SUBSETS,
         tta=tuple(TTA),
         precision=("auto", "32-true", "bf16-mixed"),
         accelerator=("auto", "cpu", "gpu") if torch.cuda.is_available() else ("auto", "cpu"),
@@ -132,7 +136,7 @@ def _check(config: EvaluateConfig) -> None:
 
 
 def _training_rows(
-    config: EvaluateConfig, ensemble: "Ensemble", data: "EmotionDataModule", rows: "RowNumbers"
+    config: EvaluateConfig, subset: str, ensemble: "Ensemble", data: "EmotionDataModule", rows: "RowNumbers"
 ) -> "RowNumbers":
     """Return the rows that any member was trained on; print what is unknown, or shared with the rows to evaluate."""
     import numpy as np
@@ -148,7 +152,7 @@ def _training_rows(
         shared = int(np.isin(rows, own).sum())
         if len(ensemble.loaded) > 1 and shared:
             print(
-                f"{member.path} was trained on {shared:,} of the {counted(len(rows), f'{config.subset} row')}; "
+                f"{member.path} was trained on {shared:,} of the {counted(len(rows), f'{subset} row')}; "
                 f"the deduplicated scores leave them out."
             )
         known.append(own)
@@ -177,7 +181,7 @@ def _slices(result: "EvaluationResult", data: "EmotionDataModule", votes: "NDArr
 
 
 def _output_path(
-    config: EvaluateConfig, ensemble: "Ensemble", data: "EmotionDataModule", folder: Path
+    config: EvaluateConfig, subset: str, ensemble: "Ensemble", data: "EmotionDataModule", folder: Path
 ) -> tuple[Path, str]:
     """Return the output folder and the prefix of its files, which differs for other data or another split."""
     stem = "ensemble"
@@ -188,7 +192,7 @@ def _output_path(
     split = data.hparams["split"]["_target_"].rsplit(".", 1)[-1]
     state = data.state_dict()
     other = f"_{hashlib.md5(repr(state).encode()).hexdigest()[:8]}" if state != ensemble.loaded[0].data_state else ""
-    return Path(config.output or folder), f"{stem}_{split}_{config.subset}_{config.tta}{other}"
+    return Path(config.output or folder), f"{stem}_{split}_{subset}_{config.tta}{other}"
 
 
 def _check_output(path: Path, checkpoint: str | list[str]) -> None:

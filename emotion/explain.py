@@ -166,7 +166,7 @@ def _load_images(config: ExplainConfig, cfg: DictConfig, networks: list["Ensembl
     """Load the faces to explain; print how many of them a network was trained on."""
     import numpy as np
 
-    from emotion.checkpoints.training_data import load_data, training_rows
+    from emotion.checkpoints.training_data import choose_subset, load_data, training_rows
     from emotion.explainers.image_set import image_set_of_rows, sample_balanced
 
     if config.images is not None:
@@ -175,12 +175,14 @@ def _load_images(config: ExplainConfig, cfg: DictConfig, networks: list["Ensembl
         data = load_data(networks[0].loaded[0], cfg)
     except UserError as error:
         raise UserError(f"{error}\nTo explain images of your own: images=photo.jpg.") from error
+    checkpoints = [loaded for network in networks for loaded in network.loaded]
     if config.rows is None:
-        rows = sample_balanced(data.rows(config.subset), data.labels, config.faces, config.seed)
+        subset = choose_subset(config.subset, data, checkpoints)
+        rows = sample_balanced(data.rows(subset), data.labels, config.faces, config.seed)
     else:
         rows = np.array(config.rows)
     images = image_set_of_rows(data, rows)
-    for loaded in (loaded for network in networks for loaded in network.loaded):
+    for loaded in checkpoints:
         trained_on = training_rows(loaded, data.hparams["source"], data.faces, config.cache_dir)
         if trained_on is not None and (common := int(np.isin(rows, trained_on).sum())):
             print(f"{loaded.path} was trained on {common} of the {counted(len(rows), 'face')}.")
@@ -195,9 +197,10 @@ def _load_photographs(config: ExplainConfig, networks: list["Ensemble"]) -> "Ima
     import numpy as np
 
     from emotion.config.instantiate import instantiate
+    from emotion.data.crop import crop
     from emotion.explainers.image_set import image_set_of_pixels
     from emotion.inference.backends import SYNTHETIC_WARNING
-    from emotion.inference.detectors import FullImage, crop
+    from emotion.inference.detectors import FullImage
     from emotion.inference.images import read_image
     from emotion.inference.inputs import find_files
     from emotion.records.run_record import is_synthetic
@@ -275,9 +278,11 @@ def _explain(
 def _check(config: ExplainConfig) -> None:
     import torch
 
+    from emotion.checkpoints.training_data import SUBSETS
+
     accelerators = ("auto", "cpu", "gpu") if torch.cuda.is_available() else ("auto", "cpu")
     precisions = ("auto", "32-true", "bf16-mixed")
-    check_choices(config, subset=("train", "val", "test"), precision=precisions, accelerator=accelerators)
+    check_choices(config, subset=SUBSETS, precision=precisions, accelerator=accelerators)
     for name, minimum in (("faces", 1), ("num_shown", 1), ("seed", 0)):
         if getattr(config, name) < minimum:
             raise UserError(f"{name}={getattr(config, name)}: expected an integer of {minimum} or more.")

@@ -99,7 +99,7 @@ def test_explains_the_faces_of_image_files(run: Path, capsys: pytest.CaptureFixt
 
 
 REFUSED = {
-    "subset=dev": "expected train, val, test",
+    "subset=dev": "expected auto, train, val, test, all",
     "faces=0": "faces=0: expected an integer of 1 or more",
     "seed=x": "seed=x: expected an integer",
     "faithfulness.faces=1": "faithfulness.faces= .* expected integers of 2 or more",

@@ -59,8 +59,9 @@ def _detector_milliseconds(rounds: int) -> dict[str, dict[str, float]]:
     import numpy as np
     from PIL import Image
 
+    from emotion.data.crop import Detector
     from emotion.inference.blazeface import BlazeFace
-    from emotion.inference.detectors import Detector, Haar
+    from emotion.inference.detectors import Haar
 
     detectors: dict[str, Detector] = {"BlazeFace": BlazeFace(), "Haar": Haar()}
     photograph = Image.open(BytesIO(render_image())).convert("RGB")

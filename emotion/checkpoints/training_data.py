@@ -1,7 +1,7 @@
 """The data that a checkpoint was trained on, or other data to use it with."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from emotion.data.splits import RowNumbers
 from emotion.errors import UserError
 
 DATA_VARIABLE = "EMOTION_DATA"
+SUBSETS = ("auto", "train", "val", "test", "all")
 NOT_TRAINING: Mapping[str, Any] = {"overfit": 0, "target": "majority", "augment": {}, "mixup": None}
 """Arguments of EmotionDataModule without what only training needs, such as transforms that are not installed here."""
 
@@ -93,6 +94,17 @@ def _move(source: Mapping[str, Any], old: Path, new: Path) -> dict[str, Any]:
             path, root = Path(os.path.abspath(str(value))), Path(os.path.abspath(old))
             moved[key] = str(new / path.relative_to(root)) if path.is_relative_to(root) else value
     return moved
+
+
+def choose_subset(subset: str, data: EmotionDataModule, checkpoints: Sequence[LoadedCheckpoint]) -> str:
+    """Return `subset`; for auto test, or all (printed) if the data has no test rows and trained no checkpoint."""
+    if subset != "auto":
+        return subset
+    digests = {data.faces.digest, *(component.digest for component in data.faces.components)}
+    if len(data.split.test) or digests & {loaded.digest for loaded in checkpoints}:
+        return "test"
+    print(f"{data.faces.source}: no test part, so all faces are used: subset=all")
+    return "all"
 
 
 def training_rows(

@@ -3,9 +3,9 @@
     <cache>/<key>/                  the arrays of one source and meta.json
     <cache>/stamps/<location>.json  the last source prepared from a location: sizes and times of its files, and its key
 
-The key is a digest of the source's bytes, its reader and the reader's settings. A folder gets its name by one rename
-after all its files were written and synced. A killed preparation leaves a folder that ends in `.partial`, which the
-next preparation removes; concurrent preparations wait for each other.
+The key is a digest of the source's bytes, its reader, the reader's settings and the classes that it finds. A folder
+gets its name by one rename after all its files were written and synced. A killed preparation leaves a folder that ends
+in `.partial`, which the next preparation removes; concurrent preparations wait for each other.
 """
 
 import hashlib
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from emotion.config.instantiate import instantiate
 from emotion.config.migrate import first_target
 from emotion.data.faces import ORIGIN_BYTES, Component, DataSource, Faces, read_errors
+from emotion.data.names import describe_without_face
 from emotion.data.packed import open_unpacked
 from emotion.data.readers.fer2013 import PUBLISHED_MD5
 from emotion.data.readers.ferplus import VOTES_MD5
@@ -58,7 +59,8 @@ def prepare(source: Config, cache_dir: str | Path, progress: Progress = lambda d
     with read_errors(str(next(locations(source), source["_target_"]))):
         data: DataSource = instantiate(source)  # reports missing files before anything is created
     own_locations = " ".join(str(path.absolute()) for path in locations(source))
-    cache, place = Path(cache_dir), _md5(f"{FORMAT} {_settings_text(source)}{own_locations}")
+    settings = f"{_settings_text(source)} {' '.join(data.classes)}"
+    cache, place = Path(cache_dir), _md5(f"{FORMAT} {settings} {own_locations}")
     stamp_file, stamp = cache / "stamps" / f"{place}.json", _stamp(data)
     last = _read_stamp(stamp_file)
     if (last.get("place"), last.get("stamp")) == (place, stamp) and (faces := _open(cache / last["key"])):
@@ -69,7 +71,7 @@ def prepare(source: Config, cache_dir: str | Path, progress: Progress = lambda d
         with FileLock(cache / ".lock"):
             remove_partial(stamp_file.parent)
             digest, components = _identify(source, data)
-            key = _md5(f"{FORMAT} {digest} {_settings_text(source)}")
+            key = _md5(f"{FORMAT} {digest} {settings}")
             faces = _open(cache / key)
             if faces is None:
                 _remove_incomplete(cache, key)
@@ -102,7 +104,7 @@ def _described(faces: Faces, data: DataSource) -> Faces:
     """Return the faces with the present names and notes of their source, which may have been prepared elsewhere."""
     parts = zip(data.components, faces.components, strict=True)
     components = tuple(Component(own.name, component.digest) for own, component in parts)
-    return replace(faces, source=data.name, components=components, notes=tuple(_notes(data)))
+    return replace(faces, source=data.name, components=components, notes=(*_notes(data), *faces.notes))
 
 
 def _notes(data: DataSource) -> Iterator[str]:
@@ -129,8 +131,8 @@ def _write(data: DataSource, folder: Path, meta: dict[str, Any], stamp: str, pro
 
 
 def _write_arrays(data: DataSource, folder: Path, progress: Progress) -> dict[str, Any]:
-    """Write the files of all rows; return number of rows, image shape and number of vote columns for meta.json."""
-    rows, shape, num_votes = 0, (), 0
+    """Write the files of all rows; return what meta.json states about them."""
+    rows, shape, num_votes, without_face = 0, (), 0, list[str]()
     with ExitStack() as stack:
         names = (IMAGES, LABELS, USAGE, ORIGIN, VOTES)
         files = [stack.enter_context((folder / name).open("wb")) for name in names]
@@ -145,6 +147,7 @@ def _write_arrays(data: DataSource, folder: Path, progress: Progress) -> dict[st
             if chunk.votes is not None:
                 votes.write(np.ascontiguousarray(chunk.votes).data)
                 num_votes = chunk.votes.shape[1]
+            without_face += [chunk.origin[row] for row in chunk.without_face]
             rows, shape = rows + len(chunk.labels), chunk.images.shape[1:]
             progress(rows, data.num_faces)
         for file in files:
@@ -152,7 +155,8 @@ def _write_arrays(data: DataSource, folder: Path, progress: Progress) -> dict[st
             os.fsync(file.fileno())
     if not num_votes:
         (folder / VOTES).unlink()
-    return {"rows": rows, "shape": shape, "voted": num_votes}
+    faceless = len(without_face), "".join(without_face[:1])
+    return {"rows": rows, "shape": shape, "voted": num_votes, "without_face": faceless}
 
 
 def _open(folder: Path) -> Faces | None:
@@ -178,6 +182,7 @@ def _open(folder: Path) -> Faces | None:
             source=meta["source"],
             components=tuple(Component(*component) for component in meta["parts"]),
             votes=mapped(VOTES, [meta["voted"]]) if meta["voted"] else None,
+            notes=tuple(describe_without_face(*meta.get("without_face", (0, "")))),
         )
     except (UserError, OSError, ValueError, KeyError, TypeError):
         return None

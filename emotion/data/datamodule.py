@@ -107,8 +107,8 @@ class EmotionDataModule(L.LightningDataModule):
         self._move_to(torch.device("cpu"))
 
     def rows(self, part: str) -> RowNumbers:
-        """Return the row numbers of train, val or test; raise UserError if there are none."""
-        rows: RowNumbers = getattr(self.split, part)
+        """Return the row numbers of train, val, test or all three; raise UserError if there are none."""
+        rows: RowNumbers = np.unique(np.concatenate(self.split)) if part == "all" else getattr(self.split, part)
         if len(rows) == 0:
             counts = zip(USAGES, self.faces.counts().sum(1), strict=True)
             present = ", ".join(f"{n:,} {usage}" for usage, n in counts if n)
@@ -117,7 +117,7 @@ class EmotionDataModule(L.LightningDataModule):
             raise UserError(
                 f"{self.faces.source}: no {part} rows; the data has {present}, and the split {sizes or 'no rows'}. "
                 f"Choose split=NAME (stratified_80_10_10 and kfold take all three parts from all rows)"
-                + (f" or, to evaluate other rows, subset={next(iter(parts))}." if parts else ".")
+                + (" or, to evaluate all of them, subset=all." if parts else ".")
             )
         return rows
 

@@ -38,6 +38,7 @@ class FaceChunk(NamedTuple):
     usage: NDArray[np.uint8]  # (n,) index into USAGES
     origin: list[str]  # where each row came from: "row 17", "test/happy/x.png"
     votes: NDArray[np.uint8] | None = None  # (n, V) taggers for each of the source's first V classes
+    without_face: Sequence[int] = ()  # positions of images in which a detector found no face
 
 
 class DataSource(NamedTuple):

@@ -34,14 +34,17 @@ def relabel(labels: NDArray[np.uint8], source_classes: Sequence[str], scheme: La
     table = np.full(len(source_classes), NO_CLASS, np.int64)
     names = [class_key(name) for name in source_classes]
     wanted = [class_key(member) for members in scheme.values() for member in members]
-    has_others = any(name not in (*wanted, *KNOWN_CLASSES) for name in names) or not set(names) & set(wanted)
+    others = [source_classes[row] for row, name in enumerate(names) if name not in (*wanted, *KNOWN_CLASSES)]
+    may_not_lack = bool(others) or not set(names) & set(wanted)
     for index, (name, members) in enumerate(scheme.items()):
         for member in members:
             found = [row for row, one in enumerate(names) if one == class_key(member)]
-            if not found and has_others:
+            if not found and may_not_lack:
+                own = others[0] if others else "CLASS"
                 raise UserError(
-                    f"Label scheme: {name} contains {member!r}, which the data does not have; "
-                    f"its classes are {', '.join(source_classes)}. Choose labels=source or another labels=NAME."
+                    f"Label scheme: {name} contains {member!r}, which the data does not have; its classes are "
+                    f"{', '.join(source_classes)}. Name the data's class for it, labels=NAME 'labels.{name}=[{own}]' "
+                    f"([] for none), or choose another labels=NAME, such as labels=source."
                 )
             if any(table[row] != NO_CLASS for row in found):
                 raise UserError(f"Label scheme: {member!r} occurs in two classes, one of them {name}; list it once.")

@@ -14,8 +14,8 @@ Key = TypeVar("Key")
 CLASS_SYNONYMS = {
     "angry": ("anger",),
     "disgust": ("disgusted",),
-    "fear": ("fearful", "afraid", "scared"),
-    "happy": ("happiness", "joy"),
+    "fear": ("fearful", "afraid", "scared", "frightened"),
+    "happy": ("happiness", "joy", "joyful"),
     "sad": ("sadness",),
     "surprise": ("surprised", "suprise"),
     "neutral": ("neutrality",),
@@ -24,6 +24,15 @@ CLASS_SYNONYMS = {
 """FER2013's classes and contempt, and other words for them."""
 
 KNOWN_CLASSES = tuple(CLASS_SYNONYMS)
+CODES = {
+    **{"an": "angry", "di": "disgust", "fe": "fear", "af": "fear", "ha": "happy"},
+    **{"sa": "sad", "su": "surprise", "ne": "neutral"},
+}
+"""The two letters by which JAFFE and KDEF name their classes."""
+
+FILLERS = ("face", "faces", "facial", "expression", "expressions", "emotion", "emotions", "image", "images", "img")
+"""Words beside the name of a class, as in happy_faces."""
+
 RAF_DB = ("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral")
 """The classes that RAF-DB numbers from 1 to 7."""
 
@@ -64,8 +73,9 @@ def part_usages(names: Mapping[Key, str]) -> dict[Key, int]:
 
 
 def known_class(name: str) -> str | None:
-    """Return FER2013's name, or contempt, of a class in any case and with or without a number; None if unknown."""
-    return _CLASS_OF_WORD.get(re.sub(r"^[\d\W_]+|[\d\W_]+$", "", name.lower()))
+    """Return FER2013's name, or contempt, of a class in any case and beside numbers and `FILLERS`; None if unknown."""
+    words = [word for word in re.split(r"[\d\W_]+", name.lower()) if word and word not in FILLERS]
+    return _CLASS_OF_WORD.get(" ".join(words))
 
 
 def class_key(name: str) -> str:
@@ -92,10 +102,13 @@ def merge_spellings(labels: Iterable[str]) -> tuple[dict[str, str], list[str]]:
 def resolve_classes(names: Iterable[str]) -> tuple[list[str], dict[str, str]]:
     """Return the classes that names stand for, FER2013's first, and the class of each name.
 
-    Numbers from 0 are FER2013's, numbers from 1 to 7 those of RAF-DB. Unknown names are classes of their own.
+    Numbers from 0 are FER2013's, numbers from 1 to 7 those of RAF-DB. If all names are `CODES`, they stand for their
+    classes. Unknown names are classes of their own.
     """
     merged, _ = merge_spellings(names)
     class_of = {name: known_class(name) or spelling for name, spelling in merged.items()}
+    if len(class_of) > 1 and all(name.lower() in CODES for name in class_of):
+        class_of = {name: CODES[name.lower()] for name in class_of}
     numbers = {name: int(name) for name in class_of if name.isdecimal() and len(name) < 4}
     values = set(numbers.values())
     if len(numbers) == len(class_of) and (values <= set(range(7)) if 0 in values else 7 in values and max(values) == 7):
@@ -109,6 +122,12 @@ def describe_renamed(class_of: Mapping[str, str]) -> list[str]:
     """Return a sentence that lists the names that are read as another name; an empty list if there are none."""
     renamed = [f"{name} as {known}" for name, known in class_of.items() if name != known]
     return [f"classes: {', '.join(renamed)}"] if renamed else []
+
+
+def describe_without_face(number: int, example: str) -> list[str]:
+    """Return a sentence that counts the images in which a detector found no face; an empty list if there are none."""
+    found = f"no face was found in {counted(number, 'image')}, such as {example}"
+    return [f"{found}: the central square is used"] if number else []
 
 
 def describe_left_out(names: Sequence[str]) -> list[str]:

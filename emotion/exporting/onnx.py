@@ -21,12 +21,12 @@ from torch.nn.functional import interpolate, one_hot
 from emotion.checkpoints import portable
 from emotion.checkpoints.ensemble import Ensemble
 from emotion.classifier import EmotionClassifier
+from emotion.data.crop import Box, crop
 from emotion.data.readers.synthetic import render_faces
 from emotion.data.transforms.preprocess import to_float
 from emotion.data.transforms.tta import mean_probabilities, tta_logits
 from emotion.errors import UserError
 from emotion.explainers.explainer import normalize_magnitude
-from emotion.inference.detectors import Box, crop
 from emotion.inference.onnx_backend import FACES, FORMAT, MAP, METADATA, PROBABILITIES, OnnxBackend, import_optional
 from emotion.io.atomic import write_atomically
 from emotion.records.run_record import is_synthetic, record_of_checkpoint

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from emotion.inference.detectors import Box
-from emotion.inference.images import MAX_SIDE, RGBImage
+from emotion.data.crop import Box, RGBImage
+from emotion.inference.images import MAX_SIDE
 from emotion.inference.predictor import UNCLEAR, Face
 
 Colour = tuple[int, int, int]

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from emotion.inference.images import RGBImage, batches
+from emotion.data.crop import RGBImage
+from emotion.inference.images import batches
 from emotion.inference.predictor import Face, Predictor
 from emotion.inference.tracking import Tracker
 

@@ -14,10 +14,10 @@ from urllib.request import Request, urlopen
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
+from emotion.data.crop import RGBImage
 from emotion.data.readers.images import DECODE_ERRORS, FORMATS, convert_mode
 from emotion.errors import UserError, first_line
 
@@ -26,8 +26,6 @@ COLORS = ("rgb", "bgr")
 TIMEOUT = 20  # seconds to wait for a server
 
 Item = TypeVar("Item")
-RGBImage = NDArray[np.uint8]
-"""(H, W, 3)."""
 
 MAX_SIDE, MAX_DECODED = 4096, 4096 * 3072  # pixels; larger images are shrunk to that, which loses no detectable face
 MAX_PIXELS = 178_956_970  # Pillow's own limit: 12,000 x 14,900

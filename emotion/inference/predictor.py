@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emotion.data.crop import Box, Detector, RGBImage, crop
 from emotion.data.readers.images import SUFFIXES
 from emotion.errors import UserError
 from emotion.inference.backends import Backend
 from emotion.inference.blazeface import BlazeFace
-from emotion.inference.detectors import Box, Detector, FullImage, crop
-from emotion.inference.images import COLORS, LoadedImage, RGBImage, batches, load_image
+from emotion.inference.detectors import FullImage
+from emotion.inference.images import COLORS, LoadedImage, batches, load_image
 from emotion.inference.inputs import VIDEO_SUFFIXES, find_images
 from emotion.inference.onnx_backend import OnnxBackend
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion.inference.detectors import Box
+from emotion.data.crop import Box
 from emotion.inference.predictor import Face
 
 MIN_IOU = 0.3

@@ -10,9 +10,10 @@ from urllib.parse import unquote, urlsplit
 import cv2
 from cv2.typing import MatLike
 
+from emotion.data.crop import RGBImage
 from emotion.errors import UserError
 from emotion.inference.frames import Frame, VideoStream
-from emotion.inference.images import ADDRESSES, RGBImage, content_type, download, read_image
+from emotion.inference.images import ADDRESSES, content_type, download, read_image
 from emotion.inference.inputs import VIDEO_SUFFIXES
 
 DEFAULT_FPS = 25.0  # of a video without a plausible frame rate

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import DictConfig
+from PIL import Image
 from torch import nn
 
 from emotion.checkpoints.load import load_checkpoint, read_checkpoint
 from emotion.checkpoints.locate import BEST_CHECKPOINT, LAST_CHECKPOINT, locate
-from emotion.checkpoints.training_data import load_data
+from emotion.checkpoints.training_data import choose_subset, load_data
 from emotion.classifier import EmotionClassifier
 from emotion.config.compose import compose
 from emotion.errors import UserError
@@ -130,7 +131,7 @@ def test_evaluate_on_another_split_and_source(run: Path, fer_csv: Path) -> None:
     assert result["all"]["n"] == 18  # three faces of six classes in PublicTest
 
 
-REFUSED = {"subset=dev": "expected train, val, test", "tta=many": "expected none, flip, shifted, ten_crop"}
+REFUSED = {"subset=dev": "expected auto, train, val, test, all", "tta=many": "expected none, flip, shifted, ten_crop"}
 
 
 @pytest.mark.parametrize(("override", "message"), REFUSED.items())
@@ -171,6 +172,29 @@ def test_a_run_does_not_resume_with_other_data(run: Path, small_config: Config) 
 def test_evaluate_reports_unknown_training_rows(run: Path, fer_csv: Path, capsys: pytest.CaptureFixture[str]) -> None:
     evaluate(compose("evaluate", f"checkpoint={run}", "data=fer2013_csv", "split=official"))
     assert "was trained on other data than" in capsys.readouterr().out
+
+
+def test_all_faces_of_a_folder_without_parts_are_evaluated(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, shade in (("Anger", 50), ("joy", 120), ("Sad_Faces", 200)):
+        Path("faces", name).mkdir(parents=True)
+        Image.new("L", (60, 60), shade).save(f"faces/{name}/a.png")
+    overrides = (f"checkpoint={run}", "data=image_folder", "data_dir=faces", "accelerator=cpu", "output=out")
+    assert evaluate(compose("evaluate", *overrides))["all"]["n"] == 3
+    out = " ".join(capsys.readouterr().out.split())
+    assert "faces: no test part, so all faces are used: subset=all" in out
+    assert "No face is labelled surprise or disgust or fear: such a prediction is wrong" in out
+    assert len(list(Path("out").glob("best_random_all_none_*.json"))) == 1
+    with pytest.raises(UserError, match=r"faces: no test rows; .* subset=all"):
+        evaluate(compose("evaluate", *overrides, "subset=test"))
+
+
+def test_all_rows_of_a_split_are_evaluated_only_if_requested(run: Path) -> None:
+    loaded, cfg = load_checkpoint(run), compose("evaluate", f"checkpoint={run}")
+    data = load_data(loaded, cfg)
+    assert choose_subset("auto", data, [loaded]) == "test"
+    assert set(data.rows("all")) == {row for part in data.split for row in part}
+    data.split = data.split._replace(test=data.split.test[:0])
+    assert choose_subset("auto", data, [loaded]) == "test"
 
 
 def flip_a_bit(path: Path, position: int) -> None:

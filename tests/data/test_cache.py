@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from emotion.data import names
 from emotion.data.cache import prepare
 from emotion.data.faces import FaceChunk, Faces
 from emotion.data.readers.fer2013 import PUBLISHED_MD5
@@ -42,6 +44,29 @@ def test_prepared_faces_equal_the_file(fer_csv: Path, few_faces: FaceChunk) -> N
 def test_a_source_is_read_once_wherever_it_moves(fer_csv: Path) -> None:
     assert [rows_read(fer_csv), rows_read(fer_csv)] == [63, 0]
     assert rows_read(fer_csv.rename("moved.csv")) == 0
+
+
+def test_a_source_whose_classes_get_other_names_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AN", "NE"):
+        Path("faces", name).mkdir(parents=True)
+        Image.new("L", (48, 48)).save(f"faces/{name}/a.png")
+    folder = {"_target_": "emotion.data.readers.image_folder.read", "path": "faces"}
+    with monkeypatch.context() as former:
+        former.setattr(names, "CODES", {})
+        assert prepare(folder, CACHE).classes == ("AN", "NE")
+    assert prepare(folder, CACHE).classes == ("angry", "neutral")
+
+
+def test_images_without_a_face_are_counted_whenever_the_cache_is_opened() -> None:
+    for name in ("happy/a.png", "happy/b.png", "sad/c.png"):
+        Path("faces", name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (64, 64), 90).save(f"faces/{name}")
+    folder = {"_target_": "emotion.data.readers.image_folder.read", "path": "faces"}
+    detecting = folder | {"detector": {"_target_": "emotion.inference.detectors.Haar"}}
+    note = "no face was found in 3 images, such as happy/a.png: the central square is used"
+    for _ in range(2):
+        assert note in prepare(detecting, CACHE).notes
+    assert note not in prepare(folder, CACHE).notes
 
 
 def test_a_changed_file_is_prepared_again(fer_csv: Path, capsys: pytest.CaptureFixture[str]) -> None:

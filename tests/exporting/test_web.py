@@ -19,13 +19,13 @@ from onnxruntime import InferenceSession
 import emotion
 from emotion.checkpoints.ensemble import load_ensemble
 from emotion.config.compose import compose
+from emotion.data.crop import Box, crop
 from emotion.errors import UserError
 from emotion.export import export
 from emotion.exporting.onnx import halve_weights
 from emotion.exporting.web import export_web
 from emotion.exporting.web_runtime import FILES
 from emotion.inference.blazeface import BlazeFace
-from emotion.inference.detectors import Box, crop
 from emotion.inference.onnx_backend import OnnxBackend
 from tests.images import encode_image, scene
 from tests.web_server import serve_folder

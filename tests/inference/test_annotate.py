@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from emotion.data.crop import Box
 from emotion.inference.annotate import EMOTION_COLOURS, MIN_SIDE, annotate, class_colours
-from emotion.inference.detectors import Box
 from emotion.inference.predictor import Face
 from tests.images import scene
 

@@ -2,10 +2,10 @@ import cv2
 import numpy as np
 import pytest
 
+from emotion.data.crop import Box, crop
 from emotion.data.faces import Faces
 from emotion.errors import UserError
 from emotion.inference.blazeface import BlazeFace, _box, _merge
-from emotion.inference.detectors import Box, crop
 from tests.images import scene
 
 FACES = (60, 50, 140), (350, 60, 120)  # left, top, side

@@ -11,20 +11,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 import emotion
 from emotion.config.compose import CONF
+from emotion.data.crop import Box, crop
 from emotion.data.transforms.corruptions import REGIONS
 from emotion.errors import UserError
-from emotion.inference.detectors import (
-    CASCADE,
-    EYES,
-    MOUTH,
-    Box,
-    FullImage,
-    Haar,
-    YuNet,
-    box_from_landmarks,
-    crop,
-    largest_first,
-)
+from emotion.inference.detectors import CASCADE, EYES, MOUTH, FullImage, Haar, YuNet, box_from_landmarks, largest_first
 from tests.conftest import options
 from tests.images import scene
 

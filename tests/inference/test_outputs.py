@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from emotion.inference.detectors import Box
+from emotion.data.crop import Box
 from emotion.inference.frames import Frame, FrameResult
 from emotion.inference.outputs import PredictionWriter
 from emotion.inference.predictor import COLUMNS, Face

@@ -15,11 +15,12 @@ from PIL import Image
 
 import emotion
 from emotion.checkpoints.ensemble import load_ensemble
+from emotion.data.crop import Box
 from emotion.data.readers.ferplus import VOTE_NAMES
 from emotion.errors import UserError
 from emotion.exporting.onnx import export_onnx
 from emotion.inference.backends import load_backend
-from emotion.inference.detectors import Box, FullImage, Haar
+from emotion.inference.detectors import FullImage, Haar
 from emotion.inference.onnx_backend import OnnxBackend
 from emotion.inference.predictor import Face, Faces, Predictor
 from emotion.inference.torch_backend import TorchBackend

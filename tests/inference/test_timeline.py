@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emotion.inference.detectors import Box
+from emotion.data.crop import Box
 from emotion.inference.frames import Frame, FrameResult
 from emotion.inference.predictor import Face
 from emotion.inference.timeline import MAX_FACES, MAX_LONGEST, NUM_BINS, Timeline, format_clock

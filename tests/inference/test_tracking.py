@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from emotion.inference.detectors import Box
+from emotion.data.crop import Box
 from emotion.inference.predictor import Face
 from emotion.inference.tracking import GAP_FRAMES, GAP_SECONDS, Tracker, iou
 

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 import emotion
 from emotion.config.compose import compose
+from emotion.data.crop import Box
 from emotion.demo import demo, listen
 from emotion.errors import UserError
 from emotion.inference.backends import Backend
-from emotion.inference.detectors import Box, Haar
+from emotion.inference.detectors import Haar
 from emotion.inference.images import RGBImage, read_image
 from emotion.inference.predictor import Predictor
 from emotion.serving.limits import MAX_ADDRESSES, RateLimiter

@@ -8,6 +8,7 @@ below their class.
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +25,15 @@ from emotion.data.names import (
     part_usages,
     resolve_classes,
 )
-from emotion.data.readers.images import DECODE_ERRORS, FORMATS, SUFFIXES, check_shape, find_images, read_images
+from emotion.data.readers.images import DECODE_ERRORS, FORMATS, SUFFIXES, ImageFormat, find_images, read_images
 from emotion.errors import UserError, counted
 
+if TYPE_CHECKING:
+    from emotion.data.crop import Detector
 
-def read(path: str, size: int = 48, channels: int = 1) -> DataSource:
-    """Read the images in the order of parts, classes and names, converted to `size` x `size`: see `read_images`.
+
+def read(path: str, size: int = 48, channels: int = 1, detector: "Detector | None" = None) -> DataSource:
+    """Read the images in the order of parts, classes and names, converted as in `ImageFormat`.
 
     The folder is `path` or below it. The classes are those of the folders' names, FER2013's first; see
     emotion.data.names for their synonyms.
@@ -37,7 +41,7 @@ def read(path: str, size: int = 48, channels: int = 1) -> DataSource:
     Raises:
         UserError: There are no images in class folders; while reading: images cannot be read.
     """
-    check_shape(size, channels)
+    form = ImageFormat(size, channels, detector).check()
     root = image_root(Path(path)) or Path(path)
     parts = _parts(root)
     folders = [(usage, folder) for part, usage in parts.items() for folder in _class_folders(part)]
@@ -62,9 +66,9 @@ def read(path: str, size: int = 48, channels: int = 1) -> DataSource:
     notes = [f"{path}: images of {root}"] if root != Path(path) else []
     if {part.name for part in parts} - {"train", "test"}:
         notes.append("parts: " + ", ".join(f"{part.name} as {USAGES[usage]}" for part, usage in parts.items()))
-    notes += describe_renamed(class_of) + _describe_size(files[0], size, channels)
+    notes += describe_renamed(class_of) + _describe_size(files[0], form)
     notes += _describe_left_out(root, parts, others)
-    chunks = _chunks(root, files, np.array(labels, np.uint8), separated, size, channels)
+    chunks = _chunks(root, files, np.array(labels, np.uint8), separated, form)
     return DataSource(str(root), classes, files, len(files), chunks, root=root, notes=notes)
 
 
@@ -91,14 +95,14 @@ def _separate_test(files: list[Path], usage: NDArray[np.uint8]) -> NDArray[np.ui
     return usage
 
 
-def _describe_size(file: Path, size: int, channels: int) -> list[str]:
+def _describe_size(file: Path, form: ImageFormat) -> list[str]:
     """Return a sentence about the conversion of the images if the first one needs it."""
     try:
         with Image.open(file, formats=FORMATS) as image:
             found = f"{image.width}x{image.height} {'grey' if image.mode in ('1', 'L') else 'colour'}"
     except DECODE_ERRORS:
         return []  # reported while reading
-    wanted = f"{size}x{size} {'grey' if channels == 1 else 'colour'}"
+    wanted = f"{form.size}x{form.size} {'grey' if form.channels == 1 else 'colour'}"
     if found == wanted:
         return []
     return [f"images such as {file.name} are {found}, read as {wanted}: data.size=, data.channels="]
@@ -119,9 +123,9 @@ def _describe_left_out(root: Path, parts: Mapping[Path, int], others: Sequence[P
 
 
 def _chunks(
-    root: Path, files: list[Path], labels: NDArray[np.uint8], usage: NDArray[np.uint8], size: int, channels: int
+    root: Path, files: list[Path], labels: NDArray[np.uint8], usage: NDArray[np.uint8], form: ImageFormat
 ) -> Iterator[FaceChunk]:
     names = [str(file.relative_to(root)) for file in files]
-    for rows, images in read_images(files, size, channels, names.__getitem__, str(root)):
+    for rows, images, without_face in read_images(files, form, names.__getitem__, str(root)):
         part = slice(rows.start, rows.stop)
-        yield FaceChunk(images, labels[part], usage[part], names[part])
+        yield FaceChunk(images, labels[part], usage[part], names[part], None, without_face)

@@ -4,8 +4,10 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from threading import Lock
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,9 @@ from PIL import Image, ImageOps
 from emotion.data.names import is_litter
 from emotion.errors import UserError, counted, listing
 
+if TYPE_CHECKING:
+    from emotion.data.crop import Detector
+
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 SUFFIXES = {
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".pgm", ".ppm", ".pbm", ".pnm",
@@ -21,6 +26,7 @@ SUFFIXES = {
 """Endings of image files, for every verb. Only the first image of a file is read."""
 
 CHUNK, CHUNK_BYTES = 512, 8 << 20  # limits of a chunk: images and bytes
+MAX_SIDE = 2048  # pixels in which a detector searches; larger images are shrunk
 BLOCK = 16  # images per task of a thread; small images are read faster than single tasks are scheduled
 THREADS = min(8, os.cpu_count() or 1)  # Pillow decodes without the interpreter's lock
 DECODE_ERRORS = (
@@ -38,10 +44,38 @@ class FileSequence(Protocol):
     def __getitem__(self, row: int, /) -> Path | BinaryIO: ...
 
 
-def check_shape(size: int, channels: int) -> None:
-    """Raise UserError if faces cannot have this side in pixels and number of channels."""
-    if channels not in (1, 3) or size < 1:
-        raise UserError(f"data.size={size} data.channels={channels}: expected a positive size, and 1 or 3 channels.")
+class ImageFormat(NamedTuple):
+    """What images become: faces of `size` x `size` pixels, grey (1 channel) or RGB (3).
+
+    A detector finds the face, the largest one of the image; without one, the image is the face.
+    """
+
+    size: int
+    channels: int
+    detector: "Detector | None" = None
+
+    def check(self) -> "ImageFormat":
+        """Return it; raise UserError if a value is impossible."""
+        if self.channels not in (1, 3) or self.size < 1:
+            raise UserError(
+                f"data.size={self.size} data.channels={self.channels}: expected a positive size, and 1 or 3 channels."
+            )
+        if self.detector is not None and not callable(self.detector):
+            raise UserError(f"data.detector={self.detector}: write detector@data.detector={self.detector}.")
+        return self
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a face."""
+        return (self.size, self.size) if self.channels == 1 else (self.size, self.size, 3)
+
+
+class ImageChunk(NamedTuple):
+    """Some images of a source; valid until the next chunk is requested."""
+
+    rows: range
+    images: NDArray[np.uint8]  # (n, size, size) or (n, size, size, 3)
+    without_face: list[int]  # positions of images in which the detector found no face
 
 
 def find_images(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -59,32 +93,30 @@ def find_images(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def read_images(
-    files: FileSequence, size: int, channels: int, describe: Callable[[int], str], source: str
-) -> Iterator[tuple[range, NDArray[np.uint8]]]:
-    """Yield the images in order and in chunks, resized and center-cropped by `square_crop`.
+    files: FileSequence, form: ImageFormat, describe: Callable[[int], str], source: str
+) -> Iterator[ImageChunk]:
+    """Yield the images in order and in chunks: the face that a detector finds, else the result of `square_crop`.
 
     After the first image that cannot be read, the rest is only checked, to report all such images at once. `describe`
     returns the name of an image in messages from its row number; `source` is the name of the source.
 
-    Yields:
-        The chunk's row numbers, and its images (n, size, size) or (n, size, size, 3), valid until the next chunk.
-
     Raises:
         UserError: Images cannot be read; the message lists them.
     """
-    shape = (size, size) if channels == 1 else (size, size, 3)
-    chunk = max(1, min(CHUNK, CHUNK_BYTES // int(np.prod(shape))))
-    buffer = np.empty((min(chunk, len(files)), *shape), np.uint8)
+    chunk = max(1, min(CHUNK, CHUNK_BYTES // int(np.prod(form.shape))))
+    buffer = np.empty((min(chunk, len(files)), *form.shape), np.uint8)
     unreadable: list[str] = []
+    detecting = Lock()
     with ThreadPoolExecutor(THREADS) as pool:
         for start in range(0, len(files), chunk):
             rows = range(start, min(start + chunk, len(files)))
             images = buffer[: len(rows)]
             blocks = [range(first, min(first + BLOCK, rows.stop)) for first in range(start, rows.stop, BLOCK)]
-            errors = pool.map(lambda block, images=images, start=start: _decode(images, files, block, start), blocks)
-            unreadable += [f"{describe(row)}: {reason}" for block in errors for row, reason in block]
+            decode = partial(_decode, images, files, start=start, form=form, detecting=detecting)
+            decoded = list(pool.map(decode, blocks))
+            unreadable += [f"{describe(row)}: {reason}" for failed, _ in decoded for row, reason in failed]
             if not unreadable:
-                yield rows, images
+                yield ImageChunk(rows, images, [row - start for _, without_face in decoded for row in without_face])
     if unreadable:
         raise UserError(
             f"{len(unreadable)} of {counted(len(files), 'image')} in {source} cannot be read; expected "
@@ -92,16 +124,39 @@ def read_images(
         )
 
 
-def _decode(images: NDArray[np.uint8], files: FileSequence, rows: range, start: int) -> list[tuple[int, str]]:
-    """Decode the files of `rows` into `images`, whose first row is `start`; return failed rows and the reasons."""
-    mode, failed = "L" if images.ndim == 3 else "RGB", []
+def _decode(
+    images: NDArray[np.uint8], files: FileSequence, rows: range, start: int, form: ImageFormat, detecting: Lock
+) -> tuple[list[tuple[int, str]], list[int]]:
+    """Decode the files of `rows` into `images`, whose first row is `start`.
+
+    Returns failed rows and the reasons, and rows without a face.
+    """
+    failed, without_face = [], []
     for row in rows:
         try:
             with Image.open(files[row], formats=FORMATS) as image:
-                images[row - start] = np.asarray(square_crop(image, images.shape[1], mode))
+                face = _largest_face(image, form, form.detector, detecting) if form.detector else None
+                if face is None:
+                    face = np.asarray(square_crop(image, form.size, "L" if form.channels == 1 else "RGB"))
+                    without_face += [row] if form.detector else []
+                images[row - start] = face
         except DECODE_ERRORS as error:
             failed.append((row, str(error) or type(error).__name__))
-    return failed
+    return failed, without_face
+
+
+def _largest_face(
+    image: Image.Image, form: ImageFormat, detector: "Detector", detecting: Lock
+) -> NDArray[np.uint8] | None:
+    """Return the largest face of an image, upright; None if there is none. Shrinks a large image in place."""
+    from emotion.data.crop import crop  # imports OpenCV, which other sources do not need
+
+    image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BILINEAR)
+    ImageOps.exif_transpose(image, in_place=True)
+    pixels = np.asarray(convert_mode(image, "RGB"))
+    with detecting:
+        boxes = detector(pixels)
+    return crop(pixels, boxes[0], form.size, form.channels) if boxes else None
 
 
 def square_crop(image: Image.Image, size: int, mode: str) -> Image.Image:

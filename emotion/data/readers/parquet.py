@@ -14,11 +14,13 @@ import numpy as np
 from emotion.data.discovery import describe
 from emotion.data.faces import USAGES, DataSource, FaceChunk
 from emotion.data.names import describe_renamed, is_litter, part_usage, part_usages, resolve_classes
-from emotion.data.readers.images import check_shape, read_images
+from emotion.data.readers.images import ImageFormat, read_images
 from emotion.errors import REFUSALS, UserError, counted, first_line, missing_extra
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
+
+    from emotion.data.crop import Detector
 
 IMAGE_COLUMNS = ("image", "img", "img_bytes", "bytes")
 LABEL_COLUMNS = ("label", "labels", "emotion")
@@ -26,8 +28,8 @@ BATCH = 256  # rows
 EXPECTED = "expected a column image with encoded images, and a column label with numbers or class names"
 
 
-def read(path: str, size: int = 48, channels: int = 1) -> DataSource:
-    """Read a file or a folder of files, by name, with images converted to `size` x `size`: see `read_images`.
+def read(path: str, size: int = 48, channels: int = 1, detector: "Detector | None" = None) -> DataSource:
+    """Read a file or a folder of files, by name, with images converted as in `ImageFormat`.
 
     Labels are names, or indices of the names in the files' metadata; without such names, indices are FER2013's.
 
@@ -35,7 +37,7 @@ def read(path: str, size: int = 48, channels: int = 1) -> DataSource:
         UserError: pyarrow is not installed; there is no file, or one is damaged or has other columns; while reading:
             images or labels cannot be read.
     """
-    check_shape(size, channels)
+    form = ImageFormat(size, channels, detector).check()
     root = Path(path)
     files = [root] if root.is_file() else sorted(file for file in root.rglob("*.parquet") if _is_data(file, root))
     if not files:
@@ -51,7 +53,7 @@ def read(path: str, size: int = 48, channels: int = 1) -> DataSource:
         f"{file.name}: {counted(tables[file].metadata.num_rows, 'row')} as {USAGES[usages[file]]}" for file in usages
     ]
     num_faces = sum(table.metadata.num_rows for table in tables.values())
-    chunks = _chunks(usages, codes, size, channels)
+    chunks = _chunks(usages, codes, form)
     return DataSource(str(root), classes, files, num_faces, chunks, root=root, notes=notes + describe_renamed(class_of))
 
 
@@ -110,7 +112,7 @@ def _text(label: object) -> str:
     return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
 
 
-def _chunks(usages: Mapping[Path, int], codes: Mapping[str, int], size: int, channels: int) -> Iterator[FaceChunk]:
+def _chunks(usages: Mapping[Path, int], codes: Mapping[str, int], form: ImageFormat) -> Iterator[FaceChunk]:
     for file, usage in usages.items():
         table = _open(file)
         image_column, label_column = _columns(file, table)
@@ -123,10 +125,10 @@ def _chunks(usages: Mapping[Path, int], codes: Mapping[str, int], size: int, cha
                 raise UserError(f"{file}, row {at}: found label {unknown[0][:40]!r}, expected one of {known}.")
             files = [io.BytesIO(_content(file, row + i, image)) for i, image in enumerate(batch[image_column])]
             names = [f"{file.name} row {row + i}" for i in range(len(files))]
-            for rows, images in read_images(files, size, channels, names.__getitem__, str(file)):
+            for rows, images, without_face in read_images(files, form, names.__getitem__, str(file)):
                 part = slice(rows.start, rows.stop)
                 code = np.array([codes[label] for label in labels[part]], np.uint8)
-                yield FaceChunk(images, code, np.full(len(rows), usage, np.uint8), names[part])
+                yield FaceChunk(images, code, np.full(len(rows), usage, np.uint8), names[part], None, without_face)
             row += len(files)
 
 

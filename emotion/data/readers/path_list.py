@@ -9,16 +9,19 @@ import os
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emotion.data.faces import ORIGIN_BYTES, PRIVATE_TEST, PUBLIC_TEST, TRAINING, DataSource, FaceChunk
 from emotion.data.names import class_key, merge_spellings
-from emotion.data.readers.images import check_shape, read_images
+from emotion.data.readers.images import ImageFormat, read_images
 from emotion.errors import UserError, counted, listing
 from emotion.io.bounded import read_json, read_lines
+
+if TYPE_CHECKING:
+    from emotion.data.crop import Detector
 
 USAGE = {"train": TRAINING, "val": PUBLIC_TEST, "test": PRIVATE_TEST}
 MAX_CLASSES = 255
@@ -33,8 +36,9 @@ def read(
     label_map: str | None = None,
     size: int = 224,
     channels: int = 3,
+    detector: "Detector | None" = None,
 ) -> DataSource:
-    """Read the rows of the CSV files in turn, with images converted to `size` x `size`: see `read_images`.
+    """Read the rows of the CSV files in turn, with images converted as in `ImageFormat`.
 
     The usage is Training for `train`, PublicTest for `val`, PrivateTest for `test`. `root` is the folder of paths that
     are not relative to their CSV file. The classes are those of `label_map`, else of a label_map.json beside the first
@@ -44,7 +48,7 @@ def read(
         UserError: A file is missing or malformed, or rows have an invalid label or a missing image (all are listed);
             while reading: images cannot be read (all are listed).
     """
-    check_shape(size, channels)
+    form = ImageFormat(size, channels, detector).check()
     if root is not None and not Path(root).is_dir():
         raise UserError(f"{root} is not a folder; expected the base folder of the paths: data.root=FOLDER.")
     files = {name: Path(path) for name, path in zip(USAGE, (train, val, test), strict=True) if path is not None}
@@ -63,15 +67,15 @@ def read(
     rows, classes, notes = _read_lists(list(files.values()), root, _read_label_map(map_file) if map_file else None)
     usage = np.array([USAGE[name] for name in files], np.uint8)[np.frombuffer(rows.lists, np.uint8)]
     content = SourceFiles([*files.values(), *([map_file] if map_file else [])], rows)
-    chunks = _chunks(rows, usage, size, channels)
+    chunks = _chunks(rows, usage, form)
     return DataSource(str(first), classes, content, len(rows), chunks, names_matter=False, notes=notes)
 
 
-def _chunks(rows: "FileList", usage: NDArray[np.uint8], size: int, channels: int) -> Iterator[FaceChunk]:
-    for numbers, images in read_images(rows, size, channels, rows.describe, str(rows.files[0])):
+def _chunks(rows: "FileList", usage: NDArray[np.uint8], form: ImageFormat) -> Iterator[FaceChunk]:
+    for numbers, images, without_face in read_images(rows, form, rows.describe, str(rows.files[0])):
         part = slice(numbers.start, numbers.stop)
         labels = np.array(rows.labels[part], np.uint8)
-        yield FaceChunk(images, labels, usage[part], [rows.origin(row) for row in numbers])
+        yield FaceChunk(images, labels, usage[part], [rows.origin(row) for row in numbers], None, without_face)
 
 
 class FileList:

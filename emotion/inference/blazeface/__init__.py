@@ -17,9 +17,9 @@ import numpy as np
 from cv2.typing import MatLike
 from numpy.typing import NDArray
 
+from emotion.data.crop import Box, RGBImage
 from emotion.errors import UserError
-from emotion.inference.detectors import Box, largest_first
-from emotion.inference.images import RGBImage
+from emotion.inference.detectors import largest_first
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession

@@ -107,6 +107,9 @@ NAMES = {
     "numbers": list("0123456"),
     "numbers and names": [f"{i}_{name}" for i, name in enumerate(EMOTIONS)],
     "names and numbers": [f"{name.title()} ({i})" for i, name in enumerate(EMOTIONS)],
+    "with other words": [f"{name.title()} Faces" for name in EMOTIONS],
+    "codes of JAFFE": ["AN", "DI", "FE", "HA", "SA", "SU", "NE"],
+    "codes of KDEF": ["an", "di", "af", "ha", "sa", "su", "ne"],
     "numbers of RAF-DB": [str(RAF_DB.index(name) + 1) for name in EMOTIONS],
 }
 
@@ -130,6 +133,8 @@ def test_other_names_of_the_classes_are_mapped_and_stated(names: str) -> None:
         (["Cats", "cats", "Dogs"], ["Dogs", "cats"]),
         (["1", "2", "3"], ["1", "2", "3"]),
         (["0", "1", "7"], ["0", "1", "7"]),
+        (["happily surprised", "happy", "not happy"], ["happy", "happily surprised", "not happy"]),
+        (["an", "ne", "other"], ["an", "ne", "other"]),
     ],
 )
 def test_classes_are_those_that_occur(names: list[str], classes: list[str]) -> None:

@@ -7,14 +7,15 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from emotion.data.crop import Box
 from emotion.data.readers import images
-from emotion.data.readers.images import read_images
+from emotion.data.readers.images import ImageFormat, read_images
 from emotion.errors import UserError
 
 
 def read(*files: Path, size: int = 8, channels: int = 3) -> NDArray[np.uint8]:
-    parts = [faces.copy() for _, faces in read_images(files, size, channels, lambda i: files[i].name, "here")]
-    return np.concatenate(parts)
+    chunks = read_images(files, ImageFormat(size, channels), lambda i: files[i].name, "here")
+    return np.concatenate([chunk.images.copy() for chunk in chunks])
 
 
 def saved(name: str, image: Image.Image, **settings: object) -> Path:
@@ -90,7 +91,8 @@ def test_decoding_a_large_jpeg_at_reduced_size_gives_the_same_face() -> None:
 def test_more_images_than_a_chunk_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "CHUNK_BYTES", 5 * 8 * 8)
     files = [saved(f"{i}.png", Image.new("L", (8, 8), i)) for i in range(23)]
-    chunks = [(list(places), faces[:, 0, 0].tolist()) for places, faces in read_images(files, 8, 1, str, "here")]
+    read_chunks = read_images(files, ImageFormat(8, 1), str, "here")
+    chunks = [(list(chunk.rows), chunk.images[:, 0, 0].tolist()) for chunk in read_chunks]
     assert [len(places) for places, _ in chunks] == [5, 5, 5, 5, 3]
     assert all(places == values for places, values in chunks)
 
@@ -119,3 +121,40 @@ def test_a_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(UserError, match=r"bomb.png: .*decompression bomb"):
         read(saved("bomb.png", Image.new("L", (30, 30))))
+
+
+def brightest(image: NDArray[np.uint8]) -> list[Box]:
+    """Find the square of white pixels, if there is one."""
+    rows, columns = np.nonzero(image.min(-1) > 250)
+    return [Box(columns.min(), rows.min(), np.ptp(columns) + 1, 1.0)] if len(rows) else []
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_detector_finds_the_face_of_each_image(channels: int) -> None:
+    pixels = np.zeros((60, 90, 3), np.uint8)
+    pixels[10:30, 50:70] = 255
+    files = [saved("a.png", Image.fromarray(pixels)), saved("b.png", Image.new("RGB", (40, 30), (90, 90, 90)))]
+    (chunk,) = read_images(files, ImageFormat(8, channels, brightest), str, "here")
+    assert (chunk.images[0] == 255).all()
+    assert (chunk.images[1] == 90).all()
+    assert chunk.without_face == [1]
+
+
+def test_a_detector_sees_an_image_upright_and_not_larger_than_necessary() -> None:
+    sizes: list[tuple[int, ...]] = []
+
+    def whole(image: NDArray[np.uint8]) -> list[Box]:
+        sizes.append(image.shape)
+        return [Box(0, 0, image.shape[1], 1.0)]
+
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    files = [saved("a.jpg", Image.new("RGB", (60, 40)), exif=exif), saved("b.png", Image.new("L", (4096, 16)))]
+    assert len(list(read_images(files, ImageFormat(8, 1, whole), str, "here"))) == 1
+    assert sorted(sizes) == [(8, 2048, 3), (60, 40, 3)]
+
+
+def test_a_damaged_image_is_reported_with_a_detector_too() -> None:
+    Path("a.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match="1 of 1 image in here cannot be read"):
+        list(read_images([Path("a.png")], ImageFormat(8, 1, brightest), str, "here"))
