@@ -71,7 +71,9 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[s
 
     announce(f"reading {' and '.join(names)}")
     ensemble = load_ensemble(config.checkpoint).to(torch_device(config.accelerator))
-    data = load_data(ensemble.loaded[0], cfg)
+    data = load_data(ensemble.loaded[0], cfg, some_classes=True)
+    if data.classes != ensemble.classes and (others := ensemble.restrict(data.classes)):
+        print(f"labels= has no {', '.join(others)}: only its {len(data.classes)} classes are predicted.")
     votes = _load_votes(config, data.faces)
     subset = choose_subset(config.subset, data, ensemble.loaded)
     rows = data.rows(subset)
@@ -99,7 +101,10 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[s
     heading = f"{ensemble.name}, {data.faces.source}, {faces}\n{heading}"
     tables.print_scores(heading, {config.tta: scores}, verbose=config.verbose)
     if absent := [name for name, own in scores["all"]["classes"].items() if not own["n"]]:
-        print(f"No face is labelled {' or '.join(absent)}: such a prediction is wrong, and lowers macro F1 by a class.")
+        print(
+            f"No face is labelled {' or '.join(absent)}: such a prediction is wrong, and lowers macro F1 by a class. "
+            f"To predict only classes of the data: labels=source."
+        )
     title = " + ".join(map(checkpoint_title, ensemble.loaded))
     title += f": {ensemble.name}, {short_source(data.faces.source)}, {faces}, tta={config.tta}"
     if config.robustness:
@@ -190,8 +195,10 @@ def _output_path(
         run = path.parent.parent if path.parent.name == BEST_CHECKPOINT.parent.name else path.parent
         folder, stem = folder if path.suffix == PORTABLE_SUFFIX else run / "evaluation", path.stem
     split = data.hparams["split"]["_target_"].rsplit(".", 1)[-1]
-    state = data.state_dict()
-    other = f"_{hashlib.md5(repr(state).encode()).hexdigest()[:8]}" if state != ensemble.loaded[0].data_state else ""
+    state, own = data.state_dict(), ensemble.loaded[0]
+    if data.classes != own.classifier.classes:
+        state["classes"] = " ".join(data.classes)
+    other = f"_{hashlib.md5(repr(state).encode()).hexdigest()[:8]}" if state != own.data_state else ""
     return Path(config.output or folder), f"{stem}_{split}_{subset}_{config.tta}{other}"
 
 

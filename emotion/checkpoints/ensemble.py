@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from emotion.checkpoints.load import LoadedCheckpoint, check_classes, load_checkpoint
 from emotion.checkpoints.locate import locate_all
 from emotion.classifier import EmotionClassifier
+from emotion.data.names import class_key
 from emotion.data.transforms.tta import mean_probabilities
 
 
@@ -24,6 +25,7 @@ class Ensemble(nn.Module):
         for checkpoint in self.loaded:
             check_classes(checkpoint.path, checkpoint.classifier.classes, self.classes, owner, advice)
         self.classifiers = nn.ModuleList(checkpoint.classifier for checkpoint in self.loaded)
+        self._outputs: list[int] | None = None  # of the members' classes, those of `classes`; None for all
 
     @property
     def members(self) -> list[EmotionClassifier]:
@@ -65,6 +67,17 @@ class Ensemble(nn.Module):
         }
         return {name: values if len(values) > 1 else values[0] for name, values in columns.items()}
 
+    def restrict(self, classes: Sequence[str]) -> list[str]:
+        """Predict only these classes, in this order and under these names, from now on; return the other ones.
+
+        They are some of the members' classes, or synonyms of them.
+        """
+        places = {class_key(name): place for place, name in enumerate(self.classes)}
+        self._outputs = [places[class_key(name)] for name in classes]
+        others = [name for place, name in enumerate(self.classes) if place not in self._outputs]
+        self.classes = tuple(classes)
+        return others
+
     def probabilities(self, pixels: Tensor, tta: str = "none") -> Tensor:
         """Return the mean probabilities (B, K) of uint8 faces (B, H, W) or (B, H, W, 3)."""
         return self.with_and_without_temperature(pixels, [tta])[:, 0, 0]
@@ -78,6 +91,8 @@ class Ensemble(nn.Module):
     def with_and_without_temperature(self, pixels: Tensor, tta: Sequence[str]) -> Tensor:
         """Return the mean probabilities (B, len(tta), 2, K) with the members' temperatures and with temperature 1.
 
+        Those of the classes that `restrict` leaves add up to 1.
+
         A view that several kinds of TTA share is computed once.
         """
         members = []
@@ -88,7 +103,11 @@ class Ensemble(nn.Module):
                 for views in logits
             ]
             members.append(torch.stack(pairs, 1))
-        return torch.stack(members).mean(0)
+        mean = torch.stack(members).mean(0)
+        if self._outputs is None:
+            return mean
+        kept = mean[..., self._outputs]
+        return kept / kept.sum(-1, keepdim=True)
 
 
 def load_ensemble(sources: str | Path | Sequence[object]) -> Ensemble:

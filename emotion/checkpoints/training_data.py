@@ -11,6 +11,7 @@ from emotion.checkpoints.load import LoadedCheckpoint, check_classes
 from emotion.data.cache import LOCATIONS, locations
 from emotion.data.datamodule import EmotionDataModule
 from emotion.data.faces import Faces
+from emotion.data.names import class_key
 from emotion.data.sources import select_source, synthetic_warning
 from emotion.data.splits import RowNumbers
 from emotion.errors import UserError
@@ -21,10 +22,11 @@ NOT_TRAINING: Mapping[str, Any] = {"overfit": 0, "target": "majority", "augment"
 """Arguments of EmotionDataModule without what only training needs, such as transforms that are not installed here."""
 
 
-def load_data(loaded: LoadedCheckpoint, cfg: DictConfig) -> EmotionDataModule:
+def load_data(loaded: LoadedCheckpoint, cfg: DictConfig, *, some_classes: bool = False) -> EmotionDataModule:
     """Return the checkpoint's data, set up, with `data`, `labels` and `split` of a verb's config replacing its own.
 
-    Without `data`, a folder named by `data_dir=` or `EMOTION_DATA` replaces the folder of its files.
+    Without `data`, a folder named by `data_dir=` or `EMOTION_DATA` replaces the folder of its files. With
+    `some_classes`, the data may have only some of the checkpoint's classes, and synonyms of their names.
 
     Raises:
         UserError: The data is missing, not in the folder that is named, or has other classes than the checkpoint.
@@ -53,7 +55,8 @@ def load_data(loaded: LoadedCheckpoint, cfg: DictConfig) -> EmotionDataModule:
                 f"form: data=NAME."
             ) from error
         raise
-    check_classes(loaded.path, classes, data.classes)
+    if not (some_classes and {*map(class_key, data.classes)} <= {*map(class_key, classes)}):
+        check_classes(loaded.path, classes, data.classes)
     return data
 
 

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from torch import nn
 
+from emotion.checkpoints.ensemble import load_ensemble
 from emotion.checkpoints.load import load_checkpoint, read_checkpoint
 from emotion.checkpoints.locate import BEST_CHECKPOINT, LAST_CHECKPOINT, locate
 from emotion.checkpoints.training_data import choose_subset, load_data
@@ -186,6 +187,29 @@ def test_all_faces_of_a_folder_without_parts_are_evaluated(run: Path, capsys: py
     assert len(list(Path("out").glob("best_random_all_none_*.json"))) == 1
     with pytest.raises(UserError, match=r"faces: no test rows; .* subset=all"):
         evaluate(compose("evaluate", *overrides, "subset=test"))
+
+
+def test_a_network_may_be_evaluated_on_some_of_its_classes(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = (f"checkpoint={run}", "accelerator=cpu", "output=out")
+    every = evaluate(compose("evaluate", *arguments))
+    capsys.readouterr()
+    some = evaluate(compose("evaluate", *arguments, "labels=seven", "~labels.neutral", "~labels.fear", "~labels.happy"))
+    out = capsys.readouterr().out
+    assert "labels= has no happiness, fear: only its 4 classes are predicted." in out
+    kept = ["angry", "disgust", "sad", "surprise"]
+    own = ["anger", "disgust", "sadness", "surprise"]
+    assert list(some["all"]["classes"]) == kept
+    assert [one["n"] for one in some["all"]["classes"].values()] == [every["all"]["classes"][name]["n"] for name in own]
+    assert some["all"]["accuracy"][0] >= sum(every["all"]["classes"][name]["recall"][0] for name in own) / 4
+    assert len(list(Path("out").glob("*.json"))) == 2
+
+
+def test_the_probabilities_of_some_classes_are_those_of_all_divided_by_their_sum(run: Path) -> None:
+    faces = torch.randint(256, (5, 48, 48), dtype=torch.uint8)
+    whole, some = load_ensemble(run).eval(), load_ensemble(run).eval()
+    assert some.restrict(["sad", "happy"]) == [name for name in whole.classes if name not in ("sadness", "happiness")]
+    expected = whole.probabilities(faces)[:, [whole.classes.index("sadness"), whole.classes.index("happiness")]]
+    torch.testing.assert_close(some.probabilities(faces), expected / expected.sum(1, keepdim=True))
 
 
 def test_all_rows_of_a_split_are_evaluated_only_if_requested(run: Path) -> None:
