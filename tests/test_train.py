@@ -306,7 +306,7 @@ def test_without_fer2013_a_run_uses_synthetic_faces_says_so_and_completes_its_ep
         (["resume=auto"], True),
         (["-m", "seed=0,1"], True),
         (["sweep=seeds"], True),
-        (["-m", "experiment=fast_cpu,champion"], False),
+        (["-m", "experiment=fast_cpu,cpu_best"], False),
         (["--config-path", "run/.hydra", "resume=run"], False),
         (["--help"], False),
         (["data=mistyped"], False),

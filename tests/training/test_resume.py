@@ -58,7 +58,7 @@ RECIPES = {
         "trainer.gradient_clip_val=1.0",
         "trainer.accumulate_grad_batches=2",
     ],
-    "champion": [
+    "averaged": [
         "callbacks=[no_early_stopping,ema]",
         "ema_decay=0.9",
         "optimizer=muon",
@@ -95,7 +95,7 @@ def uninterrupted(cfg: DictConfig, folder: Path) -> Path:
 @pytest.mark.parametrize(
     "moment", [name if name == USUAL else pytest.param(name, marks=pytest.mark.hard) for name in MOMENTS]
 )
-@pytest.mark.parametrize("recipe", representative(list(RECIPES), "plateau", "champion"))
+@pytest.mark.parametrize("recipe", representative(list(RECIPES), "plateau", "averaged"))
 def test_resumed_run_equals_uninterrupted_run(
     recipe: str,
     moment: str,
