@@ -73,7 +73,7 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[s
     ensemble = load_ensemble(config.checkpoint).to(torch_device(config.accelerator))
     data = load_data(ensemble.loaded[0], cfg, some_classes=True)
     if data.classes != ensemble.classes and (others := ensemble.restrict(data.classes)):
-        print(f"labels= has no {', '.join(others)}: only its {len(data.classes)} classes are predicted.")
+        print(f"labels= has no {' and no '.join(others)}; {', '.join(data.classes)} are predicted.")
     votes = _load_votes(config, data.faces)
     subset = choose_subset(config.subset, data, ensemble.loaded)
     rows = data.rows(subset)
@@ -102,8 +102,8 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[s
     tables.print_scores(heading, {config.tta: scores}, verbose=config.verbose)
     if absent := [name for name, own in scores["all"]["classes"].items() if not own["n"]]:
         print(
-            f"No face is labelled {' or '.join(absent)}: such a prediction is wrong, and lowers macro F1 by a class. "
-            f"To predict only classes of the data: labels=source."
+            f"No face has the label {' or '.join(absent)}. Predicting it is an error and adds a class with F1 0 to "
+            f"macro F1. To predict only other classes: labels=NAME '~labels.{absent[0]}'."
         )
     title = " + ".join(map(checkpoint_title, ensemble.loaded))
     title += f": {ensemble.name}, {short_source(data.faces.source)}, {faces}, tta={config.tta}"
@@ -196,8 +196,11 @@ def _output_path(
         folder, stem = folder if path.suffix == PORTABLE_SUFFIX else run / "evaluation", path.stem
     split = data.hparams["split"]["_target_"].rsplit(".", 1)[-1]
     state, own = data.state_dict(), ensemble.loaded[0]
-    if data.classes != own.classifier.classes:
-        state["classes"] = " ".join(data.classes)
+    readers, classes = (data.hparams["source"], own.data["source"]), (data.classes, own.classifier.classes)
+    pixels = [[reader.get(key) for key in ("size", "channels", "detector")] for reader in readers]
+    for name, (here, in_training) in {"classes": classes, "pixels": pixels}.items():
+        if here != in_training:
+            state[name] = str(here)
     other = f"_{hashlib.md5(repr(state).encode()).hexdigest()[:8]}" if state != own.data_state else ""
     return Path(config.output or folder), f"{stem}_{split}_{subset}_{config.tta}{other}"
 

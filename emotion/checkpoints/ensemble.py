@@ -72,11 +72,17 @@ class Ensemble(nn.Module):
 
         They are some of the members' classes, or synonyms of them.
         """
-        places = {class_key(name): place for place, name in enumerate(self.classes)}
-        self._outputs = [places[class_key(name)] for name in classes]
-        others = [name for place, name in enumerate(self.classes) if place not in self._outputs]
-        self.classes = tuple(classes)
-        return others
+        names = self.loaded[0].classifier.classes
+        places = {class_key(name): place for place, name in enumerate(names)}
+        self.classes, self._outputs = tuple(classes), [places[class_key(name)] for name in classes]
+        return [name for place, name in enumerate(names) if place not in self._outputs]
+
+    def _select(self, probabilities: Tensor) -> Tensor:
+        """Return probabilities (..., K) of the members' classes as those of `classes`, which add up to 1."""
+        if self._outputs is None:
+            return probabilities
+        selected = probabilities[..., self._outputs]
+        return selected / selected.sum(-1, keepdim=True).clamp(min=torch.finfo(selected.dtype).tiny)
 
     def probabilities(self, pixels: Tensor, tta: str = "none") -> Tensor:
         """Return the mean probabilities (B, K) of uint8 faces (B, H, W) or (B, H, W, 3)."""
@@ -84,14 +90,11 @@ class Ensemble(nn.Module):
 
     def calibrated_probabilities(self, faces: Tensor) -> Tensor:
         """Return the mean probabilities (B, K) of faces (B, 1 or 3, H, W) in [0, 1]; differentiable."""
-        return torch.stack(
-            [member.calibrated_probabilities(member.preprocess.transform(faces)) for member in self.members]
-        ).mean(0)
+        members = [member.calibrated_probabilities(member.preprocess.transform(faces)) for member in self.members]
+        return self._select(torch.stack(members).mean(0))
 
     def with_and_without_temperature(self, pixels: Tensor, tta: Sequence[str]) -> Tensor:
         """Return the mean probabilities (B, len(tta), 2, K) with the members' temperatures and with temperature 1.
-
-        Those of the classes that `restrict` leaves add up to 1.
 
         A view that several kinds of TTA share is computed once.
         """
@@ -103,11 +106,7 @@ class Ensemble(nn.Module):
                 for views in logits
             ]
             members.append(torch.stack(pairs, 1))
-        mean = torch.stack(members).mean(0)
-        if self._outputs is None:
-            return mean
-        kept = mean[..., self._outputs]
-        return kept / kept.sum(-1, keepdim=True)
+        return self._select(torch.stack(members).mean(0))
 
 
 def load_ensemble(sources: str | Path | Sequence[object]) -> Ensemble:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from emotion.checkpoints.load import LoadedCheckpoint, check_classes
 from emotion.data.cache import LOCATIONS, locations
 from emotion.data.datamodule import EmotionDataModule
-from emotion.data.faces import Faces
+from emotion.data.faces import MIXED, TRAINING, Faces
 from emotion.data.names import class_key
 from emotion.data.sources import select_source, synthetic_warning
 from emotion.data.splits import RowNumbers
@@ -55,9 +55,16 @@ def load_data(loaded: LoadedCheckpoint, cfg: DictConfig, *, some_classes: bool =
                 f"form: data=NAME."
             ) from error
         raise
-    if not (some_classes and {*map(class_key, data.classes)} <= {*map(class_key, classes)}):
+    if not (some_classes and _has_some_classes(data, classes)):
         check_classes(loaded.path, classes, data.classes)
     return data
+
+
+def _has_some_classes(data: EmotionDataModule, classes: Sequence[str]) -> bool:
+    """Return whether two or more of the classes, and nothing of the others, are those of the data."""
+    own, known = {*map(class_key, data.classes)}, {*map(class_key, classes)}
+    members = {class_key(member) for members in data.hparams["labels"].values() for member in members}
+    return len(own) > 1 and own <= known and not members & (known - own)
 
 
 def named_folder(cfg: DictConfig) -> str | None:
@@ -100,11 +107,11 @@ def _move(source: Mapping[str, Any], old: Path, new: Path) -> dict[str, Any]:
 
 
 def choose_subset(subset: str, data: EmotionDataModule, checkpoints: Sequence[LoadedCheckpoint]) -> str:
-    """Return `subset`; for auto test, or all (printed) if the data has no test rows and trained no checkpoint."""
+    """Return `subset`; for auto test, or all (printed) for data without parts that no checkpoint was trained on."""
     if subset != "auto":
         return subset
     digests = {data.faces.digest, *(component.digest for component in data.faces.components)}
-    if len(data.split.test) or digests & {loaded.digest for loaded in checkpoints}:
+    if {*data.faces.usage} - {TRAINING, MIXED} or digests & {loaded.digest for loaded in checkpoints}:
         return "test"
     print(f"{data.faces.source}: no test part, so all faces are used: subset=all")
     return "all"

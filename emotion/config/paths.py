@@ -10,7 +10,7 @@ from emotion.errors import UserError
 
 PATH_SETTING = re.compile(
     r"where|compare_with|resume|runs|source|images|explanations|records|readme|csv|runtime|output"
-    r"|distillation\.teacher|model\.weights|detector\.model|split\.exclude|study\.storage|hydra\.sweep\.subdir"
+    r"|distillation\.teacher|model\.weights|(.+\.)?detector\.model|split\.exclude|study\.storage|hydra\.sweep\.subdir"
     r"|data\.(.+\.)?(train|val|test|label_map)|data\.required_paths\.\w+"
     r"|(.+[._])?(checkpoint|path|root|votes|dir|dirpath|filename|file|folder|uri)"
 )

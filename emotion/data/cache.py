@@ -59,8 +59,7 @@ def prepare(source: Config, cache_dir: str | Path, progress: Progress = lambda d
     with read_errors(str(next(locations(source), source["_target_"]))):
         data: DataSource = instantiate(source)  # reports missing files before anything is created
     own_locations = " ".join(str(path.absolute()) for path in locations(source))
-    settings = f"{_settings_text(source)} {' '.join(data.classes)}"
-    cache, place = Path(cache_dir), _md5(f"{FORMAT} {settings} {own_locations}")
+    cache, place = Path(cache_dir), _md5(f"{FORMAT} {_settings_text(source)}{own_locations}")
     stamp_file, stamp = cache / "stamps" / f"{place}.json", _stamp(data)
     last = _read_stamp(stamp_file)
     if (last.get("place"), last.get("stamp")) == (place, stamp) and (faces := _open(cache / last["key"])):
@@ -71,7 +70,7 @@ def prepare(source: Config, cache_dir: str | Path, progress: Progress = lambda d
         with FileLock(cache / ".lock"):
             remove_partial(stamp_file.parent)
             digest, components = _identify(source, data)
-            key = _md5(f"{FORMAT} {digest} {settings}")
+            key = _md5(f"{FORMAT} {digest} {_settings_text(source)} {' '.join(data.classes)}")
             faces = _open(cache / key)
             if faces is None:
                 _remove_incomplete(cache, key)
@@ -147,7 +146,7 @@ def _write_arrays(data: DataSource, folder: Path, progress: Progress) -> dict[st
             if chunk.votes is not None:
                 votes.write(np.ascontiguousarray(chunk.votes).data)
                 num_votes = chunk.votes.shape[1]
-            without_face += [chunk.origin[row] for row in chunk.without_face]
+            without_face += [encoded[row].decode(errors="ignore") for row in chunk.without_face]
             rows, shape = rows + len(chunk.labels), chunk.images.shape[1:]
             progress(rows, data.num_faces)
         for file in files:
@@ -209,8 +208,8 @@ def _read_stamp(path: Path) -> dict[str, Any]:
 
 
 def _stamp(data: DataSource) -> str:
-    """Return a digest of the files' names, sizes and times."""
-    digest = hashlib.md5()
+    """Return a digest of the classes, and of the files' names, sizes and times."""
+    digest = hashlib.md5("\n".join(data.classes).encode())
     with read_errors(data.name):
         for file in _all_files(data):
             stat = file.stat()

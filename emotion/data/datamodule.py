@@ -107,8 +107,9 @@ class EmotionDataModule(L.LightningDataModule):
         self._move_to(torch.device("cpu"))
 
     def rows(self, part: str) -> RowNumbers:
-        """Return the row numbers of train, val, test or all three; raise UserError if there are none."""
-        rows: RowNumbers = np.unique(np.concatenate(self.split)) if part == "all" else getattr(self.split, part)
+        """Return the row numbers of train, val or test, or those of all faces; raise UserError if there are none."""
+        every = np.flatnonzero((self.labels != NO_CLASS) & (self.faces.usage != MIXED))
+        rows: RowNumbers = every if part == "all" else getattr(self.split, part)
         if len(rows) == 0:
             counts = zip(USAGES, self.faces.counts().sum(1), strict=True)
             present = ", ".join(f"{n:,} {usage}" for usage, n in counts if n)

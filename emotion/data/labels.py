@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emotion.data.faces import Faces
-from emotion.data.names import KNOWN_CLASSES, class_key
+from emotion.data.names import CODES, KNOWN_CLASSES, class_key
 from emotion.errors import UserError
 
 LabelScheme = Mapping[str, Sequence[str]]
@@ -33,12 +33,14 @@ def relabel(labels: NDArray[np.uint8], source_classes: Sequence[str], scheme: La
     """
     table = np.full(len(source_classes), NO_CLASS, np.int64)
     names = [class_key(name) for name in source_classes]
-    wanted = [class_key(member) for members in scheme.values() for member in members]
+    keys = {member: class_key(member) for members in scheme.values() for member in members}
+    keys |= {member: CODES.get(key, key) for member, key in keys.items() if key not in names}
+    wanted = keys.values()
     others = [source_classes[row] for row, name in enumerate(names) if name not in (*wanted, *KNOWN_CLASSES)]
     may_not_lack = bool(others) or not set(names) & set(wanted)
     for index, (name, members) in enumerate(scheme.items()):
         for member in members:
-            found = [row for row, one in enumerate(names) if one == class_key(member)]
+            found = [row for row, one in enumerate(names) if one == keys[member]]
             if not found and may_not_lack:
                 own = others[0] if others else "CLASS"
                 raise UserError(

@@ -31,7 +31,7 @@ CODES = {
 """The two letters by which JAFFE and KDEF name their classes."""
 
 FILLERS = ("face", "faces", "facial", "expression", "expressions", "emotion", "emotions", "image", "images", "img")
-"""Words beside the name of a class, as in happy_faces."""
+"""Words that are added to the name of a class, as in happy_faces."""
 
 RAF_DB = ("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral")
 """The classes that RAF-DB numbers from 1 to 7."""
@@ -102,8 +102,8 @@ def merge_spellings(labels: Iterable[str]) -> tuple[dict[str, str], list[str]]:
 def resolve_classes(names: Iterable[str]) -> tuple[list[str], dict[str, str]]:
     """Return the classes that names stand for, FER2013's first, and the class of each name.
 
-    Numbers from 0 are FER2013's, numbers from 1 to 7 those of RAF-DB. If all names are `CODES`, they stand for their
-    classes. Unknown names are classes of their own.
+    Numbers from 0 are FER2013's, numbers from 1 to 7 those of RAF-DB. Names that are all in `CODES` are read
+    as those classes. Unknown names are classes of their own.
     """
     merged, _ = merge_spellings(names)
     class_of = {name: known_class(name) or spelling for name, spelling in merged.items()}

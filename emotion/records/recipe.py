@@ -79,7 +79,8 @@ def _identity(run: Run, config: Mapping[str, Any]) -> str:
     data = run.record.data
     mix = {key: data.get("mix", {}).get(key) for key in ("digest", "percent")}
     excluded = (data.get("exclusions") or {}).get("digest")
-    return json.dumps([recipe(config), data["digest"], mix, excluded], sort_keys=True)
+    detector = [config["data"]["detector"]] if config.get("data", {}).get("detector") else []
+    return json.dumps([recipe(config), data["digest"], mix, excluded, *detector], sort_keys=True)
 
 
 def _matches(found: object, expected: object) -> bool:

@@ -15,6 +15,7 @@ from emotion.checkpoints.locate import BEST_CHECKPOINT, LAST_CHECKPOINT, locate
 from emotion.checkpoints.training_data import choose_subset, load_data
 from emotion.classifier import EmotionClassifier
 from emotion.config.compose import compose
+from emotion.data.faces import TEST, TRAINING
 from emotion.errors import UserError
 from emotion.evaluate import evaluate
 from emotion.train import train
@@ -183,7 +184,7 @@ def test_all_faces_of_a_folder_without_parts_are_evaluated(run: Path, capsys: py
     assert evaluate(compose("evaluate", *overrides))["all"]["n"] == 3
     out = " ".join(capsys.readouterr().out.split())
     assert "faces: no test part, so all faces are used: subset=all" in out
-    assert "No face is labelled surprise or disgust or fear: such a prediction is wrong" in out
+    assert "No face has the label surprise or disgust or fear. Predicting it is an error" in out
     assert len(list(Path("out").glob("best_random_all_none_*.json"))) == 1
     with pytest.raises(UserError, match=r"faces: no test rows; .* subset=all"):
         evaluate(compose("evaluate", *overrides, "subset=test"))
@@ -195,12 +196,26 @@ def test_a_network_may_be_evaluated_on_some_of_its_classes(run: Path, capsys: py
     capsys.readouterr()
     some = evaluate(compose("evaluate", *arguments, "labels=seven", "~labels.neutral", "~labels.fear", "~labels.happy"))
     out = capsys.readouterr().out
-    assert "labels= has no happiness, fear: only its 4 classes are predicted." in out
+    assert "labels= has no happiness and no fear; angry, disgust, sad, surprise are predicted." in out
     kept = ["angry", "disgust", "sad", "surprise"]
     own = ["anger", "disgust", "sadness", "surprise"]
     assert list(some["all"]["classes"]) == kept
     assert [one["n"] for one in some["all"]["classes"].values()] == [every["all"]["classes"][name]["n"] for name in own]
     assert some["all"]["accuracy"][0] >= sum(every["all"]["classes"][name]["recall"][0] for name in own) / 4
+    assert len(list(Path("out").glob("*.json"))) == 2
+    with pytest.raises(UserError, match="was trained on the classes"):  # the network's disgust would be ignored
+        evaluate(compose("evaluate", *arguments, "labels=six", "labels.anger=[angry,disgust]", "~labels.disgust"))
+    with pytest.raises(UserError, match="was trained on the classes"):
+        evaluate(compose("evaluate", *arguments, "labels=source", "+labels.sad=[sad]"))
+
+
+def test_images_cropped_by_a_detector_are_evaluated_beside_whole_ones(run: Path) -> None:
+    for name in ("anger", "joy"):
+        Path("faces", name).mkdir(parents=True)
+        Image.new("L", (60, 60), 90).save(f"faces/{name}/a.png")
+    arguments = (f"checkpoint={run}", "data=image_folder", "data_dir=faces", "accelerator=cpu", "output=out")
+    for detector in ((), ("detector@data.detector=haar",)):
+        evaluate(compose("evaluate", *arguments, *detector))
     assert len(list(Path("out").glob("*.json"))) == 2
 
 
@@ -217,8 +232,27 @@ def test_all_rows_of_a_split_are_evaluated_only_if_requested(run: Path) -> None:
     data = load_data(loaded, cfg)
     assert choose_subset("auto", data, [loaded]) == "test"
     assert set(data.rows("all")) == {row for part in data.split for row in part}
-    data.split = data.split._replace(test=data.split.test[:0])
-    assert choose_subset("auto", data, [loaded]) == "test"
+    data.faces.usage[:] = TRAINING
+    assert choose_subset("auto", data, [loaded]) == "test"  # which a checkpoint of this data must not leave
+
+
+@pytest.mark.parametrize(
+    ("split", "usage", "subset"),
+    [
+        ("kfold", TRAINING, "all"),
+        ("official", TRAINING, "all"),
+        ("swapped_test", TEST, "test"),
+        ("kfold", TEST, "test"),
+    ],
+)
+def test_other_data_without_parts_is_used_whole_whatever_the_split(
+    split: str, usage: int, subset: str, run: Path, fer_csv: Path
+) -> None:
+    loaded, cfg = load_checkpoint(run), compose("evaluate", "data=fer2013_csv", f"split={split}")
+    data = load_data(loaded, cfg)
+    data.faces.usage[:] = usage
+    assert choose_subset("auto", data, [loaded]) == subset
+    assert len(data.rows("all")) == np.count_nonzero(data.labels >= 0)
 
 
 def flip_a_bit(path: Path, position: int) -> None:

@@ -76,7 +76,14 @@ def test_every_setting_whose_default_is_a_path_is_a_path_setting() -> None:
                     assert paths.is_path_setting(verb, key), f"{verb}: {key}={value}"
                     found.add(key)
     assert {"data.source.path", "cache_dir", "data.votes", "data.train", "csv", "records"} <= found
-    for key in ("data.path", "split.exclude", "distillation.teacher", "detector.model", "callbacks.x.dirpath"):
+    for key in (
+        "data.path",
+        "split.exclude",
+        "distillation.teacher",
+        "detector.model",
+        "data.detector.model",
+        "callbacks.x.dirpath",
+    ):
         assert paths.is_path_setting("train", key)
     assert not paths.is_path_setting("bench", "runs")
 

@@ -36,6 +36,13 @@ def test_a_source_may_lack_classes_if_it_has_no_unknown_ones() -> None:
         relabel(EACH[:2], ["happy", "hapy"], seven)
 
 
+def test_a_scheme_may_name_the_codes_of_classes() -> None:
+    scheme = {"glad": ["HA"], "other": ["an", "NE"]}
+    assert relabel(EACH[:3], ["angry", "happy", "neutral"], scheme).tolist() == [1, 0, 1]
+    assert relabel(EACH[:3], ["an", "ha", "NE"], scheme).tolist() == [1, 0, 1]
+    assert relabel(EACH[:1], ["AN"], {"AN": ["AN"]}).tolist() == [0]
+
+
 def test_schemes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(UserError, match=r"contains 'contempt', which the data does not have.*labels=NAME"):
         relabel(EACH, EMOTIONS, {"contempt": ["contempt"]})

@@ -38,6 +38,7 @@ def _chunks(source: Iterator[FaceChunk], extra: Iterator[FaceChunk], codes: NDAr
                 np.full(len(training), MIXED, np.uint8),
                 [chunk.origin[row] for row in training],
                 None if num_votes is None else np.zeros((len(training), num_votes), np.uint8),
+                np.flatnonzero(np.isin(training, chunk.without_face)).tolist(),
             )
 
 

@@ -89,6 +89,13 @@ def test_mixed_images_take_the_shape_of_the_main_source(fer_csv: Path, extra: st
     assert data.description()["mix"]["rows"] == {name: 3 if name in ("sad", "happy") else 0 for name in EMOTIONS}
 
 
+def test_mixed_images_without_a_face_are_counted(fer_csv: Path, extra: str) -> None:
+    data = module("data/mix=path_list", "detector@data.mix.source.detector=haar", "labels=seven", "split=official")
+    assert "no face was found in 60 images, such as mix.csv line 2: extra/0.png: the central square is used" in (
+        data.faces.notes
+    )
+
+
 def test_gray_faces_mixed_into_color_are_color(extra: str) -> None:
     main = ("data=path_list", "data.train=data/mix.csv", "data.val=null", "data.test=data/mix.csv", "data.size=32")
     data = module(*main, *MIX[:2], *TWO, "split=random_20")
