@@ -154,6 +154,7 @@ def test_quartiles_by_brightness_and_annotator_agreement(run: Path, fer_votes: P
     ("override", "message"),
     {
         "robustness=5": "robustness=5: expected true or false",
+        "subset=dev": "subset=dev: expected auto, train, val, test, all",
         "tta=sideways": "tta=sideways: expected none, flip, shifted, ten_crop",
         "votes=nothing.csv": "nothing.csv does not exist",
         "checkpoint=[]": "expected checkpoint=RUN",

@@ -362,7 +362,10 @@ def test_settings_given_override_the_short_recipe() -> None:
         ("augment.blur.sigma=[2,1]", r"sigma=\[2, 1\]: expected \[LOW,HIGH\], each a number above 0"),
         ("augment=strong augment.gamma.p=2", "augment.gamma.p=2: expected a number from 0 to 1"),
         ("split.exclude=nowhere.csv", "split.exclude=nowhere.csv cannot be read: No such file"),
-        ("distillation={temperature:4.0}", "distillation.teacher is not given; expected a run folder"),
+        (
+            "distillation={temperature:4.0}",
+            r"distillation.teacher is not given; .* distillation.teacher=RUN or .*\[RUN,RUN\]",
+        ),
         ("distillation=2", "distillation=2: expected settings, distillation.KEY=VALUE"),
         ("mixup=mixup mixup.alpha=0", "mixup.alpha=0: expected a number above 0"),
         ("mixup=either mixup.transforms.1.alpha=0", r"mixup.transforms.1.alpha=0: expected a number above 0"),

@@ -78,14 +78,6 @@ def test_a_folder_of_runs_is_answered_with_the_runs_in_it(tmp_path: Path) -> Non
         locate(tmp_path / "outputs/tiny/0/checkpoints")
 
 
-def test_a_truncated_checkpoint_is_refused(run: Path) -> None:
-    (run / "record.json").unlink()  # lists the checkpoint's digest
-    path = run / BEST_CHECKPOINT
-    path.write_bytes(path.read_bytes()[:-5000])
-    with pytest.raises(UserError, match="cannot be read as a checkpoint"):
-        load_checkpoint(run)
-
-
 def test_a_malicious_pickle_does_not_run(tmp_path: Path) -> None:
     class Canary:
         def __reduce__(self) -> tuple[object, tuple[str]]:
@@ -127,19 +119,11 @@ def test_evaluation_on_training_rows_has_no_deduplicated_rows(run: Path) -> None
     assert (result["all"]["n"], result["deduplicated"]["n"]) == (77, 0)
 
 
-def test_evaluate_on_another_split_and_source(run: Path, fer_csv: Path) -> None:
+def test_evaluate_on_another_split_and_source(run: Path, fer_csv: Path, capsys: pytest.CaptureFixture[str]) -> None:
     overrides = ("data=fer2013_csv", "split=official", "subset=val", "tta=ten_crop", "accelerator=cpu")
     result = evaluate(compose("evaluate", f"checkpoint={run}", *overrides))
     assert result["all"]["n"] == 18  # three faces of six classes in PublicTest
-
-
-REFUSED = {"subset=dev": "expected auto, train, val, test, all", "tta=many": "expected none, flip, shifted, ten_crop"}
-
-
-@pytest.mark.parametrize(("override", "message"), REFUSED.items())
-def test_evaluate_refuses_unknown_values(override: str, message: str, run: Path) -> None:
-    with pytest.raises(UserError, match=message):
-        evaluate(compose("evaluate", f"checkpoint={run}", override))
+    assert "was trained on other data than" in capsys.readouterr().out
 
 
 def test_a_label_scheme_of_the_same_classes_may_have_another_order(run: Path) -> None:
@@ -169,11 +153,6 @@ def test_data_with_other_classes_is_refused(run: Path, small_config: Config) -> 
 def test_a_run_does_not_resume_with_other_data(run: Path, small_config: Config) -> None:
     with pytest.raises(UserError, match=r"is not the data that the run started with: different source and split"):
         train(small_config("data.training=20", "trainer.max_epochs=2", f"resume={run}"), run)
-
-
-def test_evaluate_reports_unknown_training_rows(run: Path, fer_csv: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    evaluate(compose("evaluate", f"checkpoint={run}", "data=fer2013_csv", "split=official"))
-    assert "was trained on other data than" in capsys.readouterr().out
 
 
 def test_all_faces_of_a_folder_without_parts_are_evaluated(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

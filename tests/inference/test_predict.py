@@ -342,12 +342,3 @@ def test_a_signal_during_a_live_video_leaves_complete_files(signum: signal.Signa
     assert len(read_video(OUT / "annotated/standard_input.mp4")) in (4, 5)  # the last may not be drawn yet
     expected = {"predictions.jsonl", "standard_input.mp4", "standard_input.png"}
     assert {path.name for path in OUT.rglob("*.*")} == expected
-
-
-def test_bare_arguments_are_sources() -> None:
-    with start("nothing (1).jpg") as process:
-        assert process.stderr
-        error = process.stderr.read().decode()
-        assert process.wait() == 2
-    assert error.startswith("error: nothing (1).jpg does not exist; expected an image")
-    assert not list(Path.cwd().rglob("*.jsonl"))

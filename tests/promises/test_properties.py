@@ -11,14 +11,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from emotion.data import splits
-from emotion.data.faces import EMOTIONS, PRIVATE_TEST, PUBLIC_TEST, TEST, TRAINING, FaceChunk, Faces
+from emotion.data.faces import EMOTIONS, PRIVATE_TEST, PUBLIC_TEST, TEST, TRAINING, Faces
 from emotion.data.labels import NO_CLASS, relabel
 from emotion.data.readers import fer2013
 from emotion.data.readers.ferplus import drop_single_votes, majority_labels
 from emotion.data.readers.path_list import read as read_list
 from emotion.data.splits import read_exclusions
 from emotion.errors import UserError
-from tests.conftest import csv_lines
 
 fast = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 seeds = st.integers(0, 2**32 - 1)
@@ -92,25 +91,6 @@ def test_a_scheme_with_unknown_or_repeated_classes_is_refused(names: list[str], 
             relabel(np.zeros(1, np.uint8), list(dict.fromkeys(names)), scheme)
     else:
         assert (relabel(np.arange(1, dtype=np.uint8), taken, scheme) == 0).all()
-
-
-@settings(max_examples=15, deadline=None, derandomize=True, database=None)
-@given(seeds, st.integers(1, 4), st.sampled_from(["\n", "\r\n"]), st.booleans())
-def test_both_csv_layouts_are_read_correctly(seed: int, rows: int, ends: str, ended: bool) -> None:
-    rng = np.random.default_rng(seed)
-    images = rng.integers(0, 256, (rows, 48, 48), np.uint8)
-    labels, usage = rng.integers(0, 7, rows).astype(np.uint8), rng.integers(0, 3, rows).astype(np.uint8)
-    faces = FaceChunk(images, labels, usage, [""] * rows)
-    with tempfile.TemporaryDirectory() as folder:
-        for read, layout in (
-            (fer2013.read_csv, "emotion,pixels,Usage"),
-            (fer2013.read_icml_csv, "emotion, Usage, pixels"),
-        ):
-            path = Path(folder, "faces.csv")
-            path.write_text(ends.join(csv_lines(faces, layout)) + ends * ended, newline="")
-            (found,) = read(str(path)).chunks
-            for column, same in zip(found[:3], faces[:3], strict=True):
-                np.testing.assert_array_equal(column, same)
 
 
 @fast

@@ -16,7 +16,6 @@ from torch.nn.functional import cross_entropy
 from emotion.checkpoints.load import LoadedCheckpoint, load_checkpoint, read_checkpoint
 from emotion.checkpoints.locate import BEST_CHECKPOINT, LAST_CHECKPOINT
 from emotion.classifier import EmotionClassifier
-from emotion.config.compose import compose
 from emotion.errors import UserError
 from emotion.loggers.csv_logger import read_metrics
 from emotion.train import train
@@ -236,9 +235,3 @@ def test_a_run_is_only_resumed_with_the_teacher_it_started_with(trained: Path, s
         train(small_config(by(own), *longer), STUDENT)
     train(small_config(by(Path("moved")), *longer), STUDENT)
     assert record_of(STUDENT).epochs == 2
-
-
-def test_distillation_without_a_teacher_is_refused() -> None:
-    with pytest.raises(UserError, match=r"is not given; expected .* distillation.teacher=RUN or .*\[RUN,RUN\]"):
-        train(compose("train", "experiment=distill", "data=synthetic", "data.training=20"), STUDENT)
-    assert not STUDENT.exists()

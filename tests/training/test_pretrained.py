@@ -207,17 +207,6 @@ def test_a_damaged_file_is_refused(name: str) -> None:
         fill(TimmBackbone(2, 3, 64, "resnet10t"), name)
 
 
-def test_a_file_that_would_run_code_is_refused() -> None:
-    class Trap:
-        def __reduce__(self) -> tuple[object, tuple[str]]:
-            return Path.touch, (Path("sprung"),)  # type: ignore[return-value]
-
-    torch.save({"model": Trap()}, "trap.pth")
-    with pytest.raises(UserError, match="cannot be read as weights"):
-        fill(TimmBackbone(2, 3, 64, "resnet10t"), "trap.pth")
-    assert not Path("sprung").exists()
-
-
 def test_weights_of_another_network_are_refused() -> None:
     torch.save(timm.create_model("convnext_atto").state_dict(), "other.pth")
     with pytest.raises(
