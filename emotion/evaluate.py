@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from emotion.checkpoints.locate import BEST_CHECKPOINT, PORTABLE_SUFFIX, announce_default, locate_all
 from emotion.cli import verb
 from emotion.config.typed import check_choices, typed
-from emotion.data.sources import check_data
+from emotion.data.sources import check_data, stored_shape
 from emotion.errors import UserError, counted
 from emotion.io.bounded import read_json_object
 from emotion.reporting.text import relative_path, short_source
@@ -73,7 +73,7 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[s
     ensemble = load_ensemble(config.checkpoint).to(torch_device(config.accelerator))
     data = load_data(ensemble.loaded[0], cfg, some_classes=True)
     if data.classes != ensemble.classes and (others := ensemble.restrict(data.classes)):
-        print(f"labels= has no {' and no '.join(others)}; {', '.join(data.classes)} are predicted.")
+        print(f"only classes of the data are predicted: {', '.join(data.classes)}; not {', '.join(others)}")
     votes = _load_votes(config, data.faces)
     subset = choose_subset(config.subset, data, ensemble.loaded)
     rows = data.rows(subset)
@@ -94,7 +94,7 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[s
         f"{path} at temperature {temperature:.3g}"
         for path, temperature in zip(ensemble.paths, ensemble.temperatures, strict=True)
     ]
-    faces = f"{counted(len(rows), 'face')} of {subset}"
+    faces = f"all {counted(len(rows), 'face')}" if subset == "all" else f"{counted(len(rows), 'face')} of {subset}"
     if len(members) > 1:
         print("\n".join(["ensemble of", *members]))
     heading = members[0] if len(members) == 1 else f"ensemble of {len(members)} checkpoints"
@@ -195,13 +195,10 @@ def _output_path(
         run = path.parent.parent if path.parent.name == BEST_CHECKPOINT.parent.name else path.parent
         folder, stem = folder if path.suffix == PORTABLE_SUFFIX else run / "evaluation", path.stem
     split = data.hparams["split"]["_target_"].rsplit(".", 1)[-1]
-    state, own = data.state_dict(), ensemble.loaded[0]
-    readers, classes = (data.hparams["source"], own.data["source"]), (data.classes, own.classifier.classes)
-    pixels = [[reader.get(key) for key in ("size", "channels", "detector")] for reader in readers]
-    for name, (here, in_training) in {"classes": classes, "pixels": pixels}.items():
-        if here != in_training:
-            state[name] = str(here)
-    other = f"_{hashlib.md5(repr(state).encode()).hexdigest()[:8]}" if state != own.data_state else ""
+    own, source = ensemble.loaded[0], data.hparams["source"]
+    here = data.state_dict(), data.classes, stored_shape(source), source.get("detector")
+    in_training = own.data_state, own.classifier.classes, own.source_shape, own.data["source"].get("detector")
+    other = f"_{hashlib.md5(repr(here).encode()).hexdigest()[:8]}" if here != in_training else ""
     return Path(config.output or folder), f"{stem}_{split}_{subset}_{config.tta}{other}"
 
 

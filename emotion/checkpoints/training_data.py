@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from emotion.checkpoints.load import LoadedCheckpoint, check_classes
@@ -111,7 +112,8 @@ def choose_subset(subset: str, data: EmotionDataModule, checkpoints: Sequence[Lo
     if subset != "auto":
         return subset
     digests = {data.faces.digest, *(component.digest for component in data.faces.components)}
-    if {*data.faces.usage} - {TRAINING, MIXED} or digests & {loaded.digest for loaded in checkpoints}:
+    has_parts = not np.isin(data.faces.usage, (TRAINING, MIXED)).all()
+    if has_parts or digests & {loaded.digest for loaded in checkpoints}:
         return "test"
     print(f"{data.faces.source}: no test part, so all faces are used: subset=all")
     return "all"

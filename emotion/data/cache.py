@@ -154,8 +154,7 @@ def _write_arrays(data: DataSource, folder: Path, progress: Progress) -> dict[st
             os.fsync(file.fileno())
     if not num_votes:
         (folder / VOTES).unlink()
-    faceless = len(without_face), "".join(without_face[:1])
-    return {"rows": rows, "shape": shape, "voted": num_votes, "without_face": faceless}
+    return {"rows": rows, "shape": shape, "voted": num_votes, "notes": describe_without_face(without_face)}
 
 
 def _open(folder: Path) -> Faces | None:
@@ -181,7 +180,7 @@ def _open(folder: Path) -> Faces | None:
             source=meta["source"],
             components=tuple(Component(*component) for component in meta["parts"]),
             votes=mapped(VOTES, [meta["voted"]]) if meta["voted"] else None,
-            notes=tuple(describe_without_face(*meta.get("without_face", (0, "")))),
+            notes=tuple(meta.get("notes", ())),
         )
     except (UserError, OSError, ValueError, KeyError, TypeError):
         return None

@@ -124,10 +124,10 @@ def describe_renamed(class_of: Mapping[str, str]) -> list[str]:
     return [f"classes: {', '.join(renamed)}"] if renamed else []
 
 
-def describe_without_face(number: int, example: str) -> list[str]:
+def describe_without_face(names: Sequence[str]) -> list[str]:
     """Return a sentence that counts the images in which a detector found no face; an empty list if there are none."""
-    found = f"no face was found in {counted(number, 'image')}, such as {example}"
-    return [f"{found}: the central square is used"] if number else []
+    number = counted(len(names), "image")
+    return [f"no face was found in {number}, such as {names[0]}: the central square is used"] if names else []
 
 
 def describe_left_out(names: Sequence[str]) -> list[str]:
