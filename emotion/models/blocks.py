@@ -83,7 +83,7 @@ class ChannelAttention(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
-        weights: Tensor = (self.mlp(maps.mean((2, 3))) + self.mlp(maps.amax((2, 3)))).sigmoid()
+        weights: Tensor = (self.mlp(maps.mean((2, 3))) + self.mlp(maps.flatten(2).max(2).values)).sigmoid()
         return maps * weights[:, :, None, None]
 
 
@@ -104,7 +104,8 @@ class SpatialAttention(nn.Module):
 
     def attention(self, maps: Tensor) -> Tensor:
         """Return the attention map (B, 1, H, W), from 0 to 1."""
-        summary = torch.cat([maps.mean(1, keepdim=True), maps.amax(1, keepdim=True)], 1)
+        maxima = maps.max(1, keepdim=True).values  # not amax: https://github.com/pytorch/pytorch/issues/186799
+        summary = torch.cat([maps.mean(1, keepdim=True), maxima], 1)
         attention: Tensor = self.norm(self.conv(summary)).sigmoid()
         return attention
 

@@ -2,6 +2,7 @@
 
 import importlib
 import re
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from emotion.config.compose import compose
 from emotion.config.instantiate import instantiate
 from emotion.errors import UserError
-from emotion.models.blocks import CBAM
+from emotion.models.blocks import CBAM, ChannelAttention, SpatialAttention
+from emotion.runtime.hardware import can_compile
 from tests.conftest import SYSTEMS, options, representative
 
 PARAMETERS = {
@@ -196,6 +198,23 @@ def test_a_compiled_network_has_the_same_logits_and_gradients(model: str) -> Non
         nn.functional.cross_entropy(logits, targets).backward()
         results.append((logits.detach(), [p.grad.clone() for p in net.parameters() if p.grad is not None]))
     torch.testing.assert_close(results[1], results[0], atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.skipif(not can_compile("cpu"), reason="needs a C++ compiler")
+@pytest.mark.parametrize("attention", [lambda: ChannelAttention(16), SpatialAttention], ids=["channel", "spatial"])
+def test_compiled_attention_in_bfloat16_has_the_gradients_of_float32(attention: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), attention())
+    batch, weights = torch.randn(8, 3, 16, 16), torch.randn(8, 16, 16, 16)
+    gradients = []
+    for run, half in ((net, False), (torch.compile(net), True)):
+        net.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            maps = run(batch)
+        (maps * weights).sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None]))
+    expected, half_precision = gradients
+    assert (half_precision - expected).norm() <= 0.1 * expected.norm()
 
 
 @pytest.mark.parametrize("choice", options("input"))
