@@ -1,6 +1,7 @@
 """Progress as plain text for terminals and log files: a line per epoch, and an estimate of the training time."""
 
 import shlex
+import sys
 import time
 from typing import Any
 
@@ -55,7 +56,7 @@ class EpochTable(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Choose the columns, and start the clock of an epoch that is resumed in its middle."""
         self.started = time.monotonic()
-        self.stages = next((c for c in trainer.callbacks if isinstance(c, StagedUnfreezing)), None)  # type: ignore[attr-defined]
+        self.stages = StagedUnfreezing.of(trainer)
         hidden = {"lr" if len(trainer.optimizers[0].param_groups) > 1 else "lr backbone/head"}
         hidden |= {"acc %"} if self.stages else {"phase"}
         self.columns = {name: width for name, width in COLUMN_WIDTHS.items() if name not in hidden}
@@ -108,23 +109,35 @@ class EpochTable(L.Callback):
 
 
 class TimeEstimate(L.Callback):
-    """Time the first `batches` training batches after one warm-up batch, and print how long training takes."""
+    """Time the first `batches` training batches after one warm-up batch, and print how long training takes.
+
+    Staged training is timed stage by stage: with frozen blocks a batch takes less time.
+    """
 
     def __init__(self, run_dir: str, batches: int = 4) -> None:
         self.run_dir, self.batches = run_dir, batches
+        self.stages: StagedUnfreezing | None = None
+        self.phase = ""
         self.seen = 0
         self.started = 0.0
-        self.printed = False
+        self.is_printed = self.is_hinted = False
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Find the stages."""
+        self.stages = StagedUnfreezing.of(trainer)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
     ) -> None:
-        """Start the clock after the first batch, stop it `batches` later or at the end of the epoch."""
+        """Start the clock after a stage's first batch, stop it `batches` later or at the end of the epoch."""
+        phase = self.stages.phase(trainer.current_epoch) if self.stages else ""
+        if phase != self.phase:
+            self.phase, self.seen, self.is_printed = phase, 0, False
         self.seen += 1
         if self.seen == 1:
             self.started = time.monotonic()
-        elif not self.printed and (self.seen > self.batches or batch_idx + 1 == trainer.num_training_batches):
-            self.printed = True
+        elif not self.is_printed and (self.seen > self.batches or batch_idx + 1 == trainer.num_training_batches):
+            self.is_printed = True
             if trainer.is_global_zero:
                 self._print(trainer, (time.monotonic() - self.started) / (self.seen - 1))
 
@@ -135,19 +148,22 @@ class TimeEstimate(L.Callback):
         if trainer.val_dataloaders is not None:
             rows, limit = len(trainer.val_dataloaders.rows), trainer.limit_val_batches
             epoch_seconds += FORWARD_SHARE * face_seconds * num_evaluated(rows, batch_size, trainer.world_size, limit)
-        epochs = (trainer.max_epochs or 0) - trainer.current_epoch
+        end = run_end = trainer.max_epochs or 0
+        if self.stages:
+            end = min(run_end, self.stages.end(trainer.current_epoch))
+        epochs = end - trainer.current_epoch
         seconds = epoch_seconds * epochs
-        total = f"{counted(epochs, 'epoch')} take{'s' * (epochs == 1)} at most {format_duration(seconds)}."
+        of_stage = f" of {self.phase}" * (end < run_end)
+        total = f"{counted(epochs, 'epoch')}{of_stage} take{'s' * (epochs == 1)} at most {format_duration(seconds)}."
         if seconds > LONG and trainer.strategy.root_device.type == "cpu":
             total += f" {_suggestion()}"
-        resume = shlex.quote(f"resume={self.run_dir}")
         epoch = f"an epoch takes about {format_duration(epoch_seconds)}"
-        print(
-            wrapped(f"{1 / face_seconds:,.0f} faces/s: {epoch}, {total}"),
-            f"Ctrl-C stops with a checkpoint; resume with:\n  python -m emotion.train {plugins_argument()}{resume}",
-            sep="\n",
-            flush=True,
-        )
+        print(wrapped(f"{1 / face_seconds:,.0f} faces/s: {epoch}, {total}"))
+        if not self.is_hinted:
+            self.is_hinted = True
+            command = f"python -m emotion.train {plugins_argument()}{shlex.quote(f'resume={self.run_dir}')}"
+            print(f"Ctrl-C stops with a checkpoint; resume with:\n  {command}")
+        sys.stdout.flush()
 
 
 def _suggestion() -> str:

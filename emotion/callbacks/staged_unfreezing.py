@@ -1,5 +1,6 @@
 """Train in stages: first the new head, then more of the network, up to all of it."""
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from emotion.errors import UserError
 
 Stage = Mapping[str, Any]
 STAGE_KEYS = {"train", "epochs", "batch_norm"}
+FOREVER = 2**31
 
 
 class StagedUnfreezing(L.Callback):
@@ -48,14 +50,22 @@ class StagedUnfreezing(L.Callback):
             is_last = index == len(self.stages)
             if not (isinstance(epochs, int) and epochs >= 0) and not (is_last and epochs is None):
                 raise UserError(f"stage {name}: epochs={epochs}; expected a number, or null in the last stage only.")
-            self.ends.append((self.ends[-1] if self.ends else 0) + (epochs if epochs is not None else 2**31))
+            self.ends.append(FOREVER if is_last else sum(self.ends[-1:]) + epochs)
         if not self.stages:
             raise UserError("stages: none; expected at least one, such as {finetune: {train: all, epochs: null}}.")
 
+    @staticmethod
+    def of(trainer: L.Trainer) -> "StagedUnfreezing | None":
+        """Return the trainer's staged unfreezing, if it has one."""
+        return next((c for c in trainer.callbacks if isinstance(c, StagedUnfreezing)), None)  # type: ignore[attr-defined]
+
     def phase(self, epoch: int) -> str:
         """Return the name of the stage of an epoch (from 0); the last stage continues after its end."""
-        names = list(self.stages)
-        return next((name for name, end in zip(names, self.ends, strict=True) if epoch < end), names[-1])
+        return list(self.stages)[bisect_right(self.ends, epoch)]
+
+    def end(self, epoch: int) -> int:
+        """Return the epoch before which the stage of an epoch ends; in the last stage `FOREVER`."""
+        return self.ends[bisect_right(self.ends, epoch)]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Raise UserError before the first stage if any stage has more blocks than the network."""

@@ -66,7 +66,7 @@ def test_a_frozen_backbone_is_bit_equal_after_its_stage() -> None:
 def test_the_backbone_changes_after_the_frozen_stage_and_the_table_shows_both(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    cfg = transfer("freeze_epochs=1", "trainer.max_epochs=2")
+    cfg = transfer("freeze_epochs=1", "trainer.max_epochs=2", "batch_size=8")
     before = initial_state(cfg)
     train(cfg, RUN)
     after = state(RUN)
@@ -79,6 +79,8 @@ def test_the_backbone_changes_after_the_frozen_stage_and_the_table_shows_both(
     assert (first[1], second[1]) == ("warmup", "finetune")
     assert first[6].startswith("-/")
     assert second[6].count("e-0") + second[6].count("e+0") == 2
+    estimates = [re.findall(r"1 epoch.* at most", line) for line in lines if "faces/s" in line]
+    assert estimates == [["1 epoch of warmup takes at most"], ["1 epoch takes at most"]]
 
 
 def test_a_number_of_blocks_trains_the_last_ones() -> None:
