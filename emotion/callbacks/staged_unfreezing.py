@@ -50,7 +50,7 @@ class StagedUnfreezing(L.Callback):
             is_last = index == len(self.stages)
             if not (isinstance(epochs, int) and epochs >= 0) and not (is_last and epochs is None):
                 raise UserError(f"stage {name}: epochs={epochs}; expected a number, or null in the last stage only.")
-            self.ends.append(FOREVER if is_last else sum(self.ends[-1:]) + epochs)
+            self.ends.append(FOREVER if is_last or epochs is None else sum(self.ends[-1:]) + epochs)
         if not self.stages:
             raise UserError("stages: none; expected at least one, such as {finetune: {train: all, epochs: null}}.")
 
