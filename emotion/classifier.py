@@ -36,8 +36,8 @@ class Teacher(Protocol):
         """The trained classifiers of the teacher."""
         ...
 
-    def loss(self, label_loss: Tensor, logits: Tensor, faces: Tensor) -> Tensor:
-        """Combine the label loss () with the teacher's, for logits (B, K) and faces (B, C, S, S) from 0 to 1."""
+    def loss(self, label_loss: Tensor, logits: Tensor, faces: Tensor, student: Preprocess) -> Tensor:
+        """Combine the label loss () with the teacher's, for the student's logits (B, K) and input (B, C, S, S)."""
         ...
 
 
@@ -196,7 +196,7 @@ class EmotionClassifier(L.LightningModule):
         logits = self(faces)
         loss: Tensor = self.criterion(logits, targets)
         if self.teacher and self.training:
-            loss = self.teacher.loss(loss, logits, self.preprocess.denormalize(faces))
+            loss = self.teacher.loss(loss, logits, faces, self.preprocess)
         scores.update(loss, logits.detach(), targets)
         return loss
 

@@ -74,6 +74,7 @@ class EmotionDataModule(L.LightningDataModule):
         self.classes = tuple(labels)
         self.preprocess = Preprocess(**input)
         self.augment = build_augmentation({} if overfit else augment)
+        self.has_resized_crop = any("ResizedCrop" in type(transform).__name__ for transform in self.augment)
         self.mixup = instantiate(mixup) if mixup and not overfit else None
 
     def setup(self, stage: str | None = None) -> None:
@@ -189,6 +190,7 @@ class EmotionDataModule(L.LightningDataModule):
     def fetch(self, batch: RowBatch, device: torch.device | None = None) -> Batch:
         """Gather the pixels and targets of a batch, augment and mix them for training, and normalize them.
 
+        Training faces that no transform has cropped are cropped as in evaluation, so that both have the same scale.
         Mixing precedes `Preprocess.normalize`, which is linear, so it works on fewer pixels with the same result (but a
         CutMix edge that is enlarged becomes softer). A training batch's seed also determines the dropout that follows.
         The result is on `device`, by default that of `batch.rows`.
@@ -199,10 +201,13 @@ class EmotionDataModule(L.LightningDataModule):
         rows = batch.rows.to(device, non_blocking=True)
         pixels = self._pixels.gather(rows if self._pixels.resident else batch.rows)
         faces = self.preprocess.shrink(to_float(pixels))
+        whole = faces.shape
         targets = self._targets.gather(rows, batch.epoch_seed if batch.training else None)
         if batch.training:
             torch.manual_seed(batch.seed)
-        faces = self.augment(faces) if batch.training and len(self.augment) else self.preprocess.center_crop(faces)
+            faces = self.augment(faces)
+        if faces.shape == whole and not (batch.training and self.has_resized_crop):
+            faces = self.preprocess.center_crop(faces)
         if batch.training and self.mixup:
             if targets.ndim == 1:
                 targets = faces.new_zeros(len(targets), len(self.classes)).scatter_(1, targets[:, None], 1.0)

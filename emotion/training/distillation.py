@@ -14,6 +14,7 @@ from emotion.checkpoints.load import LoadedCheckpoint, check_classes, load_check
 from emotion.classifier import EmotionClassifier
 from emotion.config.compose import as_list
 from emotion.config.instantiate import instantiate
+from emotion.data.transforms.preprocess import Preprocess
 from emotion.errors import UserError
 from emotion.io.digests import file_digest
 
@@ -72,23 +73,26 @@ class Teacher:
         """The trained classifiers."""
         return [checkpoint.classifier for checkpoint in self.checkpoints]
 
-    def loss(self, label_loss: Tensor, logits: Tensor, faces: Tensor) -> Tensor:
-        """Return (1 - weight) label_loss + weight T^2 KL(teacher || student) for logits (B, K).
+    def loss(self, label_loss: Tensor, logits: Tensor, faces: Tensor, student: Preprocess) -> Tensor:
+        """Return (1 - weight) label_loss + weight T^2 KL(teacher || student) for logits (B, K); faces as the student's.
 
         T^2 compensates for the gradient of the second term, which shrinks with T^2.
         """
-        student = (logits.float() / self.temperature).log_softmax(-1)
-        divergence = kl_div(student, self.probabilities(faces), reduction="batchmean")
+        softened = (logits.float() / self.temperature).log_softmax(-1)
+        divergence = kl_div(softened, self.probabilities(faces, student), reduction="batchmean")
         return (1 - self.weight) * label_loss + self.weight * self.temperature**2 * divergence
 
     @torch.no_grad()
-    def probabilities(self, faces: Tensor) -> Tensor:
-        """Return the teachers' mean softened probabilities (B, K) for faces (B, 1 or 3, S, S) from 0 to 1."""
+    def probabilities(self, faces: Tensor, student: Preprocess) -> Tensor:
+        """Return the teachers' mean softened probabilities (B, K) for the student's network input (B, 1 or 3, S, S).
+
+        Each teacher sees the part of the face that it was trained on, as far as the student's input contains it.
+        """
+        faces = student.denormalize(faces)
         softened = []
         for classifier in self.classifiers:
             classifier.to(faces.device)
-            preprocess = classifier.preprocess
-            logits = classifier(preprocess.normalize(preprocess.shrink(faces)))
+            logits = classifier(classifier.preprocess.after(student).transform(faces))
             softened.append((logits.float() / self.temperature).softmax(-1))
         return torch.stack(softened).mean(0)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from emotion.config.compose import CONF, compose
 from emotion.data.datamodule import EmotionDataModule
 from emotion.data.faces import EMOTIONS
+from emotion.data.transforms.preprocess import to_float
 from emotion.errors import UserError
 from emotion.optim.losses import balanced_weights
 from emotion.training.setup import make_data, resolve
@@ -64,6 +65,37 @@ def test_only_training_batches_are_augmented(small_config: Config) -> None:
     plain = data.preprocess(torch.from_numpy(data.faces.images)[batch.rows])
     assert not data.fetch(batch)[0].equal(plain)
     assert data.fetch(batch._replace(training=False))[0].equal(plain)
+
+
+STILL = {
+    "rotate_flip": ["augment.affine.degrees=0"],
+    "basic": ["augment.affine={degrees: 0, translate: 0}"],
+    "warped": ["augment.affine={degrees: 0, translate: 0, zoom: 0}", "augment.jitter={brightness: 0, contrast: 0}"],
+}
+
+
+@pytest.mark.parametrize("input_", ["grey40", "imagenet64"])
+@pytest.mark.parametrize("augment", STILL)
+def test_training_faces_have_the_scale_of_evaluation(input_: str, augment: str, small_config: Config) -> None:
+    data = module(small_config(f"input={input_}", f"augment={augment}", "augment.flip.p=0", *STILL[augment]))
+    batch = next(iter(data.train_dataloader()))
+    evaluated = data.fetch(batch._replace(training=False))[0]
+    torch.testing.assert_close(data.fetch(batch)[0], evaluated, atol=1e-4, rtol=1e-4)
+
+
+def test_a_random_crop_replaces_the_centre_crop(small_config: Config) -> None:
+    data = module(
+        small_config(
+            "input=grey40",
+            "augment=none",
+            "+augment={crop: {_target_: torchvision.transforms.v2.RandomCrop, size: 40}}",
+        )
+    )
+    batch = next(iter(data.train_dataloader()))
+    whole = torch.from_numpy(data.faces.images)[batch.rows]
+    faces = data.preprocess.denormalize(data.fetch(batch)[0])
+    views = to_float(whole).unfold(2, 40, 1).unfold(3, 40, 1)[:, 0].flatten(1, 2)
+    assert all(((view - face).abs().amax((1, 2)) < 1e-4).any() for view, face in zip(views, faces[:, 0], strict=True))
 
 
 def test_row_numbers_are_stored(small_config: Config) -> None:

@@ -6,6 +6,7 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from emotion.checkpoints.load import LoadedCheckpoint, load_checkpoint, read_checkpoint
 from emotion.checkpoints.locate import BEST_CHECKPOINT, LAST_CHECKPOINT
 from emotion.classifier import EmotionClassifier
+from emotion.data.transforms.preprocess import Preprocess
 from emotion.errors import UserError
 from emotion.loggers.csv_logger import read_metrics
 from emotion.train import train
@@ -27,15 +29,17 @@ from tests.conftest import record_of
 Config = Callable[..., DictConfig]
 STUDENT = Path("student")
 FACES, TARGETS = torch.rand(6, 1, 48, 48, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 3
+WHOLE = Preprocess(48, 1, [0.0], [1.0])
+"""Of a student that sees the whole face, from 0 to 1."""
 
 
-def classifier(size: int = 48, channels: int = 1, seed: int = 0) -> EmotionClassifier:
+def classifier(size: int = 48, channels: int = 1, zoom: float = 1.0, seed: int = 0) -> EmotionClassifier:
     """A small classifier of three classes, with its own batch statistics."""
     torch.manual_seed(seed)
     model = {"_target_": "emotion.models.baseline_cnn.BaselineCNN", "widths": [4, 8], "hidden": 8, "dropout": 0.5}
     made = EmotionClassifier(
         model=model,
-        input={"size": size, "channels": channels, "mean": [0.4] * channels, "std": [0.3] * channels},
+        input={"size": size, "channels": channels, "mean": [0.4] * channels, "std": [0.3] * channels, "zoom": zoom},
         classes=["a", "b", "c"],
         class_counts=[1, 1, 1],
         loss={"_target_": "emotion.optim.losses.cross_entropy"},
@@ -59,23 +63,23 @@ def logits_of(one: EmotionClassifier) -> Tensor:
 
 def test_with_weight_0_the_loss_is_that_of_the_labels() -> None:
     logits, label_loss = torch.randn(6, 3), torch.tensor(1.25)
-    assert teacher(classifier(), weight=0).loss(label_loss, logits, FACES) == label_loss
+    assert teacher(classifier(), weight=0).loss(label_loss, logits, FACES, WHOLE) == label_loss
 
 
 def test_a_student_equal_to_its_teacher_has_no_divergence() -> None:
     one = classifier()
-    loss = teacher(one, weight=1).loss(torch.tensor(1.25), logits_of(one) + 7, FACES)
+    loss = teacher(one, weight=1).loss(torch.tensor(1.25), logits_of(one) + 7, FACES, WHOLE)
     assert loss.item() == pytest.approx(0, abs=1e-6)
-    assert teacher(one, weight=0.25).loss(torch.tensor(1.0), logits_of(one), FACES).item() == pytest.approx(0.75)
+    assert teacher(one, weight=0.25).loss(torch.tensor(1.0), logits_of(one), FACES, WHOLE).item() == pytest.approx(0.75)
 
 
 def test_the_loss_of_known_probabilities() -> None:
     class Known(Teacher):
-        def probabilities(self, faces: Tensor) -> Tensor:
+        def probabilities(self, faces: Tensor, student: Preprocess) -> Tensor:
             return torch.tensor([[0.8, 0.2]])
 
     # at temperature 2 the student's logits 2 ln 3 and 0 give 3/4 and 1/4
-    loss = Known([], 2.0, 0.5).loss(torch.tensor(1.0), torch.tensor([[2 * math.log(3), 0.0]]), FACES[:1])
+    loss = Known([], 2.0, 0.5).loss(torch.tensor(1.0), torch.tensor([[2 * math.log(3), 0.0]]), FACES[:1], WHOLE)
     divergence = 0.8 * math.log(0.8 / 0.75) + 0.2 * math.log(0.2 / 0.25)
     assert loss.item() == pytest.approx(0.5 * 1.0 + 0.5 * 4 * divergence, abs=1e-6)
 
@@ -83,7 +87,7 @@ def test_the_loss_of_known_probabilities() -> None:
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 def test_the_gradient_is_t_times_the_difference_of_probabilities(temperature: float) -> None:
     one, logits = classifier(), torch.randn(6, 3, requires_grad=True)
-    teacher(one, temperature=temperature, weight=1).loss(torch.tensor(0.0), logits, FACES).backward()
+    teacher(one, temperature=temperature, weight=1).loss(torch.tensor(0.0), logits, FACES, WHOLE).backward()
     difference = (logits / temperature).softmax(1) - (logits_of(one) / temperature).softmax(1)
     torch.testing.assert_close(logits.grad, temperature * difference.detach() / 6)
 
@@ -91,7 +95,7 @@ def test_the_gradient_is_t_times_the_difference_of_probabilities(temperature: fl
 def test_at_a_high_temperature_the_gradient_matches_logits() -> None:
     """Hinton et al. 2015, section 2.1: (z - v) / (B K) for centred logits."""
     one, logits = classifier(), torch.randn(6, 3, requires_grad=True)
-    teacher(one, temperature=1e3, weight=1).loss(torch.tensor(0.0), logits, FACES).backward()
+    teacher(one, temperature=1e3, weight=1).loss(torch.tensor(0.0), logits, FACES, WHOLE).backward()
     difference = logits.detach() - logits_of(one)
     torch.testing.assert_close(
         logits.grad, (difference - difference.mean(1, keepdim=True)) / (6 * 3), atol=1e-3, rtol=1e-2
@@ -101,18 +105,18 @@ def test_at_a_high_temperature_the_gradient_matches_logits() -> None:
 def test_several_teachers_give_the_mean_of_their_probabilities() -> None:
     one, other = classifier(seed=1), classifier(seed=2)
     softened = [(logits_of(each) / 4).softmax(1) for each in (one, other)]
-    torch.testing.assert_close(teacher(one, other).probabilities(FACES), (softened[0] + softened[1]) / 2)
+    torch.testing.assert_close(teacher(one, other).probabilities(FACES, WHOLE), (softened[0] + softened[1]) / 2)
 
 
-@pytest.mark.parametrize("student", [(48, 1), (48, 3), (64, 3)])
-@pytest.mark.parametrize("own", [(48, 1), (64, 3), (32, 1)])
-def test_a_teacher_applies_its_own_preprocessing(student: tuple[int, int], own: tuple[int, int]) -> None:
+@pytest.mark.parametrize("student", [(48, 1), (48, 3), (64, 3), (40, 1, 1.2)])
+@pytest.mark.parametrize("own", [(48, 1), (64, 3), (32, 1), (40, 1, 1.2), (32, 3, 1.5)])
+def test_a_teacher_applies_its_own_preprocessing(student: tuple[Any, ...], own: tuple[Any, ...]) -> None:
     preprocess, one = classifier(*student).preprocess, classifier(*own)
     pixels = torch.randint(0, 256, (6, 48, 48), dtype=torch.uint8)
-    faces = preprocess.denormalize(preprocess(pixels))
+    faces = preprocess(pixels)
     assert faces.shape == (6, student[1], student[0], student[0])
-    probabilities = teacher(one, temperature=1).probabilities(faces)
-    if student[0] == 48:  # not resized for the student
+    probabilities = teacher(one, temperature=1).probabilities(faces, preprocess)
+    if student[0] == 48 or student == own:  # has all pixels that the teacher sees
         torch.testing.assert_close(probabilities, one.probabilities(pixels), atol=1e-4, rtol=1e-3)
 
 
@@ -199,7 +203,9 @@ def test_the_logged_loss_is_linear_in_the_teachers_weight(trained: Path, small_c
 
 
 def test_a_teacher_with_weight_0_changes_nothing(trained: Path, small_config: Config) -> None:
-    runs = [fitted(small_config(), Path("plain")), fitted(small_config(by(trained, weight=0.0)), STUDENT)]
+    precision = "trainer.precision=32-true"  # "auto" also asks the teacher's network
+    alone, taught = small_config(precision), small_config(precision, by(trained, weight=0.0))
+    runs = [fitted(alone, Path("plain")), fitted(taught, STUDENT)]
     one, other = (read_checkpoint(run / LAST_CHECKPOINT).state_dict for run in runs)
     assert all(one[name].equal(other[name]) for name in one)
     assert Path("plain/metrics.csv").read_text() == (STUDENT / "metrics.csv").read_text()

@@ -1,5 +1,6 @@
 """From stored pixels to network input: size, channels and scale, the same in training, evaluation and inference."""
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -15,8 +16,8 @@ class Preprocess(nn.Module):
     """uint8 faces (B, H, W) or (B, H, W, 3) to float (B, channels, size, size) on their device.
 
     Random augmentation runs between `shrink`, which reduces size and channels, and `normalize`, which enlarges faces
-    and repeats channels, so that it processes as few pixels as possible. Without augmentation the centre of a face
-    enlarged `zoom` times is used: 1.14 is the resize to 255 and centre crop to 224 of ImageNet evaluation.
+    and repeats channels, so that it processes as few pixels as possible. Unless an augmentation crops, the centre of a
+    face enlarged `zoom` times is used: 1.14 is the resize to 255 and centre crop to 224 of ImageNet evaluation.
 
     Raises:
         UserError: Channels, mean and std do not fit together, or zoom is below 1.
@@ -61,7 +62,7 @@ class Preprocess(nn.Module):
         return faces
 
     def center_crop(self, faces: Tensor) -> Tensor:
-        """Crop the centre (B, C, size, size) of faces that are not augmented; a zoom of 1 leaves them unchanged."""
+        """Crop the centre (B, C, size, size) of whole faces; a zoom of 1 leaves them unchanged."""
         if self.zoomed_size == self.size:
             return faces
         edge = round((self.zoomed_size - self.size) / 2)  # rounded as in torchvision
@@ -75,6 +76,12 @@ class Preprocess(nn.Module):
     def denormalize(self, faces: Tensor) -> Tensor:
         """Bring network input back to values from 0 to 1, at the network's size and channels."""
         return faces * self.std + self.mean
+
+    def after(self, other: "Preprocess") -> "Preprocess":
+        """Return the same for faces of which `other` has cropped the centre."""
+        preprocess = copy.copy(self)
+        preprocess.zoomed_size = max(self.size, round(self.zoomed_size * other.size / other.zoomed_size))
+        return preprocess
 
     def maps_to_faces(self, maps: Tensor, height: int, width: int) -> Tensor:
         """Resize maps (B, size, size) over network input to the faces (B, 1 or 3, height, width) that it came from.
