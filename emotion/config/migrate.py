@@ -47,17 +47,29 @@ KEYS = {
     "drop_from": "exclude_from",
     "dropped": "exclusions",
 }
-"""Former keys of configs and records, and the current ones; applied at any depth."""
+"""Former keys of configs and records, and the current ones; applied at any depth, but see `USER_NAMED`."""
+
+USER_NAMED = {"labels", "classes", "f1", "augment", "callbacks", "logger", "candidates", "required_paths"}
+"""Mappings whose keys are names that users choose, such as those of classes."""
 
 
-def migrate(content: Any) -> Any:  # noqa: ANN401
-    """Return a copy with the keys and targets of this version at any depth."""
-    if isinstance(content, Mapping):
-        return {
-            KEYS.get(key, key): _target(value) if key == "_target_" else migrate(value)
-            for key, value in content.items()
-        }
-    return [migrate(value) for value in content] if isinstance(content, list) else content
+def migrate(content: Any, *, rename: bool = True) -> Any:  # noqa: ANN401
+    """Return a copy with the targets and, if `rename`, the keys of this version at any depth.
+
+    Names that users choose and the arguments of targets outside this package are left unchanged.
+    """
+    if isinstance(content, list):
+        return [migrate(value, rename=rename) for value in content]
+    if not isinstance(content, Mapping):
+        return content
+    if "_target_" in content:
+        rename = str(content["_target_"]).startswith("emotion.")
+    migrated = {}
+    for key, value in content.items():
+        name = KEYS.get(key, key) if rename else key
+        is_chosen = name in USER_NAMED
+        migrated[name] = _target(value) if key == "_target_" else migrate(value, rename=rename and not is_chosen)
+    return migrated
 
 
 def _target(name: Any) -> Any:  # noqa: ANN401
