@@ -228,7 +228,7 @@ def _remove(found: Sequence["Run"], config: RunsConfig) -> None:
     """
     from emotion.checkpoints.load import PREVIOUS_CHECKPOINT
     from emotion.checkpoints.locate import LAST_CHECKPOINT
-    from emotion.records.run_folder import RunLocked, folder_size, lock_run, read_run
+    from emotion.records.run_folder import RunLocked, lock_run, read_run
 
     remove_runs = config.remove == "runs"
     if remove_runs and not config.state and any(run.state == "finished" for run in found):
@@ -238,25 +238,36 @@ def _remove(found: Sequence["Run"], config: RunsConfig) -> None:
         for run in found
         if remove_runs or run.state in ("finished", "pruned")
     }
-    kind = "run" if remove_runs else "checkpoint"
-    existing = [path for own in paths.values() for path in own if path.exists()]
-    size = format_size(sum(folder_size(path) if path.is_dir() else path.stat().st_size for path in existing))
+    sizes = _sizes(path for own in paths.values() for path in own)
     if not config.confirm:
-        print(f"would remove {counted(len(existing), kind)}, {size}; confirm=true removes them")
+        print(f"would remove {_describe(sizes, config)}; confirm=true removes them")
         return
-    removed = 0
+    removed: dict[Path, int] = {}
     for run in found:
+        sizes = _sizes(paths.get(run.folder, ()))
         try:
-            if any(path.exists() for path in paths.get(run.folder, ())):
+            if sizes:
                 with lock_run(run.folder):
                     if read_run(run.folder).record != run.record:  # resumed in the meantime
                         continue
-                    for path in paths[run.folder]:
+                    for path in sizes:
                         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-                    removed += 1
+                    removed |= sizes
         except RunLocked as error:
             print(f"kept: {error}")
-    print(f"removed {counted(removed, kind)}, {size}")
+    print(f"removed {_describe(removed, config)}")
+
+
+def _sizes(paths: Iterable[Path]) -> dict[Path, int]:
+    """Return the bytes of each folder and file that exists."""
+    from emotion.records.run_folder import folder_size
+
+    return {path: folder_size(path) if path.is_dir() else path.stat().st_size for path in paths if path.exists()}
+
+
+def _describe(sizes: Mapping[Path, int], config: RunsConfig) -> str:
+    """Return the number and the size of runs or checkpoints, such as "2 checkpoints, 4.0 MB"."""
+    return f"{counted(len(sizes), str(config.remove).removesuffix('s'))}, {format_size(sum(sizes.values()))}"
 
 
 @verb("runs", positional="runs", uses_torch=True)

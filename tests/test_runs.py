@@ -124,7 +124,19 @@ def test_only_confirmed_removals_remove(capsys: pytest.CaptureFixture[str]) -> N
     assert not Path("outputs/good/checkpoints/last.ckpt").exists()
 
 
-def test_a_locked_run_is_not_removed() -> None:
+def test_the_preview_and_the_result_of_a_removal_count_the_same_files(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("last", "previous"):
+        Path(f"outputs/good/checkpoints/{name}.ckpt").write_bytes(bytes(1_000_000))
+    for confirm, verb in (("false", "would remove"), ("true", "removed")):
+        listed("name=good", "remove=checkpoints", f"confirm={confirm}")
+        assert f"{verb} 2 checkpoints, 2.0 MB" in capsys.readouterr().out
+
+
+def test_a_locked_run_is_neither_removed_nor_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("outputs/good/checkpoints/last.ckpt").write_bytes(bytes(1_000_000))
+    with FileLock(Path("outputs/poor", LOCK)):
+        listed("remove=checkpoints", "confirm=true")
+    assert "removed 1 checkpoint, 1.0 MB" in capsys.readouterr().out
     with FileLock(Path("outputs/stopped", LOCK)):
         assert listed("state=running") == ["stopped"]
         listed("state=[running,failed]", "remove=runs", "confirm=true")
