@@ -28,8 +28,8 @@ def load(
         detector: Name of a file in conf/detector, such as haar or none (images are cropped faces); the .onnx file of
             YuNet's model; or a detector of your own.
         tta: Test-time augmentation: none, flip, shifted or ten_crop.
-        device: auto, cpu or gpu (or cuda). Included weights and .onnx files run on the CPU with ONNX Runtime, without
-            torch, unless gpu is requested.
+        device: auto, cpu or gpu (or cuda). Included weights run on the CPU with ONNX Runtime, without torch, unless
+            gpu is requested; .onnx files always do, and refuse gpu.
         min_confidence: Probability of the most likely class below which a face is labelled "unclear".
         plugins: Your own modules, which may define a checkpoint's network.
 

@@ -49,13 +49,18 @@ def load_backend(
     checkpoints is an ensemble. `before_torch` is called before PyTorch is imported, which takes seconds.
 
     Raises:
-        UserError: A checkpoint is missing or invalid, or `tta` does not fit it.
+        UserError: A checkpoint is missing or invalid, or `tta` or `accelerator` does not fit it.
     """
     several = checkpoint if isinstance(checkpoint, Sequence) and not isinstance(checkpoint, str) else [checkpoint]
     names = [str(name) for name in several]
     files = [name for name in names if name.endswith(ONNX_SUFFIX)]
     if files and len(names) > 1:
         raise UserError(f"checkpoint={names}: an ensemble cannot contain .onnx files; expected a single one.")
+    if files and accelerator == "gpu":
+        raise UserError(
+            f"accelerator=gpu: {files[0]} runs on the CPU, as all .onnx files do; expected auto or cpu, or the run, "
+            f".ckpt or .safetensors file that it was exported from."
+        )
     if not files:
         locate_all(checkpoint)  # reports a missing checkpoint before torch is imported
     if len(names) == 1 and accelerator != "gpu" and tta in LIGHT_TTA and not Path(names[0]).exists():

@@ -65,6 +65,13 @@ def test_other_augmentation_and_maps_are_rejected(file: Path) -> None:
         OnnxBackend(file).maps(FACES)
 
 
+def test_a_gpu_is_refused() -> None:
+    with pytest.raises(
+        UserError, match=r"accelerator=gpu: small\.onnx runs on the CPU.*expected auto or cpu, or the run"
+    ):
+        emotion.load(FILE, device="gpu")
+
+
 def test_other_files_are_rejected(file: Path) -> None:
     model = onnx.load(file)
     del model.metadata_props[:]
