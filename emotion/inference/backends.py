@@ -66,7 +66,7 @@ def load_backend(
     if len(names) == 1 and accelerator != "gpu" and tta in LIGHT_TTA and not Path(names[0]).exists():
         files = files or [str(path) for name, path in zoo(ONNX_SUFFIX).items() if name == names[0]]
     if files:
-        return OnnxBackend(Path(files[0]), tta)
+        return OnnxBackend(Path(files[0]).expanduser(), tta)
     before_torch()
     from emotion.inference.torch_backend import TorchBackend
 

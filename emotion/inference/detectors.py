@@ -79,6 +79,7 @@ class YuNet:
     """
 
     def __init__(self, model: str, threshold: float = 0.7, max_side: int = 960) -> None:
+        model = str(Path(model).expanduser())
         if not Path(model).is_file():
             raise UserError(
                 f"detector.model={model} does not exist; expected face_detection_yunet_2023mar.onnx of the OpenCV Zoo "

@@ -162,6 +162,12 @@ def test_yunet_returns_the_crop_of_fer2013(factor: int, tmp_path: Path) -> None:
     assert (box.left, box.top) == pytest.approx(expected, abs=0.7 * factor)
 
 
+def test_a_yunet_file_in_the_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_yunet(tmp_path / "yunet.onnx")
+    assert isinstance(emotion.load(detector="~/yunet.onnx").detector, YuNet)
+
+
 def test_a_missing_or_invalid_yunet_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nothing.onnx does not exist; expected face_detection_yunet_2023mar.onnx"):
         YuNet("nothing.onnx")

@@ -72,6 +72,11 @@ def test_a_gpu_is_refused() -> None:
         emotion.load(FILE, device="gpu")
 
 
+def test_a_file_in_the_home_folder_is_found(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(Path.cwd()))
+    assert emotion.load(f"~/{file}", tta="flip").backend.name == "V4Attention"
+
+
 def test_other_files_are_rejected(file: Path) -> None:
     model = onnx.load(file)
     del model.metadata_props[:]
