@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.typing import ColorType
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from scipy.ndimage import gaussian_filter
 from emotion.explainers.explainer import normalize_magnitude
 from emotion.explainers.explanation import Explanation
 from emotion.explainers.image_set import ImageSet
+from emotion.io.figure import Figure
 
 MAX_COLUMNS = 10
 UNSIGNED_MAP, SIGNED_MAP = "inferno", "RdBu_r"

@@ -11,7 +11,7 @@ from emotion.inference.frames import FrameResult
 from emotion.inference.tracking import GAP_SECONDS
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from emotion.io.figure import Figure
 
 NUM_BINS = 600  # of equal width, which doubles when the video outgrows them
 MIN_WIDTH = 0.02  # seconds of a bin at first
@@ -99,9 +99,10 @@ class Timeline:
 
     def plot(self, title: str, max_faces: int = 4) -> "Figure":
         """Plot the stacked probabilities of the longest faces over time, one axes each."""
-        from matplotlib.figure import Figure
         from matplotlib.patches import Patch
         from matplotlib.ticker import FuncFormatter, MultipleLocator
+
+        from emotion.io.figure import Figure
 
         longest = self.longest(max_faces)
         min_frames = 0.01 * max(history.num_frames for history in longest)  # less would hardly be visible

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from emotion.io.atomic import write_atomically
+from emotion.io.figure import Figure
 from emotion.metrics.calibration import Reliability
 from emotion.metrics.statistics import wilson_interval
 
@@ -73,6 +73,8 @@ def history(rows: Mapping[int, Mapping[str, float]], best_epoch: int | None = No
         axes.margins(x=0.05 if len(epochs) > 1 else 0.5)
     if any(row.get(name, 0) > 0 for row in rows.values() for name in lines[-1][2]):
         rates.set_yscale("log", nonpositive="mask")  # a rate may end at 0
+        rates.yaxis.set_major_formatter(LogFormatter())  # the default one writes TeX, which is shown as it is
+        rates.yaxis.set_minor_formatter(LogFormatter())
     return figure
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from omegaconf import OmegaConf
 
@@ -16,6 +15,7 @@ from emotion.callbacks.pruning import open_storage
 from emotion.config.compose import compose
 from emotion.config.instantiate import plugins_argument
 from emotion.errors import counted
+from emotion.io.figure import Figure
 from emotion.records.recipe import recipe_differences
 from emotion.records.run_folder import Run, find_runs
 from emotion.reporting import figures, ranking

@@ -23,6 +23,14 @@ def test_epochs_are_whole_numbers_and_each_is_marked(epochs: int) -> None:
         assert all(line.get_marker() != "None" for line in lines)
 
 
+def test_learning_rates_are_labeled_without_tex() -> None:
+    figure = history({epoch: ROW | {"lr": 1e-3 * 0.9**epoch} for epoch in range(40)}, best_epoch=1)
+    figure.savefig(io.BytesIO())
+    labels = [label.get_text() for label in figure.axes[-1].get_yticklabels(which="both")]
+    assert any(labels)
+    assert not any("$" in label for label in labels)
+
+
 def test_the_labels_of_two_classes_are_inside_the_figure() -> None:
     figure = confusion_matrix(np.array([[3, 1], [0, 2]]), ["happy", "sad"], "two classes")
     figure.savefig(io.BytesIO())
