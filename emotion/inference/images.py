@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from emotion.data.crop import RGBImage
-from emotion.data.readers.images import DECODE_ERRORS, FORMATS, convert_mode
+from emotion.data.readers.images import DECODE_ERRORS, FORMATS, convert_mode, white_level
 from emotion.errors import UserError, first_line
 
 ADDRESSES = ("http://", "https://")
@@ -74,7 +74,10 @@ def load_image(value: object, color: str = "rgb") -> LoadedImage:
     if isinstance(value, bytes | bytearray):
         return read_image(bytes(value))
     if isinstance(value, Image.Image):
-        return _to_rgb(value.copy(), max(value.size))
+        try:
+            return _to_rgb(value.copy(), max(value.size))
+        except DECODE_ERRORS as error:
+            raise UserError(f"Found a Pillow image that cannot be read ({first_line(error)}).") from error
     pixels = np.asarray(value)
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
     if pixels.dtype != np.uint8 or not pixels.size or pixels.ndim not in (2, 3) or channels not in (1, 3, 4):
@@ -260,10 +263,10 @@ def _convert_strips(image: Image.Image, num_bytes: int) -> RGBImage:
     while num_bytes + 3 * width * height / step**2 > MAX_RGB_BYTES:
         step += 1
     pixels = np.empty((-(-height // step), -(-width // step), 3), np.uint8)
-    rows = max(1, STRIP // (width * step))
+    rows, white = max(1, STRIP // (width * step)), white_level(image)
     for top in range(0, len(pixels), rows):
         strip = image.crop((0, top * step, width, min((top + rows) * step, height)))
-        pixels[top : top + rows] = np.asarray(convert_mode(strip, "RGB").reduce(step))
+        pixels[top : top + rows] = np.asarray(convert_mode(strip, "RGB", white).reduce(step))
     return pixels
 
 

@@ -18,19 +18,36 @@ RAMP = np.linspace(0, 255, 12 * 8).astype(np.uint8).reshape(8, 12)
     [
         (Image.fromarray(RAMP), "PNG"),
         (Image.fromarray(RAMP.astype(np.uint16) * 257), "PNG"),
+        (Image.fromarray(RAMP.astype(np.int32) * 257), "TIFF"),
+        (Image.fromarray(RAMP.astype(np.float32)), "TIFF"),
+        (Image.fromarray(RAMP.astype(np.float32) / 255), "TIFF"),
         (Image.fromarray(RAMP).convert("RGB"), "WEBP"),
         (Image.fromarray(RAMP).convert("P"), "PNG"),
         (Image.fromarray(RAMP).convert("RGBA"), "PNG"),
         (Image.fromarray(RAMP).convert("LA"), "PNG"),
         (Image.fromarray(RAMP).convert("RGB"), "BMP"),
     ],
-    ids=["grey", "16 bits", "webp", "palette", "rgba", "grey with alpha", "bmp"],
+    ids=["grey", "16 bits", "32 bits", "floats", "floats up to 1", "webp", "palette", "rgba", "grey with alpha", "bmp"],
 )
 def test_every_mode_becomes_rgb(image: Image.Image, image_format: str) -> None:
     settings = {"lossless": True} if image_format == "WEBP" else {}
     pixels = read_image(encode_image(image, image_format, **settings)).pixels
     assert pixels.shape == (8, 12, 3)
     assert np.abs(pixels.astype(int) - RAMP[..., None]).max() <= 1
+
+
+@pytest.mark.parametrize("value", [-1, 65536, 255.5, float("nan")])
+def test_pixels_out_of_range_are_rejected(value: float) -> None:
+    image = Image.new("I" if isinstance(value, int) else "F", (4, 4))
+    image.putpixel((2, 2), value)
+    for given in (image, encode_image(image, "TIFF")):
+        with pytest.raises(UserError, match=r"cannot be read \(its pixels are not all from 0 to"):
+            load_image(given)
+
+
+def test_a_float_image_is_scaled_as_a_whole() -> None:
+    pixels = load_image(Image.fromarray(np.outer(np.linspace(0, 255, 900), np.ones(700)).astype(np.float32))).pixels
+    assert pixels[:4].max() <= 1
 
 
 def test_cmyk_becomes_rgb_and_transparency_white() -> None:

@@ -169,14 +169,29 @@ def square_crop(image: Image.Image, size: int, mode: str) -> Image.Image:
     return ImageOps.fit(converted, (size, size), Image.Resampling.BILINEAR)
 
 
-def convert_mode(image: Image.Image, mode: str) -> Image.Image:
-    """Convert any mode to grey (L) or RGB: 16 bits are scaled to 8, transparent pixels are put on white."""
-    if image.mode.startswith("I"):  # Pillow's own conversion clips values above 255
-        values = np.asarray(image).astype(np.uint32)
-        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))  # 65535 -> 255
+def convert_mode(image: Image.Image, mode: str, white: float | None = None) -> Image.Image:
+    """Convert any mode to grey (L) or RGB: 16 and 32 bits are scaled to 8, transparent pixels are put on white.
+
+    `white` is the `white_level` of the image that this one is a part of.
+
+    Raises:
+        ValueError: Pixels of 16 or 32 bits are below 0 or above the white level.
+    """
+    if image.mode == "F" or image.mode.startswith("I"):  # Pillow's own conversion clips values above 255
+        values, white = np.asarray(image), white or white_level(image)
+        if not (values.min() >= 0 and values.max() <= white):  # nor is NaN
+            raise ValueError(f"its pixels are not all from 0 to {white:g}")
+        image = Image.fromarray(np.rint(values / white * 255).astype(np.uint8))
     elif image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     elif image.mode == "CMYK":
         image = image.convert("RGB")
     return image if image.mode == mode else image.convert(mode)
+
+
+def white_level(image: Image.Image) -> float:
+    """Return the value of white: 65535 for integers of 16 and 32 bits, 1 for floats of at most 1, else 255."""
+    if image.mode.startswith("I"):
+        return 65535
+    return 1 if image.mode == "F" and image.getextrema()[1] <= 1 else 255
