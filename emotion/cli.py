@@ -43,7 +43,7 @@ DISK_ERRORS = {
     errno.EACCES: CHOOSE_FOLDER,
     errno.EPERM: CHOOSE_FOLDER,
     errno.EEXIST: "A file has the folder's name; choose another folder: hydra.run.dir=FOLDER.",
-    errno.ENAMETOOLONG: "A run's folder is named after its swept settings; sweep over fewer.",
+    errno.ENAMETOOLONG: "Runs are named after swept settings, results after sources; sweep over fewer, or rename them.",
     errno.ENOTDIR: CHOOSE_FOLDER,
     errno.ENOENT: CHOOSE_FOLDER,  # of a folder that cannot be made, as in /proc
 }

@@ -15,6 +15,7 @@ from emotion.errors import UserError
 from emotion.inference.frames import Frame, VideoStream
 from emotion.inference.images import ADDRESSES, content_type, download, read_image
 from emotion.inference.inputs import VIDEO_SUFFIXES
+from emotion.io.atomic import temporary_path
 
 DEFAULT_FPS = 25.0  # of a video without a plausible frame rate
 PLAUSIBLE_FPS = 1.0, 240.0
@@ -97,7 +98,7 @@ class VideoWriter:
 
     def __init__(self, path: Path, fps: float) -> None:
         self.path, self.fps = path, min(max(fps, OUTPUT_FPS[0]), OUTPUT_FPS[1])
-        self.partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+        self.partial = temporary_path(path)
         self.writer: cv2.VideoWriter | None = None
         self.size = 0, 0
         self.start = 0.0

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+MAX_NAME = 255  # bytes of a file's name on common file systems
+
 
 def write_atomically(path: str | Path, write: Callable[[Path], object], previous: Path | None = None) -> None:
     """Replace `path` by the file that `write` writes, or leave it unchanged if anything fails.
@@ -18,7 +20,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], object], previous
         previous: Where to keep the file that `path` replaces.
     """
     path = Path(path)
-    temporary = _temporary_path(path)
+    temporary = temporary_path(path)
     try:
         write(temporary)
         with temporary.open("rb+") as file:
@@ -45,6 +47,18 @@ def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
+def temporary_path(path: Path) -> Path:
+    """Return a new path in the same folder, with the same suffix, that `remove_partial` recognizes."""
+    return path.with_name(fit_name(f".{path.stem}", f".{uuid.uuid4().hex[:12]}.partial{path.suffix}"))
+
+
+def fit_name(stem: str, ending: str) -> str:
+    """Return a file's name from its parts; the stem is cut off where the name would exceed `MAX_NAME`."""
+    while stem and len(os.fsencode(stem + ending)) > MAX_NAME:
+        stem = stem[:-1]
+    return stem + ending
+
+
 def remove_partial(*folders: Path) -> None:
     """Delete the temporary files of killed writers; call it only while nobody writes to the folders."""
     for folder in folders:
@@ -62,13 +76,9 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def _temporary_path(path: Path) -> Path:
-    return path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}.partial{path.suffix}")
-
-
 def _link_or_copy(path: Path, target: Path) -> None:
     """Make `target` the same file as `path`, or a copy where the file system has no links."""
-    temporary = _temporary_path(target)
+    temporary = temporary_path(target)
     try:
         try:
             os.link(path, temporary)

@@ -42,6 +42,12 @@ def test_the_temporary_file_is_in_the_same_folder_with_the_same_suffix(tmp_path:
     assert (paths[0].parent, paths[0].suffix) == (tmp_path, ".png")
 
 
+@pytest.mark.parametrize("stem", ["a" * 251, "表" * 83])
+def test_a_file_may_have_the_longest_name(stem: str, tmp_path: Path) -> None:
+    write_text(tmp_path / f"{stem}.png", "x")
+    assert [path.stem for path in tmp_path.iterdir()] == [stem]
+
+
 def test_file_and_folder_are_synced_before_and_after_the_rename(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
