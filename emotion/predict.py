@@ -121,7 +121,6 @@ def predict(cfg: DictConfig, folder: Path | None) -> PredictionSummary:
 
 def _open_source(config: PredictConfig, folder: Path | None) -> "list[SourceFile] | Path | Frame | VideoStream":
     """Return files, a CSV file, or an opened stream, whose first image is already read."""
-    from emotion.data.packed import is_packed
     from emotion.inference.inputs import EXPECTED, find_files
     from emotion.inference.stdin import read_stdin
     from emotion.inference.video import STREAMS, open_address, open_camera
@@ -129,20 +128,42 @@ def _open_source(config: PredictConfig, folder: Path | None) -> "list[SourceFile
     source = config.source
     if isinstance(source, list) and len(source) == 1:
         source = source[0]
+    if isinstance(source, list) and (alone := next(filter(_is_alone, as_list(source)), None)):
+        raise UserError(
+            f"source={source}: expected {alone} alone, as an address, a camera, a CSV file or standard input is the only "
+            f"source, or several images, videos, folders and patterns."
+        )
     if source == STANDARD_STREAM:
         if sys.stdin.isatty():
             raise UserError("source=- reads standard input, which is a terminal; expected a pipe or a file: < FILE.")
         return read_stdin(open(sys.stdin.fileno(), "rb", closefd=False), config.fps, config.frame_stride)
-    if str(source).isdecimal() and not Path(str(source)).exists():
+    if _is_camera(str(source)):
         return open_camera(int(source), config.frame_stride)
-    path = Path(str(source)).expanduser()
-    if path.is_file() and (path.suffix.lower() == ".csv" or is_packed(path)):
-        return path
+    if _is_table(str(source)):
+        return Path(source).expanduser()
     if str(source).startswith(STREAMS):
         return open_address(str(source), config.frame_stride)
     if not isinstance(source, str | list) or not source:
         raise UserError(f"source={source}: expected {EXPECTED}.")
     return find_files(as_list(source), folder, lambda text: print(text, file=sys.stderr))
+
+
+def _is_alone(source: str) -> bool:
+    """Return whether a source cannot be one of several."""
+    from emotion.inference.video import STREAMS
+
+    return source == STANDARD_STREAM or _is_camera(source) or _is_table(source) or source.startswith(STREAMS)
+
+
+def _is_camera(source: str) -> bool:
+    return source.isdecimal() and not Path(source).exists()
+
+
+def _is_table(source: str) -> bool:
+    from emotion.data.packed import is_packed
+
+    path = Path(source).expanduser()
+    return path.is_file() and (path.suffix.lower() == ".csv" or is_packed(path))
 
 
 def _check(config: PredictConfig) -> None:

@@ -274,6 +274,10 @@ INVALID = {
     "source=x.png": r"x\.png cannot be read .*expected a complete image: PNG, JPEG, WEBP, BMP",
     "source=x.mp4": r"x\.mp4 cannot be read as a video",
     "source=63": "camera 63 provides no image",
+    "source=[valid.png,'https://x.org/a.jpg']": r"source=.*: expected https://x\.org/a\.jpg alone, as an address",
+    "source=[0,1]": r"source=\[0, 1\]: expected 0 alone",
+    "source=[valid.png,'-']": r"expected - alone",
+    "source=[x.csv,valid.png]": r"expected x\.csv alone",
     "source={a:1}": "source=.*: expected an image, a video",
     "frame_stride=0": "frame_stride=0: expected an integer of at least 1",
     "smoothing=-1": "smoothing=-1: expected a number of at least 0",
@@ -289,7 +293,7 @@ INVALID = {
 
 @pytest.mark.parametrize("setting", INVALID)
 def test_an_invalid_setting_is_reported_and_nothing_written(setting: str) -> None:
-    for name in ("x.png", "x.mp4"):
+    for name in ("x.png", "x.mp4", "x.csv"):
         Path(name).write_bytes(b"not readable")
     save("valid.png", scene())
     with pytest.raises(UserError, match=INVALID[setting]):
