@@ -130,8 +130,8 @@ def _open_source(config: PredictConfig, folder: Path | None) -> "list[SourceFile
         source = source[0]
     if isinstance(source, list) and (alone := next(filter(_is_alone, as_list(source)), None)):
         raise UserError(
-            f"source={source}: expected {alone} alone, as an address, a camera, a CSV file or standard input is the only "
-            f"source, or several images, videos, folders and patterns."
+            f"source={source}: expected {alone} alone, as an address, a camera, a CSV file or standard input is the "
+            f"only source; or several images, videos, folders and patterns."
         )
     if source == STANDARD_STREAM:
         if sys.stdin.isatty():
