@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
@@ -18,7 +19,7 @@ from emotion.inference.frames import FrameResult, VideoStream
 from emotion.inference.predictor import COLUMNS
 from emotion.inference.timeline import Timeline
 from emotion.inference.video import VideoWriter
-from emotion.io.atomic import write_atomically
+from emotion.io.atomic import fit_name, write_atomically
 
 TABLE, ANNOTATED, TIMELINES = "predictions", "annotated", "timelines"
 JPEG_QUALITY = 92  # also of WEBP
@@ -39,6 +40,7 @@ class Outputs(ExitStack):
         self.folder, self.table_format, self.classes = folder, table_format, tuple(classes)
         self.drawing_folder = folder if draw else None
         self.written: list[Path] = []  # so far
+        self._paths: set[Path] = set()  # of results so far, except the table
         self._table: PredictionWriter | None = None
 
     def add_rows(self, result: FrameResult) -> None:
@@ -51,10 +53,9 @@ class Outputs(ExitStack):
         """Write the faces of an image to the table and, if there are any, an annotated copy."""
         self.add_rows(result)
         if self.drawing_folder and result.faces:
-            path = self.drawing_folder / ANNOTATED / result.frame.output_name
-            if path.suffix.lower() not in SUFFIXES:
-                path = path.with_name(f"{path.name}.png")
-            _prepare_path(path, result.frame.source)
+            name = result.frame.output_name
+            suffix = name.suffix if name.suffix.lower() in SUFFIXES else ".png"
+            path = self._new_path(self.drawing_folder / ANNOTATED / name, suffix, result.frame.source)
             image = Image.fromarray(annotate(result.frame.image, result.faces, extend=True))
             write_atomically(path, lambda temporary: image.save(temporary, quality=JPEG_QUALITY))
             self.written.append(path)
@@ -71,8 +72,7 @@ class Outputs(ExitStack):
             if writer and writer.done:
                 self.written.append(writer.path)
             if self.drawing_folder and timeline.num_faces:
-                path = self.drawing_folder / TIMELINES / stream.output_name.with_name(f"{stream.output_name.name}.png")
-                _prepare_path(path, stream.source)
+                path = self._new_path(self.drawing_folder / TIMELINES / stream.output_name, ".png", stream.source)
                 figure = timeline.plot(title)
                 write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=150))
                 self.written.append(path)
@@ -80,10 +80,26 @@ class Outputs(ExitStack):
     def _video_writer(self, stream: VideoStream) -> VideoWriter | None:
         if not self.drawing_folder:
             return None
-        name = stream.output_name
-        path = self.drawing_folder / ANNOTATED / (name if name.suffix == ".mp4" else name.with_name(f"{name.name}.mp4"))
-        _prepare_path(path, stream.source)
+        path = self._new_path(self.drawing_folder / ANNOTATED / stream.output_name, ".mp4", stream.source)
         return VideoWriter(path, stream.fps)
+
+    def _new_path(self, path: Path, suffix: str, source: str) -> Path:
+        """Return the path that the result of a source gets, in a folder that exists.
+
+        It ends in `suffix`, after a number if another source's result has the path.
+
+        Raises:
+            UserError: It is the source itself.
+        """
+        stem = path.stem if path.suffix == suffix else path.name
+        endings = chain([suffix], (f"_{number}{suffix}" for number in count(2)))
+        paths = (path.with_name(fit_name(stem, ending)) for ending in endings)
+        new = next(one for one in paths if one not in self._paths)
+        if new.exists() and Path(source).exists() and new.samefile(source):
+            raise UserError(f"{new} is a source and would be overwritten; choose another output=FOLDER.")
+        new.parent.mkdir(parents=True, exist_ok=True)
+        self._paths.add(new)
+        return new
 
     def _open_table(self) -> TextIO:
         if self.folder is None:
@@ -138,10 +154,3 @@ class PredictionWriter:
 def replace_surrogates(text: str) -> str:
     """Replace characters of a file name that are not valid Unicode by question marks."""
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _prepare_path(path: Path, source: str) -> None:
-    """Create a file's folder, unless the file is the source itself."""
-    if path.exists() and Path(source).exists() and path.samefile(source):
-        raise UserError(f"{path} is a source and would be overwritten; choose another output=FOLDER.")
-    path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from emotion.data.crop import Box
-from emotion.inference.frames import Frame, FrameResult
-from emotion.inference.outputs import PredictionWriter
+from emotion.inference.frames import Frame, FrameResult, VideoStream
+from emotion.inference.outputs import Outputs, PredictionWriter
 from emotion.inference.predictor import COLUMNS, Face
 
 FACE = Face(
@@ -56,3 +56,18 @@ def test_without_faces_there_are_no_rows() -> None:
     empty = IMAGE_RESULT._replace(faces=[], face_ids=[])
     assert write("jsonl", empty) == ""
     assert write("csv", empty) == ",".join(["source", "frame", "time", "face", *COLUMNS, "happy", "sad"]) + "\n"
+
+
+def test_each_source_has_results_of_its_own(tmp_path: Path) -> None:
+    with Outputs(tmp_path, "jsonl", True, FACE.classes) as outputs:
+        for name in ("photo", "photo.png", "x" * 251 + ".png", "x" * 255):
+            outputs.add_image(FrameResult(Frame(name, Path(name), PIXELS), [FACE], [1]))
+        for name in ("clip.avi", "clip.avi.mp4"):
+            frame = Frame(name, Path(name), np.zeros((64, 64, 3), np.uint8), 0, 0.0)
+            with outputs.open_video(VideoStream(name, Path(name), iter(()), 5.0), name) as video:
+                video.add(FrameResult(frame, [FACE], [1]))
+    assert [path.name for path in outputs.written[1:]] == [
+        *("photo.png", "photo_2.png", "x" * 251 + ".png", "x" * 249 + "_2.png"),
+        *("clip.avi.mp4", "clip.avi.png", "clip.avi_2.mp4", "clip.avi.mp4.png"),
+    ]
+    assert all(path.is_file() for path in outputs.written)
