@@ -247,13 +247,15 @@ class EmotionClassifier(L.LightningModule):
     def make_optimizer(self) -> Optimizer:
         """Build the optimizer; raises UserError if it refuses its settings."""
         settings, rates = self.hparams["optimizer"], (self.hparams["backbone_lr"], self.hparams["layer_decay"])
+        if settings.get("lr") is None:
+            raise UserError("optimizer.lr is not set; expected a learning rate, such as optimizer.lr=1e-3.")
         optimizer: Optimizer = instantiate(settings, parameter_groups(self.net, settings["lr"], *rates))
         return optimizer
 
     def make_scheduler(self, optimizer: Optimizer, total_steps: int) -> LRScheduler:
         """Build the learning-rate schedule of a run of `total_steps` optimizer steps; raises UserError as above."""
         settings = dict(self.hparams["scheduler"])
-        if (interval := settings.pop("interval")) not in ("epoch", "step"):
+        if (interval := settings.pop("interval", None)) not in ("epoch", "step"):
             raise UserError(f"scheduler.interval={interval}: expected epoch or step.")
         steps = {"total_steps": total_steps} if interval == "step" else {}
         scheduler: LRScheduler = instantiate(settings, optimizer, **steps)
@@ -285,7 +287,8 @@ class EmotionClassifier(L.LightningModule):
         trainer = self.trainer
         assert trainer.datamodule is not None, "a schedule by step needs trainer.fit(classifier, datamodule=...)"  # type: ignore[attr-defined]
         batches = limit_batches(len(trainer.datamodule.train_dataloader()), trainer.limit_train_batches)  # type: ignore[attr-defined]
-        return math.ceil(batches / trainer.accumulate_grad_batches) * (trainer.max_epochs or 1)
+        steps = math.ceil(batches / trainer.accumulate_grad_batches) * (trainer.max_epochs or 1)
+        return min(steps, trainer.max_steps) if trainer.max_steps > 0 else steps
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the running sums of the epoch, summed over processes, so that a resumed epoch is scored as a whole.

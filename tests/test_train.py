@@ -387,10 +387,19 @@ def test_settings_given_override_the_short_recipe() -> None:
         ("trainer.gradient_clip_val=-1", "gradient_clip_val=-1: expected a number of at least 0"),
         ("trainer.limit_train_batches=0", "limit_train_batches=0: expected a number of batches of at least 1, or"),
         ("trainer.limit_train_batches=2.5", "limit_train_batches=2.5: expected a number of batches of at least 1, or"),
-        ("trainer.precision=7", "Precision"),
+        ("trainer.precision=7", "precision=7: expected auto, 32-true, 16-mixed, bf16-mixed"),
+        ("trainer.precision=bf16-true", "precision=bf16-true: expected auto"),
+        ("trainer.max_epochs=null", "max_epochs=null: expected an integer of at least 1"),
+        ("trainer.accumulate_grad_batches=null", "accumulate_grad_batches=null: expected an integer of at least 1"),
+        ("model.weights=null", "model.weights=null: expected pretrained, random"),
+        ("optimizer.lr=null", "optimizer.lr is not set; expected a learning rate"),
+        ("scheduler.interval=null", "scheduler.interval=None: expected epoch or step"),
+        ("trainer.limit_val_batches=0", "limit_val_batches=0: callbacks.early_stopping needs val/acc"),
+        ("callbacks.early_stopping.monitor=val/foo", "early_stopping.monitor=val/foo: expected one of val/loss, "),
+        ("+trainer.check_val_every_n_epoch=2", "check_val_every_n_epoch=2: expected 1"),
+        ("+trainer.overfit_batches=1", "use debug=overfit"),
         ("+trainer.val_check_interval=2.5", "trainer: .*val_check_interval"),
         ("trainer.accelerator=tpu", r"Trainer needs a package that is not installed: .*torch_xla"),
-        ("trainer.precision=transformer-engine", r"Trainer needs a package that is not installed: .*transformer_eng"),
         ("trainer.accelerator=hpu", "invalid accelerator name"),
         ("+trainer.strategy=ddp_x", "invalid strategy name"),
         ("+trainer.max_time=00:01:00:00", "trainer.max_time would be ignored; set trainer.max_epochs"),
@@ -426,15 +435,16 @@ def test_a_gpu_that_is_not_there_is_answered_with_the_choices(override: str, sma
 
 
 @pytest.mark.parametrize("epochs", [1, 3])
-def test_a_schedule_by_step_keeps_its_number_of_epochs(
+def test_a_schedule_by_step_keeps_its_number_of_steps(
     epochs: int, small_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         signal_at(patch, "training_step", 3)
         with pytest.raises(Stopped):
             train(small_config("scheduler=one_cycle", "data.training=20"), RUN)
-    with pytest.raises(UserError, match=f"was made for 2 epochs, found trainer.max_epochs={epochs}; start another"):
-        train(small_config("scheduler=one_cycle", f"trainer.max_epochs={epochs}", f"resume={RUN}"), RUN)
+    for setting in (f"trainer.max_epochs={epochs}", f"trainer.accumulate_grad_batches={epochs + 1}"):
+        with pytest.raises(UserError, match=rf"was made for trainer\.\w+=\d, found {setting}; start another"):
+            train(small_config("scheduler=one_cycle", setting, f"resume={RUN}"), RUN)
 
 
 def test_a_run_stopped_during_scoring_is_scored_when_resumed(run: Path, small_config: Config) -> None:

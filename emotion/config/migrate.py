@@ -12,6 +12,7 @@ TARGETS = {
     "emotion.trackers.mlflow_tracker.": "emotion.loggers.mlflow_logger.",
     "emotion.trackers.wandb_tracker.": "emotion.loggers.wandb_logger.",
     "emotion.callbacks.time_estimate.": "emotion.callbacks.epoch_table.",
+    "lightning.pytorch.callbacks.EarlyStopping": "emotion.callbacks.early_stopping.EarlyStopping",
     "emotion.explainers.lime_regions.": "emotion.explainers.lime.",
     "emotion.explainers.shap_values.": "emotion.explainers.shap.",
     "emotion.data.fer2013_csv.read": "emotion.data.readers.fer2013.read_csv",

@@ -146,7 +146,6 @@ RANGES: Mapping[str, Range | Devices] = {
     "trainer.devices": Devices(),
     "trainer.num_nodes": COUNT,
     "trainer.accumulate_grad_batches": COUNT,
-    "trainer.check_val_every_n_epoch": COUNT,
     "trainer.gradient_clip_val": NOT_NEGATIVE,
     "trainer.log_every_n_steps": INDEX,
     "trainer.num_sanity_val_steps": Range(-1),

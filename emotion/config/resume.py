@@ -19,7 +19,7 @@ ALLOWED = ("trainer.", "callbacks.", "logger.", "compile.", "tta=", "verbose=", 
 def use_stored_config(arguments: Sequence[str]) -> list[str]:
     """Return the arguments of `train` with RUN's stored config and folder in the place of `resume=RUN`.
 
-    Only settings that do not change the training itself may be added. Arguments without a run to resume are returned
+    Only settings of how, how long and where the run trains may be added. Arguments without a run to resume are returned
     as they are.
 
     Raises:
@@ -29,9 +29,10 @@ def use_stored_config(arguments: Sequence[str]) -> list[str]:
         # started by the first process, which has stored the additions
         arguments = [argument for argument in arguments if argument[:1] not in ("+", "~")]
     resumes = [argument for argument in arguments if argument.startswith("resume=")]
-    name = str(OverridesParser.create().parse_override(resumes[-1]).value()) if resumes else "auto"
-    if name == "auto" or "--config-path" in arguments:
+    name = OverridesParser.create().parse_override(resumes[-1]).value() if resumes else None
+    if name in (None, "auto") or "--config-path" in arguments:
         return list(arguments)
+    name = str(name)
     run = Path(name).absolute()
     _check_resumable(run, name)
     added = [argument for argument in arguments if argument not in resumes]

@@ -1,8 +1,9 @@
 """Runs of several processes: what started them, and sharding a network's weights among them (FSDP)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch.accelerator
 import torch.distributed
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
@@ -44,6 +45,17 @@ def is_sharded(trainer: Mapping[str, Any]) -> bool:
     """Return whether the trainer's settings shard the weights among its processes."""
     strategy = trainer.get("strategy")
     return isinstance(strategy, Mapping) and str(strategy.get("_target_")).endswith(SHARDING_STRATEGY)
+
+
+def is_replicated(trainer: Mapping[str, Any]) -> bool:
+    """Return whether several processes train copies of the network (DDP), as Lightning does with strategy "auto"."""
+    strategy, devices = trainer.get("strategy", "auto"), trainer["devices"]
+    if strategy != "auto":
+        return bool(strategy == "ddp")
+    if devices in ("auto", -1):
+        devices = 1 if trainer["accelerator"] == "cpu" else torch.accelerator.device_count()
+    count = len(devices) if isinstance(devices, Sequence) else devices
+    return count > 1 or trainer.get("num_nodes", 1) > 1
 
 
 def shard(net: nn.Module, mesh: DeviceMesh) -> None:

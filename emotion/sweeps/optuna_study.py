@@ -189,7 +189,9 @@ def _find_or_ask_trial(study: "Study", cfg: DictConfig, folder: Path) -> "Frozen
 
     index, space = cfg.study.trial, distributions(cfg.study.space)
     study.sampler = optuna.samplers.TPESampler(
-        seed=cfg.study.seed * 1_000_003 + index, n_startup_trials=cfg.study.n_startup_trials, constant_liar=True
+        seed=(cfg.study.seed * 1_000_003 + index) % 2**32,
+        n_startup_trials=cfg.study.n_startup_trials,
+        constant_liar=True,
     )
     with FileLock(folder / LOCK):
         trials = [t for t in study.get_trials(deepcopy=False) if t.user_attrs.get(INDEX_ATTRIBUTE) == index]

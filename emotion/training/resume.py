@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 COMPARED_BY_DIGEST = ("source", "split", "cache_dir")
 """Hyper-parameters of the data module that may differ between machines; its state has digests of the data."""
+STEP_KEYS = ("max_epochs", "max_steps", "limit_train_batches", "accumulate_grad_batches", "devices", "num_nodes")
+"""Settings of the trainer that determine the number of optimizer steps."""
 LOCATION_KEYS = (*LOCATIONS, "required_paths", "data_dir")
 """Settings of a data source that say where it is, which may differ between machines."""
 
@@ -50,19 +52,25 @@ def is_fit_complete(previous: RunRecord, config: TrainConfig) -> bool:
     """Return whether a resumed run has trained all its epochs, so that only its scores are missing.
 
     Raises:
-        UserError: Nothing is missing, or the learning rate schedule was made for another number of epochs.
+        UserError: Nothing is missing, or the learning rate schedule was made for another number of steps.
     """
     epochs, max_epochs = previous.config["trainer"]["max_epochs"], config.trainer["max_epochs"]
     by_step = config.scheduler.get("interval") == "step"
     if previous.scores is not None and epochs >= max_epochs:
-        advice = f"start another run with model.weights={config.run_dir}" if by_step else "raise trainer.max_epochs"
+        advice = "raise trainer.max_epochs"
+        if by_step:
+            advice = f"start another run with model.weights={config.run_dir}"
+        elif previous.epochs < epochs:  # early stopping
+            advice += " and callbacks.early_stopping.patience"
         trained = counted(previous.epochs, "epoch")
         raise UserError(f"{config.run_dir} is finished after {trained}; to train longer, {advice}.")
-    if by_step and epochs != max_epochs:
-        raise UserError(
-            f"{config.run_dir}: its learning rate schedule was made for {counted(epochs, 'epoch')}, found "
-            f"trainer.max_epochs={max_epochs}; start another run."
-        )
+    for key in STEP_KEYS if by_step else ():
+        before, now = previous.config["trainer"].get(key), config.trainer.get(key)
+        if before != now:
+            raise UserError(
+                f"{config.run_dir}: its learning rate schedule was made for trainer.{key}={before}, found "
+                f"trainer.{key}={now}; start another run."
+            )
     return bool(previous.best) and epochs >= max_epochs
 
 

@@ -18,7 +18,7 @@ from emotion.classifier import EmotionClassifier
 from emotion.config.compose import is_int_at_least
 from emotion.config.instantiate import check_targets, instantiate
 from emotion.config.migrate import migrate
-from emotion.config.ranges import check_ranges
+from emotion.config.ranges import RANGES, check_ranges
 from emotion.config.typed import check_choices, typed
 from emotion.data.datamodule import EmotionDataModule
 from emotion.data.faces import EMOTIONS
@@ -44,6 +44,8 @@ DATA_SETTINGS = (
     "labels", "split", "input", "augment", "mixup", "batch_size", "seed", "cache_dir", "sampler", "overfit", "target",
 )  # fmt: skip
 CLASSIFIER_SETTINGS = ("input", "loss", "optimizer", "scheduler", "backbone_lr", "layer_decay")
+PRECISIONS = ("auto", "32-true", "16-mixed", "bf16-mixed", "32", "16", "bf16")
+"""Of the network's computations; its weights are always float32."""
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 """Of torch.compile; reduce-overhead captures CUDA graphs."""
 
@@ -80,6 +82,16 @@ def resolve_as(kind: type[Kind], cfg: DictConfig, run_dir: Path) -> Kind:
         if not is_share and not is_int_at_least(limit, least):
             expected = f"a number of batches of at least {least}, or a share of them above 0 and at most 1"
             raise UserError(f"trainer.{name}={limit}: expected {expected}.")
+    for name in ("max_epochs", "accumulate_grad_batches"):
+        if config.trainer.get(name) is None:
+            raise UserError(f"trainer.{name}=null: expected {RANGES[f'trainer.{name}']}.")
+    if str(config.trainer["precision"]) not in PRECISIONS:
+        raise UserError(f"trainer.precision={config.trainer['precision']}: expected {', '.join(PRECISIONS)}.")
+    if not config.model.get("weights"):
+        raise UserError("model.weights=null: expected pretrained, random, a file or a run.")
+    _check_validation(config)
+    if config.trainer.get("overfit_batches"):
+        raise UserError("trainer.overfit_batches would train on other faces in each epoch; use debug=overfit.")
     if config.trainer.get("fast_dev_run"):
         raise UserError("trainer.fast_dev_run keeps no checkpoint to evaluate; debug=limit runs a few batches of all.")
     if config.trainer.get("max_time"):
@@ -95,6 +107,25 @@ def resolve_as(kind: type[Kind], cfg: DictConfig, run_dir: Path) -> Kind:
         if mode not in (True, False, *COMPILE_MODES):
             raise UserError(f"compile.{device}={mode}: expected true, false, {', '.join(COMPILE_MODES)}.")
     return config
+
+
+def _check_validation(config: TrainConfig) -> None:
+    """Raise UserError unless every epoch is validated and has the metrics that callbacks of this package monitor."""
+    if config.trainer.get("check_val_every_n_epoch", 1) != 1:
+        raise UserError(
+            f"trainer.check_val_every_n_epoch={config.trainer['check_val_every_n_epoch']}: expected 1; each epoch is "
+            f"validated, so that the best one is found."
+        )
+    for name, callback in config.callbacks.items():
+        monitor = callback.get("monitor", METRICS[0]) if callback["_target_"].startswith("emotion.") else METRICS[0]
+        if monitor not in METRICS:
+            raise UserError(f"callbacks.{name}.monitor={monitor}: expected one of {', '.join(METRICS)}.")
+    stopping = config.callbacks.get("early_stopping")
+    if stopping and config.trainer.get("limit_val_batches") == 0 and stopping["monitor"].startswith("val/"):
+        raise UserError(
+            f"trainer.limit_val_batches=0: callbacks.early_stopping needs {stopping['monitor']}; expected at least 1 "
+            f"batch, or no early stopping: ~callbacks.early_stopping."
+        )
 
 
 def check_parts(config: TrainConfig) -> None:
@@ -186,7 +217,7 @@ def resolve_precision(config: Kind, classifier: EmotionClassifier, previous: Run
     precision = config.trainer["precision"]
     if precision == "auto":
         precision = hardware.resolve_precision("auto", config.trainer["accelerator"])
-        if precision == "bf16-mixed" and previous:
+        if previous:
             precision = previous.machine["precision"]
         elif precision == "bf16-mixed" and not distributed.is_sharded(config.trainer):
             classifiers = [classifier, *(classifier.teacher.classifiers if classifier.teacher else [])]
@@ -226,7 +257,7 @@ def make_trainer(config: TrainConfig) -> Trainer:
     callbacks, settings = config.callbacks, dict(config.trainer)
     if not sys.stdout.isatty():  # a log file has the epoch table
         callbacks = {name: callback for name, callback in callbacks.items() if name != "progress_bar"}
-    if settings.get("strategy") == "ddp" and "staged_unfreezing" in callbacks:
+    if "staged_unfreezing" in callbacks and distributed.is_replicated(settings):
         settings["strategy"] = "ddp_find_unused_parameters_true"  # frozen parameters have no gradients
     has_accelerator = torch.accelerator.is_available() and settings["accelerator"] != "cpu"
     if settings["devices"] == -1 and not has_accelerator:

@@ -25,7 +25,7 @@ from emotion.config.compose import compose
 from emotion.config.instantiate import instantiate
 from emotion.data.dataloader import RowBatch, RowLoader
 from emotion.errors import UserError
-from emotion.runtime.distributed import blocks
+from emotion.runtime.distributed import blocks, is_replicated
 from emotion.train import train
 from emotion.training import setup
 from emotion.training.config import TrainConfig
@@ -278,3 +278,20 @@ def test_each_block_is_sharded_separately(model: str) -> None:
     block_depths = [{depths[names[id(parameter)]] for parameter in block.parameters()} for block in blocks(net)]
     assert len(block_depths) >= max(depths.values()) - 2  # a stem of several modules is sharded with the head
     assert all(len(depth) == 1 for depth in block_depths)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"devices": 1}, False),
+        ({"devices": "auto"}, False),
+        ({"devices": [0]}, False),
+        ({"devices": 2}, True),
+        ({"devices": [0, 1]}, True),
+        ({"devices": 1, "num_nodes": 2}, True),
+        ({"devices": 1, "strategy": "ddp"}, True),
+        ({"devices": 2, "strategy": "ddp_spawn"}, False),
+    ],
+)
+def test_several_devices_or_nodes_mean_copies_of_the_network(settings: dict[str, Any], expected: bool) -> None:
+    assert is_replicated({"accelerator": "cpu", **settings}) is expected
