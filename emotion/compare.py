@@ -50,16 +50,19 @@ def compare(cfg: DictConfig, folder: Path) -> tuple[list["PairedComparison"], li
     from emotion.reporting.tables import latex_table, markdown_table, print_table
 
     sources = as_list(config.runs)
-    evaluated = [
-        run for name in sources if Path(name).is_dir() for run in find_runs(Path(name)) if run.record.scores is not None
-    ]
-    if trials := [run for run in evaluated if run.record.scores == {}]:
+    evaluated = {
+        name: [run for run in find_runs(Path(name)) if run.record.scores is not None]
+        for name in sources
+        if Path(name).is_dir()
+    }
+    if trials := [run for runs in evaluated.values() for run in runs if run.record.scores == {}]:
         names = [str(relative_path(run.folder)) for run in trials]
         for title, ranked in ranking.ranking_tables([run.record for run in trials], names).items():
             print_table(f"trials of a search, not evaluated on test: {title}", ranked, left=2)
-        if len(trials) == len(evaluated):
-            return [], []
-    finished = find_finished(sources)
+    searches = [name for name, runs in evaluated.items() if runs and not any(run.record.scores for run in runs)]
+    if not (rest := [name for name in sources if name not in searches]):
+        return [], []
+    finished = find_finished(rest)
     announce(f"comparing {counted(len(finished), 'run')}")
     runs, recipes = comparison.compare_runs(finished, config.tta, config.rows)
     title = f"test, tta={config.tta}, rows={config.rows}"

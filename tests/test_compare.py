@@ -96,6 +96,17 @@ def test_each_run_in_folders_and_patterns_is_found_once(trained: Path, tmp_path:
     assert [run.folder.relative_to(trained).as_posix() for run in found] == ["compact", "simple/one", "simple/two"]
 
 
+def test_trials_of_a_search_do_not_replace_other_sources(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change(runs / "compact", scores={})
+    assert compared(runs / "compact") == ([], [])
+    assert not Path("out").exists()
+    compared(f"{runs}/simp*", runs / "compact")
+    assert [line["run"] for line in read_csv("comparison.csv")] == ["simple_cnn seed=0", "simple_cnn seed=1"]
+    assert capsys.readouterr().out.count("trials of a search, not evaluated on test") == 2
+    with pytest.raises(UserError, match=r"nosuchrun.*no such folder"):
+        compared("nosuchrun", runs / "compact")
+
+
 def test_display_names_are_the_shortest_distinct_ones(trained: Path) -> None:
     compact, one, two = find_finished([str(trained)])
     assert display_names([compact, one]) == ["compact_cnn", "simple_cnn"]
