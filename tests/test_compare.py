@@ -130,7 +130,7 @@ def test_only_runs_of_one_metric_classes_and_split_are_ranked_together(trained: 
     assert "train/loss" in csv_file.read_text()
 
 
-def test_validation_scores_have_the_interval_of_the_faces_scored(trained: Path) -> None:
+def test_monitored_scores_have_the_interval_of_the_faces_scored(trained: Path) -> None:
     record = record_of(trained / "compact")
     assert record.num_validated == 56  # in a batch of 64
     config = record.config | {"batch_size": 7, "trainer": record.config["trainer"] | {"limit_val_batches": 1}}

@@ -25,7 +25,7 @@ CAPTIONS = {
     "Brackets are 95 % intervals over faces.",
     "runs": "The compared runs: split and classes, test faces, seed, parameters of the network, epochs and time of "
     "training, and the temperature that calibrates its probabilities.",
-    "ranking": "Runs ranked by the validation score of their best epoch, which is optimistic for the best of many, and "
+    "ranking": "Runs ranked by the monitored score of their best epoch, which is optimistic for the best of many, and "
     "their test accuracy, with 95 % intervals over faces.",
     "scores": "Test scores of each run: accuracy, macro F1, expected calibration error (ECE), negative log-likelihood "
     "(NLL) and Brier score on {faces}, with 95 % intervals over faces.",

@@ -1,4 +1,4 @@
-"""Runs ranked by their validation score."""
+"""Runs ranked by the monitored score of their best epoch, on validation or training."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,11 @@ from emotion.records.run_record import RunRecord
 from emotion.reporting.tables import Row, csv_table, markdown_table
 from emotion.reporting.text import format_duration, format_interval
 
-TITLE = "ranked by validation (optimistic for the best of many runs); 95 % intervals"
+TITLE = "ranked by the monitored score (optimistic for the best of many runs); 95 % intervals"
 
 
 def ranking_tables(records: Sequence[RunRecord], names: Sequence[str]) -> dict[str, list[Row]]:
-    """Return tables by title with a row for each run, best validation score first.
+    """Return tables by title with a row for each run, best monitored score first.
 
     Only runs of the same metric, classes and faces of validation are ranked together; several tables name these.
     """
@@ -31,7 +31,7 @@ def ranking_tables(records: Sequence[RunRecord], names: Sequence[str]) -> dict[s
     }
 
 
-def validation_score(record: RunRecord) -> list[float]:
+def monitored_score(record: RunRecord) -> list[float]:
     """Return the score of the best epoch: [accuracy, lower, upper], or [score] for another metric."""
     score = record.best["score"]
     return wilson_interval(score, record.num_validated) if record.best["metric"] == "val/acc" else [score]
@@ -67,7 +67,7 @@ def _key(record: RunRecord) -> float:
 
 
 def _row(record: RunRecord, name: str) -> Row:
-    score, metric = validation_score(record), record.best["metric"]
+    score, metric = monitored_score(record), record.best["metric"]
     row = {
         "run": f"{name}{' (SYNTHETIC)' if record.is_synthetic else ''}",
         **({f"{metric} %": format_interval(score)} if len(score) == 3 else {metric: f"{score[0]:.4f}"}),

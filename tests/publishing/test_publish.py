@@ -249,6 +249,7 @@ def test_card_states_the_limits_of_fer2013() -> None:
     assert "Split `stratified`, fraction 0.02, seed 0" in card.text
     assert "(PublicTest and PrivateTest together)" in card.text
     assert "another file or format" not in card.text
+    assert "Epoch 25 of 25 was chosen on training (train/loss 0.9919)" in " ".join(card.text.split())
 
 
 @pytest.mark.parametrize("name", zoo())

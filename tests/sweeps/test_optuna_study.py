@@ -48,7 +48,7 @@ def trials(folder: str = "search") -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name="emotion", storage=f"sqlite:///{folder}/study.db").get_trials()
 
 
-def test_a_search_can_be_extended_reports_its_best_trial_and_is_ranked_by_validation(
+def test_a_search_can_be_extended_reports_its_best_trial_and_is_ranked(
     sweep: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = sweep(*SEARCH, "study.n_trials=2", NO_PRUNER)
@@ -70,7 +70,7 @@ def test_a_search_can_be_extended_reports_its_best_trial_and_is_ranked_by_valida
         assert record_of(Path(f"search/study.trial={index}")).scores == {}  # no trial is evaluated on test
     assert compare(compose("compare", "runs=search"), Path("out")) == ([], [])
     printed = capsys.readouterr().out
-    assert "ranked by validation" in printed
+    assert "ranked by the monitored score" in printed
     assert "test accuracy" not in printed
 
 

@@ -40,7 +40,7 @@ def parse(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Sweep:
     return sweep
 
 
-def test_a_sweep_ends_with_a_ranking_by_validation_and_is_not_repeated(
+def test_a_sweep_ends_with_a_ranking_and_is_not_repeated(
     sweep: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = "sweep=seeds", "seed=0,1", "name=pair"
@@ -67,7 +67,7 @@ def test_a_sweep_ends_with_a_ranking_by_validation_and_is_not_repeated(
 
     compare(compose("compare", "runs=outputs/pair"), Path("out"))
     printed = capsys.readouterr().out
-    assert "ranked by validation" in printed
+    assert "ranked by the monitored score" in printed
     assert "val/acc" in Path("out/comparison.md").read_text()
 
 
