@@ -194,4 +194,4 @@ def white_level(image: Image.Image) -> float:
     """Return the value of white: 65535 for integers of 16 and 32 bits, 1 for floats of at most 1, else 255."""
     if image.mode.startswith("I"):
         return 65535
-    return 1 if image.mode == "F" and image.getextrema()[1] <= 1 else 255
+    return 1 if image.mode == "F" and image.getextrema()[1] <= 1 else 255  # type: ignore[operator]  # a number, not bands
