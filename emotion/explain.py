@@ -1,6 +1,8 @@
 """Explain a network by attribution maps: python -m emotion.explain checkpoint=RUN [explainer=gradcam]."""
 
+import re
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
     from emotion.explainers.explanation import Explanation
     from emotion.explainers.faithfulness import FaithfulnessScores
     from emotion.explainers.image_set import ImageSet
+
+
+WITHOUT_EFFECT = {"images": ("data_dir", "data", "labels", "split", "subset", "faces"), "rows": ("subset", "faces")}
+"""Settings that have no effect if one that chooses the faces is given."""
 
 
 @dataclass  # not frozen, as OmegaConf merges into it
@@ -60,18 +66,29 @@ class ExplainConfig:
     labels: dict[str, Any] | None = None
     split: dict[str, Any] | None = None
 
+    @property
+    def chosen_by(self) -> str | None:
+        """The setting that chooses the faces; None if they are sampled from a subset."""
+        return next((name for name in WITHOUT_EFFECT if getattr(self, name) is not None), None)
 
-def explain(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    def used(self) -> dict[str, Any]:
+        """Return the settings that have an effect; `explainer` has its own seed."""
+        unused = {"seed", *WITHOUT_EFFECT[self.chosen_by]} if self.chosen_by else set()
+        unused |= {"detector"} if self.images is None else set()
+        return {name: value for name, value in asdict(self).items() if name not in unused}
+
+
+def explain(cfg: DictConfig, folder: Path, arguments: Sequence[str] = ()) -> dict[str, Any]:
     """Explain faces with every network and explainer; write figures, maps.npz and explain.json; return the latter.
 
     Raises:
-        UserError: A setting is invalid, a checkpoint, the data or an image is missing, or an explainer failed, after
-            the results of the others are written.
+        UserError: A setting is invalid, or one of `arguments` has no effect; a checkpoint, the data or an image is
+            missing; or an explainer failed, after the results of the others are written.
     """
     config = typed(cfg, ExplainConfig)
     sources = [locate_all(source) for source in (config.checkpoint, config.compare_with) if source]
     announce_default("explain", config.checkpoint)
-    _check(config)
+    _check(config, arguments)
 
     import numpy as np
     from rich.progress import Progress
@@ -132,7 +149,7 @@ def explain(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     arrays |= {"rows": images.rows, "targets": np.stack([one.targets.numpy() for one in explanations])}
     write_atomically(folder / "maps.npz", lambda temporary: np.savez_compressed(temporary, **arrays))
     record = run_record.provenance("grad-cam", "captum") | {
-        "config": {key: value for key, value in asdict(config).items() if key in cfg},
+        "config": {key: value for key, value in config.used().items() if key in cfg},
         "networks": {name: ensemble.summary() | {"precision": precisions[name]} for name, ensemble in networks.items()},
         "faces": images.summary(),
         "explanations": [explanation.summary() for explanation in explanations],
@@ -211,19 +228,21 @@ def _load_photographs(config: ExplainConfig, networks: list["Ensemble"]) -> "Ima
     inputs = [member.preprocess for network in networks for member in network.members]
     size, channels = max(one.zoomed_size for one in inputs), max(one.channels for one in inputs)
     detector, whole = instantiate(config.detector), FullImage()
-    faces, names = [], []
+    faces, names, crops = [], [], []
     expected = "an image, a folder or a pattern ('photos/*.jpg')"
     for file in find_files(as_list(config.images), report=print, expected=expected):
         if file.is_video:
             raise UserError(f"images={file.path} is a video; expected images.")
-        pixels = read_image(file.path).pixels
+        pixels, scale = read_image(file.path)
         boxes = detector(pixels)
         if not boxes:
             print(f"{file.path}: no face was found; the whole image is explained.")
         for number, box in enumerate(boxes or whole(pixels), 1):
             faces.append(crop(pixels, box, size, channels))
             names.append(f"{file.path.name}, face {number}" if len(boxes) > 1 else file.path.name)
-    return image_set_of_pixels(np.stack(faces), names, networks[0].classes, ", ".join(as_list(config.images)))
+            crops.append({"file": str(file.path), "box": box.scaled(scale).xywh, "angle": round(float(box.angle), 1)})
+    source = ", ".join(as_list(config.images))
+    return image_set_of_pixels(np.stack(faces), names, networks[0].classes, source, crops)
 
 
 def _explain(
@@ -275,7 +294,7 @@ def _explain(
     return Explanation(name, method, signed, maps, targets, probabilities, seconds, scores, baselines)
 
 
-def _check(config: ExplainConfig) -> None:
+def _check(config: ExplainConfig, arguments: Sequence[str]) -> None:
     import torch
 
     from emotion.checkpoints.training_data import SUBSETS
@@ -290,6 +309,11 @@ def _check(config: ExplainConfig) -> None:
         raise UserError("faithfulness.faces= and faithfulness.sensitivity=: expected integers of 2 or more.")
     if config.rows is not None and config.images is not None:
         raise UserError("rows= and images= both select the faces; give one of them.")
+    given = {re.split("[=.@]", argument.lstrip("+~"))[0] for argument in arguments}
+    if config.chosen_by and (ignored := [name for name in WITHOUT_EFFECT[config.chosen_by] if name in given]):
+        raise UserError(
+            f"{config.chosen_by}= selects the faces, so {'=, '.join(ignored)}= would have no effect; omit one or the other."
+        )
     if config.rows == []:
         raise UserError("rows=[]: expected row numbers of the source: rows=[28709,30011].")
     if config.images is not None and not (config.images and isinstance(config.images, str | list)):
@@ -304,7 +328,8 @@ def _check(config: ExplainConfig) -> None:
 @verb("explain", positional="checkpoint", uses_torch=True)
 def main(cfg: DictConfig) -> None:
     """Run `explain` into the output folder."""
-    explain(cfg, Path(cfg.output or relative_path(Path(HydraConfig.get().runtime.output_dir))))
+    hydra = HydraConfig.get()
+    explain(cfg, Path(cfg.output or relative_path(Path(hydra.runtime.output_dir))), hydra.overrides.task)
 
 
 if __name__ == "__main__":

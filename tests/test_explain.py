@@ -89,13 +89,28 @@ def test_explains_the_faces_of_image_files(run: Path, capsys: pytest.CaptureFixt
     for name, image in (("a.png", two), ("b.jpg", crop)):
         Image.fromarray(image).save(f"photos/{name}")
     record = run_explain("images=[photos/a.png,photos]")
-    assert record["faces"] == {"source": "photos/a.png, photos", "digest": None, "n": 3, "rows": [0, 1, 2]}
+    crops = record["faces"].pop("crops")
+    assert record["faces"] == {"source": "photos/a.png, photos", "digest": None, "n": 3}
+    assert [one["file"] for one in crops] == ["photos/a.png", "photos/a.png", "photos/b.jpg"]
+    assert crops[0]["box"] == pytest.approx([50, 100, 240, 240], abs=40)
+    assert crops[2]["box"] == [10, 0, 60, 60]
+    assert not {"subset", "faces", "seed", "data", "labels", "split", "data_dir"} & set(record["config"])
     out = capsys.readouterr().out
     assert "photos/b.jpg: no face was found; the whole image is explained.\n" in out
     assert "SYNTHETIC: V4Attention was trained on synthetic faces" in out
     assert run_explain("images=photos", "detector=none")["faces"]["n"] == 2
     with pytest.raises(UserError, match="target=true: expected predicted, happiness, surprise"):
         run_explain("images=photos", "target=true")
+
+
+@pytest.mark.parametrize(
+    ("chosen_by", "argument"),
+    [("images=photo.jpg", "subset=val"), ("images=photo.jpg", "data=auto"), ("rows=[5]", "faces=7")],
+)
+def test_settings_without_effect_are_refused(run: Path, chosen_by: str, argument: str) -> None:
+    given = ("checkpoint=run", chosen_by, argument)
+    with pytest.raises(UserError, match=f"= selects the faces, so {argument.partition('=')[0]}= would have no effect"):
+        explain(compose("explain", *given), OUT, given)
 
 
 REFUSED = {

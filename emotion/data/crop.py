@@ -32,6 +32,11 @@ class Box(NamedTuple):
         """Left, top, right and bottom."""
         return self.left, self.top, self.left + self.side, self.top + self.side
 
+    @property
+    def xywh(self) -> list[float]:
+        """Left, top, width and height, rounded, for JSON."""
+        return [round(float(value), 1) for value in (self.left, self.top, self.side, self.side)]
+
     def scaled(self, factor: float) -> "Box":
         """Return the box in pixels of the image enlarged by `factor`."""
         return self._replace(left=self.left * factor, top=self.top * factor, side=self.side * factor)

@@ -1,6 +1,6 @@
 """The faces to explain, and the class to explain of each."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,16 +17,18 @@ class ImageSet(NamedTuple):
     """N faces with their origin and, if known, their labels."""
 
     faces: Tensor  # (N, 1 or 3, H, W) in [0, 1]
-    rows: NDArray[np.int64]  # (N,) of the source, or indices of the files
+    rows: NDArray[np.int64]  # (N,) of the source; 0 to N - 1 for image files
     names: Sequence[str]  # for captions
     labels: Tensor | None  # (N,) class indices; None for image files
     classes: tuple[str, ...]
     source: str  # name of the data
     digest: str | None  # MD5 of the data; None for image files
+    crops: Sequence[Mapping[str, Any]] | None = None  # N, the file and the box of each face; None for rows of a source
 
     def summary(self) -> dict[str, Any]:
         """Return the origin of the faces for the record."""
-        return {"source": self.source, "digest": self.digest, "n": len(self.rows), "rows": self.rows.tolist()}
+        origin = {"rows": self.rows.tolist()} if self.crops is None else {"crops": self.crops}
+        return {"source": self.source, "digest": self.digest, "n": len(self.rows), **origin}
 
     def gray(self, index: int) -> NDArray[np.float32]:
         """Return a face (H, W) with its channels averaged, since colors would mix with those of a map."""
@@ -51,10 +53,15 @@ def image_set_of_rows(data: EmotionDataModule, rows: NDArray[np.int64]) -> Image
 
 
 def image_set_of_pixels(
-    pixels: NDArray[np.uint8], names: Sequence[str], classes: tuple[str, ...], source: str
+    pixels: NDArray[np.uint8],
+    names: Sequence[str],
+    classes: tuple[str, ...],
+    source: str,
+    crops: Sequence[Mapping[str, Any]],
 ) -> ImageSet:
     """Return faces (N, H, W) or (N, H, W, 3) without labels."""
-    return ImageSet(to_float(torch.from_numpy(pixels)), np.arange(len(pixels)), names, None, classes, source, None)
+    faces, rows = to_float(torch.from_numpy(pixels)), np.arange(len(pixels))
+    return ImageSet(faces, rows, names, None, classes, source, None, crops)
 
 
 def sample_balanced(rows: NDArray[np.int64], labels: NDArray[np.integer], count: int, seed: int) -> NDArray[np.int64]:

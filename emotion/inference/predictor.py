@@ -81,11 +81,10 @@ class Face:
 
     def to_dict(self) -> dict[str, Any]:
         """Return box (left, top, width, height), angle, score, label and probabilities, rounded, for JSON."""
-        left, top, side, score, angle = self.box
         return {
-            "box": [round(float(value), 1) for value in (left, top, side, side)],
-            "angle": round(float(angle), 1),
-            "score": round(float(score), 3),
+            "box": self.box.xywh,
+            "angle": round(float(self.box.angle), 1),
+            "score": round(float(self.box.score), 3),
             "label": self.label,
             "probability": round(self.probability, 4),
             "probabilities": {name: round(value, 4) for name, value in self.probabilities.items()},

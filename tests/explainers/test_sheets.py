@@ -12,7 +12,7 @@ CLASSES = ("happy", "fear", "sad")
 
 
 def images() -> ImageSet:
-    return image_set_of_pixels(np.zeros((2, 8, 8), np.uint8), ["a", "b"], CLASSES, "two files")
+    return image_set_of_pixels(np.zeros((2, 8, 8), np.uint8), ["a", "b"], CLASSES, "two files", [{}, {}])
 
 
 def explanation(*, signed: bool) -> Explanation:
