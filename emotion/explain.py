@@ -312,7 +312,7 @@ def _check(config: ExplainConfig, arguments: Sequence[str]) -> None:
     given = {re.split("[=.@]", argument.lstrip("+~"))[0] for argument in arguments}
     if config.chosen_by and (ignored := [name for name in WITHOUT_EFFECT[config.chosen_by] if name in given]):
         raise UserError(
-            f"{config.chosen_by}= selects the faces, so {'=, '.join(ignored)}= would have no effect; omit one or the other."
+            f"{config.chosen_by}= selects the faces, so {'=, '.join(ignored)}= would have no effect; omit either."
         )
     if config.rows == []:
         raise UserError("rows=[]: expected row numbers of the source: rows=[28709,30011].")
