@@ -252,10 +252,7 @@ PUBLISHED = [
 ]
 OURS = ["cpu_best", "fast_cpu", "fast_cpu_4", "ferplus_net"]
 """Experiments with our own network and a target accuracy."""
-ADAPTED = {
-    "compact_distilled": {"distillation", "augment", "optimizer", "scheduler", "callbacks", "trainer"},
-    "efficientnet_lite0": {"input", "scheduler", "trainer", "compile"},
-}
+ADAPTED = {"compact_distilled": {"distillation", "augment", "optimizer", "scheduler", "callbacks", "trainer"}}
 """Published networks with a target of our own, and what differs from their published recipe."""
 
 
