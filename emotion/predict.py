@@ -128,11 +128,13 @@ def _open_source(config: PredictConfig, folder: Path | None) -> "list[SourceFile
     source = config.source
     if isinstance(source, list) and len(source) == 1:
         source = source[0]
-    if isinstance(source, list) and (alone := next(filter(_is_alone, as_list(source)), None)):
-        raise UserError(
-            f"source={source}: expected {alone} alone, as an address, a camera, a CSV file or standard input is the "
-            f"only source; or several images, videos, folders and patterns."
-        )
+    if isinstance(source, list) and source:
+        if alone := next(filter(_is_alone, as_list(source)), None):
+            raise UserError(
+                f"source={source}: expected {alone} alone, as an address, a camera, a CSV file or standard input is "
+                f"the only source; or several images, videos, folders and patterns."
+            )
+        return find_files(as_list(source), folder, _print_skipped)
     if source == STANDARD_STREAM:
         if sys.stdin.isatty():
             raise UserError("source=- reads standard input, which is a terminal; expected a pipe or a file: < FILE.")
@@ -143,9 +145,13 @@ def _open_source(config: PredictConfig, folder: Path | None) -> "list[SourceFile
         return Path(source).expanduser()
     if str(source).startswith(STREAMS):
         return open_address(str(source), config.frame_stride)
-    if not isinstance(source, str | list) or not source:
+    if not isinstance(source, str) or not source:
         raise UserError(f"source={source}: expected {EXPECTED}.")
-    return find_files(as_list(source), folder, lambda text: print(text, file=sys.stderr))
+    return find_files([source], folder, _print_skipped)
+
+
+def _print_skipped(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def _is_alone(source: str) -> bool:

@@ -104,6 +104,11 @@ def test_unreadable_files_are_reported_and_the_others_processed(capsys: pytest.C
     assert unreadable == ["warning: photos/b.jpg", "warning: photos/d.mp4"]
 
 
+def test_the_names_of_many_sources_may_be_long_together() -> None:
+    names = [save(f"{letter * 200}.png", scene()).name for letter in "abc"]
+    assert run_predict(f"source=[{','.join(names)}]", "annotate=false").sources == 3
+
+
 def test_no_face_is_not_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     save("wall.png", scene())
     assert run_predict("source=wall.png") == PredictionSummary(1, 0, [OUT / "predictions.jsonl"])
