@@ -398,6 +398,7 @@ def test_settings_given_override_the_short_recipe() -> None:
         ("callbacks.early_stopping.monitor=val/foo", "early_stopping.monitor=val/foo: expected one of val/loss, "),
         ("+trainer.check_val_every_n_epoch=2", "check_val_every_n_epoch=2: expected 1"),
         ("+trainer.overfit_batches=1", "use debug=overfit"),
+        ("callbacks.early_stopping=null", "early_stopping=None: expected a callback's settings; ~callbacks.early"),
         ("+trainer.val_check_interval=2.5", "trainer: .*val_check_interval"),
         ("trainer.accelerator=tpu", r"Trainer needs a package that is not installed: .*torch_xla"),
         ("trainer.accelerator=hpu", "invalid accelerator name"),

@@ -16,8 +16,8 @@ KEYS = (
     "monitor", "overfit", "mixup", "distillation", "backbone_lr", "layer_decay", "target",
 )  # fmt: skip
 TRAINER_KEYS = (
-    "max_epochs", "devices", "num_nodes", "gradient_clip_val", "accumulate_grad_batches", "limit_train_batches",
-    "limit_val_batches",
+    "max_epochs", "max_steps", "devices", "num_nodes", "gradient_clip_val", "accumulate_grad_batches",
+    "limit_train_batches", "limit_val_batches",
 )  # fmt: skip
 CALLBACKS = ("early_stopping", "staged_unfreezing", "ema")
 DEFAULTS = {"sampler": SHUFFLED, "mixup": {}, "layer_decay": 1.0, "target": "majority"}

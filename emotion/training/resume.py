@@ -11,7 +11,7 @@ from emotion.data.cache import LOCATIONS, prepare
 from emotion.data.faces import Faces
 from emotion.data.sources import select_source
 from emotion.errors import UserError, counted
-from emotion.records.recipe import recipe_differences
+from emotion.records.recipe import recipe, recipe_differences
 from emotion.records.run_record import RunRecord
 from emotion.training.config import TrainConfig
 
@@ -64,13 +64,12 @@ def is_fit_complete(previous: RunRecord, config: TrainConfig) -> bool:
             advice += " and callbacks.early_stopping.patience"
         trained = counted(previous.epochs, "epoch")
         raise UserError(f"{config.run_dir} is finished after {trained}; to train longer, {advice}.")
-    for key in STEP_KEYS if by_step else ():
-        before, now = previous.config["trainer"].get(key), config.trainer.get(key)
-        if before != now:
-            raise UserError(
-                f"{config.run_dir}: its learning rate schedule was made for trainer.{key}={before}, found "
-                f"trainer.{key}={now}; start another run."
-            )
+    before, now = recipe(previous.config)["trainer"], recipe(config.to_dict())["trainer"]
+    if by_step and (key := next((key for key in STEP_KEYS if before[key] != now[key]), None)):
+        raise UserError(
+            f"{config.run_dir}: its learning rate schedule was made for trainer.{key}={before[key]}, found "
+            f"trainer.{key}={now[key]}; start another run."
+        )
     return bool(previous.best) and epochs >= max_epochs
 
 

@@ -110,15 +110,19 @@ def resolve_as(kind: type[Kind], cfg: DictConfig, run_dir: Path) -> Kind:
 
 
 def _check_validation(config: TrainConfig) -> None:
-    """Raise UserError unless every epoch is validated and has the metrics that callbacks of this package monitor."""
+    """Raise UserError unless each epoch is validated and has the metrics that callbacks of this package monitor."""
     if config.trainer.get("check_val_every_n_epoch", 1) != 1:
         raise UserError(
             f"trainer.check_val_every_n_epoch={config.trainer['check_val_every_n_epoch']}: expected 1; each epoch is "
             f"validated, so that the best one is found."
         )
     for name, callback in config.callbacks.items():
-        monitor = callback.get("monitor", METRICS[0]) if callback["_target_"].startswith("emotion.") else METRICS[0]
-        if monitor not in METRICS:
+        if not isinstance(callback, dict):
+            raise UserError(
+                f"callbacks.{name}={callback}: expected a callback's settings; ~callbacks.{name} removes it."
+            )
+        monitor = callback.get("monitor")
+        if str(callback.get("_target_")).startswith("emotion.") and monitor not in (None, *METRICS):
             raise UserError(f"callbacks.{name}.monitor={monitor}: expected one of {', '.join(METRICS)}.")
     stopping = config.callbacks.get("early_stopping")
     if stopping and config.trainer.get("limit_val_batches") == 0 and stopping["monitor"].startswith("val/"):
