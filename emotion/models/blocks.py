@@ -18,7 +18,14 @@ class FaceNetwork(nn.Module):
 
     def forward(self, faces: Tensor) -> Tensor:
         """Map faces (B, in_channels, S, S) to logits (B, num_classes)."""
-        logits: Tensor = self.head(self.features(faces))
+        maps: Tensor = self.features(faces)
+        channels_last = maps.dim() == 4 and maps.is_contiguous(memory_format=torch.channels_last)
+        if maps.requires_grad and channels_last and not torch.compiler.is_compiling():
+            # the gradients of pooling and flattening are contiguous, in which all of the last stage would be slow
+            maps.register_hook(  # type: ignore[no-untyped-call]
+                lambda gradient: gradient.contiguous(memory_format=torch.channels_last)
+            )
+        logits: Tensor = self.head(maps)
         return logits
 
     def cam_layer(self) -> str:

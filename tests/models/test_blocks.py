@@ -152,6 +152,19 @@ def test_depths_count_the_blocks_that_have_parameters() -> None:
     assert (depths["features.3.conv.weight"], depths["features.4.weight"], depths["head.0.bias"]) == (2, 3, 4)
 
 
+@pytest.mark.parametrize("head", [nn.AdaptiveAvgPool2d(1), nn.Flatten()], ids=["pooled", "flat"])
+def test_the_features_get_gradients_in_the_memory_format_of_their_maps(head: nn.Module) -> None:
+    network = FaceNetwork()
+    network.features, network.head = nn.Conv2d(1, 8, 3), head
+    network.to(memory_format=torch.channels_last)
+    formats: list[bool] = []
+    network.features.register_full_backward_hook(
+        lambda module, inputs, outputs: formats.append(outputs[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    network(torch.rand(2, 1, 6, 6, requires_grad=True)).square().sum().backward()
+    assert formats == [True]
+
+
 def test_a_network_without_a_part_is_refused() -> None:
     network = FaceNetwork()
     network.features = nn.Identity()
