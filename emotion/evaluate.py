@@ -1,15 +1,17 @@
 """Evaluate a checkpoint or an ensemble: python -m emotion.evaluate checkpoint=RUN [tta=flip] [robustness=true]."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from emotion.checkpoints.locate import BEST_CHECKPOINT, PORTABLE_SUFFIX, announce_default, locate_all
 from emotion.cli import verb
+from emotion.config.compose import CONF, choices
 from emotion.config.typed import check_choices, typed
 from emotion.data.sources import check_data, stored_shape
 from emotion.errors import UserError, counted
@@ -101,9 +103,10 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[s
     heading = f"{ensemble.name}, {data.faces.source}, {faces}\n{heading}"
     tables.print_scores(heading, {config.tta: scores}, verbose=config.verbose)
     if absent := [name for name, own in scores["all"]["classes"].items() if not own["n"]]:
+        removals = " ".join(f"'~labels.{name}'" for name in absent)
         print(
             f"No face has the label {' or '.join(absent)}. Predicting it is an error and adds a class with F1 0 to "
-            f"macro F1. To predict only other classes: labels=NAME '~labels.{absent[0]}'."
+            f"macro F1. To predict only other classes: labels={_scheme_name(data.classes)} {removals}"
         )
     title = " + ".join(map(checkpoint_title, ensemble.loaded))
     title += f": {ensemble.name}, {short_source(data.faces.source)}, {faces}, tta={config.tta}"
@@ -138,6 +141,14 @@ def _check(config: EvaluateConfig) -> None:
         precision=("auto", "32-true", "bf16-mixed"),
         accelerator=("auto", "cpu", "gpu") if torch.cuda.is_available() else ("auto", "cpu"),
     )
+
+
+def _scheme_name(classes: Sequence[str]) -> str:
+    """Return the name of the package's label scheme that has these classes; NAME if none has."""
+    for name in choices("labels"):
+        if list(OmegaConf.load(CONF / "labels" / f"{name}.yaml")) == list(classes):
+            return name
+    return "NAME"
 
 
 def _training_rows(

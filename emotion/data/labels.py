@@ -26,7 +26,7 @@ def relabel(labels: NDArray[np.uint8], source_classes: Sequence[str], scheme: La
     """Map the source's labels (N,) to the scheme's, `NO_CLASS` where it has none.
 
     Classes are matched by name, in any case and with the synonyms of emotion.data.names. A source that has only
-    known classes, such as a small test set, may lack some.
+    known classes, such as a small test set, may lack other known ones.
 
     Raises:
         UserError: The scheme names a class that the source does not have, or names one twice.
@@ -37,17 +37,18 @@ def relabel(labels: NDArray[np.uint8], source_classes: Sequence[str], scheme: La
     keys |= {member: CODES.get(key, key) for member, key in keys.items() if key not in names}
     wanted = keys.values()
     others = [source_classes[row] for row, name in enumerate(names) if name not in (*wanted, *KNOWN_CLASSES)]
-    may_not_lack = bool(others) or not set(names) & set(wanted)
+    missing = [(name, member) for name, members in scheme.items() for member in members if keys[member] not in names]
+    unknown = any(keys[member] not in KNOWN_CLASSES for _, member in missing)
+    if missing and (others or unknown or not set(names) & set(wanted)):
+        overrides = " ".join(f"'labels.{name}=[CLASS]'" for name in dict(missing))
+        raise UserError(
+            f"Label scheme: the data does not have {', '.join(repr(member) for _, member in missing)}; its classes are "
+            f"{', '.join(source_classes)}. Name the data's class for each, labels=NAME {overrides} ([] for none), or "
+            f"choose another labels=NAME, such as labels=source."
+        )
     for index, (name, members) in enumerate(scheme.items()):
         for member in members:
             found = [row for row, one in enumerate(names) if one == keys[member]]
-            if not found and may_not_lack:
-                own = others[0] if others else "CLASS"
-                raise UserError(
-                    f"Label scheme: {name} contains {member!r}, which the data does not have; its classes are "
-                    f"{', '.join(source_classes)}. Name the data's class for it, labels=NAME 'labels.{name}=[{own}]' "
-                    f"([] for none), or choose another labels=NAME, such as labels=source."
-                )
             if any(table[row] != NO_CLASS for row in found):
                 raise UserError(f"Label scheme: {member!r} occurs in two classes, one of them {name}; list it once.")
             table[found] = index

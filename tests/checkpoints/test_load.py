@@ -165,6 +165,7 @@ def test_all_faces_of_a_folder_without_parts_are_evaluated(run: Path, capsys: py
     assert "faces: no test part, so all faces are used: subset=all" in out
     assert "V4Attention, faces, all 3 faces" in out
     assert "No face has the label surprise or disgust or fear. Predicting it is an error" in out
+    assert "labels=six '~labels.surprise' '~labels.disgust' '~labels.fear'" in out
     assert len(list(Path("out").glob("best_random_all_none_*.json"))) == 1
     with pytest.raises(UserError, match=r"faces: no test rows; .* subset=all"):
         evaluate(compose("evaluate", *overrides, "subset=test"))

@@ -32,7 +32,7 @@ def test_classes_are_matched_in_any_case_and_by_their_synonyms() -> None:
 def test_a_source_may_lack_classes_if_it_has_no_unknown_ones() -> None:
     seven = compose("train", "labels=seven").labels
     assert relabel(EACH[:2], ["happy", "contempt"], seven).tolist() == [3, NO_CLASS]
-    with pytest.raises(UserError, match="contains 'angry', which the data does not have; its classes are happy, hapy"):
+    with pytest.raises(UserError, match=r"does not have 'angry', .*; its classes are happy, hapy"):
         relabel(EACH[:2], ["happy", "hapy"], seven)
 
 
@@ -44,7 +44,7 @@ def test_a_scheme_may_name_the_codes_of_classes() -> None:
 
 
 def test_schemes_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(UserError, match=r"contains 'contempt', which the data does not have.*labels=NAME"):
-        relabel(EACH, EMOTIONS, {"contempt": ["contempt"]})
+    with pytest.raises(UserError, match=r"have 'glee', 'scorn'; .* labels=NAME 'labels.a=\[CLASS\]' 'labels.b="):
+        relabel(EACH, EMOTIONS, {"a": ["sad", "glee"], "b": ["scorn"]})
     with pytest.raises(UserError, match="'sad' occurs in two classes"):
         relabel(EACH, EMOTIONS, {"a": ["sad"], "b": ["sad"]})
