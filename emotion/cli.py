@@ -47,7 +47,7 @@ DISK_ERRORS = {
     errno.ENOTDIR: CHOOSE_FOLDER,
     errno.ENOENT: CHOOSE_FOLDER,  # of a folder that cannot be made, as in /proc
 }
-OVERRIDE = re.compile(r"\+{0,2}(hydra/)?(?P<name>[\w.@]+)=")
+OVERRIDE = re.compile(r"\+{0,2}(?P<root>\w+)(?P<below>[\w.@/]*)=")
 OPTIONS_WITH_VALUE = (
     *("--cfg", "-c", "--package", "-p", "--config-path", "-cp"),
     *("--config-name", "-cn", "--config-dir", "-cd", "--info", "-i", "--experimental-rerun"),
@@ -225,7 +225,12 @@ def _has_key(name: str, argument: str) -> bool:
     if argument[:1] in ("-", "~"):
         return argument != "-" and not argument.startswith("~/")
     match = OVERRIDE.match(argument)
-    return match is not None and not (paths.exists(argument) and match["name"].split(".")[0] not in compose(name))
+    if match is None or match["root"] == "hydra":
+        return match is not None
+    if "/" not in match["below"] and not paths.exists(argument):
+        return True
+    is_group = (CONF / match["root"]).is_dir() and not paths.exists(argument)
+    return is_group or match["root"] in compose(name)
 
 
 @contextlib.contextmanager
@@ -242,7 +247,8 @@ def _without_empty_folder() -> Iterator[None]:
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    sys.stdout.flush()
+    if sys.stdout:  # closed by >&-
+        sys.stdout.flush()
     print(f"error: {message}", file=sys.stderr)
     sys.exit(status)
 

@@ -153,6 +153,15 @@ def test_bare_arguments_are_sources(arguments: list[str], source: object, monkey
     assert compose("predict", *sys.argv[1:]).source == source
 
 
+def test_a_choice_of_a_group_in_a_group_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("shots").mkdir()
+    Path("shots/a=b.jpg").touch()
+    arguments = ["hydra/launcher=joblib", "+data/mix=synthetic", "shots/a=b.jpg", "shots/c=d.jpg"]
+    monkeypatch.setattr(sys, "argv", ["emotion.evaluate", *arguments])
+    _join_bare_arguments("evaluate", "checkpoint")
+    assert sys.argv[1:] == [*arguments[:2], "checkpoint=['shots/a=b.jpg','shots/c=d.jpg']"]
+
+
 def test_a_quoted_text_is_read_as_it_was() -> None:
     texts = ["a\\b", "a\\\\b", "a\\'b", "'", "\\"]
     assert compose("evaluate", f"checkpoint=[{','.join(map(quote, texts))}]").checkpoint == texts
