@@ -84,7 +84,8 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[s
     )
     folder, name = _output_path(config, subset, ensemble, data, folder)
     summary = ensemble.summary()
-    _check_output(folder / f"{name}.json", summary["checkpoint"])
+    if folder != ensemble.loaded[0].path.parent.parent / "evaluation":  # that of its own run, which may have moved
+        _check_output(folder / f"{name}.json", summary["checkpoint"])
     training_rows = _training_rows(config, subset, ensemble, data, rows)
     images = data.faces.images
     announce(f"scoring {counted(len(rows), 'face')}")
@@ -103,10 +104,9 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[s
     heading = f"{ensemble.name}, {data.faces.source}, {faces}\n{heading}"
     tables.print_scores(heading, {config.tta: scores}, verbose=config.verbose)
     if absent := [name for name, own in scores["all"]["classes"].items() if not own["n"]]:
-        removals = " ".join(f"'~labels.{name}'" for name in absent)
         print(
             f"No face has the label {' or '.join(absent)}. Predicting it is an error and adds a class with F1 0 to "
-            f"macro F1. To predict only other classes: labels={_scheme_name(data.classes)} {removals}"
+            f"macro F1.{_removal_advice(cfg, data, absent)}"
         )
     title = " + ".join(map(checkpoint_title, ensemble.loaded))
     title += f": {ensemble.name}, {short_source(data.faces.source)}, {faces}, tta={config.tta}"
@@ -143,12 +143,15 @@ def _check(config: EvaluateConfig) -> None:
     )
 
 
-def _scheme_name(classes: Sequence[str]) -> str:
-    """Return the name of the package's label scheme that has these classes; NAME if none has."""
-    for name in choices("labels"):
-        if list(OmegaConf.load(CONF / "labels" / f"{name}.yaml")) == list(classes):
-            return name
-    return "NAME"
+def _removal_advice(cfg: DictConfig, data: "EmotionDataModule", absent: Sequence[str]) -> str:
+    """Return how to leave classes out of the label scheme; empty for the classes of the data themselves."""
+    removals = " ".join(f"'~labels.{name}'" for name in absent)
+    if cfg.get("labels"):
+        return f" To predict only other classes, add {removals}"
+    for name in choices("labels") if cfg.get("labels") is None else ():
+        if OmegaConf.load(CONF / "labels" / f"{name}.yaml") == data.hparams["labels"]:
+            return f" To predict only other classes: labels={name} {removals}"
+    return ""
 
 
 def _training_rows(
@@ -215,8 +218,15 @@ def _output_path(
 
 def _check_output(path: Path, checkpoint: str | list[str]) -> None:
     """Raise UserError if the file has the scores of another checkpoint."""
-    if path.is_file() and (other := read_json_object(path).get("checkpoint")) != checkpoint:
+    if not path.is_file():
+        return
+    other = read_json_object(path).get("checkpoint")
+    if not isinstance(other, str | list) or _resolved(other) != _resolved(checkpoint):
         raise UserError(f"{path} contains the scores of {other}; choose another folder: output=FOLDER.")
+
+
+def _resolved(checkpoint: str | list[str]) -> list[Path]:
+    return [Path(path).resolve() for path in ([checkpoint] if isinstance(checkpoint, str) else checkpoint)]
 
 
 @verb("evaluate", positional="checkpoint", uses_torch=True, check=check_data)

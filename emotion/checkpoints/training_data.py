@@ -9,12 +9,13 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from emotion.checkpoints.load import LoadedCheckpoint, check_classes
-from emotion.data.cache import LOCATIONS, locations
+from emotion.data.cache import LOCATIONS, locations, prepare
 from emotion.data.datamodule import EmotionDataModule
 from emotion.data.faces import MIXED, TRAINING, Faces
 from emotion.data.names import class_key
+from emotion.data.packed import is_packed
 from emotion.data.sources import select_source, synthetic_warning
-from emotion.data.splits import RowNumbers
+from emotion.data.splits import NO_EXCLUSIONS, RowNumbers
 from emotion.errors import UserError
 
 DATA_VARIABLE = "EMOTION_DATA"
@@ -26,7 +27,8 @@ NOT_TRAINING: Mapping[str, Any] = {"overfit": 0, "target": "majority", "augment"
 def load_data(loaded: LoadedCheckpoint, cfg: DictConfig, *, some_classes: bool = False) -> EmotionDataModule:
     """Return the checkpoint's data, set up, with `data`, `labels` and `split` of a verb's config replacing its own.
 
-    Without `data`, a folder named by `data_dir=` or `EMOTION_DATA` replaces the folder of its files. With
+    Without `data`, a folder named by `data_dir=` or `EMOTION_DATA` replaces the folder of its files. On other data the
+    split keeps the parts that the data states: the checkpoint's exclusions and folds are of its own data. With
     `some_classes`, the data may have only some of the checkpoint's classes, and synonyms of their names.
 
     Raises:
@@ -45,8 +47,12 @@ def load_data(loaded: LoadedCheckpoint, cfg: DictConfig, *, some_classes: bool =
     classes, labels = loaded.classifier.classes, arguments["labels"]
     if set(labels) == set(classes):
         arguments["labels"] = {name: labels[name] for name in classes}  # in the order of the network's outputs
-    data = EmotionDataModule(**arguments)
     try:
+        if settings.get("split") is None:
+            faces = prepare(arguments["source"], arguments["cache_dir"])
+            if loaded.digest not in _digests(faces):
+                arguments["split"] = _split_of_other_data(loaded.data["split"])
+        data = EmotionDataModule(**arguments)
         data.setup()
     except UserError as error:
         if settings.get("data") is None and (named := named_folder(cfg)) and not _all_exist(arguments["source"]):
@@ -61,10 +67,21 @@ def load_data(loaded: LoadedCheckpoint, cfg: DictConfig, *, some_classes: bool =
     return data
 
 
+def _digests(faces: Faces) -> set[str]:
+    return {faces.digest, *(component.digest for component in faces.components)}
+
+
+def _split_of_other_data(split: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a split with the test set that other data states: the official one, or the run's without exclusions."""
+    keeps_parts = split["_target_"].removeprefix("emotion.data.splits.") in ("stratified", "random")
+    own = {key: value for key, value in split.items() if key not in NO_EXCLUSIONS}
+    return own if keeps_parts else {"_target_": "emotion.data.splits.official"}
+
+
 def _has_some_classes(data: EmotionDataModule, classes: Sequence[str]) -> bool:
     """Return whether two or more of the classes, and nothing of the others, are those of the data."""
     own, known = {*map(class_key, data.classes)}, {*map(class_key, classes)}
-    members = {class_key(member) for members in data.hparams["labels"].values() for member in members}
+    members = {class_key(str(member)) for members in data.hparams["labels"].values() for member in members}
     return len(own) > 1 and own <= known and not members & (known - own)
 
 
@@ -86,7 +103,8 @@ def _locate_source(loaded: LoadedCheckpoint, cfg: DictConfig) -> Mapping[str, An
                 f"data, too: data=auto {named}."
             )
         return own
-    is_folder = first.is_dir() or not (first.is_file() or first.suffix)
+    is_file = first.is_file() or first.suffix.lower() in (".csv", ".parquet") or is_packed(first)
+    is_folder = first.is_dir() or not is_file
     moved = _move(own, first if is_folder else first.parent, Path(cfg.data_dir))
     return moved if named or (not _all_exist(own) and _all_exist(moved)) else own
 
@@ -111,9 +129,8 @@ def choose_subset(subset: str, data: EmotionDataModule, checkpoints: Sequence[Lo
     """Return `subset`; for auto test, or all (printed) for data without parts that no checkpoint was trained on."""
     if subset != "auto":
         return subset
-    digests = {data.faces.digest, *(component.digest for component in data.faces.components)}
     has_parts = not np.isin(data.faces.usage, (TRAINING, MIXED)).all()
-    if has_parts or digests & {loaded.digest for loaded in checkpoints}:
+    if has_parts or _digests(data.faces) & {loaded.digest for loaded in checkpoints}:
         return "test"
     print(f"{data.faces.source}: no test part, so all faces are used: subset=all")
     return "all"

@@ -5,13 +5,15 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from omegaconf import DictConfig
 
 from emotion.checkpoints.load import LoadedCheckpoint, load_checkpoint
 from emotion.checkpoints.training_data import load_data
 from emotion.config.compose import compose
-from emotion.data.faces import FaceChunk
+from emotion.data.faces import PRIVATE_TEST, FaceChunk
+from emotion.data.labels import NO_CLASS
 from emotion.errors import UserError
 from emotion.evaluate import evaluate
 from emotion.explain import explain
@@ -88,6 +90,26 @@ def test_generated_faces_are_in_no_folder(small_run: Callable[..., Path], monkey
         used(loaded, "data_dir=other")
     monkeypatch.setenv("EMOTION_DATA", "other")
     assert used(loaded) == "synthetic faces"
+
+
+@pytest.mark.parametrize("split", ["split=kfold", "split=swapped_test", "split.exclude=rows.csv"])
+def test_other_data_keeps_its_own_test_part(split: str, folders: None) -> None:
+    Path("rows.csv").write_text("row,issue\n62,leak\n")
+    fixed = ("data_dir=base", "batch_size=8", "trainer.max_epochs=1", "logger=csv", "tta=none")
+    train(compose("train", *SMALL, *fixed, split), RUN)
+    loaded = load_checkpoint(RUN)
+    few = [line for line in (OTHER / "fer2013.csv").read_text().splitlines() if "PublicTest" not in line]
+    (OTHER / "fer2013.csv").write_text("\n".join(few))
+    data = load_data(loaded, compose("evaluate", "data=fer2013_csv", "data_dir=other"))
+    expected = (data.faces.usage == PRIVATE_TEST) & (data.labels != NO_CLASS)
+    assert data.split.test.tolist() == np.flatnonzero(expected).tolist()
+
+
+def test_scores_are_replaced_however_the_checkpoint_is_named(run: Path) -> None:
+    for name in (run, run.absolute(), Path("run/checkpoints/best.ckpt")):
+        evaluate(compose("evaluate", f"checkpoint={name}"))
+        evaluate(compose("evaluate", f"checkpoint={name}", "output=out"))
+    evaluate(compose("evaluate", f"checkpoint={run.rename('moved')}"))
 
 
 def test_scores_on_other_data_have_their_own_files(run: Path) -> None:
