@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from emotion.config.instantiate import instantiate
 from emotion.config.migrate import first_target
 from emotion.data.faces import ORIGIN_BYTES, Component, DataSource, Faces, read_errors
-from emotion.data.names import describe_without_face
+from emotion.data.names import describe_without_face, part_word
 from emotion.data.packed import open_unpacked
 from emotion.data.readers.fer2013 import PUBLISHED_MD5
 from emotion.data.readers.ferplus import VOTES_MD5
@@ -70,7 +70,7 @@ def prepare(source: Config, cache_dir: str | Path, progress: Progress = lambda d
         with FileLock(cache / ".lock"):
             remove_partial(stamp_file.parent)
             digest, components = _identify(source, data)
-            key = _md5(f"{FORMAT} {digest} {_settings_text(source)} {' '.join(data.classes)}")
+            key = _md5(f"{FORMAT} {digest} {_settings_text(source)} {' '.join(data.classes)}{_part(data)}")
             faces = _open(cache / key)
             if faces is None:
                 _remove_incomplete(cache, key)
@@ -208,7 +208,7 @@ def _read_stamp(path: Path) -> dict[str, Any]:
 
 def _stamp(data: DataSource) -> str:
     """Return a digest of the classes, and of the files' names, sizes and times."""
-    digest = hashlib.md5("\n".join(data.classes).encode())
+    digest = hashlib.md5("\n".join(data.classes).encode(errors="backslashreplace"))
     with read_errors(data.name):
         for file in _all_files(data):
             stat = file.stat()
@@ -261,6 +261,13 @@ def _content_digest(data: DataSource) -> str:
             name = path.relative_to(data.root).as_posix() if data.names_matter else str(len(content))
             digest.update(name.encode(errors="backslashreplace") + b"\0" + content)
     return digest.hexdigest() if first else ""
+
+
+def _part(data: DataSource) -> str:
+    """Return the parts that the names of single files state, which their digests do not cover; empty if none."""
+    files = list(islice(data.files, 2))
+    own = part_word(files[0]) if len(files) == 1 and data.names_matter else ""
+    return " ".join(filter(None, [own, *map(_part, data.components)]))
 
 
 def _settings_text(source: Config) -> str:

@@ -29,8 +29,9 @@ def relabel(labels: NDArray[np.uint8], source_classes: Sequence[str], scheme: La
     known classes, such as a small test set, may lack other known ones.
 
     Raises:
-        UserError: The scheme names a class that the source does not have, or names one twice.
+        UserError: The scheme names a class that the source does not have, names one twice, or has no lists.
     """
+    scheme = {name: list(map(str, _members(name, members))) for name, members in scheme.items()}
     table = np.full(len(source_classes), NO_CLASS, np.int64)
     names = [class_key(name) for name in source_classes]
     keys = {member: class_key(member) for members in scheme.values() for member in members}
@@ -53,6 +54,14 @@ def relabel(labels: NDArray[np.uint8], source_classes: Sequence[str], scheme: La
                 raise UserError(f"Label scheme: {member!r} occurs in two classes, one of them {name}; list it once.")
             table[found] = index
     return table[labels]
+
+
+def _members(name: str, members: object) -> Sequence[object]:
+    if isinstance(members, str) or not isinstance(members, Sequence) or None in members:
+        raise UserError(
+            f"labels.{name}={members}: expected a list of the data's classes, such as 'labels.{name}=[sad]'."
+        )
+    return members
 
 
 def describe_unused(faces: Faces, labels: NDArray[np.int64]) -> list[str]:

@@ -1,13 +1,14 @@
 """Names that data sets use for FER2013's classes and parts, and names of files that are not data."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import TypeVar
 
 from emotion.data.faces import EMOTIONS, PRIVATE_TEST, PUBLIC_TEST, TEST, TRAINING
-from emotion.errors import counted
+from emotion.errors import UserError, counted
 
 Key = TypeVar("Key")
 
@@ -29,6 +30,8 @@ CODES = {
     **{"sa": "sad", "su": "surprise", "ne": "neutral"},
 }
 """The two letters by which JAFFE and KDEF name their classes."""
+
+MAX_CLASSES = 255
 
 FILLERS = ("face", "faces", "facial", "expression", "expressions", "emotion", "emotions", "image", "images", "img")
 """Words that are added to the name of a class, as in happy_faces."""
@@ -60,6 +63,12 @@ def part_usage(name: str) -> int | None:
     return PARTS.get(re.sub(r"^(fer|images?)|(set|data|images?)$", "", word))
 
 
+def part_word(file: PurePath) -> str:
+    """Return the word of a file's name or its folder's (test, split=test) that names a part; empty if there is none."""
+    words = [*re.split(r"[-_.]", file.name), file.stem, file.parent.name.rpartition("=")[2]]
+    return next((word for word in words if part_usage(word) is not None), "")
+
+
 def part_usages(names: Mapping[Key, str]) -> dict[Key, int]:
     """Return the usage of each part by its name, in the order of usages; Training for an unknown name.
 
@@ -80,7 +89,7 @@ def known_class(name: str) -> str | None:
 
 def class_key(name: str) -> str:
     """Return the same key for all spellings of a class: FER2013's name for it, else the name in lower case."""
-    return known_class(name) or name.casefold()
+    return known_class(name) or unicodedata.normalize("NFC", name).casefold()
 
 
 def first_names(schemes: Iterable[Iterable[str]]) -> dict[str, str]:
@@ -102,20 +111,32 @@ def merge_spellings(labels: Iterable[str]) -> tuple[dict[str, str], list[str]]:
 def resolve_classes(names: Iterable[str]) -> tuple[list[str], dict[str, str]]:
     """Return the classes that names stand for, FER2013's first, and the class of each name.
 
-    Numbers from 0 are FER2013's, numbers from 1 to 7 those of RAF-DB. Names that are all in `CODES` are read
-    as those classes. Unknown names are classes of their own.
+    Numbers from 0 to at most 6 are FER2013's, unless they count fewer than five classes (0, 1, 2); numbers from 1 to 7
+    are RAF-DB's. Names that are all in `CODES` are read as those classes. Unknown names are classes of their own.
+
+    Raises:
+        UserError: There are more than `MAX_CLASSES` classes.
     """
-    merged, _ = merge_spellings(names)
+    merged, _ = merge_spellings(dict.fromkeys(names))
     class_of = {name: known_class(name) or spelling for name, spelling in merged.items()}
     if len(class_of) > 1 and all(name.lower() in CODES for name in class_of):
         class_of = {name: CODES[name.lower()] for name in class_of}
     numbers = {name: int(name) for name in class_of if name.isdecimal() and len(name) < 4}
     values = set(numbers.values())
-    if len(numbers) == len(class_of) and (values <= set(range(7)) if 0 in values else 7 in values and max(values) == 7):
-        scheme = EMOTIONS if 0 in values else ("", *RAF_DB)
+    counts_few = len(values) < 5 and values == set(range(len(values)))
+    is_fer2013 = 0 in values and max(values) < 7 and not counts_few
+    is_raf_db = 7 in values and min(values) > 0 and max(values) == 7
+    if len(numbers) == len(class_of) and (is_fer2013 or is_raf_db):
+        scheme = EMOTIONS if is_fer2013 else ("", *RAF_DB)
         class_of = {name: scheme[number] for name, number in numbers.items()}
     own = sorted(set(class_of.values()) - set(KNOWN_CLASSES))
-    return [*(name for name in KNOWN_CLASSES if name in class_of.values()), *own], class_of
+    classes = [*(name for name in KNOWN_CLASSES if name in class_of.values()), *own]
+    if len(classes) > MAX_CLASSES:
+        raise UserError(
+            f"found {len(classes):,} classes, such as {', '.join(classes[:3])}; expected at most {MAX_CLASSES}. "
+            f"Are these names those of the classes?"
+        )
+    return classes, class_of
 
 
 def describe_renamed(class_of: Mapping[str, str]) -> list[str]:

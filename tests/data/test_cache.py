@@ -13,7 +13,7 @@ from PIL import Image
 
 from emotion.data import names
 from emotion.data.cache import prepare
-from emotion.data.faces import FaceChunk, Faces
+from emotion.data.faces import TEST, TRAINING, FaceChunk, Faces
 from emotion.data.readers.fer2013 import PUBLISHED_MD5
 from emotion.errors import UserError
 
@@ -44,6 +44,15 @@ def test_prepared_faces_equal_the_file(fer_csv: Path, few_faces: FaceChunk) -> N
 def test_a_source_is_read_once_wherever_it_moves(fer_csv: Path) -> None:
     assert [rows_read(fer_csv), rows_read(fer_csv)] == [63, 0]
     assert rows_read(fer_csv.rename("moved.csv")) == 0
+
+
+def test_a_file_whose_new_name_states_another_part_is_read_again(fer_csv: Path) -> None:
+    lines = [line.rpartition(",")[0] for line in fer_csv.read_text().splitlines()]
+    for name in ("train", "test"):
+        Path(name).mkdir()
+        Path(name, f"{name}.csv").write_text("\n".join(lines))
+    usages = [{*prepare(source(Path(name, f"{name}.csv")), CACHE).usage.tolist()} for name in ("train", "test")]
+    assert usages == [{TRAINING}, {TEST}]
 
 
 def test_a_source_whose_classes_get_other_names_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:

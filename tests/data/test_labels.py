@@ -43,6 +43,16 @@ def test_a_scheme_may_name_the_codes_of_classes() -> None:
     assert relabel(EACH[:1], ["AN"], {"AN": ["AN"]}).tolist() == [0]
 
 
+def test_classes_may_be_numbers() -> None:
+    assert relabel(EACH[:3], ["0", "1", "2"], {"calm": [2], "tense": [0, "1"]}).tolist() == [1, 1, 0]
+
+
+@pytest.mark.parametrize("members", ["glee", None, [None], 3])
+def test_the_members_of_a_class_are_a_list(members: object) -> None:
+    with pytest.raises(UserError, match=r"labels.happy=.*: expected a list of the data's classes"):
+        relabel(EACH, EMOTIONS, {"happy": members})  # type: ignore[dict-item]
+
+
 def test_schemes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(UserError, match=r"have 'glee', 'scorn'; .* labels=NAME 'labels.a=\[CLASS\]' 'labels.b="):
         relabel(EACH, EMOTIONS, {"a": ["sad", "glee"], "b": ["scorn"]})

@@ -8,6 +8,7 @@ from PIL import Image
 
 from emotion.data.faces import MIXED, TRAINING, DataSource, FaceChunk, Faces
 from emotion.data.labels import NO_CLASS
+from emotion.data.names import class_key
 from emotion.data.readers.images import square_crop
 from emotion.errors import UserError
 
@@ -15,10 +16,13 @@ from emotion.errors import UserError
 def read(source: DataSource, extra: DataSource) -> DataSource:
     """Append the Training rows of `extra` to `source` with usage Mixed.
 
-    They take the image size and channels of `source` and have no votes. Classes that only `extra` has are appended.
+    They take the image size and channels of `source`, its names of classes and no votes. Classes that only `extra` has
+    are appended.
     """
-    classes = [*source.classes, *(name for name in extra.classes if name not in source.classes)]
-    codes = np.array([classes.index(name) for name in extra.classes], np.uint8)
+    own = {class_key(name): name for name in source.classes}
+    named = [own.get(class_key(name), name) for name in extra.classes]
+    classes = [*source.classes, *(name for name in dict.fromkeys(named) if name not in source.classes)]
+    codes = np.array([classes.index(name) for name in named], np.uint8)
     chunks = _chunks(source.read(), extra.read(), codes)
     return DataSource(f"{source.name} and {extra.name}", classes, (), None, chunks, components=(source, extra))
 

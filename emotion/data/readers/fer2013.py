@@ -5,6 +5,7 @@ module; the plain lines of the published file are split directly, which is faste
 """
 
 import csv
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -18,7 +19,7 @@ from emotion.data.discovery import COLUMNS, Header, locate_csv, read_header
 from emotion.data.faces import EMOTIONS, PRIVATE_TEST, PUBLIC_TEST, TRAINING, USAGES, DataSource, FaceChunk
 from emotion.data.names import known_class, part_usage, part_usages
 from emotion.data.packed import is_packed, open_unpacked
-from emotion.errors import UserError, counted
+from emotion.errors import UserError, counted, first_line
 from emotion.io.bounded import read_lines
 
 PUBLISHED_MD5 = "f8428a1edbd21e88f42c73edd2a14f95"
@@ -75,15 +76,21 @@ def _parts(first: Path) -> tuple[list[tuple[Path, Header, int]], list[str]]:
     others = [name for i, name in enumerate(header.names) if i not in map(header.place, COLUMNS)]
     notes = [f"{first.name}: left out the columns {', '.join(repr(name) for name in others)}"] if others else []
     parts = {first: header}
-    if header.place("usage") is None and (own := _part_of_name(first)) is not None:
-        known = {own}
+    if header.place("usage") is None and _part_of_name(first) is not None:
+        stems = {_stem(first)}
         for path in sorted(first.parent.iterdir()):
-            usage = _part_of_name(path)
-            if usage is None or usage in known:
+            if path == first or _part_of_name(path) is None:
                 continue
-            if (other := read_header(path)).has_labels:
+            try:
+                other = read_header(path)
+            except (OSError, UserError) as error:
+                notes.append(f"left out: {path.name}: {first_line(error)}")
+                continue
+            if _stem(path) in stems:
+                notes.append(f"left out: {path.name}, which has the name of another file")
+            elif other.has_labels:
                 parts[path] = other
-                known.add(usage)
+                stems.add(_stem(path))
             elif other.has_faces:
                 notes.append(f"left out: {path.name}, whose faces have no labels (icml_face_data.csv has them)")
     usages = part_usages({path: path.name.partition(".")[0] for path in parts})
@@ -96,6 +103,11 @@ def _parts(first: Path) -> tuple[list[tuple[Path, Header, int]], list[str]]:
 def _part_of_name(path: Path) -> int | None:
     """Return the usage by the name of a CSV file such as test.csv.gz; None for other files."""
     return part_usage(path.name.partition(".")[0]) if path.suffix.lower() == ".csv" or is_packed(path) else None
+
+
+def _stem(path: Path) -> str:
+    """Return the same name for a file, the packed file and the copy `name (1)` that a second download makes."""
+    return re.sub(r"\s*\(\d+\)$", "", path.name.lower().partition(".")[0])
 
 
 def _chunks(path: Path, header: Header, default_usage: int, only_faces: bool = False) -> Iterator[FaceChunk]:

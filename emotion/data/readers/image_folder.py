@@ -74,8 +74,8 @@ def read(path: str, size: int = 48, channels: int = 1, detector: "Detector | Non
 
 def _parts(root: Path) -> dict[Path, int]:
     """Return the usage of each part's folder, in the order of usages; the root if it has no parts."""
-    parts = {folder: folder.name for folder in subfolders(root) if part_usage(folder.name) is not None}
-    return part_usages(parts) or {root: TRAINING}
+    parts = [folder for folder in subfolders(root) if part_usage(folder.name) is not None and has_image(folder)]
+    return part_usages({folder: folder.name for folder in parts}) or {root: TRAINING}
 
 
 def _class_folders(part: Path) -> list[Path]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from emotion.config.compose import is_int_at_least
 from emotion.data.names import is_litter
 from emotion.errors import UserError, counted, listing
 
@@ -56,9 +57,10 @@ class ImageFormat(NamedTuple):
 
     def check(self) -> "ImageFormat":
         """Return it; raise UserError if a value is impossible."""
-        if self.channels not in (1, 3) or self.size < 1:
+        if self.channels not in (1, 3) or not is_int_at_least(self.size, 1):
             raise UserError(
-                f"data.size={self.size} data.channels={self.channels}: expected a positive size, and 1 or 3 channels."
+                f"data.size={self.size} data.channels={self.channels}: expected a positive whole size, and 1 or 3 "
+                f"channels."
             )
         if self.detector is not None and not callable(self.detector):
             raise UserError(f"data.detector={self.detector}: write detector@data.detector={self.detector}.")

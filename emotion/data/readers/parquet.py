@@ -1,10 +1,11 @@
 """Parquet files with encoded images and labels, as data sets of the Hugging Face Hub have them.
 
-The part of a file is in its name or its folder's: train-00000-of-00001.parquet, test/0000.parquet.
+The part of a file is in its name or its folder's: train-00000-of-00001.parquet, test/0.parquet, split=test/0.parquet.
 """
 
 import io
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import numpy as np
 
 from emotion.data.discovery import describe
 from emotion.data.faces import USAGES, DataSource, FaceChunk
-from emotion.data.names import describe_renamed, is_litter, part_usage, part_usages, resolve_classes
+from emotion.data.names import describe_renamed, is_litter, part_usages, part_word, resolve_classes
 from emotion.data.readers.images import ImageFormat, read_images
 from emotion.errors import REFUSALS, UserError, counted, first_line, missing_extra
 
@@ -39,16 +40,22 @@ def read(path: str, size: int = 48, channels: int = 1, detector: "Detector | Non
     """
     form = ImageFormat(size, channels, detector).check()
     root = Path(path)
-    files = [root] if root.is_file() else sorted(file for file in root.rglob("*.parquet") if _is_data(file, root))
+    files = [root] if root.is_file() else sorted(file for file in root.rglob("*") if _is_data(file, root))
     if not files:
         raise UserError(f"{root} contains no .parquet file. {describe(root)} Set its location: data.path=FILE.")
     tables = {file: _open(file) for file in files}
-    names = _label_names(next(iter(tables.values())))
+    names = _label_names(files[0], tables[files[0]])
+    for file in files:
+        if (others := _label_names(file, tables[file])) != names:
+            raise UserError(
+                f"{file} has the class names {', '.join(others) or '(none)'}, but {files[0]} has "
+                f"{', '.join(names) or '(none)'}; expected the same in all files. Read them one by one: data.path=FILE."
+            )
     found = names or sorted({name for file in tables for name in _labels_in(file)})
     classes, class_of = resolve_classes(found)
     codes = {name: classes.index(class_of[name]) for name in found}
     codes |= {str(index): codes[name] for index, name in enumerate(names)}
-    usages = part_usages({file: _part(file) for file in files})
+    usages = part_usages({file: part_word(file) for file in files})
     notes = [
         f"{file.name}: {counted(tables[file].metadata.num_rows, 'row')} as {USAGES[usages[file]]}" for file in usages
     ]
@@ -58,7 +65,7 @@ def read(path: str, size: int = 48, channels: int = 1, detector: "Detector | Non
 
 
 def _is_data(file: Path, root: Path) -> bool:
-    return not any(map(is_litter, file.relative_to(root).parts))
+    return file.suffix.lower() == ".parquet" and not any(map(is_litter, file.relative_to(root).parts))
 
 
 def _open(file: Path) -> "pq.ParquetFile":
@@ -85,11 +92,12 @@ def _columns(file: Path, table: "pq.ParquetFile") -> tuple[str, str]:
     return image, label
 
 
-def _label_names(table: "pq.ParquetFile") -> list[str]:
+def _label_names(file: Path, table: "pq.ParquetFile") -> list[str]:
     """Return the class names in the description that the library `datasets` writes; empty if there are none."""
+    _, column = _columns(file, table)
     try:
         features = json.loads((table.schema_arrow.metadata or {})[b"huggingface"])["info"]["features"]
-        return [str(name) for column in LABEL_COLUMNS for name in features.get(column, {}).get("names") or ()]
+        return [str(name) for name in features[column]["names"]]
     except (ValueError, LookupError, AttributeError, TypeError):
         return []
 
@@ -97,7 +105,8 @@ def _label_names(table: "pq.ParquetFile") -> list[str]:
 def _labels_in(file: Path) -> set[str]:
     table = _open(file)
     _, column = _columns(file, table)
-    return {_text(value) for batch in _batches(file, table, [column]) for value in batch[column]}
+    labels = (value for batch in _batches(file, table, [column]) for value in batch[column])
+    return {_text(value) for value in labels if not _is_null(value)}
 
 
 def _batches(file: Path, table: "pq.ParquetFile", columns: Sequence[str]) -> Iterator[dict[str, list[Any]]]:
@@ -108,7 +117,13 @@ def _batches(file: Path, table: "pq.ParquetFile", columns: Sequence[str]) -> Ite
         raise UserError(f"{file} cannot be read ({first_line(error)}); is it complete?") from error
 
 
+def _is_null(label: object) -> bool:
+    return label is None or (isinstance(label, float) and math.isnan(label))
+
+
 def _text(label: object) -> str:
+    if _is_null(label):
+        return "null"
     return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
 
 
@@ -137,9 +152,3 @@ def _content(file: Path, row: int, image: object) -> bytes:
     if not isinstance(content, bytes):
         raise UserError(f"{file}, row {row}: found no image but {type(content).__name__}; {EXPECTED}.")
     return content
-
-
-def _part(file: Path) -> str:
-    """Return the word of a file's name, or its folder's name, that names a part; empty if there is none."""
-    words = [*file.stem.replace("_", "-").split("-"), file.stem, file.parent.name]
-    return next((word for word in words if part_usage(word) is not None), "")

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion.data.faces import ORIGIN_BYTES, PRIVATE_TEST, PUBLIC_TEST, TRAINING, DataSource, FaceChunk
-from emotion.data.names import class_key, merge_spellings
+from emotion.data.names import MAX_CLASSES, class_key, merge_spellings
 from emotion.data.readers.images import ImageFormat, read_images
 from emotion.errors import UserError, counted, listing
 from emotion.io.bounded import read_json, read_lines
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from emotion.data.crop import Detector
 
 USAGE = {"train": TRAINING, "val": PUBLIC_TEST, "test": PRIVATE_TEST}
-MAX_CLASSES = 255
 MAX_SHOWN = 12  # classes in a message
 
 

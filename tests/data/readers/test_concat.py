@@ -112,6 +112,16 @@ def test_a_class_that_only_the_second_source_has_is_refused_unless_excluded(extr
     assert set(data.labels[data.faces.usage == MIXED]) == {NO_CLASS, 0, 1}
 
 
+def test_classes_of_the_second_source_may_be_synonyms(extra: str) -> None:
+    write("data/other.csv", ("extra/0.png", "Sadness"), ("extra/1.png", "JOY"))
+    main = ("data=path_list", "data.train=data/mix.csv", "data.val=null", "data.test=data/mix.csv")
+    more = ("data/mix=path_list", "data.mix.source.train=data/other.csv", "data.mix.percent=100")
+    data = module(*main, *more, "labels=source", "split=random_20")
+    assert data.classes == ("happy", "sad")
+    names = [data.classes[label] for label in data.labels[data.faces.usage == MIXED]]
+    assert names == ["sad", "happy"]
+
+
 @pytest.mark.parametrize("percent", ["-1", "101", "many", "null"])
 def test_an_invalid_percentage_is_refused(percent: str, small_config: Config) -> None:
     with pytest.raises(UserError, match=r"data.mix.percent=.*: expected 0 to 100"):

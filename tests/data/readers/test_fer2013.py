@@ -214,6 +214,18 @@ def test_the_pair_of_the_contest_is_read_and_its_unlabelled_part_left_out(few_fa
     np.testing.assert_array_equal(read.images, few_faces.images[few_faces.usage == TRAINING])
 
 
+def test_files_of_one_part_are_read_together_but_not_twice(few_faces: FaceChunk) -> None:
+    Path("data").mkdir()
+    header, *rows = [row for row in cells(few_faces) if row[2] in ("Usage", "Training")]
+    for name, half in {"train_1": rows[:9], "train_2": rows[9:], "train_2 (1)": rows[9:]}.items():
+        Path(f"data/{name}.csv").write_bytes(table([header, *half], 0, 1))
+    Path("data/test.zip").write_bytes(b"no archive")
+    source = fer2013.read_csv("data/train_1.csv")
+    np.testing.assert_array_equal(all_rows(source).images, few_faces.images[few_faces.usage == TRAINING])
+    assert any(note.startswith("left out: test.zip: ") for note in source.notes)
+    assert "left out: train_2.csv, which has the name of another file" in source.notes
+
+
 def test_labelled_files_of_all_parts_are_read_together(few_faces: FaceChunk) -> None:
     Path("data").mkdir()
     for usage, name in enumerate(("train", "val", "test")):

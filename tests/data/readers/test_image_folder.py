@@ -133,6 +133,9 @@ def test_other_names_of_the_classes_are_mapped_and_stated(names: str) -> None:
         (["Cats", "cats", "Dogs"], ["Dogs", "cats"]),
         (["1", "2", "3"], ["1", "2", "3"]),
         (["0", "1", "7"], ["0", "1", "7"]),
+        (["0", "1"], ["0", "1"]),
+        (["0", "3"], ["angry", "happy"]),
+        (["A\u0308rger", "\u00c4rger"], ["\u00e4rger"]),
         (["happily surprised", "happy", "not happy"], ["happy", "happily surprised", "not happy"]),
         (["an", "ne", "other"], ["an", "ne", "other"]),
     ],
@@ -141,6 +144,21 @@ def test_classes_are_those_that_occur(names: list[str], classes: list[str]) -> N
     source = folder(*(f"train/{name}/a.png" for name in names))
     assert list(source.classes) == classes
     assert len(rows(source)) == len(names)
+
+
+def test_classes_in_several_parts_keep_their_names() -> None:
+    assert list(folder("train/Bored/a.png", "test/Bored/b.png").classes) == ["Bored"]
+
+
+def test_more_classes_than_a_byte_counts_are_refused() -> None:
+    with pytest.raises(UserError, match=r"found 256 classes, such as 1000, 1001, 1002; expected at most 255"):
+        folder(*(f"train/{1000 + number}/a.png" for number in range(256)))
+
+
+def test_a_part_without_images_is_no_part() -> None:
+    folder("sad/a.png", "happy/b.png")
+    Path("data/test").mkdir()
+    assert rows(image_folder.read("data")) == {0: ("sad", TRAINING), 1: ("happy", TRAINING)}
 
 
 def test_a_folder_without_images_is_no_class() -> None:
@@ -155,7 +173,7 @@ def test_a_folder_without_images_is_no_class() -> None:
 @pytest.mark.parametrize(("size", "channels"), [(0, 1), (-1, 3), (48, 2)])
 def test_an_impossible_shape_is_refused(size: int, channels: int) -> None:
     folder("train/sad/a.png")
-    with pytest.raises(UserError, match=f"data.size={size} data.channels={channels}: expected a positive size"):
+    with pytest.raises(UserError, match=f"data.size={size} data.channels={channels}: expected a positive whole size"):
         image_folder.read("data", size, channels)
     assert next(iter(image_folder.read("data", 1, 3).chunks)).images.shape == (1, 1, 1, 3)
 

@@ -31,7 +31,7 @@ def write(name: str, images: list[Any], labels: list[Any], names: list[str] | No
     cells = [{"bytes": content, "path": "a.png"} if isinstance(content, bytes) else content for content in images]
     table = pa.table({columns.get("image", "image"): cells, columns.get("label", "label"): labels})
     if names:
-        features = {"label": {"names": names, "_type": "ClassLabel"}, "image": {"_type": "Image"}}
+        features = {columns.get("label", "label"): {"names": names, "_type": "ClassLabel"}, "image": {"_type": "Image"}}
         table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     pq.write_table(table, name)
 
@@ -76,6 +76,33 @@ def test_parts_are_in_the_names_of_files_or_folders() -> None:
     for name in ("default/train/0000", "default/train/0001", "default/test/0000"):
         write(f"data/{name}.parquet", [content], [0])
     assert all_rows(parquet.read("data")).usage.tolist() == [TRAINING, TRAINING, TEST]
+
+
+def test_the_part_may_be_in_a_partitioned_folder_and_the_ending_in_capitals() -> None:
+    content = encoded(np.zeros((9, 9), np.uint8))
+    for name in ("split=train/0.parquet", "split=test/0.PARQUET"):
+        write(f"data/{name}", [content], [0])
+    assert all_rows(parquet.read("data")).usage.tolist() == [TRAINING, TEST]
+
+
+def test_a_file_has_its_own_class_names_in_any_case_of_its_columns() -> None:
+    content = encoded(np.zeros((9, 9), np.uint8))
+    write("data/train.parquet", [content] * 2, [0, 1], ["sad", "happy"], label="Label")
+    source = parquet.read("data")
+    assert [source.classes[label] for label in all_rows(source).labels] == ["sad", "happy"]
+    write("data/test.parquet", [content], [0], ["happy", "sad"], label="Label")
+    with pytest.raises(
+        UserError, match=r"train.parquet has the class names sad, happy, but .*/test.parquet has happy, sad"
+    ):
+        parquet.read("data")
+
+
+@pytest.mark.parametrize("labels", [[0, None], [0.0, float("nan")], ["sad", None]])
+def test_a_row_without_a_label_is_refused(labels: list[Any]) -> None:
+    content = encoded(np.zeros((9, 9), np.uint8))
+    write("data/a.parquet", [content] * 2, labels)
+    with pytest.raises(UserError, match=r"row 1: found label 'null', expected one of"):
+        all_rows(parquet.read("data"))
 
 
 def test_plain_bytes_of_another_size_are_converted() -> None:
