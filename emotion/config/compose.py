@@ -63,3 +63,8 @@ def as_list(value: str | Sequence[object]) -> list[str]:
 def quote(text: str) -> str:
     """Quote text for Hydra's override grammar, in which a backslash escapes only before a quote."""
     return "'" + re.sub(r"(\\+)(?='|\Z)", r"\1\1", text).replace("'", "\\'") + "'"
+
+
+def escape(text: str) -> str:
+    """Escape interpolations in text that OmegaConf reads, in which a backslash escapes only before one."""
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)

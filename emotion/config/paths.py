@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from emotion.config.compose import quote
+from emotion.config.compose import escape, quote
 from emotion.errors import UserError
 
 PATH_SETTING = re.compile(
@@ -46,7 +46,8 @@ def quote_paths(verb: str, arguments: Sequence[str], *, is_sweep: bool) -> list[
 
 
 def quote_list(paths: Sequence[str]) -> str:
-    """Quote paths as a value for Hydra, several as a list, with `~` expanded."""
+    """Quote paths as a value for Hydra, several as a list, with `~` expanded; `${` is literal in paths that exist."""
+    paths = [escape(path) if exists(path) else path for path in paths]
     expanded = [path if IN_HYDRA.fullmatch(path) else os.path.expanduser(path) for path in paths]
     quoted = [path if (PLAIN.fullmatch(path) or IN_HYDRA.fullmatch(path)) else quote(path) for path in expanded]
     return quoted[0] if len(quoted) == 1 else f"[{','.join(quoted)}]"

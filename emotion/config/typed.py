@@ -9,6 +9,7 @@ from typing import Any, TypeVar, get_args
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, ValidationError
 
+from emotion.config.compose import escape
 from emotion.errors import UserError, first_line
 
 Config = TypeVar("Config")
@@ -26,7 +27,7 @@ def typed(cfg: DictConfig, kind: type[Config]) -> Config:
         UserError: A setting has the wrong type or is not a field.
         MissingMandatoryValue: A setting without a default is missing.
     """
-    settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    settings: Any = OmegaConf.to_container(cfg, resolve=True)
     for field in fields(kind):  # type: ignore[arg-type]
         value = settings.get(field.name, False)
         if field.type is bool and not isinstance(value, bool):  # OmegaConf takes 5 for true
@@ -34,6 +35,7 @@ def typed(cfg: DictConfig, kind: type[Config]) -> Config:
         has_keys = any(is_dataclass(one) for one in (field.type, *get_args(field.type))) or "dict" in str(field.type)
         if has_keys and not isinstance(settings.get(field.name), dict | None):  # OmegaConf asserts it
             raise UserError(f"{field.name}={value}: expected settings, {field.name}.KEY=VALUE.")
+    settings = _escape_all(settings)
     try:
         merged = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.create(settings))
     except ConfigKeyError as error:
@@ -49,6 +51,15 @@ def typed(cfg: DictConfig, kind: type[Config]) -> Config:
         raise UserError(f"{key}={value}: expected {expected}.") from error
     result: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
     return result
+
+
+def _escape_all(value: Any) -> Any:  # noqa: ANN401
+    """Escape the resolved texts of a setting, so that they are not interpolated again."""
+    if isinstance(value, dict):
+        return {key: _escape_all(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return list(map(_escape_all, value))
+    return escape(value) if isinstance(value, str) else value
 
 
 def check_choices(config: object, **choices: Sequence[str]) -> None:

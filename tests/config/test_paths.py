@@ -14,7 +14,9 @@ from emotion.cli import quote_paths as quote_command_line
 from emotion.config import paths
 from emotion.config.compose import VERBS, compose, quote
 from emotion.config.overrides import _dotted_keys
+from emotion.config.typed import typed
 from emotion.errors import UserError
+from emotion.predict import PredictConfig
 from tests.processes import run_verb
 
 NAMES = (
@@ -39,6 +41,14 @@ def test_a_path_is_taken_literally(name: str) -> None:
     others = [f"S/{name}", "S/a=b", "fast_cnn"]
     assert read("evaluate", "checkpoint", f"[{','.join(others)}]") == others
     assert read("train", "hydra.run.dir", name) == name
+
+
+@pytest.mark.parametrize("name", ["${oc.env:HOME}.jpg", "a\\${seed}"])
+def test_an_existing_path_is_not_interpolated(name: str) -> None:
+    Path(name).touch()
+    for value, expected in ((name, name), (f"[{name},b]", [name, "b"])):
+        arguments = paths.quote_paths("predict", [f"source={value}"], is_sweep=False)
+        assert typed(compose("predict", *arguments), PredictConfig).source == expected
 
 
 def test_a_comma_is_part_of_a_name_where_that_exists() -> None:
