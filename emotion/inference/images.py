@@ -68,9 +68,13 @@ def load_image(value: object, color: str = "rgb") -> LoadedImage:
     if isinstance(value, str) and value.startswith(ADDRESSES):
         return read_image(download(value), value)
     if isinstance(value, str | Path):
-        if not Path(value).expanduser().is_file():
-            raise UserError(f"{value} does not exist; expected an image file.")
-        return read_image(Path(value).expanduser())
+        path = Path(value).expanduser()
+        if path.is_dir():
+            raise UserError(f"{value} is a folder, expected an image file; pass a folder alone, not in a list.")
+        if not path.is_file():
+            problem = "is not a regular file" if path.exists() else "does not exist"
+            raise UserError(f"{value} {problem}; expected an image file.")
+        return read_image(path)
     if isinstance(value, bytes | bytearray):
         return read_image(bytes(value))
     if isinstance(value, Image.Image):

@@ -12,14 +12,18 @@ from rich.console import Console
 
 def console() -> Console:
     """Return a console for tables: as wide as the terminal, or 120 columns without one."""
-    return Console(width=None if sys.stdout.isatty() else 120)
+    return Console(width=None if _is_terminal() else 120)
 
 
 def wrapped(text: str) -> str:
     """Wrap a paragraph to the width of the terminal, without breaking paths; unchanged without a terminal."""
-    if not sys.stdout.isatty():
+    if not _is_terminal():
         return text
     return fill(text, console().width, break_long_words=False, break_on_hyphens=False)
+
+
+def _is_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()  # None if it is closed
 
 
 def format_duration(seconds: float) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from emotion.errors import counted
 from emotion.reporting.tables import print_table
-from emotion.reporting.text import format_duration, format_interval, format_size, short_source, wrapped
+from emotion.reporting.text import console, format_duration, format_interval, format_size, short_source, wrapped
 
 PATH = "outputs/v4_attention/2026-01-31_12-00-00/a-long-name"
 
@@ -42,6 +42,12 @@ def test_every_part_of_a_table_names_its_rows(
 
 def test_without_a_terminal_text_is_one_line() -> None:
     assert wrapped("word " * 50) == "word " * 50
+
+
+def test_standard_output_may_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert wrapped("words") == "words"
+    assert console().width == 120
 
 
 def test_one_is_singular() -> None:
