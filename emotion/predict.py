@@ -72,7 +72,8 @@ def predict(cfg: DictConfig, folder: Path | None) -> PredictionSummary:
     from emotion.inference.backends import SYNTHETIC_WARNING, load_backend
     from emotion.inference.detectors import FullImage
     from emotion.inference.frames import VideoStream
-    from emotion.inference.outputs import TABLE, Outputs
+    from emotion.inference.inputs import TABLES
+    from emotion.inference.outputs import Outputs
     from emotion.inference.pipeline import Pipeline
     from emotion.inference.predictor import Predictor
     from emotion.reporting.text import console as new_console
@@ -91,8 +92,10 @@ def predict(cfg: DictConfig, folder: Path | None) -> PredictionSummary:
     report(network, warnings if folder is None else console)
     if backend.is_synthetic:
         report(wrapped(SYNTHETIC_WARNING.format(name=backend.name)), warnings)
-    outputs = Outputs(folder, config.format, config.annotate, backend.classes)
-    if folder and any(folder.glob(f"{TABLE}.*")):
+    files = [file.path for file in source] if isinstance(source, list) else [source] if isinstance(source, Path) else []
+    sources = [file.resolve() for file in files]
+    outputs = Outputs(folder, config.format, config.annotate, backend.classes, sources)
+    if folder and any((folder / table).exists() for table in TABLES):
         report(f"{folder} has results of an earlier command; files of the same names are replaced.", warnings)
     pipeline = Pipeline(predictor, outputs, console, warnings)
     try:
@@ -136,8 +139,9 @@ def _open_source(config: PredictConfig, folder: Path | None) -> "list[SourceFile
             )
         return find_files(as_list(source), folder, _print_skipped)
     if source == STANDARD_STREAM:
-        if sys.stdin.isatty():
-            raise UserError("source=- reads standard input, which is a terminal; expected a pipe or a file: < FILE.")
+        if sys.stdin is None or sys.stdin.isatty():
+            problem = "a terminal" if sys.stdin else "closed"
+            raise UserError(f"source=- reads standard input, which is {problem}; expected a pipe or a file: < FILE.")
         return read_stdin(open(sys.stdin.fileno(), "rb", closefd=False), config.fps, config.frame_stride)
     if _is_camera(str(source)):
         return open_camera(int(source), config.frame_stride)
@@ -173,7 +177,9 @@ def _is_table(source: str) -> bool:
 
 
 def _check(config: PredictConfig) -> None:
-    check_choices(config, format=("jsonl", "csv"), accelerator=("auto", "cpu", "gpu"))
+    from emotion.inference.inputs import TABLE_FORMATS
+
+    check_choices(config, format=TABLE_FORMATS, accelerator=("auto", "cpu", "gpu"))
     if not is_int_at_least(config.frame_stride, 1):
         raise UserError(f"frame_stride={config.frame_stride}: expected an integer of at least 1.")
     if not (math.isfinite(config.smoothing) and config.smoothing >= 0):

@@ -5,6 +5,7 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,11 @@ EXPECTED = (
     "an image, a video, a folder, a pattern ('photos/*.jpg'), an address (https://, rtsp://), a camera's number (0), "
     "a CSV file of pixels, or - for standard input"
 )
+TABLE, ANNOTATED, TIMELINES = "predictions", "annotated", "timelines"
+TABLE_FORMATS = ("jsonl", "csv")
+TABLES = tuple(f"{TABLE}.{suffix}" for suffix in TABLE_FORMATS)
+"""What `predict` writes into its output folder: one of the tables, and two folders."""
+
 IMAGES = f"images ({', '.join(sorted(SUFFIXES))})"
 IMAGES_OR_VIDEOS = f"{IMAGES} or videos ({', '.join(sorted(VIDEO_SUFFIXES))})"
 
@@ -42,23 +48,25 @@ class SourceFile(NamedTuple):
 
 def find_files(
     names: Sequence[str],
-    exclude: Path | None = None,
+    output: Path | None = None,
     report: Callable[[str], None] | None = None,
     expected: str = EXPECTED,
 ) -> list[SourceFile]:
     """Return the images and videos that the names match, each once.
 
+    The results of `predict` below a folder or in the matches of a pattern are skipped.
+
     Args:
         names: Files of any suffix, folders (searched recursively) and patterns.
-        exclude: A folder whose files are skipped in folders and patterns, such as the output folder.
-        report: Receives a line for each folder and pattern with other files, which are skipped.
+        output: The output folder; folders of earlier results are recognized by their table.
+        report: Receives a line for each folder and pattern with other files or linked folders, which are skipped.
         expected: What a name may be, for the message about one that does not exist.
 
     Raises:
         UserError: A name matches no file, or a folder is or contains a run.
     """
-    exclude = exclude.resolve() if exclude else None
-    paths = [path for name in names for path in _resolve(name, exclude, report, sources=expected)]
+    output = output.resolve() if output else None
+    paths = [path for name in names for path in _resolve(name, output, report, sources=expected)]
     unique = list({os.path.abspath(path): path for path in paths}.items())
     root = os.path.commonpath([os.path.dirname(absolute) for absolute, _ in unique])
     return [SourceFile(path, Path(os.path.relpath(absolute, root))) for absolute, path in unique]
@@ -79,7 +87,7 @@ def find_images(name: str, report: Callable[[str], None] | None = None) -> list[
 
 def _resolve(
     name: str,
-    exclude: Path | None,
+    output: Path | None,
     report: Callable[[str], None] | None,
     suffixes: Collection[str] = SUFFIXES | VIDEO_SUFFIXES,
     expected: str = IMAGES_OR_VIDEOS,
@@ -88,14 +96,20 @@ def _resolve(
     path = Path(name).expanduser()
     if path.is_file():
         return [path]
+    links: list[Path] = []
     if path.is_dir():
         found = [file for file in path.rglob("*") if not any(map(is_litter, file.relative_to(path).parts))]
-        problem = "contains"
+        root, problem = path, "contains"
+        links = sorted(file for file in found if file.is_symlink() and file.is_dir())
     elif glob.has_magic(name):
         found, problem = [Path(match) for match in glob.iglob(str(path), recursive=True)], "matches"
+        root = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
     else:
-        raise UserError(f"{name} does not exist; expected {sources}.")
-    candidates = [file for file in found if file.is_file() and not (exclude and file.resolve().is_relative_to(exclude))]
+        problem = "is not a regular file" if path.exists() else "does not exist"
+        raise UserError(f"{name} {problem}; expected {sources}.")
+    if report and links:
+        report(f"{name}: skipped linked folders ({', '.join(map(str, links))}); name them as sources, too.")
+    candidates = [file for file in found if file.is_file() and not _is_result(file, root, output)]
     for file in sorted(candidates):
         if any(file.match(str(name)) for name in CHECKPOINTS):
             run = file.parent.parent
@@ -106,6 +120,15 @@ def _resolve(
     if report and len(files) < len(candidates):
         report(f"{name}: skipped {_describe(set(candidates) - set(files))}; expected {expected}.")
     return files
+
+
+def _is_result(file: Path, root: Path, output: Path | None) -> bool:
+    """Return whether `predict` wrote the file, found below `root`, to its output folder or an earlier one."""
+    if file.name in TABLES:
+        return True
+    folders = [folder for folder in file.relative_to(root).parents if folder.name in (ANNOTATED, TIMELINES)]
+    parents = [(root / folder).parent for folder in folders]
+    return any(parent.resolve() == output or any((parent / table).is_file() for table in TABLES) for parent in parents)
 
 
 def _is_animated(path: Path) -> bool:

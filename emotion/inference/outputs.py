@@ -3,7 +3,7 @@
 import csv
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from itertools import chain, count
@@ -16,12 +16,12 @@ from emotion.data.readers.images import SUFFIXES
 from emotion.errors import UserError
 from emotion.inference.annotate import annotate
 from emotion.inference.frames import FrameResult, VideoStream
+from emotion.inference.inputs import ANNOTATED, TABLE, TIMELINES
 from emotion.inference.predictor import COLUMNS
 from emotion.inference.timeline import Timeline
 from emotion.inference.video import VideoWriter
 from emotion.io.atomic import fit_name, write_atomically
 
-TABLE, ANNOTATED, TIMELINES = "predictions", "annotated", "timelines"
 JPEG_QUALITY = 92  # also of WEBP
 
 
@@ -33,12 +33,21 @@ class Outputs(ExitStack):
         table_format: jsonl or csv.
         draw: Whether to write annotated images, videos and timelines.
         classes: Class names in the order of the probabilities.
+        sources: Resolved paths of all sources, which are never overwritten.
     """
 
-    def __init__(self, folder: Path | None, table_format: str, draw: bool, classes: Sequence[str]) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        table_format: str,
+        draw: bool,
+        classes: Sequence[str],
+        sources: Collection[Path] = (),
+    ) -> None:
         super().__init__()
         self.folder, self.table_format, self.classes = folder, table_format, tuple(classes)
         self.drawing_folder = folder if draw else None
+        self.sources = frozenset(sources)
         self.written: list[Path] = []  # so far
         self._paths: set[Path] = set()  # of results so far, except the table
         self._table: PredictionWriter | None = None
@@ -55,7 +64,7 @@ class Outputs(ExitStack):
         if self.drawing_folder and result.faces:
             name = result.frame.output_name
             suffix = name.suffix if name.suffix.lower() in SUFFIXES else ".png"
-            path = self._new_path(self.drawing_folder / ANNOTATED / name, suffix, result.frame.source)
+            path = self._new_path(self.drawing_folder / ANNOTATED / name, suffix)
             image = Image.fromarray(annotate(result.frame.image, result.faces, extend=True))
             write_atomically(path, lambda temporary: image.save(temporary, quality=JPEG_QUALITY))
             self.written.append(path)
@@ -72,7 +81,7 @@ class Outputs(ExitStack):
             if writer and writer.done:
                 self.written.append(writer.path)
             if self.drawing_folder and timeline.num_faces:
-                path = self._new_path(self.drawing_folder / TIMELINES / stream.output_name, ".png", stream.source)
+                path = self._new_path(self.drawing_folder / TIMELINES / stream.output_name, ".png")
                 figure = timeline.plot(title)
                 write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=150))
                 self.written.append(path)
@@ -80,32 +89,38 @@ class Outputs(ExitStack):
     def _video_writer(self, stream: VideoStream) -> VideoWriter | None:
         if not self.drawing_folder:
             return None
-        path = self._new_path(self.drawing_folder / ANNOTATED / stream.output_name, ".mp4", stream.source)
+        path = self._new_path(self.drawing_folder / ANNOTATED / stream.output_name, ".mp4")
         return VideoWriter(path, stream.fps)
 
-    def _new_path(self, path: Path, suffix: str, source: str) -> Path:
+    def _new_path(self, path: Path, suffix: str) -> Path:
         """Return the path that the result of a source gets, in a folder that exists.
 
         It ends in `suffix`, after a number if another source's result has the path.
 
         Raises:
-            UserError: It is the source itself.
+            UserError: It is a source.
         """
         stem = path.stem if path.suffix == suffix else path.name
         endings = chain([suffix], (f"_{number}{suffix}" for number in count(2)))
         paths = (path.with_name(fit_name(stem, ending)) for ending in endings)
         new = next(one for one in paths if one not in self._paths)
-        if new.exists() and Path(source).exists() and new.samefile(source):
-            raise UserError(f"{new} is a source and would be overwritten; choose another output=FOLDER.")
+        self._check_no_source(new)
         new.parent.mkdir(parents=True, exist_ok=True)
         self._paths.add(new)
         return new
 
+    def _check_no_source(self, path: Path) -> None:
+        if path.resolve() in self.sources:
+            raise UserError(f"{path} is a source and would be overwritten; choose another output=FOLDER.")
+
     def _open_table(self) -> TextIO:
         if self.folder is None:
+            if sys.stdout is None:
+                raise UserError("output=- writes to standard output, which is closed; expected output=FOLDER.")
             return sys.stdout
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{TABLE}.{self.table_format}"
+        self._check_no_source(path)
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.written.insert(0, path)
         return self.enter_context(path.open("w", encoding="utf-8", newline=""))
 

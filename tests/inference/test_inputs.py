@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,8 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def output_names(*names: object, exclude: Path | None = None) -> list[str]:
-    return [str(file.output_name) for file in find_files([str(name) for name in names], exclude)]
+def output_names(*names: object, output: Path | None = None) -> list[str]:
+    return [str(file.output_name) for file in find_files([str(name) for name in names], output)]
 
 
 def test_a_folder_is_searched_recursively(photos: Path) -> None:
@@ -27,7 +28,29 @@ def test_a_folder_is_searched_recursively(photos: Path) -> None:
     assert [str(file.output_name) for file in files] == names
     assert [file.is_video for file in files] == [False, False, False, True, False]
     assert all(file.path == photos / file.output_name for file in files)
-    assert output_names(photos, exclude=photos / "deep") == ["a.PNG", "b.jpg"]
+
+
+def test_only_results_of_predict_are_left_out(photos: Path) -> None:
+    sources = output_names(photos)
+    assert output_names(photos, output=photos) == output_names(photos, output=photos.parent) == sources
+    for name in ("annotated/b.jpg", "timelines/clip.png", "old/annotated/deep/b.jpg", "own/annotated/b.jpg"):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        (photos / name).touch()
+    (photos / "old/predictions.csv").touch()
+    lines: list[str] = []
+    found = [str(file.output_name) for file in find_files([str(photos)], photos, lines.append)]
+    assert found == sorted([*sources, "own/annotated/b.jpg"])
+    assert lines == [f"{photos}: skipped 1 file (1 .txt); expected {IMAGES_OR_VIDEOS}."]
+    assert output_names(photos / "**/b.jpg", output=photos) == ["b.jpg", "own/annotated/b.jpg"]
+    assert output_names(photos / "old/annotated") == output_names(photos / "old/annotated/**/*.jpg") == ["b.jpg"]
+
+
+def test_linked_folders_are_reported(photos: Path) -> None:
+    (photos / "link").symlink_to(photos / "deep")
+    (photos / "notes.txt").unlink()
+    lines: list[str] = []
+    find_files([str(photos)], report=lines.append)
+    assert lines == [f"{photos}: skipped linked folders ({photos / 'link'}); name them as sources, too."]
 
 
 def test_patterns(photos: Path) -> None:
@@ -76,6 +99,12 @@ def test_a_run_is_no_source(name: str, checkpoint: str, photos: Path, monkeypatc
     monkeypatch.chdir(run)
     with pytest.raises(UserError, match=r"^\. is a run"):
         find_files(["."])
+
+
+def test_a_pipe_is_reported(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match=r"pipe is not a regular file; expected an image, .* - for standard input"):
+        find_files([str(tmp_path / "pipe")])
 
 
 def test_what_a_folder_leaves_out_is_reported(photos: Path) -> None:

@@ -4,8 +4,10 @@ from io import StringIO
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from emotion.data.crop import Box
+from emotion.errors import UserError
 from emotion.inference.frames import Frame, FrameResult, VideoStream
 from emotion.inference.outputs import Outputs, PredictionWriter
 from emotion.inference.predictor import COLUMNS, Face
@@ -71,3 +73,21 @@ def test_each_source_has_results_of_its_own(tmp_path: Path) -> None:
         *("clip.avi.mp4", "clip.avi.png", "clip.avi_2.mp4", "clip.avi.mp4.png"),
     ]
     assert all(path.is_file() for path in outputs.written)
+
+
+def test_no_source_is_overwritten(tmp_path: Path) -> None:
+    table, image = tmp_path / "predictions.csv", tmp_path / "annotated/a.png"
+    image.parent.mkdir()
+    for source in (table, image):
+        source.write_text("a source")
+        with Outputs(tmp_path, "csv", True, FACE.classes, {source.resolve()}) as outputs:
+            with pytest.raises(UserError, match=f"{source} is a source and would be overwritten; choose another"):
+                outputs.add_image(FrameResult(Frame("b/a.png", Path("a.png"), PIXELS), [FACE], [1]))
+        assert source.read_text() == "a source"
+
+
+def test_a_closed_standard_output_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    with Outputs(None, "jsonl", False, FACE.classes) as outputs:
+        with pytest.raises(UserError, match="output=- writes to standard output, which is closed"):
+            outputs.add_image(IMAGE_RESULT)

@@ -272,6 +272,26 @@ def test_a_source_is_never_overwritten() -> None:
     with pytest.raises(UserError, match=r"two\.png is a source and would be overwritten; choose another output"):
         run_predict("source=out/annotated/two.png")
     assert path.read_bytes() == before
+    table = Path("out/predictions.csv")
+    table.write_text(f"pixels\n{' '.join(map(str, FACES[0].ravel()))}\n")
+    with pytest.raises(UserError, match=r"predictions\.csv is a source and would be overwritten"):
+        run_predict(f"source={table}", "format=csv")
+    assert run_predict(f"source={table}", "format=jsonl").faces == 1
+    other = save("a/annotated/two.png", TWO)
+    with pytest.raises(UserError, match=r"annotated/two\.png is a source and would be overwritten"):
+        run_predict(f"source=[{save('a/annotated/b/annotated/two.png', TWO)},{other}]", folder=Path("a/annotated/b"))
+
+
+def test_the_output_may_be_the_folder_of_the_sources() -> None:
+    save("photos/two.png", TWO)
+    for _ in range(2):
+        assert run_predict("source=photos", folder=Path("photos"))[:2] == (1, 2)
+
+
+def test_a_closed_standard_input_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(UserError, match="source=- reads standard input, which is closed; expected a pipe or a file"):
+        run_predict("source=-")
 
 
 INVALID = {
