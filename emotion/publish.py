@@ -1,5 +1,7 @@
 """Publish a classifier on the Hugging Face Hub: python -m emotion.publish checkpoint=RUN repo=owner/name."""
 
+import re
+import shlex
 import tempfile
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -68,11 +70,11 @@ def publish(cfg: DictConfig, folder: Path) -> Path:
     if not config.dry_run:
         upload.check_access(config.repo)
     if config.folder:
-        folder = _check_folder(Path(config.folder))
+        folder = _check_folder(Path(config.folder), config.repo)
     else:
         folder = Path(config.output or folder)
         _write_folder(folder, config)
-    command = f"python -m emotion.publish folder={folder} repo={config.repo}"
+    command = f"python -m emotion.publish {shlex.quote(f'folder={folder}')} repo={config.repo}"
     command += " private=true" if config.private else ""
     if config.dry_run:
         print(f"nothing was uploaded (dry_run=true); to upload: {command}")
@@ -90,6 +92,12 @@ def _check(config: PublishConfig) -> None:
         raise UserError(
             "expected one of checkpoint=RUN and folder=FOLDER, a folder that python -m emotion.publish wrote."
         )
+    given = {"license": config.license, "onnx": None if config.onnx else False, "output": config.output}
+    if config.folder and (ignored := [f"{name}=" for name, value in given.items() if value is not None]):
+        raise UserError(
+            f"folder= is uploaded as it is, so {', '.join(ignored)} would have no effect; omit it, or write the folder "
+            f"again from checkpoint=RUN."
+        )
     if config.license not in (None, *LICENSES):
         raise UserError(
             f"license={config.license}: expected one that the Hub lists, such as mit, apache-2.0 or cc-by-nc-4.0, or "
@@ -97,8 +105,8 @@ def _check(config: PublishConfig) -> None:
         )
 
 
-def _check_folder(folder: Path) -> Path:
-    """Return the folder if an earlier `publish` wrote it completely."""
+def _check_folder(folder: Path, repo: str) -> Path:
+    """Return the folder if an earlier `publish` wrote it completely, with a card for this repository."""
     from emotion.checkpoints import hub
     from emotion.checkpoints.load import load_checkpoint
     from emotion.publishing import upload
@@ -107,12 +115,19 @@ def _check_folder(folder: Path) -> Path:
         raise UserError(
             f"folder={folder} has no {', '.join(missing)}; expected a folder that python -m emotion.publish wrote."
         )
+    card = (folder / upload.CARD).read_text(encoding="utf-8")
+    if (named := re.findall(r"hub:([\w.-]+/[\w.-]+)", card)) and repo not in named:
+        raise UserError(
+            f"folder={folder} has a card for repo={named[0]}, found repo={repo}; use that, or write the folder again "
+            f"from checkpoint=RUN."
+        )
     load_checkpoint(folder / hub.WEIGHTS)
     return folder
 
 
 def _write_folder(folder: Path, config: PublishConfig) -> None:
     """Write the files of one checkpoint to a temporary folder, then move them into `folder`."""
+    from emotion.checkpoints import hub
     from emotion.checkpoints.ensemble import load_ensemble
     from emotion.publishing import upload
 
@@ -123,7 +138,9 @@ def _write_folder(folder: Path, config: PublishConfig) -> None:
             f"checkpoint= names {len(loaded)} checkpoints; expected one. Publish each of them, or distill them into "
             f"one network: experiment=distill."
         )
-    if others := [path.name for path in folder.glob("*") if path.name not in upload.FILES]:
+    is_ours = all((folder / name).is_file() for name in (hub.WEIGHTS, upload.LABELS))
+    replaced = upload.FILES if is_ours else ()
+    if others := [path.name for path in folder.glob("*") if path.name not in replaced]:
         raise UserError(f"output={folder} contains {', '.join(sorted(others)[:5])}; expected a new or empty folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".publish", dir=folder.parent) as temporary:

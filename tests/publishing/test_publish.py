@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -109,6 +110,32 @@ def test_folder_of_a_dry_run_can_be_uploaded_later(run: Path, served: Hub, monke
     assert "diary.txt" not in uploaded
 
 
+def test_settings_that_a_written_folder_would_ignore_are_refused(run: Path) -> None:
+    written = publish(compose("publish", *PUBLISH, "dry_run=true"), Path("a folder"))
+    arguments = ("dry_run=true", f"folder='{written}'")
+    for setting in ("license=mit", "onnx=false", "output=other"):
+        with pytest.raises(UserError, match=f"is uploaded as it is, so {setting.partition('=')[0]}= would have no"):
+            publish(compose("publish", *arguments, f"repo={REPO}", setting), FOLDER)
+    with pytest.raises(UserError, match=f"has a card for repo={REPO}, found repo=some-one/others"):
+        publish(compose("publish", *arguments, "repo=some-one/others"), FOLDER)
+    assert publish(compose("publish", *arguments, f"repo={REPO}"), FOLDER) == written
+
+
+def test_the_printed_command_quotes_the_folder(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    publish(compose("publish", *PUBLISH, "dry_run=true"), Path("a folder"))
+    command = capsys.readouterr().out.rpartition("to upload: python -m emotion.publish ")[2]
+    assert shlex.split(command) == ["folder=a folder", f"repo={REPO}"]
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.json", "model.onnx", "model.safetensors"])
+def test_files_of_the_user_are_left_unchanged(name: str, run: Path) -> None:
+    FOLDER.mkdir(parents=True)
+    (FOLDER / name).write_text("mine")
+    with pytest.raises(UserError, match=f"output={FOLDER} contains {name}; expected a new or empty folder"):
+        run_publish("dry_run=true")
+    assert (FOLDER / name).read_text() == "mine"
+
+
 def test_missing_token_is_reported_before_anything_is_written(run: Path, served: Hub) -> None:
     with pytest.raises(UserError, match=r"no token for the Hugging Face Hub; nothing was written. Set HF_TOKEN"):
         run_publish()
@@ -171,7 +198,7 @@ def test_foreign_repository_is_left_unchanged(config: bytes | None, run: Path, s
         (["repo=a/b@v1"], "expected OWNER/NAME without a revision"),
         (["checkpoint=null"], "expected one of checkpoint=RUN and folder=FOLDER"),
         (["folder=x"], "expected one of checkpoint=RUN and folder=FOLDER"),
-        (["checkpoint=null", "folder=conf"], "folder=conf has no README.md, config.json, model.safe"),
+        (["checkpoint=null", "folder=conf", "onnx=true"], "folder=conf has no README.md, config.json, model.safe"),
         (["license='MIT License'"], "license=MIT License: expected one that the Hub lists, such as mit"),
         (["license=foo"], "license=foo: expected one that the Hub lists, such as mit, .*, or other"),
         (["onnx=maybe"], "onnx=maybe: expected true or false"),
