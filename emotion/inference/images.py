@@ -5,9 +5,10 @@ All limits are checked against the file's header, before any pixel is decoded.
 
 import io
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.request import Request, urlopen
@@ -23,6 +24,9 @@ from emotion.errors import UserError, first_line
 
 ADDRESSES = ("http://", "https://")
 COLORS = ("rgb", "bgr")
+IMAGE_START = re.compile(rb"\xff\xd8\xff|\x89PNG|RIFF....WEBP|BM|II\*\0|MM\0\*", re.DOTALL)
+"""Signatures of JPEG, PNG, WEBP, BMP and TIFF; a GIF may be a video."""
+
 TIMEOUT = 20  # seconds to wait for a server
 
 Item = TypeVar("Item")
@@ -109,14 +113,20 @@ def download(address: str) -> bytes:
     return content
 
 
-def content_type(address: str) -> str:
-    """Return the media type that a server states.
+def is_image(address: str) -> bool:
+    """Return whether a server states the type of an image, or no specific type and the file begins as an image does.
 
     Raises:
         UserError: As in `download`.
     """
-    media_type: str = _request(address, lambda response: response.headers.get_content_type())
-    return media_type
+    return bool(_request(address, _sends_image))
+
+
+def _sends_image(response: HTTPResponse) -> bool:
+    media_type = response.headers.get_content_type()
+    if not response.headers.get("Content-Type") or media_type.endswith("/octet-stream"):
+        return IMAGE_START.match(response.read(12)) is not None
+    return media_type.startswith("image/")
 
 
 def _request(address: str, read: Callable[[Any], Any]) -> Any:  # noqa: ANN401

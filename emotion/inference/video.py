@@ -13,7 +13,7 @@ from cv2.typing import MatLike
 from emotion.data.crop import RGBImage
 from emotion.errors import UserError
 from emotion.inference.frames import Frame, VideoStream
-from emotion.inference.images import ADDRESSES, content_type, download, read_image
+from emotion.inference.images import ADDRESSES, download, is_image, read_image
 from emotion.inference.inputs import VIDEO_SUFFIXES
 from emotion.io.atomic import temporary_path
 
@@ -76,7 +76,7 @@ def open_address(address: str, frame_stride: int = 1) -> Frame | VideoStream:
     """
     parts = urlsplit(address)
     output_name = Path(PurePosixPath(unquote(parts.path)).name or parts.hostname or "stream")
-    if address.startswith(ADDRESSES) and content_type(address).startswith("image/"):
+    if address.startswith(ADDRESSES) and is_image(address):
         image = read_image(download(address), address)
         return Frame(address, output_name, image.pixels, scale=image.scale)
     capture = _open(address, STREAM_OPTIONS)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
@@ -241,6 +242,31 @@ def test_addresses_of_an_image_a_video_and_nothing() -> None:
             run_predict(f"source={address}/three.png")
     with pytest.raises(UserError, match=r"rtsp://127\.0\.0\.1:9/cam provides neither an image nor a video"):
         run_predict("source=rtsp://127.0.0.1:9/cam")
+
+
+@pytest.mark.parametrize("media_type", ["application/octet-stream", None])
+def test_an_image_of_an_unnamed_type_is_upright(media_type: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    rotated = Image.fromarray(scene((200, 100, 240))).rotate(-90, expand=True)
+    exif = rotated.getexif()
+    exif[0x0112] = 8
+    Path("web").mkdir()
+    rotated.save("web/rotated.jpg", exif=exif)
+    write_video(Path("web/clip.avi"), moving_face(3), fps=10, codec="MJPG")
+    for path in Path("web").iterdir():
+        path.rename(path.with_suffix(""))
+    if media_type is None:
+        send = SimpleHTTPRequestHandler.send_header
+        monkeypatch.setattr(
+            SimpleHTTPRequestHandler,
+            "send_header",
+            lambda self, name, value: None if name == "Content-type" else send(self, name, value),
+        )
+    with serve_folder(Path("web")) as address:
+        assert run_predict(f"source={address}/rotated", "annotate=false")[:2] == (1, 1)
+        assert rows()[0]["frame"] is None
+        assert rows()[0]["box"] == pytest.approx([200, 100, 240, 240], abs=40)
+        run_predict(f"source={address}/clip", "annotate=false")
+        assert [row["frame"] for row in rows()] == [0, 1, 2]
 
 
 def test_faces_below_the_confidence_are_unclear(capsys: pytest.CaptureFixture[str]) -> None:
