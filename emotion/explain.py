@@ -1,6 +1,7 @@
 """Explain a network by attribution maps: python -m emotion.explain checkpoint=RUN [explainer=gradcam]."""
 
 import re
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -207,9 +208,10 @@ def _load_images(config: ExplainConfig, cfg: DictConfig, networks: list["Ensembl
 
 
 def _load_photographs(config: ExplainConfig, networks: list["Ensemble"]) -> "ImageSet":
-    """Find the faces of image files and crop them at the largest size that a network takes.
+    """Find the faces of image files and crop them at the largest size of the networks' training data.
 
-    An image without a face, such as a narrow crop, is used as a whole, with a printed note.
+    An image without a face, such as a narrow crop, is used as a whole, with a printed note. A file that cannot be read
+    is skipped with a warning, unless no other can.
     """
     import numpy as np
 
@@ -225,15 +227,18 @@ def _load_photographs(config: ExplainConfig, networks: list["Ensemble"]) -> "Ima
     for network in networks:
         if is_synthetic(network.loaded):
             print(wrapped(SYNTHETIC_WARNING.format(name=network.name)))
-    inputs = [member.preprocess for network in networks for member in network.members]
-    size, channels = max(one.zoomed_size for one in inputs), max(one.channels for one in inputs)
+    size, channels = map(max, zip(*(network.source_shape for network in networks), strict=True))
     detector, whole = instantiate(config.detector), FullImage()
-    faces, names, crops = [], [], []
+    faces, names, crops, unreadable = [], [], [], []
     expected = "an image, a folder or a pattern ('photos/*.jpg')"
     for file in find_files(as_list(config.images), report=print, expected=expected):
         if file.is_video:
             raise UserError(f"images={file.path} is a video; expected images.")
-        pixels, scale = read_image(file.path)
+        try:
+            pixels, scale = read_image(file.path)
+        except UserError as error:
+            unreadable.append(str(error))
+            continue
         boxes = detector(pixels)
         if not boxes:
             print(f"{file.path}: no face was found; the whole image is explained.")
@@ -241,6 +246,10 @@ def _load_photographs(config: ExplainConfig, networks: list["Ensemble"]) -> "Ima
             faces.append(crop(pixels, box, size, channels))
             names.append(f"{file.path.name}, face {number}" if len(boxes) > 1 else file.path.name)
             crops.append({"file": str(file.path), "box": box.scaled(scale).xywh, "angle": round(float(box.angle), 1)})
+    if not faces:
+        raise UserError("\n".join(unreadable))
+    for problem in unreadable:
+        print(f"warning: {problem}", file=sys.stderr)
     source = ", ".join(as_list(config.images))
     return image_set_of_pixels(np.stack(faces), names, networks[0].classes, source, crops)
 

@@ -10,10 +10,13 @@ from omegaconf import DictConfig
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from emotion import load
+from emotion.checkpoints.ensemble import load_ensemble
 from emotion.checkpoints.locate import LAST_CHECKPOINT
 from emotion.config.compose import compose
+from emotion.config.typed import typed
 from emotion.errors import UserError
-from emotion.explain import explain
+from emotion.explain import ExplainConfig, _load_photographs, explain
 from emotion.explainers.image_set import sample_balanced
 from emotion.train import train
 from tests.images import scene
@@ -101,6 +104,26 @@ def test_explains_the_faces_of_image_files(run: Path, capsys: pytest.CaptureFixt
     assert run_explain("images=photos", "detector=none")["faces"]["n"] == 2
     with pytest.raises(UserError, match="target=true: expected predicted, happiness, surprise"):
         run_explain("images=photos", "target=true")
+
+
+def test_a_file_that_cannot_be_read_is_skipped_with_a_warning(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("photos").mkdir()
+    Path("photos/a.jpg").write_bytes(b"no image")
+    Image.fromarray(scene((200, 100, 240))).save("photos/b.png")
+    assert run_explain("images=photos")["faces"]["n"] == 1
+    assert "warning: photos/a.jpg cannot be read" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"photos/a\.jpg cannot be read"):
+        run_explain("images=photos/a.jpg")
+
+
+@pytest.mark.filterwarnings("ignore:SYNTHETIC")
+def test_images_are_cropped_as_for_predictions(small_run: Callable[..., Path]) -> None:
+    small_run(RUN, "trainer.max_epochs=1", "input.size=64")
+    Image.fromarray(scene((200, 100, 240))).save("a.png")
+    config = typed(compose("explain", "checkpoint=run", "images=a.png"), ExplainConfig)
+    images = _load_photographs(config, [load_ensemble(RUN)])
+    (face,) = load(RUN).predict("a.png")
+    np.testing.assert_array_equal((255 * images.faces[0, 0]).round(), face.pixels)
 
 
 @pytest.mark.parametrize(
