@@ -66,6 +66,11 @@ def locate(source: str | Path) -> Path:
                 f"{shlex.quote(str(path))}; to explain an image: python -m emotion.explain "
                 f"{shlex.quote(f'images={path}')}"
             )
+        if path.suffix == ONNX_SUFFIX:
+            raise UserError(
+                f"{path} is an ONNX file, which only predict, demo and emotion.load take; expected the run, .ckpt or "
+                f".safetensors file that it was exported from."
+            )
         return path
     if weights := zoo().get(str(source)):
         return weights

@@ -99,7 +99,8 @@ class OnnxBackend:
             UserError: The file was exported without them.
         """
         if MAP not in [output.name for output in self.session.get_outputs()]:
-            raise UserError(f"{self.name} was exported without Grad-CAM; python -m emotion.export target=web adds it.")
+            advice = "python -m emotion.export RUN grad_cam=true adds it"
+            raise UserError(f"{self.name} was exported without Grad-CAM; {advice}.")
         return self._run(MAP, faces)
 
     def _run(self, output: str, faces: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -66,6 +66,12 @@ def test_a_picture_given_as_a_checkpoint_is_answered_with_its_setting(name: str)
         locate(name)
 
 
+def test_an_onnx_file_is_no_checkpoint() -> None:
+    Path("x.onnx").touch()
+    with pytest.raises(UserError, match=r"x\.onnx is an ONNX file, which only predict, demo and emotion\.load take"):
+        locate("x.onnx")
+
+
 def test_a_folder_of_runs_is_answered_with_the_runs_in_it(tmp_path: Path) -> None:
     for number in range(6):
         path = tmp_path / "outputs/tiny" / str(number) / (LAST_CHECKPOINT if number else BEST_CHECKPOINT)
