@@ -134,13 +134,21 @@ def annotate(image: RGBImage, faces: Sequence[Face], face_ids: Sequence[int] = (
 
 
 def annotate_crop(face: Face, values: NDArray[np.float32] | None = None) -> RGBImage:
-    """Return the face as the network saw it beside its probabilities, and, if there is one, under its map (h, w)."""
+    """Return the face as the network saw it beside its probabilities, and under its map (h, w), if one is passed.
+
+    For a map of NaN the words "no map" take its place.
+    """
     margin = CROP_SIDE // 5
     crop = cv2.resize(face.pixels, (CROP_SIDE, CROP_SIDE), interpolation=cv2.INTER_CUBIC)
     crop = crop if crop.ndim == 3 else np.repeat(crop[..., None], 3, 2)
     canvas = np.full((CROP_SIDE + margin, CROP_SIDE * (2 if values is None else 3), 3), PAPER, np.uint8)
     canvas[margin:, :CROP_SIDE] = crop
-    if values is not None:
+    if values is not None and np.isnan(values).any():
+        image = Image.fromarray(canvas)
+        center = canvas.shape[1] - CROP_SIDE / 2, margin + CROP_SIDE / 2
+        ImageDraw.Draw(image).text(center, "no map", fill=DARK, font=_font(margin // 2), anchor="mm")
+        canvas = np.asarray(image)
+    elif values is not None:
         shade = cv2.resize(values - values.min(), crop.shape[:2], interpolation=cv2.INTER_CUBIC).clip(0)[..., None]
         shade = shade / max(shade.max(), 1e-7)
         heat, alpha = 255 * matplotlib.colormaps["inferno"](shade[..., 0])[..., :3], 0.75 * shade**0.7

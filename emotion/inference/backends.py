@@ -32,6 +32,8 @@ class Backend(Protocol):
     def maps(self, faces: NDArray[np.uint8], targets: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return Grad-CAM maps (B, h, w), non-negative, for the same faces and their most likely classes (B,).
 
+        A map is NaN if there is none of that class.
+
         Raises:
             UserError: The network has none.
         """

@@ -5,7 +5,7 @@ import mmap
 import re
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,9 @@ EXTERNAL_DATA = re.compile(rb"\n[\x08\x88][\x80\x00]{0,9}location")
 """The protocol buffer key with which a tensor names the file that holds its values."""
 
 EXPECTED = "expected a file that python -m emotion.export wrote"
+
+
+Value = TypeVar("Value", np.uint8, np.float32)
 
 
 class OnnxBackend:
@@ -86,14 +89,14 @@ class OnnxBackend:
 
     def probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Classify faces (B, side, side), or (B, side, side, 3) if RGB; returns probabilities (B, K)."""
-        views = [faces] if self.added_tta != "shifted" else _shifted(faces)
-        if self.added_tta in ("flip", "shifted"):
-            views += [view[:, :, ::-1] for view in views]
-        mean: NDArray[np.float32] = np.mean([self._run(PROBABILITIES, view) for view in views], 0)
+        mean: NDArray[np.float32] = np.mean([self._run(PROBABILITIES, view) for view in self._views(faces)], 0)
         return mean
 
     def maps(self, faces: NDArray[np.uint8], targets: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Return Grad-CAM maps (B, h, w), non-negative; the file itself selects the most likely classes.
+
+        With added augmentation, a map is that of the first view whose most likely class is the target (B,), laid over
+        the face; NaN if there is none.
 
         Raises:
             UserError: The file was exported without them.
@@ -101,7 +104,24 @@ class OnnxBackend:
         if MAP not in [output.name for output in self.session.get_outputs()]:
             advice = "python -m emotion.export RUN grad_cam=true adds it"
             raise UserError(f"{self.name} was exported without Grad-CAM; {advice}.")
-        return self._run(MAP, faces)
+        maps, views = self._run(MAP, faces), self._views(faces)
+        if targets is None or len(views) == 1:
+            return maps
+        missing = np.flatnonzero(self._run(PROBABILITIES, faces).argmax(1) != targets)
+        maps[missing] = np.nan
+        for index, view in list(enumerate(views))[1:]:
+            if not missing.size:
+                break
+            is_target = self._run(PROBABILITIES, view[missing]).argmax(1) == targets[missing]
+            found, missing = missing[is_target], missing[~is_target]
+            if found.size:
+                maps[found] = _lay_over_faces(self._run(MAP, view[found]), index, len(views))
+        return maps
+
+    def _views(self, faces: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+        """Return the views (B, side, side) or (B, side, side, 3) to average, the mirror images last."""
+        views = _shifted(faces) if self.added_tta == "shifted" else [faces]
+        return views + [view[:, :, ::-1] for view in views] if self.added_tta in ("flip", "shifted") else views
 
     def _run(self, output: str, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Compute an output (B, ...), halving batches that exceed the memory limit."""
@@ -162,12 +182,20 @@ def import_optional(*modules: str) -> Any:  # noqa: ANN401
         raise missing_extra("ONNX", error.name, "export") from error
 
 
-def _shifted(faces: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+def _shifted(faces: NDArray[Value]) -> list[NDArray[Value]]:
     """Return the faces (B, side, side) or (B, side, side, 3) and their shifts, as `tta.shifted` makes them."""
     side = faces.shape[1]
     step, corners = windows(side)
     padded = np.pad(faces, [(0, 0), (step, step), (step, step), *[(0, 0)] * (faces.ndim - 3)], mode="edge")
     return [padded[:, top : top + side, left : left + side] for top, left in corners]
+
+
+def _lay_over_faces(maps: NDArray[np.float32], index: int, num_views: int) -> NDArray[np.float32]:
+    """Undo the mirroring and the shift of one of the views of `OnnxBackend`."""
+    num_shifts = num_views // 2
+    if index >= num_shifts:
+        maps = maps[:, :, ::-1]
+    return _shifted(maps)[-index % num_shifts]  # the opposite of each direction is as far from the end
 
 
 @cache

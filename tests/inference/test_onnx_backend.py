@@ -12,7 +12,8 @@ from emotion.checkpoints.ensemble import load_ensemble
 from emotion.errors import UserError
 from emotion.exporting.onnx import export_onnx
 from emotion.inference.backends import load_backend
-from emotion.inference.onnx_backend import OnnxBackend
+from emotion.inference.onnx_backend import OnnxBackend, _lay_over_faces
+from emotion.inference.torch_backend import TorchBackend
 from tests.images import FACES, scene
 from tests.promises import hostile_files as hostile
 
@@ -63,6 +64,32 @@ def test_other_augmentation_and_maps_are_rejected(file: Path) -> None:
     assert OnnxBackend(file).tta == "flip"
     with pytest.raises(UserError, match=r"was exported without Grad-CAM; .*export RUN grad_cam=true adds"):
         OnnxBackend(file).maps(FACES)
+
+
+@pytest.mark.parametrize("tta", ["flip", "shifted"])
+def test_a_map_is_that_of_the_target(tta: str, rng: np.random.Generator) -> None:
+    pairs = FACES[rng.integers(0, 6, (2, 500))].mean(0) + rng.integers(-20, 20, (500, 48, 48))
+    faces = pairs.clip(0, 255).astype(np.uint8)
+    file, plain = load_backend("fast_cnn", tta), load_backend("fast_cnn")
+    targets = file.probabilities(faces).argmax(1)
+    differs = plain.probabilities(faces).argmax(1) != targets
+    faces, targets = faces[differs][:20], targets[differs][:20]
+    maps, of_torch = file.maps(faces, targets), TorchBackend("fast_cnn").maps(faces, targets)
+    has_map = np.isfinite(maps).all((1, 2))
+    assert has_map.sum() > 15
+    faces, maps, of_torch = faces[has_map], maps[has_map], of_torch[has_map]
+    assert np.mean([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(maps, of_torch, strict=True)]) > 0.6
+    if tta == "flip":
+        np.testing.assert_allclose(maps, plain.maps(faces[:, :, ::-1])[:, :, ::-1], atol=1e-5)
+    assert np.isnan(file.maps(faces, file.probabilities(faces).argmin(1))).all()
+
+
+@pytest.mark.parametrize("tta", ["flip", "shifted"])
+def test_a_map_is_laid_over_the_face(tta: str) -> None:
+    views = load_backend("fast_cnn", tta)._views(FACES)
+    for index, view in enumerate(views):
+        moved = _lay_over_faces(view.astype(np.float32), index, len(views))
+        np.testing.assert_array_equal(moved[:, 3:-3, 3:-3], FACES[:, 3:-3, 3:-3])
 
 
 def test_a_gpu_is_refused() -> None:
