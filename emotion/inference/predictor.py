@@ -2,8 +2,10 @@
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -181,7 +183,7 @@ class Faces(list[Face]):
 
 
 class Predictor:
-    """A face detector and a classifier.
+    """A face detector and a classifier; several threads may share it.
 
     Args:
         backend: Classifies faces.
@@ -198,6 +200,7 @@ class Predictor:
             raise UserError(f"min_confidence={min_confidence}: expected a probability from 0 to 1.")
         self.backend, self.detector, self.batch_size = backend, detector, batch_size
         self.min_confidence = min_confidence
+        self._lock: AbstractContextManager[object] = nullcontext() if self.is_concurrent else Lock()
 
     def __repr__(self) -> str:
         detector = type(self.detector).__name__
@@ -210,7 +213,7 @@ class Predictor:
 
     @property
     def is_concurrent(self) -> bool:
-        """Whether several threads may use it at once."""
+        """Whether several threads may use it at once; otherwise one waits for the other."""
         return isinstance(self.detector, BlazeFace | FullImage) and isinstance(self.backend, OnnxBackend)
 
     def predict(self, images: object, color: str = "rgb") -> Faces | list[Faces]:
@@ -248,7 +251,8 @@ class Predictor:
             color: Order of the channels of images that are arrays: rgb or bgr.
 
         Raises:
-            UserError: There are no faces, the network has no maps, or an image cannot be read.
+            UserError: There are no faces, they are of another model, the network has no maps, or an image cannot be
+                read.
         """
         from PIL import Image
 
@@ -259,13 +263,32 @@ class Predictor:
             found = _faces(self.predict(faces, color))
         if not found:
             raise UserError("explain() found no faces; expected the result of predict(), or an image with a face.")
-        targets = np.array([face.probs.argmax() for face in found])
-        maps = self.backend.maps(np.stack([face.pixels for face in found]), targets)
-        rows = [annotate_crop(*pair) for pair in zip(found, maps, strict=True)]
+        rows = [annotate_crop(*pair) for pair in zip(found, self.maps(found), strict=True)]
         return Image.fromarray(np.vstack([*rows, heat_legend(rows[0].shape[1])]))
+
+    def maps(self, faces: Sequence[Face]) -> NDArray[np.float32]:
+        """Return the Grad-CAM maps (N, h, w) of the faces' most likely classes; NaN for a face without one.
+
+        Raises:
+            UserError: The faces are of another model, or the network has no maps.
+        """
+        shape = (self.backend.side,) * 2 + (3,) * (self.backend.channels == 3)
+        for face in faces:
+            if (face.classes, face.pixels.shape) != (self.classes, shape):
+                raise UserError(
+                    f"Found a face {face.pixels.shape} of another model ({', '.join(face.classes)}); expected "
+                    f"{shape}, {', '.join(self.classes)}. Pass what this model's predict() returned, or the image."
+                )
+        targets = np.array([face.probs.argmax() for face in faces])
+        with self._lock:
+            return self.backend.maps(np.stack([face.pixels for face in faces]), targets)
 
     def find_faces(self, images: Sequence[RGBImage]) -> list[list[Face]]:
         """Return the faces of each image (H, W, 3), the largest first."""
+        with self._lock:
+            return self._find_faces(images)
+
+    def _find_faces(self, images: Sequence[RGBImage]) -> list[list[Face]]:
         boxes = [self.detector(image) for image in images]
         side, channels = self.backend.side, self.backend.channels
         crops = [crop(image, box, side, channels) for image, found in zip(images, boxes, strict=True) for box in found]

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from math import isnan
 from typing import Any
 
 import cv2
@@ -70,8 +71,7 @@ class Session:
     def _maps(self, faces: list[Face]) -> list[JSON | None]:
         if self.maps_unavailable or not faces:
             return []
-        targets = np.array([face.probs.argmax() for face in faces])
-        maps = self.predictor.backend.maps(np.stack([face.pixels for face in faces]), targets)
+        maps = self.predictor.maps(faces)
         maps = maps - maps.min((1, 2), keepdims=True)
         maps /= maps.max((1, 2), keepdims=True).clip(1e-7)
         if maps.shape[-1] > MAX_MAP_SIDE:
@@ -79,6 +79,6 @@ class Session:
             maps = np.asarray(resized, np.float32)
         _, height, width = maps.shape
         return [
-            {"width": width, "height": height, "values": values}
+            None if isnan(values[0]) else {"width": width, "height": height, "values": values}
             for values in maps.reshape(len(maps), -1).astype(float).round(3).tolist()
         ]

@@ -2,7 +2,9 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
@@ -11,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 import emotion
@@ -182,6 +185,40 @@ def test_faces_and_their_explanation_are_pictures_in_a_notebook() -> None:
         assert np.corrcoef(shrunk.ravel(), values.ravel())[0, 1] > 0.7
     with pytest.raises(UserError, match="explain\\(\\) found no faces"):
         model.explain(model.predict(scene()))
+
+
+def test_a_face_without_a_map_is_shown_without_one() -> None:
+    model = emotion.load("fast_cnn", detector="none", tta="flip")
+    (face,) = model.predict(FACES[0])
+    unlikely = replace(face, probs=np.eye(len(face.classes), dtype=np.float32)[face.probs.argmin()])
+    explained = np.asarray(model.explain([face, unlikely]))
+    height, width = np.asarray(face.plot()).shape[:2]
+    second = explained[height : 2 * height, -width // 2 :]
+    assert explained[:height, -width // 2 :].std() > 3 * second.std()
+    assert (second == 235).mean() > 0.95
+
+
+def test_faces_of_another_model_are_not_explained(run: Path) -> None:
+    face = emotion.load(detector="none").predict(FACES[0])[0]
+    with pytest.raises(UserError, match=r"Found a face \(48, 48\) of another model \(neutral, .*; expected \(48, 48\)"):
+        emotion.load(run).explain(face)
+    with pytest.raises(UserError, match=r"Found a face \(64, 64\) of another model"):
+        emotion.load().explain(replace(face, pixels=np.zeros((64, 64), np.uint8)))
+
+
+def test_threads_share_a_predictor(run: Path) -> None:
+    images = [scene((50 + 7 * n, 100, 200 + n), (400, 200, 160 - n)) for n in range(16)]
+
+    def explain(predictor: Predictor, image: NDArray[np.uint8]) -> tuple[Faces, NDArray[np.float32]]:
+        return (faces := predictor.predict(image)), predictor.maps(faces)
+
+    for predictor in (Predictor(load_backend("fast_cnn"), Haar()), Predictor(TorchBackend(run), FullImage())):
+        expected = [explain(predictor, image) for image in images]
+        with ThreadPoolExecutor(8) as threads:
+            found = list(threads.map(partial(explain, predictor), images))
+        for (faces, maps), (others, other_maps) in zip(found, expected, strict=True):
+            assert [face.box for face in faces] == [face.box for face in others]
+            np.testing.assert_allclose(maps, other_maps, atol=1e-5)
 
 
 @pytest.mark.parametrize("level", [0, 128, 255])

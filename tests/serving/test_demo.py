@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from http.client import HTTPConnection
 from pathlib import Path
 from threading import Event
@@ -73,6 +74,15 @@ def test_faces_and_maps_equal_those_of_the_library(port: int, predictor: Predict
         np.testing.assert_allclose(values, expected_map, atol=6e-4)
         assert (values.min(), values.max()) == pytest.approx((0, 1), abs=1e-3)
     assert [face["map"] for face in send_request(port)[1]["faces"]] == [None, None]
+
+
+def test_a_face_may_have_no_map() -> None:
+    predictor = emotion.load("fast_cnn", detector="none", tta="flip")
+    ((face,),) = predictor.find_faces([scene((0, 0, 480))])
+    unlikely = replace(face, probs=np.eye(len(face.classes), dtype=np.float32)[face.probs.argmin()])
+    first, second = Session(predictor, megapixels=1)._maps([face, unlikely])
+    assert first
+    assert second is None
 
 
 def test_boxes_are_in_pixels_of_the_sent_image(port: int) -> None:
