@@ -227,10 +227,9 @@ def _has_key(name: str, argument: str) -> bool:
     match = OVERRIDE.match(argument)
     if match is None or match["root"] == "hydra":
         return match is not None
-    if "/" not in match["below"] and not paths.exists(argument):
-        return True
-    is_group = (CONF / match["root"]).is_dir() and not paths.exists(argument)
-    return is_group or match["root"] in compose(name)
+    if "/" in match["below"]:
+        return (CONF / match["root"]).is_dir() and not paths.exists(argument)
+    return not paths.exists(argument) or match["root"] in compose(name)
 
 
 @contextlib.contextmanager

@@ -84,7 +84,7 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[s
     )
     folder, name = _output_path(config, subset, ensemble, data, folder)
     summary = ensemble.summary()
-    if folder != ensemble.loaded[0].path.parent.parent / "evaluation":  # that of its own run, which may have moved
+    if folder != ensemble.loaded[0].path.parent.parent / "evaluation":  # a run may replace its own
         _check_output(folder / f"{name}.json", summary["checkpoint"])
     training_rows = _training_rows(config, subset, ensemble, data, rows)
     images = data.faces.images

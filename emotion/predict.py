@@ -93,8 +93,7 @@ def predict(cfg: DictConfig, folder: Path | None) -> PredictionSummary:
     if backend.is_synthetic:
         report(wrapped(SYNTHETIC_WARNING.format(name=backend.name)), warnings)
     files = [file.path for file in source] if isinstance(source, list) else [source] if isinstance(source, Path) else []
-    sources = [file.resolve() for file in files]
-    outputs = Outputs(folder, config.format, config.annotate, backend.classes, sources)
+    outputs = Outputs(folder, config.format, config.annotate, backend.classes, sources=files)
     if folder and any((folder / table).exists() for table in TABLES):
         report(f"{folder} has results of an earlier command; files of the same names are replaced.", warnings)
     pipeline = Pipeline(predictor, outputs, console, warnings)

@@ -118,8 +118,8 @@ def _check_folder(folder: Path, repo: str) -> Path:
     card = (folder / upload.CARD).read_text(encoding="utf-8")
     if (named := re.findall(r"hub:([\w.-]+/[\w.-]+)", card)) and repo not in named:
         raise UserError(
-            f"folder={folder} has a card for repo={named[0]}, found repo={repo}; use that, or write the folder again "
-            f"from checkpoint=RUN."
+            f"The card in folder={folder} names repo={named[0]}, but repo={repo} was passed; pass repo={named[0]}, or "
+            f"write the folder again from checkpoint=RUN."
         )
     load_checkpoint(folder / hub.WEIGHTS)
     return folder

@@ -48,7 +48,8 @@ def load_data(loaded: LoadedCheckpoint, cfg: DictConfig, *, some_classes: bool =
     if set(labels) == set(classes):
         arguments["labels"] = {name: labels[name] for name in classes}  # in the order of the network's outputs
     try:
-        if settings.get("split") is None:
+        own = loaded.data["source"]
+        if settings.get("split") is None and arguments["source"] not in (own, own.get("source")):
             faces = prepare(arguments["source"], arguments["cache_dir"])
             if loaded.digest not in _digests(faces):
                 arguments["split"] = _split_of_other_data(loaded.data["split"])
@@ -103,7 +104,8 @@ def _locate_source(loaded: LoadedCheckpoint, cfg: DictConfig) -> Mapping[str, An
                 f"data, too: data=auto {named}."
             )
         return own
-    is_file = first.is_file() or first.suffix.lower() in (".csv", ".parquet") or is_packed(first)
+    is_list = "train" in own.get("source", own)
+    is_file = first.is_file() or is_list or first.suffix.lower() in (".csv", ".parquet") or is_packed(first)
     is_folder = first.is_dir() or not is_file
     moved = _move(own, first if is_folder else first.parent, Path(cfg.data_dir))
     return moved if named or (not _all_exist(own) and _all_exist(moved)) else own

@@ -41,7 +41,7 @@ Config = Mapping[str, Any]
 Progress = Callable[[int, int | None], None]
 """Called with the number of rows read so far and the number expected, None if unknown."""
 
-FORMAT = 3  # of the folder's contents; a new number makes every source be prepared again
+FORMAT = 4  # of the folder's contents; a new number makes every source be prepared again
 IMAGES, LABELS, USAGE, ORIGIN, VOTES = "images.u8", "labels.u8", "usage.u8", "origin.bytes", "votes.u8"
 META = "meta.json"
 LOCATIONS = ("path", "train", "val", "test", "root", "label_map", "votes")  # reader settings that are file locations

@@ -58,14 +58,14 @@ def is_litter(name: str) -> bool:
 
 
 def part_usage(name: str) -> int | None:
-    """Return the usage of a part such as train, Validation or public_test; None for any other name."""
-    word = re.sub(r"[^a-z]", "", name.lower())
+    """Return the usage of a part such as train, Validation, public_test or split=test; None for any other name."""
+    word = re.sub(r"[^a-z]", "", name.lower().rpartition("=")[2])
     return PARTS.get(re.sub(r"^(fer|images?)|(set|data|images?)$", "", word))
 
 
 def part_word(file: PurePath) -> str:
-    """Return the word of a file's name or its folder's (test, split=test) that names a part; empty if there is none."""
-    words = [*re.split(r"[-_.]", file.name), file.stem, file.parent.name.rpartition("=")[2]]
+    """Return the word of a file's name, or its folder's name, that names a part; empty if there is none."""
+    words = [*re.split(r"[-_.]", file.name), file.stem, file.parent.name]
     return next((word for word in words if part_usage(word) is not None), "")
 
 
@@ -134,7 +134,7 @@ def resolve_classes(names: Iterable[str]) -> tuple[list[str], dict[str, str]]:
     if len(classes) > MAX_CLASSES:
         raise UserError(
             f"found {len(classes):,} classes, such as {', '.join(classes[:3])}; expected at most {MAX_CLASSES}. "
-            f"Are these names those of the classes?"
+            f"Are these the class names?"
         )
     return classes, class_of
 

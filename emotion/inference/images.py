@@ -74,7 +74,7 @@ def load_image(value: object, color: str = "rgb") -> LoadedImage:
     if isinstance(value, str | Path):
         path = Path(value).expanduser()
         if path.is_dir():
-            raise UserError(f"{value} is a folder, expected an image file; pass a folder alone, not in a list.")
+            raise UserError(f"{value} is a folder; expected an image file. Pass a folder on its own, not in a list.")
         if not path.is_file():
             problem = "is not a regular file" if path.exists() else "does not exist"
             raise UserError(f"{value} {problem}; expected an image file.")

@@ -95,8 +95,8 @@ class OnnxBackend:
     def maps(self, faces: NDArray[np.uint8], targets: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Return Grad-CAM maps (B, h, w), non-negative; the file itself selects the most likely classes.
 
-        With added augmentation, a map is that of the first view whose most likely class is the target (B,), laid over
-        the face; NaN if there is none.
+        A map is that of the first view whose most likely class is the target (B,), laid over the face; NaN if there is
+        none.
 
         Raises:
             UserError: The file was exported without them.
@@ -105,7 +105,7 @@ class OnnxBackend:
             advice = "python -m emotion.export RUN grad_cam=true adds it"
             raise UserError(f"{self.name} was exported without Grad-CAM; {advice}.")
         maps, views = self._run(MAP, faces), self._views(faces)
-        if targets is None or len(views) == 1:
+        if targets is None:
             return maps
         missing = np.flatnonzero(self._run(PROBABILITIES, faces).argmax(1) != targets)
         maps[missing] = np.nan

@@ -33,7 +33,7 @@ class Outputs(ExitStack):
         table_format: jsonl or csv.
         draw: Whether to write annotated images, videos and timelines.
         classes: Class names in the order of the probabilities.
-        sources: Resolved paths of all sources, which are never overwritten.
+        sources: Files that are never overwritten.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Outputs(ExitStack):
         super().__init__()
         self.folder, self.table_format, self.classes = folder, table_format, tuple(classes)
         self.drawing_folder = folder if draw else None
-        self.sources = frozenset(sources)
+        self.sources = frozenset(map(_identity, sources))
         self.written: list[Path] = []  # so far
         self._paths: set[Path] = set()  # of results so far, except the table
         self._table: PredictionWriter | None = None
@@ -110,7 +110,7 @@ class Outputs(ExitStack):
         return new
 
     def _check_no_source(self, path: Path) -> None:
-        if path.resolve() in self.sources:
+        if path.exists() and _identity(path) in self.sources:
             raise UserError(f"{path} is a source and would be overwritten; choose another output=FOLDER.")
 
     def _open_table(self) -> TextIO:
@@ -123,6 +123,12 @@ class Outputs(ExitStack):
         self.folder.mkdir(parents=True, exist_ok=True)
         self.written.insert(0, path)
         return self.enter_context(path.open("w", encoding="utf-8", newline=""))
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Return the same value for all names of a file."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 class VideoOutput(NamedTuple):

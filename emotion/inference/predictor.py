@@ -213,7 +213,7 @@ class Predictor:
 
     @property
     def is_concurrent(self) -> bool:
-        """Whether several threads may use it at once; otherwise one waits for the other."""
+        """Whether several threads may use it at once; otherwise a lock serializes their calls."""
         return isinstance(self.detector, BlazeFace | FullImage) and isinstance(self.backend, OnnxBackend)
 
     def predict(self, images: object, color: str = "rgb") -> Faces | list[Faces]:

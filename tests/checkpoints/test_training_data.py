@@ -105,6 +105,15 @@ def test_other_data_keeps_its_own_test_part(split: str, folders: None) -> None:
     assert data.split.test.tolist() == np.flatnonzero(expected).tolist()
 
 
+def test_a_run_with_a_second_source_keeps_its_folds_on_the_first(folders: None) -> None:
+    fixed = ("data_dir=base", "data=fer2013_csv", "batch_size=8", "trainer.max_epochs=1", "logger=csv", "tta=none")
+    train(compose("train", *SMALL, *fixed, "data/mix=synthetic", "split=kfold"), RUN)
+    loaded = load_checkpoint(RUN)
+    own = load_data(loaded, compose("evaluate"))
+    first = load_data(loaded, compose("evaluate", "data=fer2013_csv", "data_dir=base"))
+    np.testing.assert_array_equal(first.split.test, own.split.test)
+
+
 def test_scores_are_replaced_however_the_checkpoint_is_named(run: Path) -> None:
     for name in (run, run.absolute(), Path("run/checkpoints/best.ckpt")):
         evaluate(compose("evaluate", f"checkpoint={name}"))

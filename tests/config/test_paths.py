@@ -164,12 +164,13 @@ def test_bare_arguments_are_sources(arguments: list[str], source: object, monkey
 
 
 def test_a_choice_of_a_group_in_a_group_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("shots").mkdir()
-    Path("shots/a=b.jpg").touch()
-    arguments = ["hydra/launcher=joblib", "+data/mix=synthetic", "shots/a=b.jpg", "shots/c=d.jpg"]
+    for name in ("shots/a=b.jpg", "data/c=d.jpg"):
+        Path(name).parent.mkdir()
+        Path(name).touch()
+    arguments = ["hydra/launcher=joblib", "+data/mix=synthetic", "shots/a=b.jpg", "data/c=d.jpg", "shots/e=f.jpg"]
     monkeypatch.setattr(sys, "argv", ["emotion.evaluate", *arguments])
     _join_bare_arguments("evaluate", "checkpoint")
-    assert sys.argv[1:] == [*arguments[:2], "checkpoint=['shots/a=b.jpg','shots/c=d.jpg']"]
+    assert sys.argv[1:] == [*arguments[:2], "checkpoint=['shots/a=b.jpg','data/c=d.jpg','shots/e=f.jpg']"]
 
 
 def test_a_quoted_text_is_read_as_it_was() -> None:

@@ -296,7 +296,7 @@ def test_unreadable_files_and_videos_of_a_folder_are_skipped_with_a_warning(tmp_
         predictor.predict([tmp_path / "b.png", tmp_path / "a.jpg"])
     with pytest.raises(UserError, match=r"clip\.mp4 is a video, .*python -m emotion\.predict source="):
         predictor.predict(tmp_path / "clip.mp4")
-    with pytest.raises(UserError, match=f"{tmp_path} is a folder, expected an image file; pass a folder alone"):
+    with pytest.raises(UserError, match=f"{tmp_path} is a folder; expected an image file. Pass a folder on its own"):
         predictor.predict([tmp_path])
     with pytest.raises(UserError, match="images='': expected the path"):
         predictor.predict("")

@@ -116,7 +116,7 @@ def test_settings_that_a_written_folder_would_ignore_are_refused(run: Path) -> N
     for setting in ("license=mit", "onnx=false", "output=other"):
         with pytest.raises(UserError, match=f"is uploaded as it is, so {setting.partition('=')[0]}= would have no"):
             publish(compose("publish", *arguments, f"repo={REPO}", setting), FOLDER)
-    with pytest.raises(UserError, match=f"has a card for repo={REPO}, found repo=some-one/others"):
+    with pytest.raises(UserError, match=f"names repo={REPO}, but repo=some-one/others was passed"):
         publish(compose("publish", *arguments, "repo=some-one/others"), FOLDER)
     assert publish(compose("publish", *arguments, f"repo={REPO}"), FOLDER) == written
 

@@ -77,20 +77,21 @@ def _parts(first: Path) -> tuple[list[tuple[Path, Header, int]], list[str]]:
     notes = [f"{first.name}: left out the columns {', '.join(repr(name) for name in others)}"] if others else []
     parts = {first: header}
     if header.place("usage") is None and _part_of_name(first) is not None:
-        stems = {_stem(first)}
-        for path in sorted(first.parent.iterdir()):
+        by_stem = {_stem(first): first}
+        for path in sorted(first.parent.iterdir(), key=lambda path: (len(path.name), path.name)):
             if path == first or _part_of_name(path) is None:
+                continue
+            if same := by_stem.get(_stem(path)):
+                notes.append(f"left out: {path.name}, by its name a copy of {same.name}")
                 continue
             try:
                 other = read_header(path)
             except (OSError, UserError) as error:
                 notes.append(f"left out: {path.name}: {first_line(error)}")
                 continue
-            if _stem(path) in stems:
-                notes.append(f"left out: {path.name}, which has the name of another file")
-            elif other.has_labels:
+            if other.has_labels:
                 parts[path] = other
-                stems.add(_stem(path))
+                by_stem[_stem(path)] = path
             elif other.has_faces:
                 notes.append(f"left out: {path.name}, whose faces have no labels (icml_face_data.csv has them)")
     usages = part_usages({path: path.name.partition(".")[0] for path in parts})

@@ -223,7 +223,7 @@ def test_files_of_one_part_are_read_together_but_not_twice(few_faces: FaceChunk)
     source = fer2013.read_csv("data/train_1.csv")
     np.testing.assert_array_equal(all_rows(source).images, few_faces.images[few_faces.usage == TRAINING])
     assert any(note.startswith("left out: test.zip: ") for note in source.notes)
-    assert "left out: train_2.csv, which has the name of another file" in source.notes
+    assert "left out: train_2 (1).csv, by its name a copy of train_2.csv" in source.notes
 
 
 def test_labelled_files_of_all_parts_are_read_together(few_faces: FaceChunk) -> None:
