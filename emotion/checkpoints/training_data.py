@@ -13,7 +13,6 @@ from emotion.data.cache import LOCATIONS, locations, prepare
 from emotion.data.datamodule import EmotionDataModule
 from emotion.data.faces import MIXED, TRAINING, Faces
 from emotion.data.names import class_key
-from emotion.data.packed import is_packed
 from emotion.data.sources import select_source, synthetic_warning
 from emotion.data.splits import NO_EXCLUSIONS, RowNumbers
 from emotion.errors import UserError
@@ -104,9 +103,8 @@ def _locate_source(loaded: LoadedCheckpoint, cfg: DictConfig) -> Mapping[str, An
                 f"data, too: data=auto {named}."
             )
         return own
-    is_list = "train" in own.get("source", own)
-    is_file = first.is_file() or is_list or first.suffix.lower() in (".csv", ".parquet") or is_packed(first)
-    is_folder = first.is_dir() or not is_file
+    reads_folder = own.get("source", own)["_target_"] == "emotion.data.readers.image_folder.read"
+    is_folder = first.is_dir() or not (first.is_file() or (first.suffix and not reads_folder))
     moved = _move(own, first if is_folder else first.parent, Path(cfg.data_dir))
     return moved if named or (not _all_exist(own) and _all_exist(moved)) else own
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from omegaconf import DictConfig
+from PIL import Image
 
 from emotion.checkpoints.load import LoadedCheckpoint, load_checkpoint
 from emotion.checkpoints.training_data import load_data
 from emotion.config.compose import compose
-from emotion.data.faces import PRIVATE_TEST, FaceChunk
+from emotion.data.faces import EMOTIONS, PRIVATE_TEST, FaceChunk
 from emotion.data.labels import NO_CLASS
 from emotion.errors import UserError
 from emotion.evaluate import evaluate
@@ -103,6 +104,17 @@ def test_other_data_keeps_its_own_test_part(split: str, folders: None) -> None:
     data = load_data(loaded, compose("evaluate", "data=fer2013_csv", "data_dir=other"))
     expected = (data.faces.usage == PRIVATE_TEST) & (data.labels != NO_CLASS)
     assert data.split.test.tolist() == np.flatnonzero(expected).tolist()
+
+
+def test_a_folder_whose_name_has_a_dot_may_move() -> None:
+    for number in range(42):
+        path = Path("faces.v2", ("train", "val", "test")[number % 3], EMOTIONS[number // 6], f"{number}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (48, 48), 6 * number).save(path)
+    fixed = ("data=image_folder", "data_dir=faces.v2", "split=official", "batch_size=8", "trainer.max_epochs=1")
+    train(compose("train", *SMALL, *fixed, "logger=csv", "tta=none"), RUN)
+    Path("faces.v2").rename("moved")
+    assert used(load_checkpoint(RUN), "data_dir=moved") == "moved"
 
 
 def test_a_run_with_a_second_source_keeps_its_folds_on_the_first(folders: None) -> None:

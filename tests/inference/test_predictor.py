@@ -177,8 +177,7 @@ def test_faces_and_their_explanation_are_pictures_in_a_notebook() -> None:
     assert 2 * height < len(explained) < 2.3 * height  # a legend
     alone = np.asarray(model.explain(faces[0]))[:height]
     np.testing.assert_allclose(alone.astype(int), explained[:height].astype(int), atol=2)
-    maps = model.backend.maps(np.stack([face.pixels for face in faces]), np.zeros(2, np.int64))
-    for row, values in enumerate(maps):
+    for row, values in enumerate(model.maps(faces)):
         overlay = explained[(row + 1) * height - width // 2 : (row + 1) * height, -width // 2 :].astype(int)
         colored = np.abs(overlay - overlay.mean(2, keepdims=True)).sum(2)  # the face itself is grey
         shrunk = cv2.resize(colored.astype(np.float32), values.shape, interpolation=cv2.INTER_AREA)
