@@ -473,6 +473,16 @@ def test_a_run_estimates_its_time_at_the_start(small_config: Config, capsys: pyt
     assert f"python -m emotion.train resume={RUN}" in output
 
 
+@pytest.mark.parametrize(("model", "names_a_faster_one"), [("simple_cnn", True), ("fast_cnn", False)])
+def test_a_long_run_on_a_cpu_names_a_network_that_trains_in_minutes(
+    capsys: pytest.CaptureFixture[str], model: str, names_a_faster_one: bool
+) -> None:
+    data = ("data=synthetic", "data.training=16", "data.public_test=4", "data.private_test=4", "batch_size=8")
+    steps = ("trainer.max_epochs=10000000", "+trainer.max_steps=2", "compile.cpu=false")
+    fitted(compose("train", f"model={model}", *data, *steps))
+    assert ("model=fast_cnn" in capsys.readouterr().out) == names_a_faster_one
+
+
 def test_compiled_and_plain_networks_have_the_same_state(small_config: Config) -> None:
     config = resolve(small_config(), RUN)
     data, _ = make_data(config)

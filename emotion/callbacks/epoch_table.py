@@ -9,13 +9,11 @@ import lightning as L
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from emotion.callbacks.staged_unfreezing import StagedUnfreezing
-from emotion.checkpoints import portable
-from emotion.checkpoints.locate import DEFAULT, zoo
 from emotion.classifier import EmotionClassifier
 from emotion.config.instantiate import plugins_argument
 from emotion.data.dataloader import num_evaluated
 from emotion.errors import counted
-from emotion.records.run_record import RunRecord
+from emotion.models.fast_cnn import FastCNN
 from emotion.reporting.text import format_duration, wrapped
 
 COLUMN_WIDTHS = {
@@ -155,8 +153,9 @@ class TimeEstimate(L.Callback):
         seconds = epoch_seconds * epochs
         of_stage = f" of {self.phase}" * (end < run_end)
         total = f"{counted(epochs, 'epoch')}{of_stage} take{'s' * (epochs == 1)} at most {format_duration(seconds)}."
-        if seconds > LONG and trainer.strategy.root_device.type == "cpu":
-            total += f" {_suggestion()}"
+        is_slow = seconds > LONG and trainer.strategy.root_device.type == "cpu"
+        if is_slow and not isinstance(trainer.lightning_module.net, FastCNN):
+            total += " On a CPU, model=fast_cnn trains in minutes."
         epoch = f"an epoch takes about {format_duration(epoch_seconds)}"
         print(wrapped(f"{1 / face_seconds:,.0f} faces/s: {epoch}, {total}"))
         if not self.is_hinted:
@@ -164,13 +163,3 @@ class TimeEstimate(L.Callback):
             command = f"python -m emotion.train {plugins_argument()}{shlex.quote(f'resume={self.run_dir}')}"
             print(f"Ctrl-C stops with a checkpoint; resume with:\n  {command}")
         sys.stdout.flush()
-
-
-def _suggestion() -> str:
-    """Return the suggestion for a run of more than LONG seconds on a CPU: the recipe of the package's weights."""
-    record = RunRecord.from_dict(portable.read_description(zoo()[DEFAULT]).record or {})
-    accuracy, minutes = record.test_scores["none"]["all"]["accuracy"][0], record.fit_seconds / 60
-    return (
-        f"In {minutes:.0f} minutes on two cores: experiment={record.name} ({100 * accuracy:.0f} % on test). "
-        f"This run can be trained in parts:"
-    )
