@@ -473,6 +473,14 @@ def test_a_run_estimates_its_time_at_the_start(small_config: Config, capsys: pyt
     assert f"python -m emotion.train resume={RUN}" in output
 
 
+def test_a_run_is_trained_and_scored_with_a_closed_standard_output(
+    small_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    train(small_config("trainer.max_epochs=1"), RUN)
+    assert record_of(RUN).test_scores
+
+
 @pytest.mark.parametrize(("model", "names_a_faster_one"), [("simple_cnn", True), ("fast_cnn", False)])
 def test_a_long_run_on_a_cpu_names_a_network_that_trains_in_minutes(
     capsys: pytest.CaptureFixture[str], model: str, names_a_faster_one: bool

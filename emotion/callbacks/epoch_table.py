@@ -1,7 +1,6 @@
 """Progress as plain text for terminals and log files: a line per epoch, and an estimate of the training time."""
 
 import shlex
-import sys
 import time
 from typing import Any
 
@@ -157,9 +156,8 @@ class TimeEstimate(L.Callback):
         if is_slow and not isinstance(trainer.lightning_module.net, FastCNN):
             total += " On a CPU, model=fast_cnn trains in minutes."
         epoch = f"an epoch takes about {format_duration(epoch_seconds)}"
-        print(wrapped(f"{1 / face_seconds:,.0f} faces/s: {epoch}, {total}"))
+        print(wrapped(f"{1 / face_seconds:,.0f} faces/s: {epoch}, {total}"), flush=True)
         if not self.is_hinted:
             self.is_hinted = True
             command = f"python -m emotion.train {plugins_argument()}{shlex.quote(f'resume={self.run_dir}')}"
-            print(f"Ctrl-C stops with a checkpoint; resume with:\n  {command}")
-        sys.stdout.flush()
+            print(f"Ctrl-C stops with a checkpoint; resume with:\n  {command}", flush=True)

@@ -1,6 +1,5 @@
 """Accuracy on corrupted faces, by corruption and severity."""
 
-import sys
 from itertools import product
 from typing import Any
 
@@ -12,6 +11,7 @@ from emotion.checkpoints.ensemble import Ensemble
 from emotion.data.transforms.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from emotion.evaluation.score import EvaluationResult, predict_probabilities
 from emotion.metrics.statistics import wilson_interval
+from emotion.runtime.announce import is_terminal
 
 CHUNK_SIZE = 2048  # faces corrupted at once
 
@@ -29,7 +29,7 @@ def robustness(
     """
     accuracy: dict[str, list[list[float]]] = {corruption: [] for corruption in CORRUPTIONS}
     steps = list(product(CORRUPTIONS, SEVERITIES))
-    for corruption, severity in track(steps, "corrupted faces", transient=True, disable=not sys.stdout.isatty()):
+    for corruption, severity in track(steps, "corrupted faces", transient=True, disable=not is_terminal()):
         correct = 0
         for start in range(0, len(result.rows), CHUNK_SIZE):
             chunk = slice(start, start + CHUNK_SIZE)

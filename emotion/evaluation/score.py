@@ -1,6 +1,5 @@
 """Scores of predictions: the one scorer behind every record, used after training and by evaluate."""
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from emotion.metrics.calibration import (
 from emotion.metrics.classification import class_scores, confusion_matrix
 from emotion.metrics.selective import COVERAGES, num_answered, risk_by_coverage
 from emotion.metrics.statistics import bootstrap_scores, normal_interval, percentile_interval, wilson_interval
+from emotion.runtime.announce import is_terminal
 
 BATCH_SIZE = 256
 
@@ -67,7 +67,7 @@ def batched_inference(
     """
     pixels, outputs, starts = torch.from_numpy(images), [], range(0, len(rows), BATCH_SIZE)
     with torch.autocast(device.type, torch.bfloat16, enabled=str(precision).startswith("bf16")):
-        for start in track(starts, bar, transient=True, disable=not bar or not sys.stdout.isatty()):
+        for start in track(starts, bar, transient=True, disable=not bar or not is_terminal()):
             batch = pixels[torch.from_numpy(rows[start : start + BATCH_SIZE])].to(device)
             outputs.append(function(batch).float().cpu())
     return torch.cat(outputs)

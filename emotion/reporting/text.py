@@ -1,6 +1,5 @@
 """Numbers, paths and durations as text."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -9,21 +8,19 @@ from typing import Any
 
 from rich.console import Console
 
+from emotion.runtime.announce import is_terminal
+
 
 def console() -> Console:
     """Return a console for tables: as wide as the terminal, or 120 columns without one."""
-    return Console(width=None if _is_terminal() else 120)
+    return Console(width=None if is_terminal() else 120)
 
 
 def wrapped(text: str) -> str:
     """Wrap a paragraph to the width of the terminal, without breaking paths; unchanged without a terminal."""
-    if not _is_terminal():
+    if not is_terminal():
         return text
     return fill(text, console().width, break_long_words=False, break_on_hyphens=False)
-
-
-def _is_terminal() -> bool:
-    return sys.stdout is not None and sys.stdout.isatty()  # None if it is closed
 
 
 def format_duration(seconds: float) -> str:

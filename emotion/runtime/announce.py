@@ -1,4 +1,4 @@
-"""Lines that announce what a command is about to do."""
+"""Lines that announce what a command is about to do, and whether somebody is watching."""
 
 import os
 import sys
@@ -31,3 +31,8 @@ def announce_torch() -> None:
     """Say on standard error that libraries are loading, unless PyTorch is loaded; it takes ten seconds on two cores."""
     if "torch" not in sys.modules:
         announce("loading libraries", sys.stderr)
+
+
+def is_terminal() -> bool:
+    """Return whether standard output is a terminal, where progress bars make sense."""
+    return sys.stdout is not None and sys.stdout.isatty()  # None if it is closed

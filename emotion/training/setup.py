@@ -1,7 +1,6 @@
 """Build the parts of a training run from its config."""
 
 import logging
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from emotion.metrics.classification import EPOCH_METRICS
 from emotion.records.run_record import RunRecord
 from emotion.reporting.text import wrapped
 from emotion.runtime import distributed, hardware
+from emotion.runtime.announce import is_terminal
 from emotion.runtime.precision import PrecisionReport, choose_precision
 from emotion.runtime.precision import precision_report as network_precision_report
 from emotion.training.config import TrainConfig
@@ -259,7 +259,7 @@ def make_trainer(config: TrainConfig) -> Trainer:
     for library in ("lightning.pytorch", "lightning.fabric.utilities.distributed"):  # tips, and a line per process
         logging.getLogger(library).setLevel(logging.WARNING)
     callbacks, settings = config.callbacks, dict(config.trainer)
-    if not sys.stdout.isatty():  # a log file has the epoch table
+    if not is_terminal():  # a log file has the epoch table
         callbacks = {name: callback for name, callback in callbacks.items() if name != "progress_bar"}
     if "staged_unfreezing" in callbacks and distributed.is_replicated(settings):
         settings["strategy"] = "ddp_find_unused_parameters_true"  # frozen parameters have no gradients
