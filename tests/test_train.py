@@ -486,7 +486,7 @@ def test_a_long_run_on_a_cpu_names_a_network_that_trains_in_minutes(
     capsys: pytest.CaptureFixture[str], model: str, names_a_faster_one: bool
 ) -> None:
     data = ("data=synthetic", "data.training=16", "data.public_test=4", "data.private_test=4", "batch_size=8")
-    steps = ("trainer.max_epochs=10000000", "+trainer.max_steps=2", "compile.cpu=false")
+    steps = ("trainer.max_epochs=10000000", "+trainer.max_steps=2", "trainer.limit_train_batches=2")
     fitted(compose("train", f"model={model}", *data, *steps))
     assert ("model=fast_cnn" in capsys.readouterr().out) == names_a_faster_one
 
