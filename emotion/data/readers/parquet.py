@@ -7,6 +7,7 @@ import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,11 +33,11 @@ EXPECTED = "expected a column image with encoded images, and a column label with
 def read(path: str, size: int = 48, channels: int = 1, detector: "Detector | None" = None) -> DataSource:
     """Read a file or a folder of files, by name, with images converted as in `ImageFormat`.
 
-    Labels are names, or indices of the names in the files' metadata; without such names, indices are FER2013's.
+    Labels are names, or indices of the names in their own file's metadata; without such names, indices are FER2013's.
 
     Raises:
-        UserError: pyarrow is not installed; there is no file, or one is damaged or has other columns; while reading:
-            images or labels cannot be read.
+        UserError: pyarrow is not installed; there is no file, or one is damaged or has other columns; only some have
+            class names; while reading: images or labels cannot be read.
     """
     form = ImageFormat(size, channels, detector).check()
     root = Path(path)
@@ -44,17 +45,20 @@ def read(path: str, size: int = 48, channels: int = 1, detector: "Detector | Non
     if not files:
         raise UserError(f"{root} contains no .parquet file. {describe(root)} Set its location: data.path=FILE.")
     tables = {file: _open(file) for file in files}
-    names = _label_names(files[0], tables[files[0]])
+    names = {file: _label_names(file, table) for file, table in tables.items()}
+    labels = {file: names[file] or sorted(_labels_in(file)) for file in files}
+    unnamed = [file for file in files if not names[file] and all(map(str.isdecimal, labels[file]))]
+    if unnamed and any(names.values()):
+        named = next(file for file in files if names[file])
+        raise UserError(
+            f"{unnamed[0]} has numbers without class names, but {named} has the names {', '.join(names[named])}; "
+            f"expected names in all files or none. Read them one by one: data.path=FILE."
+        )
+    classes, class_of = resolve_classes(chain.from_iterable(labels.values()))
+    codes = {}
     for file in files:
-        if (others := _label_names(file, tables[file])) != names:
-            raise UserError(
-                f"{file} has the class names {', '.join(others) or '(none)'}, but {files[0]} has "
-                f"{', '.join(names) or '(none)'}; expected the same in all files. Read them one by one: data.path=FILE."
-            )
-    found = names or sorted({name for file in tables for name in _labels_in(file)})
-    classes, class_of = resolve_classes(found)
-    codes = {name: classes.index(class_of[name]) for name in found}
-    codes |= {str(index): codes[name] for index, name in enumerate(names)}
+        by_name = {name: classes.index(class_of[name]) for name in labels[file]}
+        codes[file] = {**by_name, **{str(index): by_name[name] for index, name in enumerate(names[file])}}
     usages = part_usages({file: part_word(file) for file in files})
     notes = [
         f"{file.name}: {counted(tables[file].metadata.num_rows, 'row')} as {USAGES[usages[file]]}" for file in usages
@@ -127,22 +131,24 @@ def _text(label: object) -> str:
     return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
 
 
-def _chunks(usages: Mapping[Path, int], codes: Mapping[str, int], form: ImageFormat) -> Iterator[FaceChunk]:
+def _chunks(
+    usages: Mapping[Path, int], codes: Mapping[Path, Mapping[str, int]], form: ImageFormat
+) -> Iterator[FaceChunk]:
     for file, usage in usages.items():
         table = _open(file)
         image_column, label_column = _columns(file, table)
         row = 0
         for batch in _batches(file, table, [image_column, label_column]):
             labels = [_text(label) for label in batch[label_column]]
-            if unknown := [label for label in labels if label not in codes]:
+            if unknown := [label for label in labels if label not in codes[file]]:
                 at = row + labels.index(unknown[0])
-                known = ", ".join(codes)
+                known = ", ".join(codes[file])
                 raise UserError(f"{file}, row {at}: found label {unknown[0][:40]!r}, expected one of {known}.")
             files = [io.BytesIO(_content(file, row + i, image)) for i, image in enumerate(batch[image_column])]
             names = [f"{file.name} row {row + i}" for i in range(len(files))]
             for rows, images, without_face in read_images(files, form, names.__getitem__, str(file)):
                 part = slice(rows.start, rows.stop)
-                code = np.array([codes[label] for label in labels[part]], np.uint8)
+                code = np.array([codes[file][label] for label in labels[part]], np.uint8)
                 yield FaceChunk(images, code, np.full(len(rows), usage, np.uint8), names[part], None, without_face)
             row += len(files)
 

@@ -88,12 +88,19 @@ def test_the_part_may_be_in_a_partitioned_folder_and_the_ending_in_capitals() ->
 def test_a_file_has_its_own_class_names_in_any_case_of_its_columns() -> None:
     content = encoded(np.zeros((9, 9), np.uint8))
     write("data/train.parquet", [content] * 2, [0, 1], ["sad", "happy"], label="Label")
+    write("data/test.parquet", [content] * 3, [0, 1, 2], ["happy", "sad", "bored"], label="LABEL")
+    write("data/val.parquet", [content], ["Sadness"])
     source = parquet.read("data")
-    assert [source.classes[label] for label in all_rows(source).labels] == ["sad", "happy"]
-    write("data/test.parquet", [content], [0], ["happy", "sad"], label="Label")
-    with pytest.raises(
-        UserError, match=r"train.parquet has the class names sad, happy, but .*/test.parquet has happy, sad"
-    ):
+    assert source.classes == ["happy", "sad", "bored"]
+    labels = [source.classes[label] for label in all_rows(source).labels]
+    assert labels == ["sad", "happy", "sad", "happy", "sad", "bored"]  # train, val, test
+
+
+def test_numbers_without_names_beside_named_ones_are_refused() -> None:
+    content = encoded(np.zeros((9, 9), np.uint8))
+    write("data/train.parquet", [content] * 2, [0, 1], ["sad", "happy"])
+    write("data/test.parquet", [content], [0])
+    with pytest.raises(UserError, match=r"test.parquet has numbers without class names, but .*train.parquet has the"):
         parquet.read("data")
 
 
