@@ -97,6 +97,7 @@ def explain(cfg: DictConfig, folder: Path, arguments: Sequence[str] = ()) -> dic
     from emotion.explainers import sheets
     from emotion.explainers.explainer import BATCH_SIZE
     from emotion.explainers.explanation import MIN_FACES
+    from emotion.explainers.image_set import find_target
     from emotion.io.atomic import write_atomically, write_json
     from emotion.records import run_record
     from emotion.reporting import figures
@@ -106,6 +107,7 @@ def explain(cfg: DictConfig, folder: Path, arguments: Sequence[str] = ()) -> dic
     announce(f"reading {' and '.join(name for names in sources for name in names)}")
     networks = _load_networks(config)
     images = _load_images(config, cfg, list(networks.values()))
+    target = find_target(config.target, images)
     precisions = {
         name: evaluation_precision(ensemble.members, config.precision, BATCH_SIZE, config.accelerator, config.cache_dir)
         for name, ensemble in networks.items()
@@ -119,7 +121,7 @@ def explain(cfg: DictConfig, folder: Path, arguments: Sequence[str] = ()) -> dic
             for method in config.explainer:
                 try:
                     explanations.append(
-                        _explain(name, method, ensemble, images, config, precisions[name], progress, baselines)
+                        _explain(name, method, ensemble, images, target, config, precisions[name], progress, baselines)
                     )
                 except (UserError, RuntimeError, ValueError, MemoryError) as error:
                     is_ours = isinstance(error, UserError)
@@ -174,10 +176,21 @@ def _load_networks(config: ExplainConfig) -> dict[str, "Ensemble"]:
         first = networks[0].loaded[0].path
         advice = "compare_with= needs a network of the same classes."
         check_classes(other.loaded[0].path, other.classes, networks[0].classes, f"{first} on", advice)
-    for names in ([one.name for one in networks], [" + ".join(one.paths) for one in networks]):
-        if len(set(names)) == len(names):
-            return dict(zip(names, networks, strict=True))
-    raise UserError(f"compare_with={config.compare_with} is the checkpoint itself; expected another one.")
+    if len({tuple(one.paths) for one in networks}) < len(networks):
+        raise UserError(f"compare_with={config.compare_with} is the checkpoint itself; expected another one.")
+    return dict(zip(_names(networks), networks, strict=True))
+
+
+def _names(networks: Sequence["Ensemble"]) -> list[str]:
+    """Return short names: those of the architectures, else of the runs, else of the first folders that differ."""
+    from emotion.records.run_record import checkpoint_title
+
+    parts = [[Path(path).parts for path in one.paths] for one in networks]
+    choices = [[[one.name] for one in networks], [list(map(checkpoint_title, one.loaded)) for one in networks]]
+    longest = max(len(path) for paths in parts for path in paths)
+    choices += [[[path[-end:][0] for path in paths] for paths in parts] for end in range(1, longest + 1)]
+    names = [[" + ".join(members) for members in choice] for choice in choices]
+    return next(choice for choice in names if len(set(choice)) == len(choice))
 
 
 def _load_images(config: ExplainConfig, cfg: DictConfig, networks: list["Ensemble"]) -> "ImageSet":
@@ -210,8 +223,8 @@ def _load_images(config: ExplainConfig, cfg: DictConfig, networks: list["Ensembl
 def _load_photographs(config: ExplainConfig, networks: list["Ensemble"]) -> "ImageSet":
     """Find the faces of image files and crop them at the largest size of the networks' training data.
 
-    An image without a face, such as a narrow crop, is used as a whole, with a printed note. A file that cannot be read
-    is skipped with a warning, unless no other can.
+    An image without a face, such as a narrow crop, is used as a whole, with a printed note. Videos, blank images and
+    files that cannot be read are skipped with a warning, unless there is no other file.
     """
     import numpy as np
 
@@ -222,6 +235,7 @@ def _load_photographs(config: ExplainConfig, networks: list["Ensemble"]) -> "Ima
     from emotion.inference.detectors import FullImage
     from emotion.inference.images import read_image
     from emotion.inference.inputs import find_files
+    from emotion.inference.predictor import is_blank
     from emotion.records.run_record import is_synthetic
 
     for network in networks:
@@ -233,17 +247,22 @@ def _load_photographs(config: ExplainConfig, networks: list["Ensemble"]) -> "Ima
     expected = "an image, a folder or a pattern ('photos/*.jpg')"
     for file in find_files(as_list(config.images), report=print, expected=expected):
         if file.is_video:
-            raise UserError(f"images={file.path} is a video; expected images.")
+            unreadable.append(f"{file.path} is a video; expected images.")
+            continue
         try:
             pixels, scale = read_image(file.path)
         except UserError as error:
             unreadable.append(str(error))
             continue
         boxes = detector(pixels)
-        if not boxes:
-            print(f"{file.path}: no face was found; the whole image is explained.")
         for number, box in enumerate(boxes or whole(pixels), 1):
-            faces.append(crop(pixels, box, size, channels))
+            face = crop(pixels, box, size, channels)
+            if is_blank(face):
+                unreadable.append(f"{file.path} is blank; expected a face.")
+                continue
+            if not boxes:
+                print(f"{file.path}: no face was found; the whole image is explained.")
+            faces.append(face)
             names.append(f"{file.path.name}, face {number}" if len(boxes) > 1 else file.path.name)
             crops.append({"file": str(file.path), "box": box.scaled(scale).xywh, "angle": round(float(box.angle), 1)})
     if not faces:
@@ -259,6 +278,7 @@ def _explain(
     method: str,
     ensemble: "Ensemble",
     images: "ImageSet",
+    target: str | int,
     config: ExplainConfig,
     precision: str,
     progress: "Progress",
@@ -273,7 +293,7 @@ def _explain(
 
     explainer = EnsembleExplainer(ensemble, instantiate(config.explainer[method]), precision)
     probabilities = explainer.probabilities(images.faces)
-    targets = select_targets(config.target, probabilities, images)
+    targets = select_targets(target, probabilities, images)
     if progress.disable:
         announce(f"{name}: explaining {counted(len(targets), 'face')} by {method}")
     task = progress.add_task(f"{name}: {method}", total=len(targets))

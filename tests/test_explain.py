@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,9 +87,33 @@ def test_compares_two_networks_and_explains_an_ensemble(run: Path, small_run: Ca
     assert [one["network"] for one in ensemble["explanations"]] == ["V4Attention + V2SE"]
 
 
+def test_networks_of_one_architecture_are_named_after_their_runs_or_paths(
+    run: Path, small_run: Callable[..., Path]
+) -> None:
+    small_run(Path("two"), "trainer.max_epochs=1", "seed=1")
+    by_seed = run_explain("compare_with=two")
+    assert [one["network"] for one in by_seed["explanations"]] == ["v4_attention seed=0", "v4_attention seed=1"]
+    with np.load(OUT / "maps.npz") as maps:
+        assert {"v4_attention seed=0/gradcam", "v4_attention seed=1/gradcam"} <= set(maps)
+    shutil.copytree(run, "copy")
+    by_path = run_explain("compare_with=copy")
+    assert [one["network"] for one in by_path["explanations"]] == [
+        "run",
+        "copy",
+    ]
+    assert set(by_path["networks"]) == {one["network"] for one in by_path["explanations"]}
+
+
+def test_a_class_may_be_named_by_a_synonym(run: Path) -> None:
+    for name in ("angry", "Anger"):
+        run_explain(f"target={name}")
+        with np.load(OUT / "maps.npz") as maps:
+            assert set(maps["targets"].ravel()) == {3}
+
+
 def test_explains_the_faces_of_image_files(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("photos").mkdir()
-    two, crop = scene((50, 100, 240), (400, 200, 160)), scene()[:60, :80]
+    two, crop = scene((50, 100, 240), (400, 200, 160)), np.tile(np.arange(80, dtype=np.uint8), (60, 1))
     for name, image in (("a.png", two), ("b.jpg", crop)):
         Image.fromarray(image).save(f"photos/{name}")
     record = run_explain("images=[photos/a.png,photos]")
@@ -106,14 +131,19 @@ def test_explains_the_faces_of_image_files(run: Path, capsys: pytest.CaptureFixt
         run_explain("images=photos", "target=true")
 
 
-def test_a_file_that_cannot_be_read_is_skipped_with_a_warning(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_shows_no_face_is_skipped_with_a_warning(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("photos").mkdir()
     Path("photos/a.jpg").write_bytes(b"no image")
     Image.fromarray(scene((200, 100, 240))).save("photos/b.png")
+    Image.new("RGB", (50, 40)).save("photos/c.png")
+    Image.new("L", (9, 9)).save("photos/d.gif", save_all=True, append_images=[Image.new("L", (9, 9), 255)])
     assert run_explain("images=photos")["faces"]["n"] == 1
-    assert "warning: photos/a.jpg cannot be read" in capsys.readouterr().err
-    with pytest.raises(UserError, match=r"photos/a\.jpg cannot be read"):
-        run_explain("images=photos/a.jpg")
+    problems = {"a.jpg": "cannot be read", "c.png": "is blank; expected a face", "d.gif": "is a video; expected images"}
+    warnings = capsys.readouterr().err
+    for name, problem in problems.items():
+        assert f"warning: photos/{name} {problem}" in warnings
+        with pytest.raises(UserError, match=f"photos/{name} {problem}"):
+            run_explain(f"images=photos/{name}")
 
 
 @pytest.mark.filterwarnings("ignore:SYNTHETIC")
@@ -147,7 +177,7 @@ REFUSED = {
     "images=5": "images=5: expected image files",
     "checkpoint=null": "checkpoint=None: expected a run folder",
     "explainer=attention": "layer=features.0 applies to Grad-CAM only",
-    "target=joy": "target=joy: expected predicted, true, happiness",
+    "target=glee": "target=glee: expected predicted, true, happiness",
     "layer=features.7": r"layer=features\.7: V4Attention has no such layer .* expected one of features\.0\.0\.body\.0",
     "rows=[100000]": "expected numbers from 0 to",
     "images='0'": r"0 does not exist; expected an image, a folder or a pattern \('photos/\*\.jpg'\)\.$",

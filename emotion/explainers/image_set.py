@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emotion.data.datamodule import EmotionDataModule
+from emotion.data.names import class_key
 from emotion.data.transforms.preprocess import to_float
 from emotion.errors import UserError
 
@@ -74,20 +75,29 @@ def sample_balanced(rows: NDArray[np.int64], labels: NDArray[np.integer], count:
     return sampled[np.lexsort((labels[sampled], rank))][:count]
 
 
-def select_targets(target: str | bool, probabilities: Tensor, images: ImageSet) -> Tensor:
-    """Return the classes (N,) to explain: the predicted ones, the true ones or a named class.
+def find_target(target: str | bool, images: ImageSet) -> str | int:
+    """Return what to explain: predicted, true, or the index of a class, which may have a synonym of its name.
 
-    OmegaConf parses `target=true` as a boolean. The network's probabilities are (N, K).
+    OmegaConf parses `target=true` as a boolean.
 
     Raises:
         UserError: `target` is not a class, or the faces have no labels.
     """
     target = "true" if target is True else str(target)
-    if target == "predicted":
-        return probabilities.argmax(1)
-    if target == "true" and images.labels is not None:
+    choices = ["predicted", *([] if images.labels is None else ["true"])]
+    if target in choices:
+        return target
+    keys = [class_key(name) for name in images.classes]
+    if class_key(target) in keys:
+        return keys.index(class_key(target))
+    raise UserError(f"target={target}: expected {', '.join([*choices, *images.classes])}.")
+
+
+def select_targets(target: str | int, probabilities: Tensor, images: ImageSet) -> Tensor:
+    """Return the classes (N,) to explain, `target` as of `find_target`; the network's probabilities are (N, K)."""
+    if isinstance(target, int):
+        return torch.full((len(probabilities),), target)
+    if target == "true":
+        assert images.labels is not None
         return images.labels
-    if target in images.classes:
-        return torch.full((len(probabilities),), images.classes.index(target))
-    choices = ["predicted", *([] if images.labels is None else ["true"]), *images.classes]
-    raise UserError(f"target={target}: expected {', '.join(choices)}.")
+    return probabilities.argmax(1)

@@ -13,12 +13,13 @@ from scipy.ndimage import gaussian_filter
 from emotion.explainers.explainer import normalize_magnitude
 from emotion.explainers.explanation import Explanation
 from emotion.explainers.image_set import ImageSet
-from emotion.io.figure import Figure
+from emotion.io.figure import Figure, shortened
 
 MAX_COLUMNS = 10
 UNSIGNED_MAP, SIGNED_MAP = "inferno", "RdBu_r"
 TRUE_COLOR, OTHER_COLOR = "darkgreen", "firebrick"
 LEGEND_WIDTH, LEGEND_HEIGHT = 2.6, 0.2  # inches per entry
+LABEL_LENGTH, TITLE_LENGTH = 20, 40  # characters above a face and above a plot of curves
 
 
 def plot_sheet(images: ImageSet, explanations: Sequence[Explanation], num_shown: int) -> Figure:
@@ -36,7 +37,7 @@ def plot_sheet(images: ImageSet, explanations: Sequence[Explanation], num_shown:
         face_axes, *map_axes = grid[row, column : column + width]
         _plot_face(face_axes, images.gray(index))
         true = images.names[index] if images.labels is None else images.classes[images.labels[index]]
-        face_axes.set_title(f"{true}\n", fontsize=8)
+        face_axes.set_title(f"{shortened(true, LABEL_LENGTH)}\n", fontsize=8)
         for axes, explanation in zip(map_axes, explanations, strict=True):
             _plot_face(axes, images.gray(index))
             plot_map(axes, explanation.maps[index].numpy(), explanation.signed)
@@ -83,7 +84,7 @@ def plot_curves(explanations: Sequence[Explanation]) -> Figure:
                 axes.plot(np.linspace(0, 100, len(curve)), curve, style, color="gray", label=baseline)
             verb = "removed" if name == "deletion" else "restored"
             axes.set(xlabel=f"% of pixels {verb}, most important first", ylabel="probability %")
-            axes.set_title(f"{network}: {name}, n={len(scores.measures[name])}", fontsize=10)
+            axes.set_title(f"{shortened(network, TITLE_LENGTH)}: {name}, n={len(scores.measures[name])}", fontsize=10)
             axes.grid(alpha=0.3)
         row[0].legend(fontsize=7)
     return figure
@@ -129,7 +130,8 @@ def _set_title(axes: Axes, images: ImageSet, explanation: Explanation, index: in
 
 def _label(explanation: Explanation, explanations: Sequence[Explanation]) -> str:
     several = len({other.network for other in explanations}) > 1
-    return f"{explanation.network}\n{explanation.method}" if several else explanation.method
+    network = shortened(explanation.network, LABEL_LENGTH)
+    return f"{network}\n{explanation.method}" if several else explanation.method
 
 
 def _plot_face(axes: Axes, face: NDArray[np.float32]) -> None:

@@ -34,6 +34,11 @@ COLUMNS = ("left", "top", "width", "height", "angle", "score", "label", "probabi
 MIN_CONTRAST = 4.0  # standard deviation of grey levels; 99.9 % of FER2013's faces have more than 16
 
 
+def is_blank(pixels: NDArray[np.uint8]) -> bool:
+    """Return whether an image (H, W) or (H, W, 3) has nearly the same brightness everywhere."""
+    return float(pixels.reshape(*pixels.shape[:2], -1).mean(2).std()) < MIN_CONTRAST
+
+
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Face:
     """A face and its expression; equal to another with the same values.
@@ -79,7 +84,7 @@ class Face:
     @property
     def is_blank(self) -> bool:
         """Whether all pixels have nearly the same brightness, which no face has."""
-        return float(self.pixels.reshape(*self.pixels.shape[:2], -1).mean(2).std()) < MIN_CONTRAST
+        return is_blank(self.pixels)
 
     def to_dict(self) -> dict[str, Any]:
         """Return box (left, top, width, height), angle, score, label and probabilities, rounded, for JSON."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from emotion.checkpoints.contents import CheckpointContents
 from emotion.data.cache import published_digest
+from emotion.data.faces import EMOTIONS
 from emotion.data.names import known_class
 from emotion.data.readers.fer2013 import PUBLISHED_MD5
 from emotion.data.sources import stored_shape
@@ -45,10 +46,14 @@ class ModelFacts:
         while isinstance(source.get("source"), Mapping):
             source = source["source"]
             readers.append(source["_target_"])
-        members = [one for ones in description.data_hyper_parameters["labels"].values() for one in ones]
+        labels: dict[str, list[str]] = description.data_hyper_parameters["labels"]
+        known = [known_class(member) for members in labels.values() for member in members]
         # of FER2013 in any format and with any labels
-        self.is_fer2013 = readers[-1] in FER2013_READERS and all(map(known_class, members))
+        self.is_fer2013 = readers[-1] in FER2013_READERS and all(known)
         self.is_ferplus = FERPLUS_READER in readers
+        of_data = [*EMOTIONS, *(["contempt"] if self.is_ferplus else [])] if self.is_fer2013 else []
+        self.left_out = [name for name in of_data if name not in known]
+        self.has_all_classes = not self.left_out and len(self.classes) == len(of_data)
         self.is_synthetic = readers[-1] == SYNTHETIC_READER
 
     @property
@@ -61,16 +66,16 @@ class ModelFacts:
     @property
     def dataset(self) -> tuple[str, str]:
         """Identifier and name of the data for the metadata."""
-        if self.is_ferplus:
-            return "ferplus", "FER+"
         if self.is_fer2013:
-            return "fer2013", "FER2013"
+            identifier, name = ("ferplus", "FER+") if self.is_ferplus else ("fer2013", "FER2013")
+            return identifier, name if self.has_all_classes else f"{name}, {len(self.classes)} classes"
         return ("synthetic", "Synthetic faces") if self.is_synthetic else ("other", "Other faces")
 
     @property
     def fer2013_test(self) -> str | None:
         """FER2013's usage of the test part; None for other data and splits."""
-        return FER2013_TEST.get(self.record.split_name) if self.is_fer2013 else None
+        usage = FER2013_TEST.get(self.record.split_name) if self.is_fer2013 else None
+        return f"of {usage}, without the classes left out" if usage and self.left_out else usage
 
     @property
     def warnings(self) -> list[str]:
@@ -106,6 +111,8 @@ class ModelFacts:
             lines.append(f"training faces added from {mix['source']}")
         if exclusions := record.data.get("exclusions"):
             lines.append(f"{counted(record.num_excluded, 'face')} excluded by {exclusions['file']}")
+        if self.left_out:
+            lines.append(f"left out, as the classes contain none of them: faces labeled {', '.join(self.left_out)}")
         merged = {name: emotions for name, emotions in record.labels.items() if list(emotions) != [name]}
         if merged:
             classes = "; ".join(f"{name} is the data's {' or '.join(emotions)}" for name, emotions in merged.items())

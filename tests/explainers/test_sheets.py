@@ -1,6 +1,11 @@
 """Sheets of explanations say what their colors mean."""
 
+from collections.abc import Callable
+from functools import partial
+from itertools import combinations
+
 import numpy as np
+import pytest
 import torch
 from matplotlib.figure import Figure
 
@@ -37,3 +42,17 @@ def test_the_legend_names_the_colors_that_occur() -> None:
 def test_averages_are_those_of_the_explained_classes() -> None:
     figure = plot_class_means(images(), [explanation(signed=False)])
     assert [axes.get_title() for axes in figure.axes] == ["happy, n=1", "sad, n=1"]
+
+
+@pytest.mark.parametrize("plot", [plot_class_means, partial(plot_sheet, num_shown=2)], ids=["averages", "sheet"])
+def test_long_names_do_not_overlap(plot: Callable[..., Figure]) -> None:
+    long = "a_very_long_photograph_name_2026_01_31_holiday.png, face 2"
+    named = images()._replace(names=[long, long])
+    shown = [explanation(signed=False)._replace(network=f"folder/of/runs/{name}/{long}") for name in ("a", "b")]
+    figure = plot(named, explanations=shown)
+    for _ in range(2):  # the first one places the axes
+        figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for axes in figure.axes for text in (axes.title, axes.yaxis.label)]
+    filled = [box for box in boxes if box.width]
+    assert len(filled) >= 6
+    assert [(one, other) for one, other in combinations(filled, 2) if one.overlaps(other)] == []

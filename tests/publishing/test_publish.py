@@ -23,7 +23,7 @@ from emotion.checkpoints.ensemble import Ensemble
 from emotion.checkpoints.load import load_checkpoint, read_checkpoint
 from emotion.checkpoints.locate import zoo
 from emotion.checkpoints.training_data import load_data
-from emotion.config.compose import compose
+from emotion.config.compose import CONF, compose
 from emotion.errors import UserError
 from emotion.evaluation.score import score_rows
 from emotion.publish import publish
@@ -277,6 +277,15 @@ def test_card_states_the_limits_of_fer2013() -> None:
     assert "(PublicTest and PrivateTest together)" in card.text
     assert "another file or format" not in card.text
     assert "Epoch 25 of 25 was chosen on training (train/loss 0.9919)" in " ".join(card.text.split())
+
+
+def test_card_of_some_classes_says_which_faces_are_left_out() -> None:
+    weights = CONF.parent / "outputs/records/fast_cnn_four/fast_cnn_four.safetensors"
+    overrides = (f"checkpoint={weights}", *PUBLISH[1:], "dry_run=true", "onnx=false")
+    card = load_card(publish(compose("publish", *overrides), FOLDER))
+    assert "left out, as the classes contain none of them: faces labeled angry, disgust, fear" in card.text
+    assert "2,515 for test (of PrivateTest, without the classes left out)" in " ".join(card.text.split())
+    assert {result.dataset_name for result in card.data.eval_results} == {"FER2013, 4 classes"}
 
 
 @pytest.mark.parametrize("name", zoo())
