@@ -152,8 +152,14 @@ def test_runs_of_one_recipe_differ_in_their_seed_only(runs: Path, capsys: pytest
     assert group_sizes(runs) == [1, 2]
     change(two, config=record.config | {"batch_size": 8})
     assert group_sizes(runs) == [1, 1, 1]
+    for trainer in ({"gradient_clip_algorithm": "value"}, {"precision": "bf16-mixed"}):
+        change(two, config=record.config | {"trainer": record.config["trainer"] | trainer})
+        assert group_sizes(runs) == ([1, 2] if "precision" in trainer else [1, 1, 1])
+    for name, sizes in (("weight_statistics", [1, 2]), ("mine", [1, 1, 1])):
+        change(two, config=record.config | {"callbacks": record.config["callbacks"] | {name: {"_target_": "a.B"}}})
+        assert group_sizes(runs) == sizes
     change(two, config=record.config | {"seed": 0})
-    assert group_sizes(runs) == [1, 1]  # one seed, not two
+    assert group_sizes(runs) == [1, 1, 1]  # one seed, not two
     exclusions = {"file": "x", "digest": "y", "rows": {"train": 1200}}
     change(two, config=record.config, data=record.data | {"exclusions": exclusions})
     assert group_sizes(runs) == [1, 1, 1]

@@ -15,24 +15,31 @@ KEYS = (
     "labels", "split", "sampler", "input", "augment", "model", "loss", "optimizer", "scheduler", "batch_size",
     "monitor", "overfit", "mixup", "distillation", "backbone_lr", "layer_decay", "target",
 )  # fmt: skip
-TRAINER_KEYS = (
-    "max_epochs", "max_steps", "devices", "num_nodes", "gradient_clip_val", "accumulate_grad_batches",
-    "limit_train_batches", "limit_val_batches",
+OTHER_TRAINER_KEYS = (
+    "_target_", "accelerator", "precision", "strategy", "plugins", "log_every_n_steps", "num_sanity_val_steps",
+    "default_root_dir", "max_time", "enable_checkpointing", "enable_model_summary", "enable_progress_bar",
+    "enable_autolog_hparams", "detect_anomaly", "profiler", "benchmark", "deterministic", "barebones",
 )  # fmt: skip
-CALLBACKS = ("early_stopping", "staged_unfreezing", "ema")
+"""Settings of the trainer about where it computes, how long, and what it shows; any other one is part of a recipe."""
+OBSERVERS = (
+    "best_checkpoint", "last_checkpoint", "learning_rates", "epoch_table", "progress_bar", "model_summary",
+    "time_estimate", "graceful_stop", "tensorboard_pictures", "weight_statistics", "explanations", "pruning",
+)  # fmt: skip
+"""Callbacks that leave the training as it is; any other one is part of a recipe."""
 DEFAULTS = {"sampler": SHUFFLED, "mixup": {}, "layer_decay": 1.0, "target": "majority"}
 """Defaults of settings that the configs of older runs lack."""
 
 
 def recipe(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a run's config that decides the result of its training, apart from the seed."""
-    trainer = {key: config["trainer"].get(key) for key in TRAINER_KEYS}
-    if isinstance(trainer["devices"], list):  # device numbers
+    trainer = {key: value for key, value in config["trainer"].items() if key not in OTHER_TRAINER_KEYS}
+    if isinstance(trainer.get("devices"), list):  # device numbers
         trainer["devices"] = len(trainer["devices"])
     settings = {key: config.get(key, DEFAULTS.get(key)) for key in KEYS}
     settings["model"] = {"weights": "random", **settings["model"]}
     settings["split"] = {**NO_EXCLUSIONS, **settings["split"]}
-    return settings | {"trainer": trainer} | {name: config["callbacks"].get(name) for name in CALLBACKS}
+    callbacks = {name: callback for name, callback in config["callbacks"].items() if callback and name not in OBSERVERS}
+    return settings | {"trainer": trainer, "callbacks": callbacks}
 
 
 def recipe_differences(config: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
@@ -55,10 +62,12 @@ def setting_differences(config: Mapping[str, Any], expected: Mapping[str, Any]) 
 
 
 def group_by_recipe(runs: Sequence[Run]) -> list[list[Run]]:
-    """Group runs of one recipe on the same data, keeping the first run of each seed and the order of the groups."""
+    """Group runs of one recipe on the same data, in the order of their first run; a repeated seed is a group alone."""
     groups: dict[str, dict[int, Run]] = {}
     for run in runs:
-        groups.setdefault(_identity(run, run.record.config), {}).setdefault(run.record.seed, run)
+        key = _identity(run, run.record.config)
+        is_repeated = run.record.seed in groups.get(key, {})
+        groups.setdefault(str(run.folder) if is_repeated else key, {})[run.record.seed] = run
     return [list(group.values()) for group in groups.values()]
 
 

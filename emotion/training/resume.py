@@ -65,10 +65,10 @@ def is_fit_complete(previous: RunRecord, config: TrainConfig) -> bool:
         trained = counted(previous.epochs, "epoch")
         raise UserError(f"{config.run_dir} is finished after {trained}; to train longer, {advice}.")
     before, now = recipe(previous.config)["trainer"], recipe(config.to_dict())["trainer"]
-    if by_step and (key := next((key for key in STEP_KEYS if before[key] != now[key]), None)):
+    if by_step and (key := next((key for key in STEP_KEYS if before.get(key) != now.get(key)), None)):
         raise UserError(
-            f"{config.run_dir}: its learning rate schedule was made for trainer.{key}={before[key]}, found "
-            f"trainer.{key}={now[key]}; start another run."
+            f"{config.run_dir}: its learning rate schedule was made for trainer.{key}={before.get(key)}, found "
+            f"trainer.{key}={now.get(key)}; start another run."
         )
     return bool(previous.best) and epochs >= max_epochs
 
