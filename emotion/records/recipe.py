@@ -17,10 +17,10 @@ KEYS = (
 )  # fmt: skip
 OTHER_TRAINER_KEYS = (
     "_target_", "accelerator", "precision", "strategy", "plugins", "log_every_n_steps", "num_sanity_val_steps",
-    "default_root_dir", "max_time", "enable_checkpointing", "enable_model_summary", "enable_progress_bar",
+    "default_root_dir", "enable_checkpointing", "enable_model_summary", "enable_progress_bar",
     "enable_autolog_hparams", "detect_anomaly", "profiler", "benchmark", "deterministic", "barebones",
 )  # fmt: skip
-"""Settings of the trainer about where it computes, how long, and what it shows; any other one is part of a recipe."""
+"""Settings of the trainer about where it computes and what it shows; any other one is part of a recipe."""
 OBSERVERS = (
     "best_checkpoint", "last_checkpoint", "learning_rates", "epoch_table", "progress_bar", "model_summary",
     "time_estimate", "graceful_stop", "tensorboard_pictures", "weight_statistics", "explanations", "pruning",

@@ -207,7 +207,8 @@ def _find_or_ask_trial(study: "Study", cfg: DictConfig, folder: Path) -> "Frozen
 def _compose_trial(cfg: DictConfig, folder: Path, trial: "FrozenTrial") -> DictConfig:
     """Compose the config of a trial: the overrides of the sweep, then those of the trial, and a pruning callback."""
     overrides = trial_overrides(trial)
-    trial_cfg = compose("train", *HydraConfig.get().overrides.task, *overrides)
+    of_hydra = [override for override in cfg.study.fixed if override.startswith("hydra.")]  # a folder of configs
+    trial_cfg = compose("train", *of_hydra, *HydraConfig.get().overrides.task, *overrides)
     trial_cfg.study.overrides = overrides
     trial_cfg.resume = cfg.resume
     if cfg.study.pruner:

@@ -25,6 +25,8 @@ from emotion.io.atomic import write_text
 
 SWEEP_FILE = "sweep.json"
 FOLDER_KEY = "hydra.sweep.dir"
+SEARCH_PATH_KEY = "hydra.searchpath"
+"""Of folders of configs; trials are composed with it."""
 INTERNAL_KEYS = ("study.space", "study.fixed", FOLDER_KEY)
 IDENTITY_EXCLUDES = ("hydra.launcher", "hydra/launcher", "study.n_trials")
 """Settings that do not change what the runs are."""
@@ -167,7 +169,8 @@ def _search_overrides(command: _Command) -> list[str]:
 
 def _is_about_the_sweep(override: Override) -> bool:
     key = str(override.key_or_group)
-    return key in ("sweep", "pruner", "resume") or key.startswith(("study.", "hydra"))
+    is_hydra = key.startswith("hydra") and key != SEARCH_PATH_KEY
+    return key in ("sweep", "pruner", "resume") or key.startswith("study.") or is_hydra
 
 
 def _find_folder(overrides: list[str]) -> Path | None:

@@ -74,6 +74,16 @@ def test_a_search_can_be_extended_reports_its_best_trial_and_is_ranked(
     assert "test accuracy" not in printed
 
 
+def test_a_search_finds_the_choices_of_a_folder_of_configs(sweep: Run) -> None:
+    Path("mine/augment").mkdir(parents=True)
+    Path("mine/augment/mine.yaml").write_text("flip: {_target_: emotion.data.transforms.augment.Flip, p: 0.7}\n")
+    search_path = "hydra.searchpath=[file://mine]"
+    done = sweep(*SEARCH, "study.n_trials=1", NO_PRUNER, search_path, "augment=mine")
+    assert done.status == 0, done.err
+    assert record_of(Path("search/study.trial=0")).config["augment"]["flip"]["p"] == 0.7
+    assert search_path in shlex.split(done.out.partition("on test:\n")[2].splitlines()[0])
+
+
 @pytest.mark.hard
 def test_a_stopped_trial_resumes_with_its_settings(sweep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     command = *SEARCH, "study.n_trials=3", "batch_size=4", "trainer.max_epochs=2"
