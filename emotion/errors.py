@@ -62,3 +62,9 @@ def listing(lines: Sequence[str], limit: int = 20) -> str:
     """Return the first `limit` lines, each on its own line, and the number of the others, to end a message."""
     more = [f"and {len(lines) - limit} more"] if len(lines) > limit else []
     return "".join(f"\n  {line}" for line in [*lines[:limit], *more])
+
+
+def shortened(text: str, length: int) -> str:
+    """Return text for a narrow place: at most `length` characters, with an ellipsis in the middle if it is longer."""
+    tail = (length - 1) // 2
+    return text if len(text) <= length else f"{text[: length - 1 - tail]}…{text[-tail:]}"

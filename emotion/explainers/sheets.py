@@ -10,10 +10,11 @@ from matplotlib.typing import ColorType
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from emotion.errors import shortened
 from emotion.explainers.explainer import normalize_magnitude
 from emotion.explainers.explanation import Explanation
 from emotion.explainers.image_set import ImageSet
-from emotion.io.figure import Figure, shortened
+from emotion.io.figure import Figure
 
 MAX_COLUMNS = 10
 UNSIGNED_MAP, SIGNED_MAP = "inferno", "RdBu_r"

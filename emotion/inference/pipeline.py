@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from emotion.data.readers.fer2013 import read_faces
-from emotion.errors import UserError, counted
+from emotion.errors import UserError, counted, shortened
 from emotion.inference.frames import BATCH_SIZE, Frame, FrameResult, VideoStream, process_frames
 from emotion.inference.images import read_image
 from emotion.inference.inputs import SourceFile
@@ -23,6 +23,7 @@ from emotion.reporting.text import format_duration
 
 CSV_BATCH_SIZE = 64
 MAX_REPORTED = 6  # faces per image or video
+MAX_NAME = 40  # characters of a file and of a network in the title of a plot
 TRUNCATED = 0.98  # fraction of the announced frames below which a video is truncated; some only estimate the number
 
 
@@ -81,12 +82,13 @@ class Pipeline:
         """Process a video; faces are tracked and their probabilities smoothed."""
         tracker = Tracker(smoothing)
         name = replace_surrogates(stream.source)
+        title = ": ".join(shortened(part, MAX_NAME) for part in (Path(name).name, self.predictor.backend.name))
         timeline = None
         if not self.console.is_terminal:
             self._report(f"reading {name} ...")
         try:
             with (
-                self.outputs.open_video(stream, f"{name}: {self.predictor.backend.name}") as output,
+                self.outputs.open_video(stream, title) as output,
                 self._progress(stream) as progress,
             ):
                 timeline = output.timeline
