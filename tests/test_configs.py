@@ -286,10 +286,12 @@ def test_distill_is_the_baseline_with_a_teacher_on_the_official_split() -> None:
     assert cfg.model._target_.endswith("SimpleCNN")
 
 
-def test_the_distilled_networks_differ_from_their_teacher_in_width_and_length() -> None:
+def test_the_distilled_networks_differ_from_their_teachers_as_stated() -> None:
     assert differing("experiment=ferplus_net", "experiment=ferplus_distilled") == {"model", "trainer", "distillation"}
     assert differing("experiment=ferplus_distilled", "experiment=ferplus_small") == {"model", "published"}
-    for name in ("ferplus_distilled", "ferplus_small"):
+    changed = {"model", "augment", "mixup", "callbacks", "distillation", "trainer", "published"}
+    assert differing("experiment=cpu_best", "experiment=fast_distilled") == changed
+    for name in ("fast_distilled", "ferplus_distilled", "ferplus_small"):
         assert compose("train", f"experiment={name}", "distillation.teacher=RUN").name == name
 
 

@@ -273,10 +273,11 @@ def test_card_states_the_limits_of_fer2013() -> None:
     assert [fact for fact in facts if fact not in card.text] == []
     assert card.data.datasets == ["fer2013"]
     assert "SYNTHETIC" not in card.text
-    assert "Split `stratified`, fraction 0.02, seed 0" in card.text
-    assert "(PublicTest and PrivateTest together)" in card.text
+    assert "Split `official`: 28,709 faces for training" in card.text
+    assert "(PrivateTest)" in card.text
+    assert "- distilled from outputs/records/cpu_best/cpu_best.safetensors" in card.text
     assert "another file or format" not in card.text
-    assert "Epoch 25 of 25 was chosen on training (train/loss 0.9919)" in " ".join(card.text.split())
+    assert "Epoch 70 of 70 was chosen on validation (val/acc 0.6957)" in " ".join(card.text.split())
 
 
 def test_card_of_some_classes_says_which_faces_are_left_out() -> None:
