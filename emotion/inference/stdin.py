@@ -12,7 +12,7 @@ from emotion.inference.images import read_image
 
 NAME, OUTPUT_NAME = "standard input", Path("standard_input")
 READ_SIZE, MAX_BYTES = 1 << 16, 64 << 20  # of one read, and of one image
-START_OF_IMAGE, END_OF_IMAGE, START_OF_SCAN = b"\xff\xd8\xff", 0xD9, 0xDA
+START_OF_IMAGE, NEXT_IMAGE, END_OF_IMAGE, START_OF_SCAN = b"\xff\xd8\xff", 0xD8, 0xD9, 0xDA
 MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 MULTI_PICTURE = b"MPF\x00"  # a phone's photo, followed by other images of the same scene
 
@@ -98,24 +98,30 @@ class _Buffer:
         return True
 
     def _find_end(self) -> int:
-        """Return the end of the first JPEG; skips its segments, which may contain thumbnails in JPEG."""
-        position = 2
+        """Return the end of the first JPEG; skips its segments, which may contain thumbnails in JPEG.
+
+        A truncated JPEG ends where the next one starts.
+        """
+        segment = position = 2
         while self.fill(position + 2):
             marker = self.content[position + 1]
             if self.content[position] != 0xFF:
-                return position  # damaged: search the next start from here
+                break
             if marker == END_OF_IMAGE:
                 return position + 2
+            if marker == NEXT_IMAGE:
+                return position
             if marker == 0xFF:  # padding
                 position += 1
                 continue
             if not self.fill(position + 4):
                 break
-            position += 2 + int.from_bytes(self.content[position + 2 : position + 4])
+            segment, position = position, position + 2 + int.from_bytes(self.content[position + 2 : position + 4])
             if marker == START_OF_SCAN:  # entropy-coded data without length
                 while not (match := MARKER_IN_SCAN.search(self.content, position)):
                     position = max(position, len(self.content) - 1)
                     if not self.fill(len(self.content) + 1):
                         return len(self.content)
                 position = match.start()
-        return len(self.content)
+        start = self.content.find(START_OF_IMAGE, segment, position)  # the last segment was cut off
+        return start if start > 0 else position

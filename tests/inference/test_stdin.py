@@ -75,6 +75,18 @@ def test_damaged_and_truncated_frames_are_counted_and_skipped() -> None:
     assert stream.num_damaged >= 2
 
 
+@pytest.mark.parametrize("where", ["header", "pixels", "thumbnail"])
+@pytest.mark.parametrize("following", [1, 3])
+def test_a_truncated_frame_does_not_swallow_the_next(where: str, following: int) -> None:
+    thumbnail = encode_image(np.zeros((8, 8, 3), np.uint8), "JPEG")
+    valid = encode_image(GREYS[1], "JPEG", comment=thumbnail)
+    table, scan = valid.rindex(b"\xff\xdb"), valid.rindex(b"\xff\xda")
+    end = {"header": table + 20, "pixels": scan + 20, "thumbnail": valid.index(thumbnail) + 100}[where]
+    stream = read_stream(valid + valid[:end] + following * valid, chunk=100)
+    assert levels(stream) == [90] * (1 + following)
+    assert stream.num_damaged == (2 if where == "thumbnail" else 1)  # which counts as a frame of its own
+
+
 @pytest.mark.parametrize("image_format", ["PNG", "WEBP", "BMP", "JPEG"])
 def test_a_single_image_of_any_format(image_format: str) -> None:
     frame = read_stdin(Pipe(encode_image(GREYS[1], image_format), 7), 10)
