@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -201,10 +201,10 @@ class Predictor:
     """
 
     def __init__(self, backend: Backend, detector: Detector, min_confidence: float = 0.0, batch_size: int = 64) -> None:
-        if not isinstance(min_confidence, int | float) or not 0 <= min_confidence <= 1:
+        if not isinstance(min_confidence, SupportsFloat) or not 0 <= min_confidence <= 1:
             raise UserError(f"min_confidence={min_confidence}: expected a probability from 0 to 1.")
         self.backend, self.detector, self.batch_size = backend, detector, batch_size
-        self.min_confidence = min_confidence
+        self.min_confidence = float(min_confidence)
         self._lock: AbstractContextManager[object] = nullcontext() if self.is_concurrent else Lock()
 
     def __repr__(self) -> str:

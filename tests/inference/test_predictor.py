@@ -92,6 +92,11 @@ def test_values_of_another_type_are_refused(setting: dict[str, object], message:
         emotion.load(**setting)
 
 
+@pytest.mark.parametrize("min_confidence", [1, np.float32(0.5), np.float64(0.5), torch.tensor(0.5)])
+def test_any_real_number_is_a_confidence(min_confidence: float) -> None:
+    assert type(emotion.load(min_confidence=min_confidence).min_confidence) is float
+
+
 def test_load_takes_included_weights() -> None:
     (face,) = emotion.load().predict(scene((200, 100, 200)))
     assert tuple(face.probabilities) == tuple(VOTE_NAMES)[:8]
