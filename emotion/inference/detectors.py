@@ -51,6 +51,9 @@ class Haar:
         self.max_side, self.min_face, self.min_neighbors = max_side, min_face, min_neighbors
         self.cascade = cv2.CascadeClassifier(str(CASCADE))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.max_side, self.min_face, self.min_neighbors)  # a cascade cannot be pickled
+
     def __call__(self, image: RGBImage) -> list[Box]:
         """Return the faces of an image (H, W, 3), the largest first; the score is the last stage's weight."""
         grey, factor = _shrink(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), self.max_side)
@@ -91,7 +94,10 @@ class YuNet:
             raise UserError(
                 f"detector.model={model} cannot be read by OpenCV ({error.err}); expected YuNet."
             ) from error
-        self.max_side = max_side
+        self.model, self.threshold, self.max_side = model, threshold, max_side
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.model, self.threshold, self.max_side)  # OpenCV's network cannot be pickled
 
     def __call__(self, image: RGBImage) -> list[Box]:
         """Return the faces of an image (H, W, 3), the largest first."""

@@ -53,6 +53,7 @@ class OnnxBackend:
         runtime = import_optional("onnxruntime")
         if isinstance(source, Path) and not source.is_file():
             raise UserError(f"{source} does not exist; {EXPECTED}.")
+        self.arguments = source, tta, threads
         self.file = "the file" if isinstance(source, bytes) else str(source)
         is_ours = isinstance(source, Path) and source.parent == ZOO  # see emotion.exporting.zoo
         if not is_ours:
@@ -86,6 +87,9 @@ class OnnxBackend:
                 f"{self.file} was exported with tta={self.tta}; found tta={tta}. Use that, or export again: "
                 f"python -m emotion.export checkpoint=RUN tta={tta}."
             )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), self.arguments  # sessions cannot be pickled
 
     def probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Classify faces (B, side, side), or (B, side, side, 3) if RGB; returns probabilities (B, K)."""

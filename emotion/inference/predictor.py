@@ -190,6 +190,8 @@ class Faces(list[Face]):
 class Predictor:
     """A face detector and a classifier; several threads may share it.
 
+    It can be pickled, for other processes, and copied; both load .onnx files again.
+
     Args:
         backend: Classifies faces.
         detector: Finds faces.
@@ -206,6 +208,9 @@ class Predictor:
         self.backend, self.detector, self.batch_size = backend, detector, batch_size
         self.min_confidence = float(min_confidence)
         self._lock: AbstractContextManager[object] = nullcontext() if self.is_concurrent else Lock()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.backend, self.detector, self.min_confidence, self.batch_size)
 
     def __repr__(self) -> str:
         detector = type(self.detector).__name__

@@ -1,5 +1,6 @@
 """Detectors and the crop: where the faces of an image are, and what of it reaches the network."""
 
+import pickle
 from pathlib import Path
 
 import cv2
@@ -155,7 +156,9 @@ def test_yunet_returns_the_crop_of_fer2013(factor: int, tmp_path: Path) -> None:
     """Also of an image that is shrunk to half its size first."""
     image = np.zeros((240 * factor, 320 * factor, 3), np.uint8)
     image[96 * factor : 104 * factor, 160 * factor : 168 * factor] = 255
-    (box,) = YuNet(str(write_yunet(tmp_path / "yunet.onnx")), max_side=320)(image)
+    detector = YuNet(str(write_yunet(tmp_path / "yunet.onnx")), max_side=320)
+    (box,) = detector(image)
+    assert pickle.loads(pickle.dumps(detector))(image) == [box]
     assert box.score == pytest.approx(1, abs=1e-3)
     assert box.side == pytest.approx(32 * factor, abs=0.5 * factor)  # 12.2 pixels between the eyes, 0.38 of the side
     expected = (160 - 0.495 * 32) * factor, (96 - 0.5 * 32) * factor

@@ -1,12 +1,15 @@
+import copy
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from io import BytesIO
+from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -223,6 +226,16 @@ def test_threads_share_a_predictor(run: Path) -> None:
         for (faces, maps), (others, other_maps) in zip(found, expected, strict=True):
             assert [face.box for face in faces] == [face.box for face in others]
             np.testing.assert_allclose(maps, other_maps, atol=1e-5)
+
+
+def test_a_predictor_works_in_another_process(run: Path) -> None:
+    image = scene((200, 100, 200))
+    predictor = emotion.load("fast_cnn", tta="flip", min_confidence=0.1)
+    with ProcessPoolExecutor(1, get_context("spawn")) as processes:
+        assert processes.submit(predictor.predict, image).result() == predictor.predict(image)
+    for original in (predictor, emotion.load(run, detector=Haar(min_face=0.1))):
+        for other in (copy.deepcopy(original), pickle.loads(pickle.dumps(original))):
+            assert other.predict(image) == original.predict(image)
 
 
 @pytest.mark.parametrize("level", [0, 128, 255])

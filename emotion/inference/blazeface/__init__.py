@@ -52,6 +52,9 @@ class BlazeFace:
         self.threshold = threshold
         self.session = _session()
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.threshold,)  # sessions cannot be pickled
+
     def __call__(self, image: RGBImage) -> list[Box]:
         """Return the faces of an image (H, W, 3), the largest first."""
         candidates = _merge(np.concatenate([self._candidates(pixels, factor) for pixels, factor in _pyramid(image)]))
