@@ -15,7 +15,7 @@ __all__ = ["__version__", "load"]
 def load(
     checkpoint: "str | Path | Sequence[object]" = "ferplus",
     detector: "str | Detector" = "blazeface",
-    tta: str = "none",
+    tta: str | None = None,
     device: str = "auto",
     min_confidence: float = 0.0,
     plugins: "Sequence[str]" = (),
@@ -27,7 +27,7 @@ def load(
             hub:owner/name; or a list of these as an ensemble.
         detector: Name of a file in conf/detector, such as haar or none (images are cropped faces); the .onnx file of
             YuNet's model; or a detector of your own.
-        tta: Test-time augmentation: none, flip, shifted or ten_crop.
+        tta: Test-time augmentation: none, flip, shifted or ten_crop; None for that of an .onnx file, else none.
         device: auto, cpu or gpu (or cuda). Included weights run on the CPU with ONNX Runtime, without torch, unless
             gpu is requested; .onnx files always do, and refuse gpu.
         min_confidence: Probability of the most likely class below which a face is labelled "unclear".

@@ -27,7 +27,7 @@ class DemoConfig:
     cache_dir: str
     detector: dict[str, Any]
     checkpoint: Any
-    tta: str
+    tta: str | None
     accelerator: str
     min_confidence: float
     host: str

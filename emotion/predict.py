@@ -37,7 +37,7 @@ class PredictConfig:
     detector: dict[str, Any]
     source: Any
     checkpoint: Any
-    tta: str
+    tta: str | None
     frame_stride: int
     max_seconds: float | None
     smoothing: float

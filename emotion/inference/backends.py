@@ -41,14 +41,15 @@ class Backend(Protocol):
 
 def load_backend(
     checkpoint: str | Path | Sequence[object],
-    tta: str = "none",
+    tta: str | None = None,
     accelerator: str = "auto",
     before_torch: Callable[[], None] = lambda: None,
 ) -> Backend:
     """Load a classifier with ONNX Runtime, which does not import torch, where possible, otherwise with PyTorch.
 
     ONNX Runtime runs .onnx files, and included weights unless accelerator=gpu or tta=ten_crop is requested. A list of
-    checkpoints is an ensemble. `before_torch` is called before PyTorch is imported, which takes seconds.
+    checkpoints is an ensemble. tta=None is that of an .onnx file, for other checkpoints none. `before_torch` is called
+    before PyTorch is imported, which takes seconds.
 
     Raises:
         UserError: A checkpoint is missing or invalid, or `tta` or `accelerator` does not fit it.
@@ -65,11 +66,11 @@ def load_backend(
         )
     if not files:
         locate_all(checkpoint)  # reports a missing checkpoint before torch is imported
-    if len(names) == 1 and accelerator != "gpu" and tta in LIGHT_TTA and not Path(names[0]).exists():
+    if len(names) == 1 and accelerator != "gpu" and tta in (None, *LIGHT_TTA) and not Path(names[0]).exists():
         files = files or [str(path) for name, path in zoo(ONNX_SUFFIX).items() if name == names[0]]
     if files:
         return OnnxBackend(Path(files[0]).expanduser(), tta)
     before_torch()
     from emotion.inference.torch_backend import TorchBackend
 
-    return TorchBackend(checkpoint, tta, accelerator)
+    return TorchBackend(checkpoint, tta or "none", accelerator)

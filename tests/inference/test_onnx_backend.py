@@ -6,14 +6,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
 import emotion
 from emotion.checkpoints.ensemble import load_ensemble
+from emotion.config.compose import compose
 from emotion.errors import UserError
 from emotion.exporting.onnx import export_onnx
 from emotion.inference.backends import load_backend
 from emotion.inference.onnx_backend import OnnxBackend, _lay_over_faces
 from emotion.inference.torch_backend import TorchBackend
+from emotion.predict import predict
 from tests.images import FACES, scene
 from tests.promises import hostile_files as hostile
 
@@ -64,6 +67,17 @@ def test_other_augmentation_and_maps_are_rejected(file: Path) -> None:
     assert OnnxBackend(file).tta == "flip"
     with pytest.raises(UserError, match=r"was exported without Grad-CAM; .*export RUN grad_cam=true adds"):
         OnnxBackend(file).maps(FACES)
+
+
+def test_the_default_is_the_augmentation_of_the_file(file: Path) -> None:
+    faces = load_backend(file, "flip").probabilities(FACES)
+    np.testing.assert_array_equal(load_backend(file).probabilities(FACES), faces)
+    np.testing.assert_allclose(
+        load_backend("run").probabilities(FACES), load_backend("run", "none").probabilities(FACES)
+    )
+    Image.fromarray(scene((200, 100, 200))).save("one.png")
+    assert predict(compose("predict", "source=one.png", f"checkpoint={file}"), Path("out")).faces == 1
+    assert compose("demo").tta is None
 
 
 @pytest.mark.parametrize("tta", ["flip", "shifted"])
