@@ -23,6 +23,9 @@ PAGE = {
 }
 """Names in the exported folder, and the source files in emotion/web."""
 
+OWN = ("engine.js", "model.json")
+"""Files by which an exported folder is recognized."""
+
 DETECTOR_SETTINGS = (
     *("STRIDE", "SCALES", "FINE_SCALE", "LARGE", "CANDIDATE", "OVERLAP", "NESTED", "PATCH", "PATCH_SIDE"),
     *("SLOPE", "OFFSET", "SIDE", "DOWN", "LEVEL_FROM"),
@@ -37,15 +40,17 @@ CONTENT_SECURITY_POLICY = (
 
 
 def export_web(ensemble: Ensemble, folder: Path, runtime: str | None = None, tta: str = "none") -> list[Path]:
-    """Write the page with its network, detector and runtime into `folder`, beside its existing files.
+    """Write the page with its network, detector and runtime into `folder`, replacing an earlier page.
 
     `runtime` is a folder with onnxruntime-web; None downloads it with npm. The ensemble is moved to the CPU. The files
     are returned sorted by name.
 
     Raises:
-        UserError: The runtime is not available, the network cannot be exported or the folder cannot be written;
-            nothing is written.
+        UserError: The folder contains something else, the runtime is not available, the network cannot be exported or
+            the folder cannot be written; nothing is written.
     """
+    if folder.is_dir() and any(folder.iterdir()) and not all((folder / name).is_file() for name in OWN):
+        raise UserError(f"{folder} contains other files; expected a new or empty folder, or an earlier page.")
     contents: dict[str, bytes] = dict(runtime_files(runtime))
     contents |= {name: (WEB / source).read_bytes() for name, source in PAGE.items()}
     contents["index.html"] = _page((WEB / "index.html").read_text(encoding="utf-8")).encode()
