@@ -52,11 +52,11 @@ class ExportConfig:
 
 
 Exported = tuple[list[Path], dict[str, Any]]
-"""The files of an export, and further entries of export.json."""
+"""The files of an export, and further entries of its record."""
 
 
 def export(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Export a checkpoint or an ensemble; write export.json next to the files and return its content.
+    """Export a checkpoint or an ensemble; write NAME.TARGET.export.json next to the files and return its content.
 
     `folder` is the output folder of checkpoints that do not belong to a single run.
 
@@ -78,7 +78,8 @@ def export(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if is_synthetic(ensemble.loaded):
         print(wrapped(SYNTHETIC_WARNING.format(name=ensemble.name)))
     output = Path(config.output or _default_folder(ensemble, folder))
-    files, report = TARGETS[config.target](ensemble, output / (config.name or _default_name(ensemble)), config, cfg)
+    path = output / (config.name or _default_name(ensemble))
+    files, report = TARGETS[config.target](ensemble, path, config, cfg)
     record = {
         **provenance("onnx", "onnxruntime", "onnxscript"),
         "target": config.target,
@@ -86,9 +87,10 @@ def export(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         **report,
         "files": {path.relative_to(output).as_posix(): path.stat().st_size for path in files},
     }
-    write_json(output / "export.json", record)
-    for path in (*(files if config.target != "web" else ()), output / "export.json"):
-        print(f"wrote {relative_path(path.absolute())}, {format_size(path.stat().st_size)}")
+    described = path.with_name(f"{path.name}.{config.target}.export.json")
+    write_json(described, record)
+    for file in (*(files if config.target != "web" else ()), described):
+        print(f"wrote {relative_path(file.absolute())}, {format_size(file.stat().st_size)}")
     return record
 
 
@@ -122,6 +124,9 @@ def _export_onnx(ensemble: "Ensemble", path: Path, config: ExportConfig, cfg: Di
     report: dict[str, Any] = {"tta": config.tta, "opset": opset, "milliseconds": milliseconds}
     report["parity"] = parity._asdict() | {"source": source}
     if not config.int8:
+        if int8.exists():
+            int8.unlink()
+            print(f"deleted {relative_path(int8.absolute())} of an earlier export; int8=true writes it again")
         return [fp32], report
     assert data is not None, "_load_data raises instead"
     announce("quantizing to int8, and comparing it on validation and test faces")
@@ -166,11 +171,11 @@ def _export_weights(ensemble: "Ensemble", path: Path, config: ExportConfig, cfg:
 
 
 def _export_web(ensemble: "Ensemble", path: Path, config: ExportConfig, cfg: DictConfig) -> Exported:
-    """Write a folder of static files: `output`, or web/ in the run's export folder."""
+    """Write a folder of static files, web/."""
     from emotion.exporting.web import export_web
 
     announce("converting to ONNX, and collecting the page's files")
-    folder = path.parent if config.output else path.parent / "web"
+    folder = path.parent / "web"
     files = export_web(ensemble, folder, config.runtime, config.tta)
     root, size = relative_path(folder.absolute()), sum(path.stat().st_size for path in files)
     print(f"wrote {root}/, {len(files)} files, {size / 1e6:,.2f} MB. To open it at http://127.0.0.1:8000/:")

@@ -30,7 +30,7 @@ def run(small_run: Callable[..., Path]) -> Path:
 
 def run_export(*overrides: str, folder: str = "elsewhere") -> dict[str, Any]:
     record = export(compose("export", *overrides), Path(folder))
-    (path,) = Path().rglob("export.json")
+    path = max(Path().rglob("*.export.json"), key=lambda path: path.stat().st_mtime_ns)
     assert json.loads(path.read_text()) == json.loads(json.dumps(record))
     return record
 
@@ -39,7 +39,7 @@ def test_onnx_is_written_into_the_run_and_matches_the_checkpoint(run: Path, caps
     record = run_export(f"checkpoint={run}")
     file = run / "export/v4_attention.onnx"
     assert record["files"] == {file.name: file.stat().st_size}
-    assert sorted(path.name for path in file.parent.iterdir()) == ["export.json", file.name]
+    assert sorted(path.name for path in file.parent.iterdir()) == [file.name, f"{file.name}.export.json"]
     out = capsys.readouterr().out
     assert f"wrote {file}, {file.stat().st_size / 1e3:.1f} kB" in out
     names: dict[str, Any] = {}
@@ -80,7 +80,11 @@ def test_int8_must_be_faster_and_may_lose_half_a_point(accuracy: float, millisec
 
 def test_weights_match_the_run_and_can_be_exported_again_without_its_data(run: Path) -> None:
     record = run_export(f"checkpoint={run}", "target=weights", "name=kept", "output=weights")
-    files = {path.name: path.stat().st_size for path in Path("weights").iterdir() if path.name != "export.json"}
+    files = {
+        path.name: path.stat().st_size
+        for path in Path("weights").iterdir()
+        if path.suffixes[-2:] != [".export", ".json"]
+    }
     assert record["files"] == files
     assert files.keys() == {"kept.safetensors", "kept.json"}
     original, exported = (
@@ -92,13 +96,31 @@ def test_weights_match_the_run_and_can_be_exported_again_without_its_data(run: P
     source = {"_target_": "emotion.data.readers.fer2013.read_csv", "path": "data/fer2013.csv"}
     description["datamodule_hyper_parameters"]["source"] = source
     Path("weights/kept.json").write_text(json.dumps(description))
-    Path("weights/export.json").unlink()
     again = run_export("checkpoint=weights/kept.safetensors", folder="apart")
     assert again["parity"]["source"] == "synthetic faces"
-    assert sorted(path.name for path in Path("apart").iterdir()) == ["export.json", "kept.onnx"]
+    assert sorted(path.name for path in Path("apart").iterdir()) == ["kept.onnx", "kept.onnx.export.json"]
     with pytest.raises(UserError, match=r"int8=true needs the data that the checkpoint was trained on: .*fer2013"):
         export(compose("export", "checkpoint=weights/kept.safetensors", "int8=true"), Path("int8"))
     assert not Path("int8").exists()
+
+
+def test_each_target_keeps_its_record(run: Path) -> None:
+    record = run_export(f"checkpoint={run}", "name=small")
+    run_export(f"checkpoint={run}", "name=small", "target=weights")
+    assert json.loads((run / "export/small.onnx.export.json").read_text()) == json.loads(json.dumps(record))
+    assert {path.name for path in (run / "export").iterdir()} == {
+        *("small.onnx", "small.onnx.export.json"),
+        *("small.json", "small.safetensors", "small.weights.export.json"),
+    }
+
+
+def test_int8_of_an_earlier_export_is_deleted(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    int8 = run / "export/v4_attention_int8.onnx"
+    int8.parent.mkdir()
+    int8.touch()
+    run_export(f"checkpoint={run}")
+    assert not int8.exists()
+    assert f"deleted {int8} of an earlier export; int8=true writes it again" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("target", ["onnx", "web"])

@@ -49,13 +49,13 @@ PREDICT = """async ([image, map]) => {
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The root of a web server, with the page in below/web."""
     root = tmp_path_factory.mktemp("site")
-    output = root / "below" / "web"
+    output = root / "below"
     try:
         with redirect_stdout(StringIO()) as said:
-            export(compose("export", "checkpoint=fast_cnn", "target=web"), output.parent)
+            export(compose("export", "checkpoint=fast_cnn", "target=web", f"output={output}"), Path("elsewhere"))
     except UserError as error:
         pytest.skip(f"needs the page's runtime: {error}")
-    assert f"python -m http.server --bind 127.0.0.1 --directory {output}\n" in said.getvalue()
+    assert f"python -m http.server --bind 127.0.0.1 --directory {output}/web\n" in said.getvalue()
     return root
 
 
@@ -293,6 +293,7 @@ def test_folder_documents_its_files_and_licenses_and_is_small(site: Path) -> Non
     readme, licenses = ((folder / name).read_text() for name in ("README.txt", "LICENSES.txt"))
     names = {path.name for path in folder.iterdir()}
     assert [name for name in names if name not in readme and name != "README.txt"] == []
+    assert {path.name for path in folder.parent.iterdir()} == {"web", "fast_cnn.web.export.json"}
     assert set(FILES) <= names
     assert "Copyright (c) Microsoft Corporation" in licenses
     assert "Copyright 2020-2023 The MediaPipe Authors" in licenses
@@ -322,6 +323,16 @@ def test_weights_are_halved_where_that_is_lossless() -> None:
     batch = {"faces": rng.normal(0, 1, (3, 64)).astype(np.float32)}
     before, after = (InferenceSession(content).run(None, batch) for content in (model, small))
     assert all(map(np.array_equal, before, after))
+
+
+def test_other_files_are_not_replaced(site: Path, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("mine")
+    with pytest.raises(UserError, match="contains other files; expected a new or empty folder, or an earlier page"):
+        export_web(load_ensemble("fast_cnn"), tmp_path)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+    (site / "below/web/style.css").write_text("")
+    assert export_web(load_ensemble("fast_cnn"), site / "below/web") == sorted((site / "below/web").iterdir())
+    assert (site / "below/web/style.css").stat().st_size > 0
 
 
 def test_nothing_is_written_without_a_runtime(tmp_path: Path) -> None:
