@@ -253,7 +253,11 @@ def _fail(message: str, status: int) -> NoReturn:
 
 
 def _silence_libraries() -> None:
-    """Hide warnings of libraries that concern programmers, and torch's note on a CUDA compiler without a device."""
+    """Hide warnings of libraries that concern programmers, and torch's note on a CUDA compiler without a device.
+
+    Others are printed without the line of code that they come from.
+    """
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     for category in (UserWarning, DeprecationWarning, FutureWarning):
         warnings.filterwarnings("ignore", category=category)

@@ -1,5 +1,6 @@
 """Images with drawn faces that the detector finds."""
 
+from collections.abc import Sequence
 from io import BytesIO
 
 import cv2
@@ -20,6 +21,13 @@ def scene(*places: tuple[int, int, int], width: int = 640, height: int = 480) ->
         enlarged = cv2.resize(face, (side, side), interpolation=cv2.INTER_CUBIC)
         image[top : top + side, left : left + side] = enlarged[..., None]
     return image
+
+
+def encode_animation(images: Sequence[NDArray[np.uint8]], image_format: str = "GIF", fps: float = 10) -> bytes:
+    """Encode frames (H, W, 3), which must differ, with Pillow."""
+    first, *others = map(Image.fromarray, images)
+    settings = {} if image_format in ("TIFF", "MPO") else {"duration": round(1000 / fps)}
+    return encode_image(first, image_format, save_all=True, append_images=others, **settings)
 
 
 def encode_image(image: NDArray[np.uint8] | Image.Image, image_format: str = "PNG", **settings: object) -> bytes:

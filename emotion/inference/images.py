@@ -45,6 +45,13 @@ START_OF_SCAN = b"\xff\xda"
 ORIENTATION, TILE_WIDTH, TILE_HEIGHT = 0x0112, 0x0142, 0x0143  # EXIF and TIFF tags
 
 
+class FirstFrameOnly(Warning):
+    """Only the first frame of an animated image, or the first page of a TIFF, was read.
+
+    No UserWarning, since the verbs hide those.
+    """
+
+
 class ImageTooLarge(ValueError):
     """The image exceeds a limit; the message completes "FILE is ..."."""
 
@@ -145,6 +152,9 @@ def read_image(source: Path | bytes, name: str = "", max_pixels: int = MAX_PIXEL
         name: Name of the image in messages; defaults to the path.
         max_pixels: Larger images are rejected.
 
+    Warns:
+        FirstFrameOnly: The file has further frames or pages. The further pictures of a phone's photo do not count.
+
     Raises:
         UserError: The file is not an image, damaged, larger than `max_pixels`, or too expensive to decode.
     """
@@ -157,7 +167,8 @@ def read_image(source: Path | bytes, name: str = "", max_pixels: int = MAX_PIXEL
         ):
             max_side = max(image.size)
             num_bytes = _prepare(image, content, max_pixels)
-            return _to_rgb(image, max_side, num_bytes)
+            is_animated = image.format != "MPO" and bool(getattr(image, "is_animated", False))
+            loaded = _to_rgb(image, max_side, num_bytes)
     except ImageTooLarge as error:
         raise UserError(f"{name} is {error}") from error
     except Image.DecompressionBombError as error:
@@ -169,6 +180,19 @@ def read_image(source: Path | bytes, name: str = "", max_pixels: int = MAX_PIXEL
         if isinstance(error, UnidentifiedImageError):  # e.g. HEIC photos from phones
             reason, expected = "unknown format", f"{expected}. Convert others, such as HEIC, to JPEG or PNG"
         raise UserError(f"{name} cannot be read ({reason}); {expected}.") from error
+    if is_animated:
+        warnings.warn(f"{name} has several frames or pages; only the first one is used.", FirstFrameOnly, stacklevel=2)
+    return loaded
+
+
+def is_animated_gif(source: Path | bytes) -> bool:
+    """Return whether a file, or its content, is a GIF of several frames."""
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=["GIF"]) as image:
+            return bool(getattr(image, "is_animated", False))
+    except DECODE_ERRORS:
+        return False  # `read_image` reports what is wrong
 
 
 def batches(

@@ -2,19 +2,17 @@
 
 import glob
 import os
-import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
-
 from emotion.checkpoints.locate import CHECKPOINTS
 from emotion.data.names import is_litter
-from emotion.data.readers.images import DECODE_ERRORS, SUFFIXES
+from emotion.data.readers.images import SUFFIXES
 from emotion.errors import UserError, counted
+from emotion.inference.images import is_animated_gif
 
 VIDEO_SUFFIXES = {
     ".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts",
@@ -43,7 +41,7 @@ class SourceFile(NamedTuple):
     def is_video(self) -> bool:
         """Whether it has a video's suffix or is an animated GIF; files with an unknown suffix are read as images."""
         suffix = self.path.suffix.lower()
-        return _is_animated(self.path) if suffix == ".gif" else suffix in VIDEO_SUFFIXES
+        return is_animated_gif(self.path) if suffix == ".gif" else suffix in VIDEO_SUFFIXES
 
 
 def find_files(
@@ -129,14 +127,6 @@ def _is_result(file: Path, root: Path, output: Path | None) -> bool:
     folders = [folder for folder in file.relative_to(root).parents if folder.name in (ANNOTATED, TIMELINES)]
     parents = [(root / folder).parent for folder in folders]
     return any(parent.resolve() == output or any((parent / table).is_file() for table in TABLES) for parent in parents)
-
-
-def _is_animated(path: Path) -> bool:
-    try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=["GIF"]) as image:
-            return bool(getattr(image, "is_animated", False))
-    except DECODE_ERRORS:
-        return False  # `read_image` reports what is wrong
 
 
 def _describe(files: Collection[Path]) -> str:

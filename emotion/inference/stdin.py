@@ -8,7 +8,8 @@ from typing import Protocol
 
 from emotion.errors import UserError
 from emotion.inference.frames import Frame, VideoStream
-from emotion.inference.images import read_image
+from emotion.inference.images import is_animated_gif, read_image
+from emotion.inference.video import open_gif
 
 NAME, OUTPUT_NAME = "standard input", Path("standard_input")
 READ_SIZE, MAX_BYTES = 1 << 16, 64 << 20  # of one read, and of one image
@@ -25,7 +26,7 @@ class ByteStream(Protocol):
 
 
 def read_stdin(stream: ByteStream, fps: float, frame_stride: int = 1) -> Frame | VideoStream:
-    """Read one image of any format, or a JPEG stream as `ffmpeg ... -f mjpeg -` and cameras write it.
+    """Read one image of any format, an animated GIF, or a JPEG stream as `ffmpeg ... -f mjpeg -` and cameras write it.
 
     Frames are read as they are needed, and every Nth is yielded. JPEG streams do not state their `fps`.
 
@@ -37,7 +38,10 @@ def read_stdin(stream: ByteStream, fps: float, frame_stride: int = 1) -> Frame |
         raise UserError(f"{NAME} is empty; expected an image or a sequence of JPEGs (ffmpeg -i FILE -f mjpeg -).")
     if not buffer.content.startswith(START_OF_IMAGE):
         buffer.fill(MAX_BYTES + 2 * READ_SIZE)  # to the end
-        return _decode(bytes(buffer.content))
+        content = bytes(buffer.content)
+        if is_animated_gif(content):
+            return open_gif(content, NAME, OUTPUT_NAME, frame_stride)
+        return _decode(content)
     jpegs = buffer.jpegs()
     first = next(jpegs)
     second = None if MULTI_PICTURE in first[:READ_SIZE] else next(jpegs, None)

@@ -2,6 +2,7 @@
 
 import math
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -13,7 +14,7 @@ from cv2.typing import MatLike
 from emotion.data.crop import RGBImage
 from emotion.errors import UserError
 from emotion.inference.frames import Frame, VideoStream
-from emotion.inference.images import ADDRESSES, download, is_image, read_image
+from emotion.inference.images import ADDRESSES, download, is_animated_gif, is_image, read_image
 from emotion.inference.inputs import VIDEO_SUFFIXES
 from emotion.io.atomic import temporary_path
 
@@ -29,23 +30,34 @@ PROTOCOLS = "http,https,rtsp,rtp,udp,tcp,tls,crypto"  # no files
 STREAM_OPTIONS = f"protocol_whitelist;{PROTOCOLS}|timeout;20000000|rtsp_transport;tcp"  # microseconds
 
 
-def open_video(path: Path, output_name: Path, frame_stride: int = 1) -> VideoStream:
+def open_video(path: Path, output_name: Path, frame_stride: int = 1, name: str = "") -> VideoStream:
     """Open a video file and yield every Nth frame, upright and with the file's times.
+
+    `name` is that of the video in messages and results; it defaults to the path.
 
     Raises:
         UserError: The first frame cannot be read or is too large.
     """
+    name = name or str(path)
     capture = _open(str(path))
     if capture.isOpened():
-        _check_size(capture, path)
+        _check_size(capture, path, name)
     if not capture.isOpened() or not capture.grab():
-        raise UserError(f"{path} cannot be read as a video ({', '.join(sorted(VIDEO_SUFFIXES))}). Is it complete?")
+        raise UserError(f"{name} cannot be read as a video ({', '.join(sorted(VIDEO_SUFFIXES))}). Is it complete?")
     fps = _fps(capture)
     count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
     num_frames = round(count) if 0 < count < 1e9 else None
-    stream = VideoStream(str(path), output_name, iter(()), fps / frame_stride, num_frames)
+    stream = VideoStream(name, output_name, iter(()), fps / frame_stride, num_frames)
     stream.frames = _read_frames(capture, stream, frame_stride, _file_times(capture, 1 / fps))
     return stream
+
+
+def open_gif(content: bytes, name: str, output_name: Path, frame_stride: int = 1) -> VideoStream:
+    """Open the content of an animated GIF, as `open_video` does."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows keeps open files
+        path = Path(folder, "animated.gif")
+        path.write_bytes(content)
+        return open_video(path, output_name, frame_stride, name)
 
 
 def open_camera(index: int, frame_stride: int = 1) -> VideoStream:
@@ -77,7 +89,10 @@ def open_address(address: str, frame_stride: int = 1) -> Frame | VideoStream:
     parts = urlsplit(address)
     output_name = Path(PurePosixPath(unquote(parts.path)).name or parts.hostname or "stream")
     if address.startswith(ADDRESSES) and is_image(address):
-        image = read_image(download(address), address)
+        content = download(address)
+        if is_animated_gif(content):
+            return open_gif(content, address, output_name, frame_stride)
+        image = read_image(content, address)
         return Frame(address, output_name, image.pixels, scale=image.scale)
     capture = _open(address, STREAM_OPTIONS)
     if not capture.isOpened() or not capture.grab():
@@ -211,13 +226,13 @@ def _clock_times() -> Iterator[float]:
         yield time.monotonic() - start
 
 
-def _check_size(capture: cv2.VideoCapture, path: Path) -> None:
+def _check_size(capture: cv2.VideoCapture, path: Path, name: str) -> None:
     width, height = (round(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
     with path.open("rb") as file:
         limit = MAX_GIF_PIXELS if file.read(len(GIF_HEADER)) == GIF_HEADER else MAX_PIXELS
     if width * height > limit:
         raise UserError(
-            f"{path} is too large ({width} x {height} pixels); expected at most {limit / 1e6:g} million. Make it "
+            f"{name} is too large ({width} x {height} pixels); expected at most {limit / 1e6:g} million. Make it "
             f"smaller first."
         )
 

@@ -1,6 +1,7 @@
 """Process the demo's images: from the bytes of a file to the JSON that the page displays."""
 
 import time
+import warnings
 from dataclasses import replace
 from math import isnan
 from typing import Any
@@ -12,7 +13,7 @@ from PIL import UnidentifiedImageError
 from emotion.data.readers.images import FORMATS
 from emotion.errors import UserError
 from emotion.inference.annotate import css_colours
-from emotion.inference.images import read_image
+from emotion.inference.images import FirstFrameOnly, read_image
 from emotion.inference.predictor import Face, Predictor
 
 JSON = dict[str, Any]
@@ -52,7 +53,8 @@ class Session:
         """
         start = time.perf_counter()
         try:
-            image = read_image(bytes(content), "The image", self.max_pixels)
+            with warnings.catch_warnings(action="ignore", category=FirstFrameOnly):
+                image = read_image(bytes(content), "The image", self.max_pixels)
         except UserError as error:
             if isinstance(error.__cause__, UnidentifiedImageError):
                 raise UnsupportedImage(f"The file is not an image; expected {', '.join(FORMATS)}.") from error

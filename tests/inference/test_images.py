@@ -7,8 +7,8 @@ from PIL import Image
 
 from emotion.data.readers.images import convert_mode
 from emotion.errors import UserError
-from emotion.inference.images import MAX_SIDE, batches, load_image, read_image
-from tests.images import encode_image
+from emotion.inference.images import MAX_SIDE, FirstFrameOnly, batches, load_image, read_image
+from tests.images import encode_animation, encode_image
 
 RAMP = np.linspace(0, 255, 12 * 8).astype(np.uint8).reshape(8, 12)
 
@@ -112,6 +112,20 @@ def test_a_truncated_image_is_rejected() -> None:
     content = encode_image(Image.effect_noise((200, 200), 50), "JPEG")
     with pytest.raises(UserError, match="cannot be read"):
         read_image(content[: len(content) // 2])
+
+
+@pytest.mark.parametrize("image_format", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_an_image_that_is_read_in_part_is_reported(image_format: str) -> None:
+    frames = [np.full((8, 12, 3), level, np.uint8) for level in (10, 90, 170)]
+    with pytest.warns(FirstFrameOnly, match=r"^a\.b has several frames or pages; only the first one is used\."):
+        loaded = read_image(encode_animation(frames, image_format), "a.b")
+    assert np.abs(loaded.pixels - 10.0).max() < 3
+    read_image(encode_animation(frames[:1], image_format))
+
+
+def test_the_first_picture_of_a_phones_photo_is_the_photo() -> None:
+    frames = [np.full((8, 12, 3), level, np.uint8) for level in (10, 90)]
+    assert read_image(encode_animation(frames, "MPO")).pixels.mean() == pytest.approx(10, abs=3)
 
 
 def test_images_are_accepted_in_any_form(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import emotion
 from emotion.config.compose import compose
 from emotion.errors import UserError
 from emotion.predict import PredictionSummary, predict
-from tests.images import FACES, encode_image, scene
+from tests.images import FACES, encode_animation, encode_image, scene
 from tests.inference.videos import moving_face, read_video, truncate, write_video
 from tests.web_server import serve_folder
 
@@ -242,6 +242,27 @@ def test_addresses_of_an_image_a_video_and_nothing() -> None:
             run_predict(f"source={address}/three.png")
     with pytest.raises(UserError, match=r"rtsp://127\.0\.0\.1:9/cam provides neither an image nor a video"):
         run_predict("source=rtsp://127.0.0.1:9/cam")
+
+
+def test_an_animated_gif_on_the_web_is_a_video() -> None:
+    Path("web").mkdir()
+    Path("web/animated.gif").write_bytes(encode_animation(moving_face(20)[:4]))
+    Path("web/still.gif").write_bytes(encode_animation(moving_face(1)))
+    with serve_folder(Path("web")) as address:
+        assert run_predict(f"source={address}/animated.gif")[:2] == (1, 1)
+        assert [(row["source"], row["frame"]) for row in rows()] == [(f"{address}/animated.gif", i) for i in range(4)]
+        assert len(read_video(OUT / "annotated/animated.gif.mp4")) == 4
+        run_predict(f"source={address}/still.gif", "annotate=false")
+        assert [row["frame"] for row in rows()] == [None]
+
+
+def test_the_command_reports_an_animation_of_which_it_reads_the_first_frame() -> None:
+    Path("animated.webp").write_bytes(encode_animation(moving_face(4), "WEBP"))
+    command = [sys.executable, "-m", "emotion.predict", "source=animated.webp", "output=-"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) == 1
+    warning = "warning: animated.webp has several frames or pages; only the first one is used."
+    assert done.stderr.splitlines() == [NETWORK, warning]
 
 
 @pytest.mark.parametrize("media_type", ["application/octet-stream", None])

@@ -9,7 +9,7 @@ from emotion.errors import UserError
 from emotion.inference import stdin
 from emotion.inference.frames import Frame, VideoStream
 from emotion.inference.stdin import read_stdin
-from tests.images import encode_image, scene
+from tests.images import encode_animation, encode_image, scene
 
 LEVELS = (10, 90, 170, 250)
 GREYS = [np.full((40, 60, 3), level, np.uint8) for level in LEVELS]
@@ -92,6 +92,17 @@ def test_a_single_image_of_any_format(image_format: str) -> None:
     frame = read_stdin(Pipe(encode_image(GREYS[1], image_format), 7), 10)
     assert isinstance(frame, Frame)
     assert (frame.image.shape, frame.number, frame.time) == ((40, 60, 3), None, None)
+
+
+def test_an_animated_gif_is_a_video() -> None:
+    stream = read_stream(encode_animation(GREYS, fps=5), frame_stride=2)
+    assert [(round(frame.image.mean()), frame.number, frame.time, frame.source) for frame in stream.frames] == [
+        (10, 0, 0.0, "standard input"),
+        (170, 2, pytest.approx(0.4), "standard input"),
+    ]
+    frame = read_stdin(Pipe(encode_animation(GREYS[:1])), 10)
+    assert isinstance(frame, Frame)
+    assert frame.number is None
 
 
 def test_a_multi_picture_photo_is_a_single_image() -> None:

@@ -30,7 +30,7 @@ from emotion.inference.images import RGBImage, read_image
 from emotion.inference.predictor import Predictor
 from emotion.serving.limits import MAX_ADDRESSES, RateLimiter
 from emotion.serving.session import Session
-from tests.images import encode_image, scene
+from tests.images import encode_animation, encode_image, scene
 from tests.promises.hostile_images import png, zeros
 from tests.serving.demo_server import TWO, send_request, serve, start_demo
 
@@ -89,6 +89,13 @@ def test_boxes_are_in_pixels_of_the_sent_image(port: int) -> None:
     _, result, _ = send_request(port, encode_image(scene((2000, 1000, 2400), width=6000, height=4500), "JPEG"))
     (face,) = result["faces"]
     assert face["box"] == pytest.approx([2000, 1000, 2400, 2400], abs=400)
+
+
+def test_the_first_frame_of_an_animation_is_processed(port: int) -> None:
+    frames = [scene((50, 100, 240), (400, 200, 160)), scene((200, 100, 240))]
+    for image_format in ("GIF", "WEBP"):
+        status, result, _ = send_request(port, encode_animation(frames, image_format))
+        assert (status, len(result["faces"])) == (200, 2)
 
 
 def test_an_image_without_faces(port: int) -> None:
