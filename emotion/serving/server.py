@@ -97,8 +97,8 @@ class Routes:
         self.workers.shutdown(wait=False, cancel_futures=True)
 
     async def about(self, request: Request) -> Response:
-        """Describe the network."""
-        return JSONResponse(self.session.about() | {"privacy": self.privacy})
+        """Describe the network, and the limit of a request."""
+        return JSONResponse(self.session.about() | {"privacy": self.privacy, "max_bytes": self.bodies.max_bytes})
 
     async def predict(self, request: Request) -> Response:
         """Return the faces of the posted image."""

@@ -1,7 +1,9 @@
 """The demo's page in headless Chromium, with drawn faces as its camera."""
 
+import base64
 import shutil
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -230,12 +232,38 @@ def test_a_turned_face_has_a_turned_box(demo: Demo) -> None:
     assert float(turned.removeprefix("rotate(").removesuffix("deg)")) == pytest.approx(30, abs=8)
 
 
-def test_other_formats_are_sent_as_png(demo: Demo) -> None:
+@pytest.mark.parametrize(
+    ("image_format", "noise", "sent"),
+    [("GIF", 0, "image/gif"), ("WEBP", 0, "image/png"), ("WEBP", 12, "image/jpeg"), ("AVIF", 12, "image/jpeg")],
+)
+def test_other_formats_are_sent_as_png_or_if_that_is_too_large_as_jpeg(
+    image_format: str, noise: float, sent: str, demo: Demo
+) -> None:
+    image = scene((50, 100, 480), width=1000, height=750) + np.random.default_rng(0).normal(0, noise, (750, 1000, 3))
+    content = encode_image(image.clip(0, 255).astype(np.uint8), image_format)
+    assert len(content) < 1e6  # the limit of the demo
     demo.page.evaluate("() => { const real = fetch; fetch = (url, options) => real(url, window.sent = options) }")
     with demo.page.expect_response("**/api/predict"):
-        demo.choose(encode_image(Image.fromarray(scene((50, 100, 240))), "GIF"), "a.gif", "image/gif")
+        demo.choose(content, f"a.{image_format}", f"image/{image_format.lower()}")
     demo.expect_faces(1)
-    assert demo.page.evaluate("window.sent.body.type") == "image/png"
+    assert demo.page.evaluate("window.sent.body.type") == sent
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
+def test_the_box_of_a_turned_file_is_where_the_page_shows_the_face(image_format: str, demo: Demo) -> None:
+    image = Image.fromarray(scene((60, 40, 240), width=640, height=480)).rotate(-90, expand=True)
+    exif = image.getexif()
+    exif[0x0112] = 8
+    demo.choose(encode_image(image, image_format, exif=exif), f"a.{image_format}", f"image/{image_format.lower()}")
+    demo.expect_faces(1)
+    (box,), (frame,) = ([each.bounding_box() for each in demo.page.locator(name).all()] for name in (".box", "#frame"))
+    shown = demo.page.locator("#image").evaluate("canvas => canvas.toDataURL()")
+    with Image.open(BytesIO(base64.b64decode(shown.partition(",")[2]))) as canvas:
+        is_face = np.abs(np.asarray(canvas.convert("L"), int) - 128) > 20
+    for axis, start, side in ((1, "x", "width"), (0, "y", "height")):
+        center = (box[start] + box[side] / 2 - frame[start]) / frame[side]
+        positions = np.flatnonzero(is_face.any(1 - axis))
+        assert center == pytest.approx((positions[0] + positions[-1]) / 2 / is_face.shape[axis], abs=0.1)
 
 
 def test_a_stopped_server_is_reported(browser: "sync_api.Browser", session: Session) -> None:
