@@ -236,6 +236,9 @@ class Predictor:
                 warning.
             color: Order of the channels of arrays: rgb, or bgr as OpenCV reads them.
 
+        Warns:
+            FirstFrameOnly: An image has further frames or pages, which are not used.
+
         Raises:
             UserError: An image cannot be read, or `color` is unknown.
         """
