@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 import emotion
@@ -80,6 +81,11 @@ def test_the_default_is_the_augmentation_of_the_file(file: Path) -> None:
     assert compose("demo").tta is None
 
 
+def similarity(maps: NDArray[np.float32], others: NDArray[np.float32]) -> float:
+    """Mean correlation of maps (N, H, W)."""
+    return float(np.mean([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(maps, others, strict=True)]))
+
+
 @pytest.mark.parametrize("tta", ["flip", "shifted"])
 def test_a_map_is_that_of_the_target(tta: str, rng: np.random.Generator) -> None:
     pairs = FACES[rng.integers(0, 6, (2, 500))].mean(0) + rng.integers(-20, 20, (500, 48, 48))
@@ -90,9 +96,9 @@ def test_a_map_is_that_of_the_target(tta: str, rng: np.random.Generator) -> None
     faces, targets = faces[differs][:20], targets[differs][:20]
     maps, of_torch = file.maps(faces, targets), TorchBackend("fast_cnn").maps(faces, targets)
     has_map = np.isfinite(maps).all((1, 2))
-    assert has_map.sum() > 15
+    assert has_map.mean() > 0.8
     faces, maps, of_torch = faces[has_map], maps[has_map], of_torch[has_map]
-    assert np.mean([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(maps, of_torch, strict=True)]) > 0.6
+    assert similarity(maps, of_torch) > similarity(maps, np.roll(of_torch, 1, 0)) + 0.05  # than maps of other faces
     if tta == "flip":
         np.testing.assert_allclose(maps, plain.maps(faces[:, :, ::-1])[:, :, ::-1], atol=1e-5)
     assert np.isnan(file.maps(faces, file.probabilities(faces).argmin(1))).all()
