@@ -45,15 +45,15 @@ def compare(cfg: DictConfig, folder: Path) -> tuple[list["PairedComparison"], li
     check_choices(config, rows=("all", "deduplicated"))
 
     from emotion.io.atomic import write_text
+    from emotion.io.folders import expand
     from emotion.records.run_folder import find_finished, find_runs
     from emotion.reporting import comparison, figures, ranking
     from emotion.reporting.tables import latex_table, markdown_table, print_table
 
     sources = as_list(config.runs)
     evaluated = {
-        name: [run for run in find_runs(Path(name)) if run.record.scores is not None]
+        name: [run for one in expand(name) for run in find_runs(Path(one)) if run.record.scores is not None]
         for name in sources
-        if Path(name).is_dir()
     }
     if trials := [run for runs in evaluated.values() for run in runs if run.record.scores == {}]:
         names = [str(relative_path(run.folder)) for run in trials]

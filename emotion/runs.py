@@ -55,6 +55,7 @@ def runs(cfg: DictConfig) -> list["Run"]:
         UserError: A folder does not exist or a setting is invalid.
     """
     config = typed(cfg, RunsConfig)
+    from emotion.io.folders import expand
     from emotion.records.run_folder import STATES, find_runs, skipped_archive
 
     states = as_list(config.state or [])
@@ -62,11 +63,12 @@ def runs(cfg: DictConfig) -> list["Run"]:
         check_choices(config, remove=REMOVE)
     if unknown := set(states) - set(STATES):
         raise UserError(f"state={','.join(sorted(unknown))}: expected {', '.join(STATES)}.")
-    folders = [Path(name) for name in as_list(config.runs)]
+    names = as_list(config.runs)
+    folders = [Path(folder) for name in names for folder in expand(name)]
     if missing := [str(folder) for folder in folders if not folder.is_dir()]:
         raise UserError(f"{', '.join(missing)} does not exist; expected folders that contain runs, such as outputs.")
-    announce(f"reading the runs in {' and '.join(map(str, folders))}", sys.stderr)
-    every = {run.folder.absolute(): run for folder in folders for run in find_runs(folder)}
+    announce(f"reading the runs in {' and '.join(names)}", sys.stderr)
+    every = {run.folder.resolve(): run for folder in folders for run in find_runs(folder)}
     found = [
         (run, _row(run))
         for run in every.values()
@@ -251,7 +253,9 @@ def _remove(found: Sequence["Run"], config: RunsConfig) -> None:
                     if read_run(run.folder).record != run.record:  # resumed in the meantime
                         continue
                     for path in sizes:
-                        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                        if path.is_dir():
+                            shutil.rmtree(path.resolve())  # what a link points to
+                        path.unlink(missing_ok=True)
                     removed |= sizes
         except RunLocked as error:
             print(f"kept: {error}")

@@ -103,6 +103,7 @@ def test_trials_of_a_search_do_not_replace_other_sources(runs: Path, capsys: pyt
     compared(f"{runs}/simp*", runs / "compact")
     assert [line["run"] for line in read_csv("comparison.csv")] == ["simple_cnn seed=0", "simple_cnn seed=1"]
     assert capsys.readouterr().out.count("trials of a search, not evaluated on test") == 2
+    assert compared(f"{runs}/comp*") == ([], [])
     with pytest.raises(UserError, match=r"nosuchrun.*no such folder"):
         compared("nosuchrun", runs / "compact")
 

@@ -103,7 +103,7 @@ def test_published_runs_are_listed_if_their_folder_is_named(capsys: pytest.Captu
     assert len(find_finished(["outputs", "outputs/records/published"])) == 2  # it is a copy of `good`
     shutil.rmtree("outputs/good")
     shutil.rmtree("outputs/poor")
-    with pytest.raises(UserError, match="found 1 unfinished; the published runs are in outputs/records"):
+    with pytest.raises(UserError, match="found 2 unfinished; the published runs are in outputs/records"):
         find_finished(["outputs"])
 
 
@@ -122,6 +122,43 @@ def test_only_confirmed_removals_remove(capsys: pytest.CaptureFixture[str]) -> N
     assert "removed 2 checkpoints, 4.0 MB" in capsys.readouterr().out
     assert Path("outputs/good/checkpoints/best.ckpt").is_file()
     assert not Path("outputs/good/checkpoints/last.ckpt").exists()
+
+
+@pytest.mark.parametrize("content", ["", '{"command": "pyt'])
+def test_a_damaged_record_is_that_of_a_failed_run(content: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("outputs/poor/record.json").write_text(content)
+    message = "outputs/poor: outputs/poor/record.json cannot be read as JSON"
+    assert listed("state=failed", "sort=run") == ["failed", "poor"]
+    assert message in capsys.readouterr().out
+    assert [run.folder.name for run in find_finished(["outputs"])] == ["good"]
+    assert message in capsys.readouterr().out
+    with pytest.raises(UserError, match=rf"found 1 unfinished\.\n  {message}"):
+        find_finished(["outputs/poor"])
+    listed("state=failed", "remove=runs", "confirm=true")
+    assert listed("sort=run") == ["good", "stopped"]
+
+
+def test_runs_in_linked_folders_are_listed_and_removed() -> None:
+    Path("moved").mkdir()
+    shutil.move("outputs/poor", "moved/poor")
+    shutil.move("outputs/failed", "moved/failed")
+    Path("outputs/moved").symlink_to(Path("moved").absolute())
+    Path("outputs/link").symlink_to("good")  # which is listed already
+    Path("moved/cycle").symlink_to(Path("outputs").absolute())
+    assert listed("sort=run") == ["good", "failed", "poor", "stopped"]
+    assert [str(run.folder) for run in find_finished(["outputs"])] == ["outputs/good", "outputs/moved/poor"]
+    Path("outputs/moved").unlink()
+    Path("outputs/failed").symlink_to(Path("moved/failed").absolute())
+    assert listed("state=failed", "remove=runs", "confirm=true") == ["failed"]
+    assert not Path("outputs/failed").is_symlink()
+    assert not Path("moved/failed").exists()
+
+
+def test_a_pattern_stands_for_folders(capsys: pytest.CaptureFixture[str]) -> None:
+    assert listed("runs='outputs/[gp]*'", "sort=run") == ["good", "poor"]
+    assert "reading the runs in outputs/[gp]* ..." in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"outputs/x\* does not exist"):
+        listed("runs='outputs/x*'")
 
 
 def test_the_preview_and_the_result_of_a_removal_count_the_same_files(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from emotion.config.compose import as_list
 from emotion.errors import UserError, listing
+from emotion.io.folders import expand, walk
 
 BEST_CHECKPOINT, LAST_CHECKPOINT = Path("checkpoints/best.ckpt"), Path("checkpoints/last.ckpt")
 CHECKPOINTS = (BEST_CHECKPOINT, LAST_CHECKPOINT)
@@ -19,6 +20,8 @@ ZOO = Path(__file__).parent.parent / "zoo"
 def locate_all(sources: str | Path | Sequence[object]) -> list[str]:
     """Return the names in `checkpoint=RUN` or `checkpoint=[RUN,RUN]` after checking that each local one exists.
 
+    A pattern stands for the folders that it matches, or else the files.
+
     Raises:
         UserError: There is no name, or a file is missing.
     """
@@ -27,6 +30,7 @@ def locate_all(sources: str | Path | Sequence[object]) -> list[str]:
     names = [str(sources)] if isinstance(sources, Path) else as_list(sources)
     if not names:
         raise UserError("checkpoint= is empty; expected checkpoint=RUN, or several: checkpoint=[RUN,RUN].")
+    names = [match for name in names for match in expand(name)]
     for name in names:
         if not name.startswith(HUB):
             locate(name)
@@ -42,6 +46,8 @@ def announce_default(verb: str, sources: object) -> None:
 def locate(source: str | Path) -> Path:
     """Return the checkpoint file of a run folder (best, else last), a file, a Hub repository or a zoo name.
 
+    The folder `checkpoints` of a run stands for the run.
+
     Raises:
         UserError: There is none.
     """
@@ -51,10 +57,10 @@ def locate(source: str | Path) -> Path:
         return download(str(source).removeprefix(HUB))
     path = Path(source).expanduser()
     if path.is_dir():
-        for name in CHECKPOINTS:
+        for name in (*CHECKPOINTS, *(one.name for one in CHECKPOINTS)):
             if (path / name).is_file():
                 return path / name
-        runs = sorted({str(file.parent.parent) for name in CHECKPOINTS for file in path.rglob(str(name))})
+        runs = sorted(str(one) for one in walk(path) if any((one / name).is_file() for name in CHECKPOINTS))
         found = f" Runs in it:{listing(runs, 5)}" if runs else ""
         raise UserError(
             f"{path} has no {BEST_CHECKPOINT}; expected the folder of a run that saved a checkpoint.{found}"

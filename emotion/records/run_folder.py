@@ -1,7 +1,6 @@
 """Folders of runs: lock one, read the state of the run in it, find runs."""
 
 import contextlib
-import glob
 import json
 import os
 import re
@@ -15,8 +14,9 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from emotion.checkpoints.locate import LAST_CHECKPOINT
-from emotion.errors import Pruned, Stopped, UserError, counted
+from emotion.errors import Pruned, Stopped, UserError, counted, listing
 from emotion.io.atomic import remove_partial, write_text
+from emotion.io.folders import expand, walk
 from emotion.records.run_record import RECORD, RunRecord
 
 CONFIG, LOCK, ERROR_FILE = Path(".hydra/config.yaml"), ".lock", "error.txt"
@@ -92,12 +92,11 @@ def write_config(cfg: DictConfig, run_dir: Path) -> None:
 
 
 def read_run(folder: Path) -> Run:
-    """Return the run in a folder.
-
-    Raises:
-        UserError: Its record cannot be read.
-    """
-    record = RunRecord.read(folder)
+    """Return the run in a folder; one whose record cannot be read is failed, without a record."""
+    try:
+        record = RunRecord.read(folder)
+    except UserError as error:
+        return Run(folder, RunRecord(), "failed", str(error))
     error_file = folder / ERROR_FILE
     if record and record.scores is not None:
         return Run(folder, record, "finished")
@@ -114,9 +113,8 @@ def read_run(folder: Path) -> Run:
 
 def find_runs(root: Path) -> list[Run]:
     """Return every run in or below a folder, sorted by folder; published ones only of a folder in `ARCHIVE`."""
-    folders = {path.parent for name in (RECORD, ERROR_FILE) for path in _find(root, name)}
-    folders |= {path.parent.parent for path in _find(root, str(CONFIG))}
-    return [read_run(folder) for folder in sorted(folders)]
+    runs = _run_folders(root)
+    return [read_run(folder) for folder in runs if _is_published(root) or not _is_published(folder)]
 
 
 def skipped_archive(root: Path) -> Path | None:
@@ -126,8 +124,8 @@ def skipped_archive(root: Path) -> Path | None:
     return next(found, None)
 
 
-def _find(root: Path, pattern: str) -> Iterator[Path]:
-    return (path for path in root.rglob(pattern) if _is_published(root) or not _is_published(path))
+def _run_folders(root: Path) -> list[Path]:
+    return sorted(one for one in walk(root) if any((one / name).is_file() for name in (RECORD, ERROR_FILE, CONFIG)))
 
 
 def _is_published(path: Path) -> bool:
@@ -144,17 +142,17 @@ def find_finished(sources: Sequence[str]) -> list[Run]:
     """
     found: dict[str, Run] = {}
     for source in sources:
-        folders = [Path(source)] if Path(source).exists() else [Path(name) for name in sorted(glob.glob(source))]
-        paths = [path for folder in folders for path in sorted(_find(folder, RECORD))]
-        runs = [Run(path.parent, record) for path in paths if (record := RunRecord.read(path.parent)) is not None]
+        folders = [folder for folder in map(Path, expand(source)) if folder.exists()]
+        runs = [run for folder in folders for run in find_runs(folder)]
         finished = [run for run in runs if run.record.scores]
+        errors = listing([f"{run.folder}: {run.error.splitlines()[-1]}" for run in runs if run.error])
         archives = [archive for folder in folders if (archive := skipped_archive(folder))]
         if not finished:
             state = f"{len(runs)} unfinished" if runs else "none" if folders else "no such folder"
             state += "".join(f"; the published runs are in {archive}" for archive in archives)
-            raise UserError(f"{source}: expected finished runs, whose {RECORD} holds scores; found {state}.")
+            raise UserError(f"{source}: expected finished runs, whose {RECORD} holds scores; found {state}.{errors}")
         if unfinished := len(runs) - len(finished):
-            print(f"{source}: skipped {counted(unfinished, 'unfinished run')}", flush=True)
+            print(f"{source}: skipped {counted(unfinished, 'unfinished run')}{errors}", flush=True)
         for archive in archives:
             print(f"{source}: skipped the published runs; to include them, name {archive} as well", flush=True)
         for run in finished:
@@ -194,7 +192,7 @@ def _shared_name(names: Sequence[str]) -> str:
 
 def folder_size(folder: Path) -> int:
     """Return the bytes of all files in a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return sum(path.stat().st_size for one in walk(folder) for path in one.iterdir() if path.is_file())
 
 
 def _is_locked(folder: Path) -> bool:

@@ -11,7 +11,7 @@ from torch import nn
 
 from emotion.checkpoints.ensemble import load_ensemble
 from emotion.checkpoints.load import load_checkpoint, read_checkpoint
-from emotion.checkpoints.locate import BEST_CHECKPOINT, LAST_CHECKPOINT, locate
+from emotion.checkpoints.locate import BEST_CHECKPOINT, LAST_CHECKPOINT, locate, locate_all
 from emotion.checkpoints.training_data import choose_subset, load_data
 from emotion.classifier import EmotionClassifier
 from emotion.config.compose import compose
@@ -80,8 +80,32 @@ def test_a_folder_of_runs_is_answered_with_the_runs_in_it(tmp_path: Path) -> Non
     for folder in (tmp_path / "outputs/tiny", tmp_path / "outputs"):
         with pytest.raises(UserError, match=r"Runs in it:(\n  .*outputs/tiny/[0-4]){5}\n  and 1 more$"):
             locate(folder)
+    Path("linked").mkdir()
+    Path("linked/tiny").symlink_to(tmp_path / "outputs/tiny/1")
+    with pytest.raises(UserError, match=r"Runs in it:\n  linked/tiny$"):
+        locate("linked")
+    Path("empty").mkdir()
     with pytest.raises(UserError, match=r"saved a checkpoint\.$"):
-        locate(tmp_path / "outputs/tiny/0/checkpoints")
+        locate("empty")
+
+
+def test_the_folder_of_checkpoints_stands_for_its_run(tmp_path: Path) -> None:
+    for name in (LAST_CHECKPOINT, BEST_CHECKPOINT):
+        path = tmp_path / "run" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        assert locate(path.parent) == path
+
+
+def test_a_pattern_stands_for_several_checkpoints() -> None:
+    for folder in ("sweep/seed=0", "sweep/seed=1"):
+        Path(folder, "checkpoints").mkdir(parents=True)
+        Path(folder, BEST_CHECKPOINT).touch()
+    Path("sweep/sweep.json").touch()
+    assert locate_all("sweep/*") == ["sweep/seed=0", "sweep/seed=1"]
+    assert locate_all(["sweep/seed=1", "sweep/*/checkpoints/b*"])[1] == "sweep/seed=0/checkpoints/best.ckpt"
+    with pytest.raises(UserError, match=r"other\* does not exist"):
+        locate_all("other*")
 
 
 def test_a_malicious_pickle_does_not_run(tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ def test_malicious_records_and_predictions(run: Path, tally: Tally) -> None:
         (Path(shutil.copytree(run, name)) / RECORD).write_text(text)
     hostile.sparse(Path("large") / RECORD, hostile.HUGE)
     commands.append(("a record nested deep", ["compare", "runs=deep"]))
-    commands.append(("a record that is a list", ["runs", "runs=list"]))
+    commands.append(("a record that is a list", ["compare", "runs=list"]))
     commands.append(("a record of 3 GB", [*OPENING[4], "checkpoint=large"]))
     assert_all_refused(tally, commands)
 

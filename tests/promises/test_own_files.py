@@ -15,7 +15,7 @@ from emotion.errors import Stopped, UserError
 from emotion.export import export
 from emotion.inference.onnx_backend import OnnxBackend
 from emotion.records.predictions import read_predictions
-from emotion.records.run_folder import read_run
+from emotion.records.run_folder import find_finished
 from emotion.train import train
 from emotion.training import setup
 from emotion.training.resume import latest_valid_checkpoint
@@ -84,7 +84,8 @@ def resumes_from(run: Path, cfg: DictConfig) -> Path:
 def read_finished(run: Path) -> None:
     """Read what other verbs read of a finished run."""
     load_checkpoint(run)
-    read_predictions(read_run(run), "none")
+    (finished,) = find_finished([str(run)])
+    read_predictions(finished, "none")
 
 
 def test_a_run_resumes_from_its_last_valid_checkpoint(runs: dict[str, DictConfig], tally: Tally) -> None:
