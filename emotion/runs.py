@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from emotion.cli import verb
 from emotion.config.compose import as_list, flatten
 from emotion.config.typed import check_choices, typed
-from emotion.errors import UserError, counted
+from emotion.errors import UserError, counted, listing
 from emotion.reporting.text import format_percent, format_size, relative_path
 from emotion.runtime.announce import announce
 
@@ -225,21 +225,27 @@ def _write_csv(found: Sequence[tuple["Run", Row]], path: Path) -> None:
 def _remove(found: Sequence["Run"], config: RunsConfig) -> None:
     """Remove runs, or the checkpoints for resuming finished ones; without confirm=true only print how many.
 
+    A run whose folder contains another one is removed only with that one.
+
     Raises:
         UserError: Finished runs would be removed without being selected by state=.
     """
     from emotion.checkpoints.load import PREVIOUS_CHECKPOINT
     from emotion.checkpoints.locate import LAST_CHECKPOINT
-    from emotion.records.run_folder import RunLocked, lock_run, read_run
+    from emotion.records.run_folder import RunLocked, inner_runs, lock_run, read_run
 
     remove_runs = config.remove == "runs"
     if remove_runs and not config.state and any(run.state == "finished" for run in found):
         raise UserError("remove=runs would remove finished runs; select others by state=[failed,stopped].")
-    paths = {
-        run.folder: [run.folder] if remove_runs else [run.folder / LAST_CHECKPOINT, run.folder / PREVIOUS_CHECKPOINT]
-        for run in found
-        if remove_runs or run.state in ("finished", "pruned")
-    }
+    paths: dict[Path, list[Path]] = {}
+    for run in (found := sorted(found, key=lambda run: run.folder, reverse=True)):  # inner runs first
+        if not remove_runs:
+            if run.state in ("finished", "pruned"):
+                paths[run.folder] = [run.folder / LAST_CHECKPOINT, run.folder / PREVIOUS_CHECKPOINT]
+        elif kept := [inner for inner in inner_runs(run.folder) if inner not in paths]:
+            print(f"kept: {run.folder} contains {counted(len(kept), 'other run')}:{listing(list(map(str, kept)), 5)}")
+        else:
+            paths[run.folder] = [run.folder]
     sizes = _sizes(path for own in paths.values() for path in own)
     if not config.confirm:
         print(f"would remove {_describe(sizes, config)}; confirm=true removes them")
@@ -251,6 +257,8 @@ def _remove(found: Sequence["Run"], config: RunsConfig) -> None:
             if sizes:
                 with lock_run(run.folder):
                     if read_run(run.folder).record != run.record:  # resumed in the meantime
+                        continue
+                    if remove_runs and inner_runs(run.folder):  # kept, or started in the meantime
                         continue
                     for path in sizes:
                         if path.is_dir():

@@ -124,6 +124,28 @@ def test_only_confirmed_removals_remove(capsys: pytest.CaptureFixture[str]) -> N
     assert not Path("outputs/good/checkpoints/last.ckpt").exists()
 
 
+def test_a_run_that_contains_another_is_removed_only_with_it(capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree("outputs/good", "outputs/failed/again")
+    for confirm in ("false", "true"):
+        listed("state=failed", "remove=runs", f"confirm={confirm}")
+        printed = capsys.readouterr().out
+        assert "kept: outputs/failed contains 1 other run:\n  outputs/failed/again" in printed
+        assert "remove 0 runs, " in printed.replace("removed", "remove")
+    assert {run.folder.name for run in find_finished(["outputs/failed"])} == {"again"}
+    Path("outputs/failed/again/record.json").unlink()
+    Path("outputs/failed/again", ERROR_FILE).write_text("out of memory\n")
+    with FileLock(Path("outputs/failed/again", LOCK)):
+        listed("state=[failed,running]", "remove=runs", "confirm=true")
+        assert "removed 0 runs" in capsys.readouterr().out
+    listed("state=failed", "csv=runs.csv")
+    with Path("runs.csv").open(newline="") as file:
+        sizes = {row["run"]: float(row["mb"]) for row in csv.DictReader(file)}
+    assert sizes["outputs/failed"] < 0.001 < sizes["outputs/failed/again"]
+    listed("state=failed", "remove=runs", "confirm=true")
+    assert "removed 2 runs" in capsys.readouterr().out
+    assert listed("sort=run") == ["good", "poor", "stopped"]
+
+
 @pytest.mark.parametrize("content", ["", '{"command": "pyt'])
 def test_a_damaged_record_is_that_of_a_failed_run(content: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("outputs/poor/record.json").write_text(content)

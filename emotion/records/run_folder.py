@@ -117,6 +117,11 @@ def find_runs(root: Path) -> list[Run]:
     return [read_run(folder) for folder in runs if _is_published(root) or not _is_published(folder)]
 
 
+def inner_runs(folder: Path) -> list[Path]:
+    """Return the folders of other runs, published ones included, below a run's folder."""
+    return [inner for inner in _run_folders(folder) if inner != folder]
+
+
 def skipped_archive(root: Path) -> Path | None:
     """Return the folder of published runs below a folder, which `find_runs` skips; None if there is none."""
     folders = (root / ARCHIVE.name, root / ARCHIVE)
@@ -191,8 +196,10 @@ def _shared_name(names: Sequence[str]) -> str:
 
 
 def folder_size(folder: Path) -> int:
-    """Return the bytes of all files in a folder."""
-    return sum(path.stat().st_size for one in walk(folder) for path in one.iterdir() if path.is_file())
+    """Return the bytes of all files in a run's folder, without those of `inner_runs`."""
+    inner = set(inner_runs(folder))
+    own = [one for one in walk(folder) if inner.isdisjoint((one, *one.parents))]
+    return sum(path.stat().st_size for one in own for path in one.iterdir() if path.is_file())
 
 
 def _is_locked(folder: Path) -> bool:
