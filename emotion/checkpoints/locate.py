@@ -57,7 +57,7 @@ def locate(source: str | Path) -> Path:
         return download(str(source).removeprefix(HUB))
     path = Path(source).expanduser()
     if path.is_dir():
-        for name in (*CHECKPOINTS, *(one.name for one in CHECKPOINTS)):
+        for name in (*CHECKPOINTS, *(Path(one.name) for one in CHECKPOINTS)):
             if (path / name).is_file():
                 return path / name
         runs = sorted(str(one) for one in walk(path) if any((one / name).is_file() for name in CHECKPOINTS))

@@ -29,10 +29,12 @@ def use_stored_config(arguments: Sequence[str]) -> list[str]:
         # started by the first process, which has stored the additions
         arguments = [argument for argument in arguments if argument[:1] not in ("+", "~")]
     resumes = [argument for argument in arguments if argument.startswith("resume=")]
-    name = OverridesParser.create().parse_override(resumes[-1]).value() if resumes else None
-    if name in (None, "auto") or "--config-path" in arguments:
+    given = OverridesParser.create().parse_override(resumes[-1]) if resumes else None
+    if given is None or given.value() in (None, "auto") or "--config-path" in arguments:
         return list(arguments)
-    name = str(name)
+    if given.is_sweep_override() or given.value() == "":
+        raise UserError(f"{resumes[-1]}: expected the folder of one run: resume=outputs/NAME/TIME.")
+    name = str(given.value())
     run = Path(name).absolute()
     _check_resumable(run, name)
     added = [argument for argument in arguments if argument not in resumes]

@@ -28,6 +28,18 @@ def test_a_run_is_resumed_with_its_own_config(config: Path) -> None:
     assert f"hydra.run.dir='{RUN.absolute()}'" in sys.argv
 
 
+@pytest.mark.parametrize("arguments", [["-m", "resume=run,other"], ["-m", "resume=glob(*)"], ["resume="]])
+def test_only_one_run_is_resumed(
+    arguments: list[str], config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["emotion.train", *arguments])
+    with pytest.raises(SystemExit):
+        resume_in_place()
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: {arguments[-1]}")
+    assert message.endswith(": expected the folder of one run: resume=outputs/NAME/TIME.\n")
+
+
 def test_a_run_may_be_edited_before_it_is_resumed(config: Path) -> None:
     config.write_text(config.read_text().replace("seed: 0", "seed: 1"))
     resume_in_place()
