@@ -37,19 +37,22 @@ HISTORY, IMPORTANCE = "study_history.png", "study_importance.png"
 
 def report_sweep(sweep: Sweep) -> bool:
     """Print the states of the runs and write ranking.csv and .md; return whether all are finished or pruned."""
-    runs = [run for run in find_runs(sweep.folder) if run.folder != sweep.folder]
+    single = sweep.size == 1  # whose folder is that of the sweep if no setting has several values
+    runs = [run for run in find_runs(sweep.folder) if single or run.folder != sweep.folder]
+    parent = sweep.folder.parent if single else sweep.folder
+    size = max(sweep.size, len(runs))  # a search may have had more trials
     counts = Counter(run.state for run in runs)
-    counts["not started"] = max(0, sweep.size - len(runs))
+    counts["not started"] = size - len(runs)
     states = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    print(f"\nsweep {relative_path(sweep.folder)}: {counted(sweep.size, 'run')}: {states}", flush=True)
+    print(f"\nsweep {relative_path(sweep.folder)}: {counted(size, 'run')}: {states}", flush=True)
     for run in [run for run in runs if run.state not in ("finished", "pruned", "empty")][:MAX_ROWS]:
         error = f": {run.error.splitlines()[-1]}" if run.error else ""
-        print(f"  {run.folder.relative_to(sweep.folder)} {run.state}{error}")
-    is_complete = counts["finished"] + counts["pruned"] == sweep.size
+        print(f"  {run.folder.relative_to(parent)} {run.state}{error}")
+    is_complete = counts["finished"] + counts["pruned"] == size
     if not is_complete:
         print("The same command runs the missing ones.")
     if finished := [run for run in runs if run.state == "finished"]:
-        names = [_name(run, sweep.folder) for run in finished]
+        names = [_name(run, parent) for run in finished]
         tables = ranking.ranking_tables([run.record for run in finished], names)
         for title, rows in tables.items():
             print_table(title, rows[:MAX_ROWS], left=2)

@@ -12,13 +12,13 @@ import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from emotion.cli import MULTIRUN, check_values, command_line, set_command_line
-from emotion.config.compose import CONF, compose, quote
+from emotion.config.compose import CONF, compose, quote, searched_folders
 from emotion.data.sources import check_data
 from emotion.errors import UserError
 from emotion.io.atomic import write_text
@@ -81,16 +81,24 @@ def parse_command_line() -> Sweep | None:
         size = int(cfg.study.n_trials)
         set_command_line([*flags, *_search_overrides(command)])
     else:
-        size = math.prod(len(list(override.sweep_string_iterator())) for override in swept.values())
+        size = math.prod(len(set(override.sweep_string_iterator())) for override in swept.values())
+        if searched_folders(overrides):  # of whose choices Hydra's sweeper has none for glob()
+            set_command_line([*command_line(), *(str(override.input_line) for override in swept.values())])
     unnamed = f"hydra.job.config.override_dirname.exclude_keys=[{','.join([*shared, *INTERNAL_KEYS])}]"
     set_command_line([*command_line(), unnamed, f"{FOLDER_KEY}={quote(str(folder))}"])
     return Sweep(folder, identity, size, (folder / SWEEP_FILE).is_file(), cfg if is_search else None)
 
 
-def parse_overrides(lines: Sequence[str]) -> list[Override]:
-    """Parse overrides with Hydra's grammar; raises HydraException if one is invalid."""
-    loader = ConfigLoaderImpl(create_config_search_path(str(CONF)))  # of which glob() selects
-    return OverridesParser.create(loader).parse_overrides(list(lines))
+def parse_overrides(lines: Sequence[str], folders: Sequence[str] = ()) -> list[Override]:
+    """Parse overrides with Hydra's grammar, whose glob() selects from conf/ and further folders of configs.
+
+    Raises:
+        HydraException: An override is invalid.
+    """
+    search_path = create_config_search_path(str(CONF))
+    for folder in folders:
+        search_path.append("hydra.searchpath", f"file://{folder}")
+    return OverridesParser.create(ConfigLoaderImpl(search_path)).parse_overrides(list(lines))
 
 
 def check_folder(sweep: Sweep) -> None:
@@ -113,7 +121,8 @@ def write_sweep_file(sweep: Sweep) -> None:
 def _parse(arguments: Sequence[str]) -> _Command | None:
     """Parse the overrides; return None if they are invalid, which Hydra will report."""
     try:
-        given = {override.key_or_group: override for override in parse_overrides(arguments)}
+        folders = searched_folders(arguments)
+        given = {override.key_or_group: override for override in parse_overrides(arguments, folders)}
         fixed = {key: override for key, override in given.items() if not override.is_sweep_override()}
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             lines = [str(override.input_line) for override in fixed.values()]
@@ -121,24 +130,33 @@ def _parse(arguments: Sequence[str]) -> _Command | None:
         configured = [f"{key}={value}" for key, value in (cfg.hydra.sweeper.params or {}).items()]
         if OmegaConf.select(cfg, "study") is not None:
             configured = list(cfg.study.space)
-        swept = {o.key_or_group: o for o in parse_overrides(configured) if o.key_or_group not in fixed}
+        swept = {o.key_or_group: o for o in parse_overrides(configured, folders) if o.key_or_group not in fixed}
         swept |= {key: override for key, override in given.items() if override.is_sweep_override()}
+        if folders:
+            swept = {key: _list_choices(override) for key, override in swept.items()}
     except (HydraException, OmegaConfBaseException, TypeError, ValueError):
         return None
     return _Command(fixed, swept, cfg)
+
+
+def _list_choices(override: Override) -> Override:
+    """Return an override with the choices of its glob() listed, unless there are none."""
+    values = ",".join(override.sweep_string_iterator()) if isinstance(override.value(), Glob) else ""
+    return parse_overrides([f"{override.get_key_element()}=choice({values})"])[0] if values else override
 
 
 def _check_values(command: _Command) -> None:
     """Check each value of the sweep once, with the first values of the other settings.
 
     Raises:
-        UserError: A value is of a wrong type or out of range, or the data is missing.
+        UserError: A setting has no value, or one of a wrong type or out of range; or the data is missing.
     """
-    values = {
-        override.get_key_element(): list(override.sweep_string_iterator())
-        for override in command.swept.values()
-        if override.is_discrete_sweep()
-    }
+    values = {}
+    for override in command.swept.values():
+        if override.is_discrete_sweep():
+            values[override.get_key_element()] = found = list(override.sweep_string_iterator())
+            if not found:
+                raise UserError(f"{override.input_line} has no value to try; expected some, as in KEY=A,B.")
     fixed = [str(override.input_line) for override in command.fixed.values()]
     first = {key: f"{key}={own[0]}" for key, own in values.items()}
     try:

@@ -72,6 +72,9 @@ def test_a_search_can_be_extended_reports_its_best_trial_and_is_ranked(
     printed = capsys.readouterr().out
     assert "ranked by the monitored score" in printed
     assert "test accuracy" not in printed
+    fewer = sweep(*SEARCH, "study.n_trials=2", NO_PRUNER)
+    assert fewer.status == 0, fewer.out
+    assert "3 runs: 3 finished" in fewer.out
 
 
 def test_a_search_finds_the_choices_of_a_folder_of_configs(sweep: Run) -> None:

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -109,6 +110,8 @@ def test_a_run_that_fails_does_not_stop_the_others_and_is_repeated(sweep: Run) -
         (["loss=focal,ldam", "loss.label_smoothing=0,-1"], "loss.label_smoothing=-1: expected a number from 0 to 1."),
         (["sweep=learning_rate", "trainer.devices=true"], "trainer.devices=True: expected auto, a number of devices"),
         (["augment=glob(*)", "seed=1,-1"], "seed=-1: expected an integer from 0 to"),
+        (["seed=range(3,3)"], "seed=range(3,3) has no value to try; expected some, as in KEY=A,B."),
+        (["sweep=tpe", "model=glob(mynet*)"], "model=glob(mynet*) has no value to try"),
     ],
 )
 def test_every_value_is_checked_before_the_first_run(arguments: list[str], message: str, sweep: Run) -> None:
@@ -116,6 +119,34 @@ def test_every_value_is_checked_before_the_first_run(arguments: list[str], messa
     assert done.status == 2
     assert f"error: {message}" in done.err
     assert not Path("outputs").exists()
+
+
+@pytest.mark.parametrize("command", [("-m", "seed=1"), ("sweep=seeds", "seed=1"), ("-m", "seed=1,1")])
+def test_a_sweep_of_one_value_is_complete_after_one_run(command: tuple[str, ...], sweep: Run) -> None:
+    done = sweep(*command, "hydra.sweep.dir=one")
+    assert done.status == 0, done.out
+    assert "sweep of 1 run in one" in done.out
+    assert "sweep one: 1 run: 1 finished" in done.out
+    assert only("one/ranking.csv").read_text().splitlines()[1].startswith("1,one")
+
+
+def test_glob_selects_from_the_folders_of_the_search_path(sweep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("augment/noise", "sweep/noises"):
+        Path("mine", name).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(CONF / "augment/none.yaml", "mine/augment/noise.yaml")
+    text = (CONF / "sweep/augmentation.yaml").read_text()
+    Path("mine/sweep/noises.yaml").write_text(text.replace("none,rotate_flip,basic,full,strong", "glob(no*)"))
+    searched = "hydra.searchpath=[file://mine]"
+    done = sweep("-m", searched, "augment=glob(no*)", "hydra.sweep.dir=given")
+    assert done.status == 0, done.err
+    assert "2 runs: 2 finished" in done.out
+    assert sorted(path.name for path in Path("given").glob("augment=*")) == ["augment=noise", "augment=none"]
+    done = sweep("sweep=noises", searched, "hydra.sweep.dir=configured")
+    assert "2 runs: 2 finished" in done.out
+    assert "error: model=glob(mynet*) has no value to try" in sweep("-m", searched, "model=glob(mynet*)").err
+    search = parse(monkeypatch, "sweep=tpe", searched, "augment=glob(no*)")
+    assert search.study
+    assert "augment=choice(noise,none)" in search.study.study.space
 
 
 @pytest.mark.hard
