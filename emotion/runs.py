@@ -243,7 +243,8 @@ def _remove(found: Sequence["Run"], config: RunsConfig) -> None:
             if run.state in ("finished", "pruned"):
                 paths[run.folder] = [run.folder / LAST_CHECKPOINT, run.folder / PREVIOUS_CHECKPOINT]
         elif kept := [inner for inner in inner_runs(run.folder) if inner not in paths]:
-            print(f"kept: {run.folder} contains {counted(len(kept), 'other run')}:{listing(list(map(str, kept)), 5)}")
+            others = f"{counted(len(kept), 'other run')}, not selected:{listing(list(map(str, kept)), 5)}"
+            print(f"kept: {run.folder} contains {others}")
         else:
             paths[run.folder] = [run.folder]
     sizes = _sizes(path for own in paths.values() for path in own)

@@ -129,7 +129,7 @@ def test_a_run_that_contains_another_is_removed_only_with_it(capsys: pytest.Capt
     for confirm in ("false", "true"):
         listed("state=failed", "remove=runs", f"confirm={confirm}")
         printed = capsys.readouterr().out
-        assert "kept: outputs/failed contains 1 other run:\n  outputs/failed/again" in printed
+        assert "kept: outputs/failed contains 1 other run, not selected:\n  outputs/failed/again" in printed
         assert "remove 0 runs, " in printed.replace("removed", "remove")
     assert {run.folder.name for run in find_finished(["outputs/failed"])} == {"again"}
     Path("outputs/failed/again/record.json").unlink()

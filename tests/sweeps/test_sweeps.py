@@ -99,6 +99,10 @@ def test_a_run_that_fails_does_not_stop_the_others_and_is_repeated(sweep: Run) -
     again = sweep(*command)
     assert again.out.count("nothing to do") == 1
     assert again.status == 1
+    (only("outputs/lost/*/model.weights=random") / "record.json").write_text("{")
+    damaged = sweep(*command)
+    assert "3 runs: 3 failed" in damaged.out
+    assert "model.weights=random failed: outputs/lost/" in damaged.out
 
 
 @pytest.mark.parametrize(
