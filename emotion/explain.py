@@ -190,7 +190,8 @@ def _names(networks: Sequence["Ensemble"]) -> list[str]:
     longest = max(len(path) for paths in parts for path in paths)
     choices += [[[path[-end:][0] for path in paths] for paths in parts] for end in range(1, longest + 1)]
     names = [[" + ".join(members) for members in choice] for choice in choices]
-    return next(choice for choice in names if len(set(choice)) == len(choice))
+    paths = [" + ".join(one.paths) for one in networks]
+    return next((choice for choice in names if len(set(choice)) == len(choice)), paths)
 
 
 def _load_images(config: ExplainConfig, cfg: DictConfig, networks: list["Ensemble"]) -> "ImageSet":

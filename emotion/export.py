@@ -87,11 +87,15 @@ def export(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         **report,
         "files": {path.relative_to(output).as_posix(): path.stat().st_size for path in files},
     }
-    described = path.with_name(f"{path.name}.{config.target}.export.json")
+    described = _record_path(path, config.target)
     write_json(described, record)
     for file in (*(files if config.target != "web" else ()), described):
         print(f"wrote {relative_path(file.absolute())}, {format_size(file.stat().st_size)}")
     return record
+
+
+def _record_path(path: Path, target: str) -> Path:
+    return path.with_name(f"{path.name}.{target}.export.json")
 
 
 def _export_onnx(ensemble: "Ensemble", path: Path, config: ExportConfig, cfg: DictConfig) -> Exported:
@@ -124,7 +128,8 @@ def _export_onnx(ensemble: "Ensemble", path: Path, config: ExportConfig, cfg: Di
     report: dict[str, Any] = {"tta": config.tta, "opset": opset, "milliseconds": milliseconds}
     report["parity"] = parity._asdict() | {"source": source}
     if not config.int8:
-        if int8.exists():
+        described = _record_path(path, "onnx")
+        if int8.exists() and described.is_file() and f'"{int8.name}"' in described.read_text():
             int8.unlink()
             print(f"deleted {relative_path(int8.absolute())} of an earlier export; int8=true writes it again")
         return [fp32], report

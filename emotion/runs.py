@@ -225,28 +225,35 @@ def _write_csv(found: Sequence[tuple["Run", Row]], path: Path) -> None:
 def _remove(found: Sequence["Run"], config: RunsConfig) -> None:
     """Remove runs, or the checkpoints for resuming finished ones; without confirm=true only print how many.
 
-    A run whose folder contains another one is removed only with that one.
+    A run whose folder contains another one is removed only with that one. One with a checkpoint and a damaged record is
+    kept, as it may be finished.
 
     Raises:
         UserError: Finished runs would be removed without being selected by state=.
     """
     from emotion.checkpoints.load import PREVIOUS_CHECKPOINT
-    from emotion.checkpoints.locate import LAST_CHECKPOINT
+    from emotion.checkpoints.locate import BEST_CHECKPOINT, LAST_CHECKPOINT
     from emotion.records.run_folder import RunLocked, inner_runs, lock_run, read_run
+    from emotion.records.run_record import RECORD, RunRecord
 
     remove_runs = config.remove == "runs"
     if remove_runs and not config.state and any(run.state == "finished" for run in found):
         raise UserError("remove=runs would remove finished runs; select others by state=[failed,stopped].")
     paths: dict[Path, list[Path]] = {}
-    for run in (found := sorted(found, key=lambda run: run.folder, reverse=True)):  # inner runs first
+    removable = set[Path]()
+    for run in (found := sorted(found, key=lambda run: run.folder.resolve(), reverse=True)):  # inner runs first
+        is_damaged = run.record == RunRecord() and (run.folder / RECORD).exists()
         if not remove_runs:
             if run.state in ("finished", "pruned"):
                 paths[run.folder] = [run.folder / LAST_CHECKPOINT, run.folder / PREVIOUS_CHECKPOINT]
-        elif kept := [inner for inner in inner_runs(run.folder) if inner not in paths]:
+        elif is_damaged and (run.folder / BEST_CHECKPOINT).exists():
+            print(f"kept: {run.error}")
+        elif kept := [inner for inner in inner_runs(run.folder) if inner.resolve() not in removable]:
             others = f"{counted(len(kept), 'other run')}, not selected:{listing(list(map(str, kept)), 5)}"
             print(f"kept: {run.folder} contains {others}")
         else:
             paths[run.folder] = [run.folder]
+            removable.add(run.folder.resolve())
     sizes = _sizes(path for own in paths.values() for path in own)
     if not config.confirm:
         print(f"would remove {_describe(sizes, config)}; confirm=true removes them")

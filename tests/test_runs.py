@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from emotion.config.compose import compose
 from emotion.errors import UserError
-from emotion.records.run_folder import ERROR_FILE, LOCK, find_finished
+from emotion.records.run_folder import ERROR_FILE, LOCK, find_finished, folder_size
 from emotion.records.run_record import RunRecord
 from emotion.runs import runs
 
@@ -158,6 +158,27 @@ def test_a_damaged_record_is_that_of_a_failed_run(content: str, capsys: pytest.C
         find_finished(["outputs/poor"])
     listed("state=failed", "remove=runs", "confirm=true")
     assert listed("sort=run") == ["good", "stopped"]
+
+
+def test_a_run_with_a_checkpoint_and_a_damaged_record_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("outputs/poor/record.json").write_text("{")
+    Path("outputs/poor/checkpoints").mkdir(exist_ok=True)
+    Path("outputs/poor/checkpoints/best.ckpt").touch()
+    listed("state=failed", "remove=runs", "confirm=true")
+    assert "kept: outputs/poor/record.json cannot be read as JSON" in capsys.readouterr().out
+    assert listed("sort=run") == ["good", "poor", "stopped"]
+
+
+def test_links_inside_a_run_do_not_count(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("data").mkdir()
+    Path("data/large").write_bytes(bytes(10**6))
+    Path("outputs/failed/data").symlink_to(Path("data").absolute())
+    Path("outputs/failed/teacher").symlink_to(Path("outputs/good").absolute())
+    assert folder_size(Path("outputs/failed")) < 10**6
+    listed("state=failed", "remove=runs", "confirm=true")
+    assert not Path("outputs/failed").exists()
+    assert Path("data/large").is_file()
+    assert listed("sort=run") == ["good", "poor", "stopped"]
 
 
 def test_runs_in_linked_folders_are_listed_and_removed() -> None:

@@ -400,7 +400,7 @@ def test_settings_given_override_the_short_recipe() -> None:
         ("+trainer.overfit_batches=1", "use debug=overfit"),
         ("callbacks.early_stopping=null", "early_stopping=None: expected a callback's settings; ~callbacks.early"),
         ("+trainer.val_check_interval=2.5", "val_check_interval=2.5: expected 1.0"),
-        ("+trainer.val_check_interval=2", "val_check_interval=2: expected 1.0"),
+        ("+trainer.val_check_interval=1", "val_check_interval=1: expected 1.0"),
         ("trainer.accelerator=tpu", r"Trainer needs a package that is not installed: .*torch_xla"),
         ("trainer.accelerator=hpu", "invalid accelerator name"),
         ("+trainer.strategy=ddp_x", "invalid strategy name"),

@@ -20,7 +20,7 @@ ZOO = Path(__file__).parent.parent / "zoo"
 def locate_all(sources: str | Path | Sequence[object]) -> list[str]:
     """Return the names in `checkpoint=RUN` or `checkpoint=[RUN,RUN]` after checking that each local one exists.
 
-    A pattern stands for the folders that it matches, or else the files.
+    A pattern is replaced by the folders that it matches, or else the files.
 
     Raises:
         UserError: There is no name, or a file is missing.
@@ -46,7 +46,7 @@ def announce_default(verb: str, sources: object) -> None:
 def locate(source: str | Path) -> Path:
     """Return the checkpoint file of a run folder (best, else last), a file, a Hub repository or a zoo name.
 
-    The folder `checkpoints` of a run stands for the run.
+    The folder `checkpoints` of a run means the run.
 
     Raises:
         UserError: There is none.

@@ -94,7 +94,7 @@ def find_target(target: str | bool, images: ImageSet) -> str | int:
 
 
 def select_targets(target: str | int, probabilities: Tensor, images: ImageSet) -> Tensor:
-    """Return the classes (N,) to explain, `target` as of `find_target`; the network's probabilities are (N, K)."""
+    """Return the classes (N,) to explain, `target` as `find_target` returns it; probabilities are (N, K)."""
     if isinstance(target, int):
         return torch.full((len(probabilities),), target)
     if target == "true":

@@ -49,7 +49,8 @@ def export_web(ensemble: Ensemble, folder: Path, runtime: str | None = None, tta
         UserError: The folder contains something else, the runtime is not available, the network cannot be exported or
             the folder cannot be written; nothing is written.
     """
-    if folder.is_dir() and any(folder.iterdir()) and not all((folder / name).is_file() for name in OWN):
+    others = folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())
+    if others and not all((folder / name).is_file() for name in OWN):
         raise UserError(f"{folder} contains other files; expected a new or empty folder, or an earlier page.")
     contents: dict[str, bytes] = dict(runtime_files(runtime))
     contents |= {name: (WEB / source).read_bytes() for name, source in PAGE.items()}

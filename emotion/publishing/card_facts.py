@@ -51,9 +51,10 @@ class ModelFacts:
         # of FER2013 in any format and with any labels
         self.is_fer2013 = readers[-1] in FER2013_READERS and all(known)
         self.is_ferplus = FERPLUS_READER in readers
-        of_data = [*EMOTIONS, *(["contempt"] if self.is_ferplus else [])] if self.is_fer2013 else []
-        self.left_out = [name for name in of_data if name not in known]
-        self.has_all_classes = not self.left_out and len(self.classes) == len(of_data)
+        of_data = [*EMOTIONS, *(["contempt"] if self.is_ferplus else [])]
+        has_all_faces = self.is_fer2013 and readers[-1].startswith("emotion.data.readers.fer2013.")
+        self.left_out = [name for name in of_data if has_all_faces and name not in known]
+        self.has_all_classes = len(self.classes) == len(of_data)
         self.is_synthetic = readers[-1] == SYNTHETIC_READER
 
     @property
@@ -66,7 +67,7 @@ class ModelFacts:
     @property
     def dataset(self) -> tuple[str, str]:
         """Identifier and name of the data for the metadata."""
-        if self.is_fer2013:
+        if self.is_ferplus or self.is_fer2013:
             identifier, name = ("ferplus", "FER+") if self.is_ferplus else ("fer2013", "FER2013")
             return identifier, name if self.has_all_classes else f"{name}, {len(self.classes)} classes"
         return ("synthetic", "Synthetic faces") if self.is_synthetic else ("other", "Other faces")

@@ -118,8 +118,8 @@ def find_runs(root: Path) -> list[Run]:
 
 
 def inner_runs(folder: Path) -> list[Path]:
-    """Return the folders of other runs, published ones included, below a run's folder."""
-    return [inner for inner in _run_folders(folder) if inner != folder]
+    """Return the folders of other runs inside a run's folder, published ones included; links are not followed."""
+    return sorted(one for name, _, _ in os.walk(folder) if (one := Path(name)) != folder and _is_run(one))
 
 
 def skipped_archive(root: Path) -> Path | None:
@@ -130,7 +130,11 @@ def skipped_archive(root: Path) -> Path | None:
 
 
 def _run_folders(root: Path) -> list[Path]:
-    return sorted(one for one in walk(root) if any((one / name).is_file() for name in (RECORD, ERROR_FILE, CONFIG)))
+    return sorted(filter(_is_run, walk(root)))
+
+
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in (RECORD, ERROR_FILE, CONFIG))
 
 
 def _is_published(path: Path) -> bool:
@@ -196,10 +200,10 @@ def _shared_name(names: Sequence[str]) -> str:
 
 
 def folder_size(folder: Path) -> int:
-    """Return the bytes of all files in a run's folder, without those of `inner_runs`."""
+    """Return the bytes of all files in a run's folder, without those of `inner_runs` and behind links."""
     inner = set(inner_runs(folder))
-    own = [one for one in walk(folder) if inner.isdisjoint((one, *one.parents))]
-    return sum(path.stat().st_size for one in own for path in one.iterdir() if path.is_file())
+    files = (Path(name) / file for name, _, names in os.walk(folder) for file in names)
+    return sum(file.lstat().st_size for file in files if inner.isdisjoint(file.parents))
 
 
 def _is_locked(folder: Path) -> bool:

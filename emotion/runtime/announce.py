@@ -1,4 +1,4 @@
-"""Lines that announce what a command is about to do, and whether somebody is watching."""
+"""Lines that announce what a command is about to do, and whether standard output is a terminal."""
 
 import os
 import sys

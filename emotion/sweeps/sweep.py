@@ -26,7 +26,7 @@ from emotion.io.atomic import write_text
 SWEEP_FILE = "sweep.json"
 FOLDER_KEY = "hydra.sweep.dir"
 SEARCH_PATH_KEY = "hydra.searchpath"
-"""Of folders of configs; trials are composed with it."""
+"""Key that adds folders of configs; a trial is composed with its value."""
 INTERNAL_KEYS = ("study.space", "study.fixed", FOLDER_KEY)
 IDENTITY_EXCLUDES = ("hydra.launcher", "hydra/launcher", "study.n_trials")
 """Settings that do not change what the runs are."""
@@ -82,7 +82,7 @@ def parse_command_line() -> Sweep | None:
         set_command_line([*flags, *_search_overrides(command)])
     else:
         size = math.prod(len(set(override.sweep_string_iterator())) for override in swept.values())
-        if searched_folders(overrides):  # of whose choices Hydra's sweeper has none for glob()
+        if searched_folders(overrides):  # Hydra's sweeper does not search these folders for glob()
             set_command_line([*command_line(), *(str(override.input_line) for override in swept.values())])
     unnamed = f"hydra.job.config.override_dirname.exclude_keys=[{','.join([*shared, *INTERNAL_KEYS])}]"
     set_command_line([*command_line(), unnamed, f"{FOLDER_KEY}={quote(str(folder))}"])

@@ -116,10 +116,11 @@ def _check_validation(config: TrainConfig) -> None:
             f"trainer.check_val_every_n_epoch={config.trainer['check_val_every_n_epoch']}: expected 1; each epoch is "
             f"validated, so that the best one is found."
         )
-    if config.trainer.get("val_check_interval", 1.0) != 1.0:
+    interval = config.trainer.get("val_check_interval")
+    if not (interval is None or (isinstance(interval, float) and interval == 1)):  # the integer 1 is one batch
         raise UserError(
-            f"trainer.val_check_interval={config.trainer['val_check_interval']}: expected 1.0; a network is validated "
-            f"at the end of each epoch, whose scores metrics.csv has."
+            f"trainer.val_check_interval={interval}: expected 1.0; a network is validated at the end of each epoch, "
+            f"whose scores metrics.csv has."
         )
     for name, callback in config.callbacks.items():
         if not isinstance(callback, dict):

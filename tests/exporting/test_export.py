@@ -115,6 +115,10 @@ def test_int8_of_an_earlier_export_is_deleted(run: Path, capsys: pytest.CaptureF
     int8.parent.mkdir()
     int8.touch()
     run_export(f"checkpoint={run}")
+    assert int8.exists()  # no record says whose it is
+    record = int8.with_name("v4_attention.onnx.export.json")
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"files": {int8.name: 0}}))
+    run_export(f"checkpoint={run}")
     assert not int8.exists()
     assert f"deleted {int8} of an earlier export; int8=true writes it again" in capsys.readouterr().out
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from emotion.config.compose import compose
-from emotion.records.recipe import CALLBACKS
+from emotion.records.recipe import OBSERVERS
 from emotion.training import setup
 from tests.conftest import options
 from tests.counted import Tally
@@ -58,7 +58,7 @@ def losses(model: str, folder: Path, *, disturbs: bool = False) -> list[float]:
     """Return the losses of the first `STEPS` steps of a run."""
     cfg = compose("train", f"model={model}", *FEW, *SMALLER.get(model, []))
     config = setup.resolve(cfg, folder)
-    callbacks = {name: part for name, part in config.callbacks.items() if name in CALLBACKS}
+    callbacks = {name: part for name, part in config.callbacks.items() if name not in OBSERVERS}
     config = replace(config, callbacks=callbacks, logger={})
     L.seed_everything(config.seed, verbose=False)
     data, _ = setup.make_data(config)

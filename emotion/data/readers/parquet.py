@@ -6,6 +6,7 @@ The part of a file is in its name or its folder's: train-00000-of-00001.parquet,
 import io
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -47,7 +48,8 @@ def read(path: str, size: int = 48, channels: int = 1, detector: "Detector | Non
     tables = {file: _open(file) for file in files}
     names = {file: _label_names(file, table) for file, table in tables.items()}
     labels = {file: names[file] or sorted(_labels_in(file)) for file in files}
-    unnamed = [file for file in files if not names[file] and all(map(str.isdecimal, labels[file]))]
+    is_number = re.compile(r"-?\d+").fullmatch
+    unnamed = [file for file in files if not names[file] and any(map(is_number, labels[file]))]
     if unnamed and any(names.values()):
         named = next(file for file in files if names[file])
         raise UserError(

@@ -99,7 +99,9 @@ def test_a_file_has_its_own_class_names_in_any_case_of_its_columns() -> None:
 def test_numbers_without_names_beside_named_ones_are_refused() -> None:
     content = encoded(np.zeros((9, 9), np.uint8))
     write("data/train.parquet", [content] * 2, [0, 1], ["sad", "happy"])
-    write("data/test.parquet", [content], [0])
+    write("data/val.parquet", [], [])
+    assert len(all_rows(parquet.read("data")).labels) == 2
+    write("data/test.parquet", [content] * 2, [0, -1])
     with pytest.raises(UserError, match=r"test.parquet has numbers without class names, but .*train.parquet has the"):
         parquet.read("data")
 
