@@ -1,7 +1,6 @@
 """Explain a network by attribution maps: python -m emotion.explain checkpoint=RUN [explainer=gradcam]."""
 
 import re
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -98,6 +97,7 @@ def explain(cfg: DictConfig, folder: Path, arguments: Sequence[str] = ()) -> dic
     from emotion.explainers.explainer import BATCH_SIZE
     from emotion.explainers.explanation import MIN_FACES
     from emotion.explainers.image_set import find_target
+    from emotion.explainers.networks import load_networks
     from emotion.io.atomic import write_atomically, write_json
     from emotion.records import run_record
     from emotion.reporting import figures
@@ -105,7 +105,7 @@ def explain(cfg: DictConfig, folder: Path, arguments: Sequence[str] = ()) -> dic
     from emotion.runtime.precision import evaluation_precision
 
     announce(f"reading {' and '.join(name for names in sources for name in names)}")
-    networks = _load_networks(config)
+    networks = load_networks(config.checkpoint, config.compare_with, config.accelerator)
     images = _load_images(config, cfg, list(networks.values()))
     target = find_target(config.target, images)
     precisions = {
@@ -164,45 +164,17 @@ def explain(cfg: DictConfig, folder: Path, arguments: Sequence[str] = ()) -> dic
     return record
 
 
-def _load_networks(config: ExplainConfig) -> dict[str, "Ensemble"]:
-    """Load the networks onto the device, by unique names."""
-    from emotion.checkpoints import ensemble
-    from emotion.checkpoints.load import check_classes
-    from emotion.runtime.hardware import torch_device
-
-    sources = [config.checkpoint, *([config.compare_with] if config.compare_with else [])]
-    networks = [ensemble.load_ensemble(source).to(torch_device(config.accelerator)) for source in sources]
-    for other in networks[1:]:
-        first = networks[0].loaded[0].path
-        advice = "compare_with= needs a network of the same classes."
-        check_classes(other.loaded[0].path, other.classes, networks[0].classes, f"{first} on", advice)
-    if len({tuple(one.paths) for one in networks}) < len(networks):
-        raise UserError(f"compare_with={config.compare_with} is the checkpoint itself; expected another one.")
-    return dict(zip(_names(networks), networks, strict=True))
-
-
-def _names(networks: Sequence["Ensemble"]) -> list[str]:
-    """Return short names: those of the architectures, else of the runs, else of the first folders that differ."""
-    from emotion.records.run_record import checkpoint_title
-
-    parts = [[Path(path).parts for path in one.paths] for one in networks]
-    choices = [[[one.name] for one in networks], [list(map(checkpoint_title, one.loaded)) for one in networks]]
-    longest = max(len(path) for paths in parts for path in paths)
-    choices += [[[path[-end:][0] for path in paths] for paths in parts] for end in range(1, longest + 1)]
-    names = [[" + ".join(members) for members in choice] for choice in choices]
-    paths = [" + ".join(one.paths) for one in networks]
-    return next((choice for choice in names if len(set(choice)) == len(choice)), paths)
-
-
 def _load_images(config: ExplainConfig, cfg: DictConfig, networks: list["Ensemble"]) -> "ImageSet":
     """Load the faces to explain; print how many of them a network was trained on."""
     import numpy as np
 
     from emotion.checkpoints.training_data import choose_subset, load_data, training_rows
+    from emotion.config.instantiate import instantiate
     from emotion.explainers.image_set import image_set_of_rows, sample_balanced
+    from emotion.explainers.photographs import load_photographs
 
     if config.images is not None:
-        return _load_photographs(config, networks)
+        return load_photographs(as_list(config.images), instantiate(config.detector), networks)
     try:
         data = load_data(networks[0].loaded[0], cfg)
     except UserError as error:
@@ -219,59 +191,6 @@ def _load_images(config: ExplainConfig, cfg: DictConfig, networks: list["Ensembl
         if trained_on is not None and (common := int(np.isin(rows, trained_on).sum())):
             print(f"{loaded.path} was trained on {common} of the {counted(len(rows), 'face')}.")
     return images
-
-
-def _load_photographs(config: ExplainConfig, networks: list["Ensemble"]) -> "ImageSet":
-    """Find the faces of image files and crop them at the largest size of the networks' training data.
-
-    An image without a face, such as a narrow crop, is used as a whole, with a printed note. Videos, blank images and
-    files that cannot be read are skipped with a warning, unless there is no other file.
-    """
-    import numpy as np
-
-    from emotion.config.instantiate import instantiate
-    from emotion.data.crop import crop
-    from emotion.explainers.image_set import image_set_of_pixels
-    from emotion.inference.backends import SYNTHETIC_WARNING
-    from emotion.inference.detectors import FullImage
-    from emotion.inference.images import read_image
-    from emotion.inference.inputs import find_files
-    from emotion.inference.predictor import is_blank
-    from emotion.records.run_record import is_synthetic
-
-    for network in networks:
-        if is_synthetic(network.loaded):
-            print(wrapped(SYNTHETIC_WARNING.format(name=network.name)))
-    size, channels = map(max, zip(*(network.source_shape for network in networks), strict=True))
-    detector, whole = instantiate(config.detector), FullImage()
-    faces, names, crops, unreadable = [], [], [], []
-    expected = "an image, a folder or a pattern ('photos/*.jpg')"
-    for file in find_files(as_list(config.images), report=print, expected=expected):
-        if file.is_video:
-            unreadable.append(f"{file.path} is a video; expected images.")
-            continue
-        try:
-            pixels, scale = read_image(file.path)
-        except UserError as error:
-            unreadable.append(str(error))
-            continue
-        boxes = detector(pixels)
-        for number, box in enumerate(boxes or whole(pixels), 1):
-            face = crop(pixels, box, size, channels)
-            if is_blank(face):
-                unreadable.append(f"{file.path} is blank; expected a face.")
-                continue
-            if not boxes:
-                print(f"{file.path}: no face was found; the whole image is explained.")
-            faces.append(face)
-            names.append(f"{file.path.name}, face {number}" if len(boxes) > 1 else file.path.name)
-            crops.append({"file": str(file.path), "box": box.scaled(scale).xywh, "angle": round(float(box.angle), 1)})
-    if not faces:
-        raise UserError("\n".join(unreadable))
-    for problem in unreadable:
-        print(f"warning: {problem}", file=sys.stderr)
-    source = ", ".join(as_list(config.images))
-    return image_set_of_pixels(np.stack(faces), names, networks[0].classes, source, crops)
 
 
 def _explain(

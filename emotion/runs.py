@@ -232,28 +232,22 @@ def _remove(found: Sequence["Run"], config: RunsConfig) -> None:
         UserError: Finished runs would be removed without being selected by state=.
     """
     from emotion.checkpoints.load import PREVIOUS_CHECKPOINT
-    from emotion.checkpoints.locate import BEST_CHECKPOINT, LAST_CHECKPOINT
+    from emotion.checkpoints.locate import LAST_CHECKPOINT
     from emotion.records.run_folder import RunLocked, inner_runs, lock_run, read_run
-    from emotion.records.run_record import RECORD, RunRecord
 
     remove_runs = config.remove == "runs"
     if remove_runs and not config.state and any(run.state == "finished" for run in found):
         raise UserError("remove=runs would remove finished runs; select others by state=[failed,stopped].")
+    found = sorted(found, key=lambda run: run.folder.resolve(), reverse=True)  # inner runs first
     paths: dict[Path, list[Path]] = {}
-    removable = set[Path]()
-    for run in (found := sorted(found, key=lambda run: run.folder.resolve(), reverse=True)):  # inner runs first
-        is_damaged = run.record == RunRecord() and (run.folder / RECORD).exists()
+    for run in found:
         if not remove_runs:
             if run.state in ("finished", "pruned"):
                 paths[run.folder] = [run.folder / LAST_CHECKPOINT, run.folder / PREVIOUS_CHECKPOINT]
-        elif is_damaged and (run.folder / BEST_CHECKPOINT).exists():
-            print(f"kept: {run.error}")
-        elif kept := [inner for inner in inner_runs(run.folder) if inner.resolve() not in removable]:
-            others = f"{counted(len(kept), 'other run')}, not selected:{listing(list(map(str, kept)), 5)}"
-            print(f"kept: {run.folder} contains {others}")
+        elif reason := _reason_to_keep(run, removed=paths):
+            print(f"kept: {reason}")
         else:
             paths[run.folder] = [run.folder]
-            removable.add(run.folder.resolve())
     sizes = _sizes(path for own in paths.values() for path in own)
     if not config.confirm:
         print(f"would remove {_describe(sizes, config)}; confirm=true removes them")
@@ -276,6 +270,21 @@ def _remove(found: Sequence["Run"], config: RunsConfig) -> None:
         except RunLocked as error:
             print(f"kept: {error}")
     print(f"removed {_describe(removed, config)}")
+
+
+def _reason_to_keep(run: "Run", removed: Iterable[Path]) -> str | None:
+    """Return why a run cannot be removed together with the folders in `removed`; None if it can."""
+    from emotion.checkpoints.locate import BEST_CHECKPOINT
+    from emotion.records.run_folder import inner_runs
+    from emotion.records.run_record import RECORD, RunRecord
+
+    is_damaged = run.record == RunRecord() and (run.folder / RECORD).exists()
+    if is_damaged and (run.folder / BEST_CHECKPOINT).exists():
+        return run.error
+    resolved = {folder.resolve() for folder in removed}
+    kept = [str(inner) for inner in inner_runs(run.folder) if inner.resolve() not in resolved]
+    others = f"{counted(len(kept), 'other run')}, not selected:{listing(kept, 5)}"
+    return f"{run.folder} contains {others}" if kept else None
 
 
 def _sizes(paths: Iterable[Path]) -> dict[Path, int]:

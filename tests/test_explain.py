@@ -15,10 +15,11 @@ from emotion import load
 from emotion.checkpoints.ensemble import load_ensemble
 from emotion.checkpoints.locate import LAST_CHECKPOINT
 from emotion.config.compose import compose
-from emotion.config.typed import typed
 from emotion.errors import UserError
-from emotion.explain import ExplainConfig, _load_photographs, explain
+from emotion.explain import explain
 from emotion.explainers.image_set import sample_balanced
+from emotion.explainers.photographs import load_photographs
+from emotion.inference.detectors import load_detector
 from emotion.train import train
 from tests.images import scene
 
@@ -150,8 +151,7 @@ def test_a_file_that_shows_no_face_is_skipped_with_a_warning(run: Path, capsys: 
 def test_images_are_cropped_as_for_predictions(small_run: Callable[..., Path]) -> None:
     small_run(RUN, "trainer.max_epochs=1", "input.size=64")
     Image.fromarray(scene((200, 100, 240))).save("a.png")
-    config = typed(compose("explain", "checkpoint=run", "images=a.png"), ExplainConfig)
-    images = _load_photographs(config, [load_ensemble(RUN)])
+    images = load_photographs(["a.png"], load_detector("blazeface"), [load_ensemble(RUN)])
     (face,) = load(RUN).predict("a.png")
     np.testing.assert_array_equal((255 * images.faces[0, 0]).round(), face.pixels)
 
