@@ -48,7 +48,8 @@ def report_sweep(sweep: Sweep) -> bool:
     for run in [run for run in runs if run.state not in ("finished", "pruned", "empty")][:MAX_ROWS]:
         error = f": {run.error.splitlines()[-1]}" if run.error else ""
         print(f"  {run.folder.relative_to(parent)} {run.state}{error}")
-    is_complete = counts["finished"] + counts["pruned"] == size
+    needed = sweep.size if sweep.study else size
+    is_complete = counts["finished"] + counts["pruned"] >= needed
     if not is_complete:
         print("The same command runs the missing ones.")
     if finished := [run for run in runs if run.state == "finished"]:

@@ -72,9 +72,12 @@ def test_a_search_can_be_extended_reports_its_best_trial_and_is_ranked(
     printed = capsys.readouterr().out
     assert "ranked by the monitored score" in printed
     assert "test accuracy" not in printed
+    Path("search/study.trial=2/record.json").unlink()
+    Path("search/study.trial=2/error.txt").write_text("the disk was full\n")
     fewer = sweep(*SEARCH, "study.n_trials=2", NO_PRUNER)
     assert fewer.status == 0, fewer.out
-    assert "3 runs: 3 finished" in fewer.out
+    assert "3 runs: 2 finished, 1 failed" in fewer.out
+    assert "The same command" not in fewer.out
 
 
 def test_a_search_finds_the_choices_of_a_folder_of_configs(sweep: Run) -> None:
