@@ -192,6 +192,11 @@ def test_the_predictions_of_folds_are_pooled(runs: Path, capsys: pytest.CaptureF
     assert "| 45.0 [" in table
     compared(runs, rows="deduplicated")
     assert "| 3 of 4 | 50 |" in Path("out/comparison.md").read_text()
+    for name in names[:2]:
+        repeated = Path(shutil.copytree(runs / name, runs / "again" / name))
+        change(repeated, fit_seconds=1.0)  # an exact copy would be skipped
+    compared(runs)
+    assert re.findall(r"\| (\d of 4) \|", Path("out/comparison.md").read_text()) == ["3 of 4", "2 of 4"]
 
 
 def test_a_ranking_names_what_its_runs_share(runs: Path) -> None:

@@ -1,6 +1,7 @@
 """Recipes: the settings that decide the result of a training, apart from chance."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -72,14 +73,19 @@ def group_by_recipe(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def group_by_folds(runs: Sequence[Run]) -> list[list[Run]]:
-    """Group runs that differ only in their fold of split=kfold, one run of each fold in the order of folds."""
-    groups: dict[tuple[str, int], dict[int, Run]] = {}
+    """Group runs that differ only in their fold of split=kfold, one run of each fold in the order of folds.
+
+    Repeated folds make up further groups.
+    """
+    groups: dict[tuple[str, int, int], dict[int, Run]] = {}
+    repetitions = Counter[tuple[str, int, int]]()
     for run in runs:
         config = run.record.config
         if "fold" in config["split"]:
             without_fold = {**config, "split": config["split"] | {"fold": None}}
-            key = _identity(run, without_fold), run.record.seed
-            groups.setdefault(key, {}).setdefault(config["split"]["fold"], run)
+            fold, same = config["split"]["fold"], (_identity(run, without_fold), run.record.seed)
+            groups.setdefault((*same, repetitions[*same, fold]), {})[fold] = run
+            repetitions[*same, fold] += 1
     return [[group[fold] for fold in sorted(group)] for group in groups.values() if len(group) > 1]
 
 
