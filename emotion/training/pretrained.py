@@ -23,6 +23,8 @@ from emotion.models.timm_backbone import TimmBackbone, create
 from emotion.training import efficientnet_lite
 
 PRETRAINED, RANDOM = "pretrained", "random"
+NET = "net."
+"""Prefix of a network's tensors in the checkpoints of this package."""
 PREFIXES = ("module.", "_orig_mod.", "model.")
 """Prefixes that training loops put before every name."""
 MIN_SHARE = 0.5  # of the parameters before the head; with fewer, the weights probably belong to another network
@@ -125,13 +127,14 @@ def _download(net: nn.Module, in_channels: int, input_size: int) -> tuple[State,
 def _read(path: Path, net: nn.Module, classes: tuple[str, ...]) -> State:
     """Return a file's tensors under this network's names."""
     if path.suffix == PORTABLE_SUFFIX:
-        if portable.description_path(path):
-            checkpoint = portable.read(path)
-            return _from_run(checkpoint.state_dict, checkpoint.classes, classes)
         try:
-            return _from_others(net, load_file(path))
+            tensors = load_file(path)
         except (OSError, SafetensorError) as error:
             raise UserError(f"{path} cannot be read as safetensors ({error}). Is it complete?") from error
+        if not all(name.startswith(NET) for name in tensors):  # the Hub's weights also have a config.json next to them
+            return _from_others(net, tensors)
+        checkpoint = portable.read(path)
+        return _from_run(checkpoint.state_dict, checkpoint.classes, classes)
     content = read_torch_file(path, "weights", "tensors by name, or the checkpoint of a run")
     if isinstance(content, Mapping) and "state_dict" in content:
         settings = content.get("hyper_parameters")
@@ -148,7 +151,7 @@ def _read(path: Path, net: nn.Module, classes: tuple[str, ...]) -> State:
 
 def _from_run(state: State, own_classes: tuple[str, ...], classes: tuple[str, ...]) -> State:
     """Return the network of a checkpoint of this package, without its last layer if it has other classes."""
-    state = {name[4:]: value for name, value in state.items() if name.startswith("net.")}
+    state = {name.removeprefix(NET): value for name, value in state.items() if name.startswith(NET)}
     if own_classes == classes:
         return state
     *_, last = (name for name, value in state.items() if name.startswith("head.") and value.ndim == 2)

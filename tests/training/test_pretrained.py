@@ -12,8 +12,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from emotion.checkpoints.load import load_checkpoint
+from emotion.checkpoints.locate import zoo
 from emotion.config.instantiate import instantiate
 from emotion.errors import UserError
+from emotion.models.fast_cnn import FastCNN
 from emotion.models.timm_backbone import TimmBackbone
 from emotion.train import train
 from emotion.training import efficientnet_lite
@@ -35,6 +37,7 @@ def fill(net: nn.Module, source: str, size: int = 64, channels: int = 3) -> Load
 def test_a_timm_file_fills_the_whole_backbone(family: str) -> None:
     whole = timm.create_model(family)
     save_file(whole.state_dict(), "whole.safetensors")
+    Path("config.json").write_text('{"architecture": "any"}')  # as in the Hub's folders
     net = TimmBackbone(2, 3, 64, family)
     loaded = load_into(net, "whole.safetensors", 64, 3, CLASSES)
     assert loaded.initialized == ["head.classifier.1.weight", "head.classifier.1.bias"]
@@ -205,6 +208,12 @@ def test_a_damaged_file_is_refused(name: str) -> None:
     Path(name).write_bytes(b"\x80\x02nothing of the kind")
     with pytest.raises(UserError, match=f"{name} cannot be read as"):
         fill(TimmBackbone(2, 3, 64, "resnet10t"), name)
+
+
+def test_own_weights_without_their_description_are_refused() -> None:
+    Path("alone.safetensors").write_bytes(zoo()["fast_cnn"].read_bytes())
+    with pytest.raises(UserError, match=r"alone.safetensors has neither alone.json nor config.json next to it"):
+        fill(FastCNN(7), "alone.safetensors")
 
 
 def test_weights_of_another_network_are_refused() -> None:
