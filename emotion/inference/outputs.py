@@ -12,7 +12,7 @@ from typing import NamedTuple, TextIO
 
 from PIL import Image
 
-from emotion.data.readers.images import SUFFIXES
+from emotion.data.readers.images import COLOR_SUFFIXES
 from emotion.errors import UserError
 from emotion.inference.annotate import annotate
 from emotion.inference.frames import FrameResult, VideoStream
@@ -63,7 +63,7 @@ class Outputs(ExitStack):
         self.add_rows(result)
         if self.drawing_folder and result.faces:
             name = result.frame.output_name
-            suffix = name.suffix if name.suffix.lower() in SUFFIXES else ".png"
+            suffix = name.suffix if name.suffix.lower() in COLOR_SUFFIXES else ".png"
             path = self._new_path(self.drawing_folder / ANNOTATED / name, suffix)
             image = Image.fromarray(annotate(result.frame.image, result.faces, extend=True))
             write_atomically(path, lambda temporary: image.save(temporary, quality=JPEG_QUALITY))

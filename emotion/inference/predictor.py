@@ -6,13 +6,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, SupportsFloat
+from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emotion.data.crop import Box, Detector, RGBImage, crop
-from emotion.data.readers.images import SUFFIXES
+from emotion.data.readers.images import COLOR_SUFFIXES, SUFFIXES
 from emotion.errors import UserError
 from emotion.inference.backends import Backend
 from emotion.inference.blazeface import BlazeFace
@@ -20,6 +20,7 @@ from emotion.inference.detectors import FullImage
 from emotion.inference.images import COLORS, LoadedImage, batches, load_image
 from emotion.inference.inputs import VIDEO_SUFFIXES, find_images
 from emotion.inference.onnx_backend import OnnxBackend
+from emotion.io.atomic import write_atomically
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -144,6 +145,15 @@ class Faces(list[Face]):
         super().__init__(faces)
         self.image, self.classes, self.color = image, tuple(classes), color
 
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Face: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Faces": ...
+    def __getitem__(self, index: SupportsIndex | slice) -> "Face | Faces":
+        """Return a face, or the faces of a slice with their image."""
+        found = super().__getitem__(index)
+        return found if isinstance(found, Face) else Faces(found, self.image, self.classes, self.color)
+
     def to_dict(self) -> list[dict[str, Any]]:
         """Return `Face.to_dict` of each face."""
         return [face.to_dict() for face in self]
@@ -174,13 +184,14 @@ class Faces(list[Face]):
         """Write `plot` as an image file, whose suffix sets the format; its folder is created.
 
         Raises:
-            UserError: The suffix is not that of an image.
+            UserError: The suffix is not that of an image with colors.
+            OSError: The file cannot be written; a previous one stays as it was.
         """
         path = Path(path).expanduser()
-        if path.suffix.lower() not in SUFFIXES:
-            raise UserError(f"{path}: expected a name that ends in one of {', '.join(sorted(SUFFIXES))}.")
+        if path.suffix.lower() not in COLOR_SUFFIXES:
+            raise UserError(f"{path}: expected a name that ends in one of {', '.join(sorted(COLOR_SUFFIXES))}.")
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.plot().save(path)
+        write_atomically(path, self.plot().save)
 
     def _repr_png_(self) -> bytes | None:
         """Show the plot in a notebook."""
@@ -326,7 +337,7 @@ def _several(images: object) -> Sequence[object] | None:
     if isinstance(images, list | tuple):
         return images
     if isinstance(images, np.ndarray):
-        is_grey_stack = images.ndim == 3 and images.shape[2] not in (1, 3, 4)
+        is_grey_stack = images.ndim == 3 and images.shape[2] not in (1, 2, 3, 4)
         return list(images) if images.ndim == 4 or is_grey_stack else None
     if not isinstance(images, str | Path):
         return None

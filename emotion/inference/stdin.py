@@ -8,7 +8,7 @@ from typing import Protocol
 
 from emotion.errors import UserError
 from emotion.inference.frames import Frame, VideoStream
-from emotion.inference.images import is_animated_gif, read_image
+from emotion.inference.images import IMAGE_START, is_animated_gif, read_image
 from emotion.inference.video import open_gif
 
 NAME, OUTPUT_NAME = "standard input", Path("standard_input")
@@ -39,6 +39,7 @@ def read_stdin(stream: ByteStream, fps: float, frame_stride: int = 1) -> Frame |
     if not buffer.content.startswith(START_OF_IMAGE):
         buffer.fill(MAX_BYTES + 2 * READ_SIZE)  # to the end
         content = bytes(buffer.content)
+        _check_rest(content[_end(content) :])
         if is_animated_gif(content):
             return open_gif(content, NAME, OUTPUT_NAME, frame_stride)
         return _decode(content)
@@ -69,6 +70,25 @@ def _decode(content: bytes) -> Frame:
     return Frame(NAME, OUTPUT_NAME, image.pixels, scale=image.scale)
 
 
+def _end(content: bytes) -> int:
+    """Return where a PNG, WEBP or BMP ends by its own account; the end of the content for other formats."""
+    if content.startswith(b"\x89PNG"):
+        last = content.find(b"IEND")
+        return last + 8 if last > 0 else len(content)
+    if content.startswith(b"RIFF"):
+        return 8 + int.from_bytes(content[4:8], "little")
+    return int.from_bytes(content[2:6], "little") if content.startswith(b"BM") else len(content)
+
+
+def _check_rest(content: bytes | bytearray) -> None:
+    """Raise UserError if another image follows, of a format that only single images may have."""
+    if IMAGE_START.match(content):
+        raise UserError(
+            f"{NAME} has another image after the first; expected one image, or a sequence of JPEGs "
+            f"(ffmpeg -i FILE -f mjpeg -)."
+        )
+
+
 class _Buffer:
     """Bytes that were read but not yet returned, at most those of one image."""
 
@@ -94,6 +114,8 @@ class _Buffer:
             del self.content[:end]
 
     def _skip_to_start(self) -> bool:
+        if self.fill(12) and not self.content.startswith(START_OF_IMAGE):
+            _check_rest(self.content)
         while (start := self.content.find(START_OF_IMAGE)) < 0:
             del self.content[: max(0, len(self.content) - len(START_OF_IMAGE) + 1)]
             if not self.fill(len(self.content) + 1):

@@ -286,6 +286,11 @@ def test_an_array_of_images_is_a_list(shape: tuple[int, ...]) -> None:
     np.testing.assert_allclose(results[1][0].probs, predictor.predict(images[1])[0].probs, atol=1e-6)
 
 
+def test_an_array_of_two_channels_is_refused() -> None:
+    with pytest.raises(UserError, match=r"uint8 \(48, 48, 2\); expected"):
+        emotion.load(detector="none").predict(np.zeros((48, 48, 2), np.uint8))
+
+
 def test_folders_and_patterns_are_lists(tmp_path: Path) -> None:
     for name in ("b.png", "a.jpg"):
         Image.fromarray(scene((200, 100, 200))).save(tmp_path / name)
@@ -331,8 +336,22 @@ def test_an_annotated_image_is_saved_in_a_new_folder_and_by_its_suffix(tmp_path:
     faces.save(tmp_path / "new/folder/a.png")
     with Image.open(tmp_path / "new/folder/a.png") as image:
         assert image.size == faces.plot().size
-    with pytest.raises(UserError, match=r"a\.xyz: expected a name that ends in one of"):
-        faces.save(tmp_path / "a.xyz")
+    for suffix in (".xyz", ".pgm", ".pbm"):  # the last two have no colors
+        with pytest.raises(UserError, match=rf"a\{suffix}: expected a name that ends in one of"):
+            faces.save(tmp_path / f"a{suffix}")
+    assert [path.name for path in (tmp_path / "new/folder").iterdir()] == ["a.png"]
+
+
+def test_some_of_the_faces_are_plotted_alone() -> None:
+    image = scene((50, 100, 240), (400, 200, 160))
+    faces = emotion.load().predict(image)
+    largest = faces[:1]
+    assert isinstance(largest, Faces)
+    assert list(largest) == [faces[0]]
+    changed = (np.asarray(largest.plot()) != np.asarray(faces.plot())).any((0, 2))
+    assert changed.any()
+    assert not changed[:300].any()
+    assert faces[::-1].to_dict() == faces.to_dict()[::-1]
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,13 @@ def test_a_single_image_of_any_format(image_format: str) -> None:
     assert (frame.image.shape, frame.number, frame.time) == ((40, 60, 3), None, None)
 
 
+@pytest.mark.parametrize("formats", ["PNG PNG", "WEBP PNG", "BMP JPEG", "PNG WEBP", "JPEG PNG", "JPEG JPEG PNG JPEG"])
+def test_images_that_no_sequence_may_have_are_refused(formats: str) -> None:
+    content = b"".join(encode_image(GREYS[1], image_format) for image_format in formats.split())
+    with pytest.raises(UserError, match="standard input has another image after the first; expected one image, or"):
+        list(read_stream(content, 7).frames)
+
+
 def test_an_animated_gif_is_a_video() -> None:
     stream = read_stream(encode_animation(GREYS, fps=5), frame_stride=2)
     assert [(round(frame.image.mean()), frame.number, frame.time, frame.source) for frame in stream.frames] == [

@@ -25,6 +25,8 @@ SUFFIXES = {
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".pgm", ".ppm", ".pbm", ".pnm",
 }  # fmt: skip
 """Endings of image files, for every verb. Only the first image of a file is read."""
+COLOR_SUFFIXES = SUFFIXES - {".pbm", ".pgm"}
+"""Endings of image files that can hold colors."""
 
 CHUNK, CHUNK_BYTES = 512, 8 << 20  # limits of a chunk: images and bytes
 MAX_SIDE = 2048  # pixels in which a detector searches; larger images are shrunk

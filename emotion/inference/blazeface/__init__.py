@@ -37,7 +37,7 @@ LEVEL_FROM = 15  # degrees from which a turned face is cropped upright
 
 
 class BlazeFace:
-    """Finds faces that look into the camera or to the side, turned at any angle, from about 20 pixels.
+    """Finds faces from about 20 pixels that look into the camera or to the side, turned by up to about 90 degrees.
 
     Args:
         threshold: Minimum probability that a detection is a face, from 0.01 to 1.
