@@ -35,7 +35,7 @@ def test_an_image_without_faces_has_none() -> None:
     assert BlazeFace()(np.zeros((1, 1, 3), np.uint8)) == []
 
 
-@pytest.mark.parametrize("angle", [-90, -45, -30, 30, 45, 90])
+@pytest.mark.parametrize("angle", [-45, -30, 30, 45])
 def test_a_turned_face_is_cropped_upright(image: np.ndarray, angle: int) -> None:
     left, top, side = FACES[0]
     about = left + side / 2, top + side / 2
