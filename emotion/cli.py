@@ -45,8 +45,11 @@ DISK_ERRORS = {
     errno.EEXIST: "A file has the folder's name; choose another folder: hydra.run.dir=FOLDER.",
     errno.ENAMETOOLONG: "Runs are named after swept settings, results after sources; sweep over fewer, or rename them.",
     errno.ENOTDIR: CHOOSE_FOLDER,
+    errno.EISDIR: "It is a folder; name a file.",
     errno.ENOENT: CHOOSE_FOLDER,  # of a folder that cannot be made, as in /proc
 }
+READS = ("stat", "iterdir", "scandir", "walk", "is_dir", "is_file", "exists")
+"""Functions that read a folder, by the name that a traceback gives them."""
 OVERRIDE = re.compile(r"\+{0,2}(?P<root>\w+)(?P<below>[\w.@/]*)=")
 OPTIONS_WITH_VALUE = (
     *("--cfg", "-c", "--package", "-p", "--config-path", "-cp"),
@@ -176,10 +179,14 @@ def report_errors(name: str = "train") -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
-        is_read = error.errno == errno.ENOENT and traceback.extract_tb(error.__traceback__)[-1].name != "mkdir"
-        if error.errno not in DISK_ERRORS or is_read:
+        caller = traceback.extract_tb(error.__traceback__)[-1].name
+        written_by = {errno.ENOENT: "mkdir", errno.EISDIR: "write_atomically"}.get(error.errno or 0, caller)
+        if error.errno not in DISK_ERRORS or caller != written_by:
             raise
-        path = f" {error.filename}:" if error.filename else ""
+        if error.errno in (errno.EACCES, errno.EPERM) and caller in READS:
+            _fail(f"cannot read {error.filename}: {os.strerror(error.errno).lower()}. Check its permissions.", 2)
+        name = error.filename2 or error.filename  # of a replacement, the file to replace
+        path = f" {name}:" if name else ""
         _fail(f"cannot write{path} {os.strerror(error.errno).lower()}. {DISK_ERRORS[error.errno]}", 2)
     except (KeyboardInterrupt, SystemExit) as stopped:
         if isinstance(stopped, SystemExit) and not isinstance(stopped.__context__, KeyboardInterrupt):

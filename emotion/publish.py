@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from emotion.cli import verb
 from emotion.config.compose import as_list
+from emotion.config.instantiate import plugins_argument
 from emotion.config.typed import typed
 from emotion.errors import UserError, missing_extra
 from emotion.reporting.text import relative_path
@@ -74,7 +75,7 @@ def publish(cfg: DictConfig, folder: Path) -> Path:
     else:
         folder = Path(config.output or folder)
         _write_folder(folder, config)
-    command = f"python -m emotion.publish {shlex.quote(f'folder={folder}')} repo={config.repo}"
+    command = f"python -m emotion.publish {plugins_argument()}{shlex.quote(f'folder={folder}')} repo={config.repo}"
     command += " private=true" if config.private else ""
     if config.dry_run:
         print(f"nothing was uploaded (dry_run=true); to upload: {command}")

@@ -49,12 +49,16 @@ def results(cfg: DictConfig) -> dict[str, str]:
     for path, (text, required) in files.items():
         fill(path, text, dict.fromkeys(required, ""), required)
     runs = find_finished(as_list(config.runs))
+    explanations = [Path(folder) for folder in as_list(config.explanations)]
+    archive.check_seeds(runs)
     for run in runs:
         archive.check(run, records)
-    for run in runs:
-        print(f"archived {relative_path(archive.keep(run, records).absolute())}")
-    for folder in as_list(config.explanations):
-        print(f"archived {relative_path(archive.keep_explanations(Path(folder), records).absolute())}")
+    for folder in explanations:
+        archive.check_explanations(folder)
+    kept = [archive.keep(run, records) for run in runs]
+    kept += [archive.keep_explanations(folder, records) for folder in explanations]
+    for folder in kept:
+        print(f"archived {relative_path(folder.absolute())}")
     tables = make_tables(records)
     print(tables["results"])
     for path, (text, required) in files.items():

@@ -14,10 +14,11 @@ import pytest
 
 import emotion
 from emotion.checkpoints.locate import BEST_CHECKPOINT, LAST_CHECKPOINT
-from emotion.cli import check_values
+from emotion.cli import check_values, report_errors
 from emotion.config import help
 from emotion.config.compose import compose
 from emotion.errors import UserError
+from emotion.io.atomic import write_text
 from emotion.train import train
 from tests.conftest import options, record_of, representative
 from tests.processes import run_verb
@@ -133,6 +134,27 @@ def test_a_missing_data_folder_is_reported_before_libraries_load(
     with pytest.raises(SystemExit, match="2"):
         import_module(f"emotion.{verb}").main()
     assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+def test_a_folder_in_the_place_of_a_file_is_one_error(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("table.csv").mkdir()
+    with pytest.raises(SystemExit), report_errors("runs"):
+        write_text(Path("table.csv"), "a,b")
+    assert "cannot write table.csv: is a directory. It is a folder; name a file." in capsys.readouterr().err
+    assert list(Path().iterdir()) == [Path("table.csv")]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="changes the user of the process")
+def test_a_folder_that_may_not_be_read_is_not_called_unwritable(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("private/run").mkdir(parents=True)
+    Path("private").chmod(0o700)
+    os.seteuid(65534)  # nobody
+    try:
+        with pytest.raises(SystemExit), report_errors("evaluate"):
+            Path("private/run").stat()
+    finally:
+        os.seteuid(0)
+    assert "cannot read private/run: permission denied. Check its permissions." in capsys.readouterr().err
 
 
 def test_a_closed_pipe_gives_no_traceback(fer_csv: Path) -> None:

@@ -729,6 +729,14 @@ def test_only_unchanged_experiments_are_archived(experiments: Path, refused: str
     assert sorted(Path("outputs").rglob("*")) == before
 
 
+def test_two_runs_of_one_seed_are_not_archived_together(experiments: Path) -> None:
+    again = Path(shutil.copytree(experiments / "simple/one", experiments / "again"))
+    change(again, fit_seconds=1.0)
+    with pytest.raises(UserError, match=r"are both experiment=simple_cnn seed=\d; give one of them"):
+        results(compose("results", f"runs=[{experiments / 'simple/one'},{again}]", "records=archive"))
+    assert not Path("archive").exists()
+
+
 @pytest.mark.parametrize("text", ["no markers", "<!-- end of results -->\n<!-- results -->\n"])
 def test_a_readme_without_markers_is_unchanged(text: str) -> None:
     Path("README.md").write_text(text)

@@ -58,15 +58,19 @@ class DataSource(NamedTuple):
         """Yield the chunks, each checked.
 
         Raises:
-            UserError: The reader cannot read a file, or returns a label or usage without a name or an array of another
-                type or shape.
+            UserError: The reader cannot read a file; or returns no rows, a label or usage without a name, or an array
+                of another type or shape.
         """
         shape: tuple[int, ...] = ()
+        num_rows = 0
         with read_errors(self.name):
             for chunk in self.chunks:
                 shape = shape or chunk.images.shape[1:]
                 self._check(chunk, shape)
+                num_rows += len(chunk.labels)
                 yield chunk
+        if not num_rows:
+            raise UserError(f"{self.name} has no rows; expected one row per face.")
 
     def _check(self, chunk: FaceChunk, shape: tuple[int, ...]) -> None:
         for noun, values, names in (("label", chunk.labels, self.classes), ("usage", chunk.usage, USAGES)):

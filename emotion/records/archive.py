@@ -1,6 +1,5 @@
 """The archive behind the README's tables: check and copy the records of runs and of explanations."""
 
-import json
 import re
 import shutil
 from collections.abc import Iterable
@@ -17,6 +16,7 @@ from emotion.data.faces import SYNTHETIC
 from emotion.data.readers.fer2013 import PUBLISHED_MD5
 from emotion.errors import UserError, listing
 from emotion.io.atomic import write_atomically
+from emotion.io.bounded import read_json_object
 from emotion.records.predictions import PREDICTIONS
 from emotion.records.recipe import setting_differences
 from emotion.records.run_folder import Run
@@ -39,6 +39,18 @@ def experiment(name: str) -> dict[str, Any]:
         )
     cfg = compose("train", f"experiment={name}", f"name={name}", "run_dir=RUN")
     return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+
+
+def check_seeds(runs: Iterable[Run]) -> None:
+    """Raise UserError if two runs are of the same experiment and seed, as only one can be archived."""
+    seen: dict[tuple[str, int], Run] = {}
+    for run in runs:
+        other = seen.setdefault((run.record.name, run.record.seed), run)
+        if other is not run:
+            raise UserError(
+                f"{other.folder} and {run.folder} are both experiment={run.record.name} seed={run.record.seed}; give "
+                f"one of them."
+            )
 
 
 def check(run: Run, records: Path) -> None:
@@ -76,26 +88,30 @@ def keep(run: Run, records: Path) -> Path:
     return target
 
 
-def keep_explanations(folder: Path, records: Path) -> Path:
-    """Copy the record of a folder of explanations into the archive, and the sheet of synthetic faces.
+def check_explanations(folder: Path) -> None:
+    """Check that a folder of explanations may be archived.
 
     Raises:
-        UserError: The folder has no record; or the record has no faithfulness scores, concerns faces that are neither
-            FER2013's nor synthetic, was not made from a commit, or contains absolute paths.
+        UserError: The folder has no record, or a damaged one; or the record has no faithfulness scores, concerns faces
+            that are neither FER2013's nor synthetic, was not made from a commit, or contains absolute paths.
     """
     path = folder / EXPLANATIONS_RECORD
     if not path.is_file():
         raise UserError(f"{folder} has no {path.name}; expected a folder that python -m emotion.explain wrote.")
-    text = path.read_text()
-    record = migrate(json.loads(text))
-    source, is_synthetic = record["faces"]["source"], record["faces"]["source"] == SYNTHETIC
+    record = migrate(read_json_object(path))
+    source = record["faces"]["source"]
     if not all("measures" in explanation for explanation in record["explanations"]):
         raise UserError(f"{path} has no faithfulness scores; explain again with faithfulness.")
-    if record["faces"]["digest"] != PUBLISHED_MD5 and not is_synthetic:
+    if record["faces"]["digest"] != PUBLISHED_MD5 and source != SYNTHETIC:
         raise UserError(f"{path} explains faces of {source}; expected the published fer2013.csv or synthetic faces.")
-    _check_provenance(folder, record["commit"], text)
+    _check_provenance(folder, record["commit"], path.read_text())
+
+
+def keep_explanations(folder: Path, records: Path) -> Path:
+    """Copy the record of a folder of explanations into the archive, and the sheet of synthetic faces."""
+    source = read_json_object(folder / EXPLANATIONS_RECORD)["faces"]["source"]
     target = records / EXPLANATIONS / folder.name
-    _copy(folder, target, (path.name, "sheet.png") if is_synthetic else (path.name,))
+    _copy(folder, target, [EXPLANATIONS_RECORD, *(["sheet.png"] if source == SYNTHETIC else [])])
     return target
 
 

@@ -1,6 +1,5 @@
 """The generated tables of README.md and outputs/records/README.md, made from archived records only."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from emotion.checkpoints.locate import DEFAULT, zoo
 from emotion.config.migrate import migrate
 from emotion.data.faces import SYNTHETIC
 from emotion.errors import UserError
+from emotion.io.bounded import read_json_object
 from emotion.metrics.statistics import mean_over_seeds, wilson_interval
 from emotion.records.archive import EXPLANATIONS, EXPLANATIONS_RECORD, experiment
 from emotion.records.recipe import group_by_recipe
@@ -150,7 +150,7 @@ def explanations_table(records: Path) -> str:
     """Return the faithfulness of each method's maps and of baseline maps, a table for each network."""
     by_network: dict[str, list[Row]] = {}
     for path in sorted((records / EXPLANATIONS).glob(f"*/{EXPLANATIONS_RECORD}")):
-        record = migrate(json.loads(path.read_text()))
+        record = migrate(read_json_object(path))
         source = "synthetic data" if record["faces"]["source"] == SYNTHETIC else "FER2013"
         baselines: dict[str, Mapping[str, Any]] = {}
         for explanation in record["explanations"]:
@@ -188,7 +188,7 @@ def confusion_table() -> str:
 def promises_table(records: Path) -> str:
     """Return how many cases of each promise held when `make test-hard` last counted them."""
     path = records / "promises.json"
-    counts = json.loads(path.read_text())["counts"] if path.is_file() else {}
+    counts = read_json_object(path)["counts"] if path.is_file() else {}
     rows = [
         {"promise": PROMISES.get(name, name), "held": f"{count['held']:,} of {count['of']:,}"}
         for name, count in counts.items()

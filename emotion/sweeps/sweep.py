@@ -104,7 +104,7 @@ def parse_overrides(lines: Sequence[str], folders: Sequence[str] = ()) -> list[O
 def check_folder(sweep: Sweep) -> None:
     """Raise UserError if the folder has another sweep; a search compares its study instead."""
     previous = _read_overrides(sweep.folder / SWEEP_FILE)
-    if previous not in (None, sweep.overrides) and not sweep.study:
+    if previous and not sweep.study and _without_folder(previous) != _without_folder(sweep.overrides):
         raise UserError(
             f"{sweep.folder} contains another sweep: {' '.join(previous)}. Choose another folder: "
             f"hydra.sweep.dir=FOLDER."
@@ -196,6 +196,11 @@ def _find_folder(overrides: list[str]) -> Path | None:
     files = sorted(Path("outputs").glob(f"*/*/{SWEEP_FILE}"), key=lambda path: path.parent.name)
     same = [path for path in files if _read_overrides(path) == overrides]
     return same[-1].parent if same else None
+
+
+def _without_folder(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides other than the folder's, which can be written in several ways."""
+    return [override for override in overrides if not override.startswith(f"{FOLDER_KEY}=")]
 
 
 def _new_folder(command: _Command) -> Path:

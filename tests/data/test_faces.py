@@ -21,6 +21,12 @@ def source(*chunks: FaceChunk) -> DataSource:
     return DataSource("faces.npz", EMOTIONS, [], None, iter(chunks))
 
 
+@pytest.mark.parametrize("chunks", [[], [FaceChunk(FACES.images[:0], FACES.labels[:0], FACES.usage[:0], [])]])
+def test_a_source_without_rows_is_refused(chunks: list[FaceChunk]) -> None:
+    with pytest.raises(UserError, match=r"faces.npz has no rows; expected one row per face"):
+        list(source(*chunks).read())
+
+
 def test_faces_in_range_are_yielded_unchanged() -> None:
     (chunk,) = source(FACES).read()
     assert chunk is FACES

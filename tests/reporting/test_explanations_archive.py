@@ -10,7 +10,7 @@ from emotion.config.compose import compose
 from emotion.data.readers.fer2013 import PUBLISHED_MD5
 from emotion.errors import UserError
 from emotion.explain import explain
-from emotion.records.archive import keep_explanations
+from emotion.records.archive import check_explanations, keep_explanations
 from emotion.reporting.readme_tables import explanations_table
 
 OUT, RECORDS = Path("out/small"), Path("records")
@@ -63,8 +63,10 @@ def test_other_explanations_are_refused(explanations: Path) -> None:
     for fields, message in REFUSED.values():
         change(**fields)
         with pytest.raises(UserError, match=message):
-            keep_explanations(explanations, RECORDS)
+            check_explanations(explanations)
         (explanations / "explain.json").write_text(whole)
     with pytest.raises(UserError, match=r"nothing has no explain.json; expected a folder"):
-        keep_explanations(Path("nothing"), RECORDS)
-    assert not RECORDS.exists()
+        check_explanations(Path("nothing"))
+    (explanations / "explain.json").write_text(whole[:50])
+    with pytest.raises(UserError, match=r"explain.json cannot be read as JSON"):
+        check_explanations(explanations)

@@ -132,6 +132,8 @@ def test_a_sweep_of_one_value_is_complete_after_one_run(command: tuple[str, ...]
     assert "sweep of 1 run in one" in done.out
     assert "sweep one: 1 run: 1 finished" in done.out
     assert only("one/ranking.csv").read_text().splitlines()[1].startswith("1,one")
+    again = sweep(*command, "hydra.sweep.dir=./one/")
+    assert again.status == 0, again.err
 
 
 def test_glob_selects_from_the_folders_of_the_search_path(sweep: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,8 @@ def read(path: str, size: int = 48, channels: int = 1, detector: "Detector | Non
     emotion.data.names for their synonyms.
 
     Raises:
-        UserError: There are no images in class folders; while reading: images cannot be read.
+        UserError: There are no images in class folders, or these are divided into parts; while reading: images cannot
+            be read.
     """
     form = ImageFormat(size, channels, detector).check()
     root = image_root(Path(path)) or Path(path)
@@ -51,6 +52,7 @@ def read(path: str, size: int = 48, channels: int = 1, detector: "Detector | Non
     usages: list[int] = []
     others: list[Path] = []
     for usage, folder in folders:
+        _check_class(folder)
         images, rest = find_images(folder)
         files += images
         others += rest
@@ -74,7 +76,8 @@ def read(path: str, size: int = 48, channels: int = 1, detector: "Detector | Non
 
 def _parts(root: Path) -> dict[Path, int]:
     """Return the usage of each part's folder, in the order of usages; the root if it has no parts."""
-    parts = [folder for folder in subfolders(root) if part_usage(folder.name) is not None and has_image(folder)]
+    named = [folder for folder in subfolders(root) if part_usage(folder.name) is not None]
+    parts = [part for part in named if any(map(has_image, (part, *subfolders(part))))]  # class folders may be links
     return part_usages({folder: folder.name for folder in parts}) or {root: TRAINING}
 
 
@@ -84,6 +87,15 @@ def _class_folders(part: Path) -> list[Path]:
     if len(folders) == 1 and known_class(folders[0].name) is None and any(map(has_image, subfolders(folders[0]))):
         return _class_folders(folders[0])
     return folders
+
+
+def _check_class(folder: Path) -> None:
+    """Raise UserError if a class folder is divided into parts, whose images would all be of one part."""
+    if parts := [below for below in subfolders(folder) if part_usage(below.name) is not None and has_image(below)]:
+        raise UserError(
+            f"{', '.join(map(str, parts))}: found parts inside of a class, expected classes inside of the parts: "
+            f"{folder.parent / parts[0].name / folder.name}. Move the folders, or list the images: data=path_list."
+        )
 
 
 def _separate_test(files: list[Path], usage: NDArray[np.uint8]) -> NDArray[np.uint8]:

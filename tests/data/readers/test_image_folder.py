@@ -228,11 +228,17 @@ def two() -> None:
     image("data/b/train/sad/a.png")
 
 
+def parts_in_classes() -> None:
+    for name in ("happy/train/a.png", "happy/test/b.png", "sad/train/c.png"):
+        image(f"data/{name}")
+
+
 REFUSED: dict[str, tuple[Callable[[], None], str]] = {
     "nothing": (lambda: None, "data does not exist"),
     "empty": (lambda: Path("data").mkdir(), "contains no images in class folders.*data is empty"),
     "no images": (lambda: Path("data/train/sad").mkdir(parents=True), "no images.*data holds train/"),
     "loose images": (lambda: image("data/a.png"), "no images in class folders.*data holds a.png"),
+    "parts in classes": (parts_in_classes, "data/happy/test, data/happy/train: found parts inside.*: data/test/happy"),
     "two data sets": (two, r"(?s)data holds 2 data sets; choose one by data=image_folder data_dir=FOLDER:.*/a.*/b"),
 }
 
@@ -243,6 +249,14 @@ def test_other_folders_are_refused(case: str) -> None:
     make()
     with pytest.raises(UserError, match=message):
         image_folder.read("data")
+
+
+def test_class_folders_may_be_links() -> None:
+    for number, name in enumerate(("train/happy", "train/sad", "test/happy")):
+        image(f"real/{number}/a.png", number)
+        Path(f"data/{name}").parent.mkdir(parents=True, exist_ok=True)
+        Path(f"data/{name}").symlink_to(Path(f"real/{number}").resolve())
+    assert rows(image_folder.read("data")) == {0: ("happy", TRAINING), 1: ("sad", TRAINING), 2: ("happy", TEST)}
 
 
 def test_a_moved_part_is_another_source() -> None:
