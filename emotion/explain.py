@@ -97,7 +97,6 @@ def explain(cfg: DictConfig, folder: Path, arguments: Sequence[str] = ()) -> dic
     from emotion.explainers.explainer import BATCH_SIZE
     from emotion.explainers.explanation import MIN_FACES
     from emotion.explainers.image_set import find_target
-    from emotion.explainers.networks import load_networks
     from emotion.io.atomic import write_atomically, write_json
     from emotion.records import run_record
     from emotion.reporting import figures
@@ -105,7 +104,7 @@ def explain(cfg: DictConfig, folder: Path, arguments: Sequence[str] = ()) -> dic
     from emotion.runtime.precision import evaluation_precision
 
     announce(f"reading {' and '.join(name for names in sources for name in names)}")
-    networks = load_networks(config.checkpoint, config.compare_with, config.accelerator)
+    networks = _load_networks(config)
     images = _load_images(config, cfg, list(networks.values()))
     target = find_target(config.target, images)
     precisions = {
@@ -164,6 +163,36 @@ def explain(cfg: DictConfig, folder: Path, arguments: Sequence[str] = ()) -> dic
     return record
 
 
+def _load_networks(config: ExplainConfig) -> dict[str, "Ensemble"]:
+    """Load the networks onto the device, by unique names."""
+    from emotion.checkpoints import ensemble
+    from emotion.checkpoints.load import check_classes
+    from emotion.runtime.hardware import torch_device
+
+    sources = [config.checkpoint, *([config.compare_with] if config.compare_with else [])]
+    networks = [ensemble.load_ensemble(source).to(torch_device(config.accelerator)) for source in sources]
+    for other in networks[1:]:
+        first = networks[0].loaded[0].path
+        advice = "compare_with= needs a network of the same classes."
+        check_classes(other.loaded[0].path, other.classes, networks[0].classes, f"{first} on", advice)
+    if len({tuple(one.paths) for one in networks}) < len(networks):
+        raise UserError(f"compare_with={config.compare_with} is the checkpoint itself; expected another one.")
+    return dict(zip(_names(networks), networks, strict=True))
+
+
+def _names(networks: Sequence["Ensemble"]) -> list[str]:
+    """Return short names: those of the architectures, else of the runs, else of the first folders that differ."""
+    from emotion.records.run_record import checkpoint_title
+
+    parts = [[Path(path).parts for path in one.paths] for one in networks]
+    choices = [[[one.name] for one in networks], [list(map(checkpoint_title, one.loaded)) for one in networks]]
+    longest = max(len(path) for paths in parts for path in paths)
+    choices += [[[path[-end:][0] for path in paths] for paths in parts] for end in range(1, longest + 1)]
+    names = [[" + ".join(members) for members in choice] for choice in choices]
+    paths = [" + ".join(one.paths) for one in networks]
+    return next((choice for choice in names if len(set(choice)) == len(choice)), paths)
+
+
 def _load_images(config: ExplainConfig, cfg: DictConfig, networks: list["Ensemble"]) -> "ImageSet":
     """Load the faces to explain; print how many of them a network was trained on."""
     import numpy as np
@@ -171,7 +200,7 @@ def _load_images(config: ExplainConfig, cfg: DictConfig, networks: list["Ensembl
     from emotion.checkpoints.training_data import choose_subset, load_data, training_rows
     from emotion.config.instantiate import instantiate
     from emotion.explainers.image_set import image_set_of_rows, sample_balanced
-    from emotion.explainers.photographs import load_photographs
+    from emotion.inference.photographs import load_photographs
 
     if config.images is not None:
         return load_photographs(as_list(config.images), instantiate(config.detector), networks)

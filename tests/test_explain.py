@@ -18,8 +18,8 @@ from emotion.config.compose import compose
 from emotion.errors import UserError
 from emotion.explain import explain
 from emotion.explainers.image_set import sample_balanced
-from emotion.explainers.photographs import load_photographs
 from emotion.inference.detectors import load_detector
+from emotion.inference.photographs import load_photographs
 from emotion.train import train
 from tests.images import scene
 
