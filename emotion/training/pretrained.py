@@ -131,7 +131,7 @@ def _read(path: Path, net: nn.Module, classes: tuple[str, ...]) -> State:
             tensors = load_file(path)
         except (OSError, SafetensorError) as error:
             raise UserError(f"{path} cannot be read as safetensors ({error}). Is it complete?") from error
-        if not all(name.startswith(NET) for name in tensors):  # the Hub's weights also have a config.json next to them
+        if not any(name.startswith(NET) for name in tensors):  # the Hub's weights also have a config.json next to them
             return _from_others(net, tensors)
         checkpoint = portable.read(path)
         return _from_run(checkpoint.state_dict, checkpoint.classes, classes)
