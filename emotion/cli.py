@@ -48,6 +48,8 @@ DISK_ERRORS = {
     errno.EISDIR: "It is a folder; name a file.",
     errno.ENOENT: CHOOSE_FOLDER,  # of a folder that cannot be made, as in /proc
 }
+ONLY_IN = {errno.ENOENT: "mkdir", errno.EISDIR: "write_atomically"}
+"""Errors that reading causes, too, and the function in which they are of writing."""
 READS = ("stat", "iterdir", "scandir", "walk", "is_dir", "is_file", "exists")
 """Functions that read a folder, by the name that a traceback gives them."""
 OVERRIDE = re.compile(r"\+{0,2}(?P<root>\w+)(?P<below>[\w.@/]*)=")
@@ -180,8 +182,7 @@ def report_errors(name: str = "train") -> Iterator[None]:
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         caller = traceback.extract_tb(error.__traceback__)[-1].name
-        written_by = {errno.ENOENT: "mkdir", errno.EISDIR: "write_atomically"}.get(error.errno or 0, caller)
-        if error.errno not in DISK_ERRORS or caller != written_by:
+        if error.errno not in DISK_ERRORS or caller != ONLY_IN.get(error.errno, caller):
             raise
         if error.errno in (errno.EACCES, errno.EPERM) and caller in READS:
             _fail(f"cannot read {error.filename}: {os.strerror(error.errno).lower()}. Check its permissions.", 2)

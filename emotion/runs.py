@@ -281,10 +281,11 @@ def _reason_to_keep(run: "Run", removed: Iterable[Path]) -> str | None:
     is_damaged = run.record == RunRecord() and (run.folder / RECORD).exists()
     if is_damaged and (run.folder / BEST_CHECKPOINT).exists():
         return run.error
-    resolved = {folder.resolve() for folder in removed}
-    kept = [str(inner) for inner in inner_runs(run.folder) if inner.resolve() not in resolved]
-    others = f"{counted(len(kept), 'other run')}, not selected:{listing(kept, 5)}"
-    return f"{run.folder} contains {others}" if kept else None
+    if inner := inner_runs(run.folder):
+        resolved = {folder.resolve() for folder in removed}
+        if kept := [str(folder) for folder in inner if folder.resolve() not in resolved]:
+            return f"{run.folder} contains {counted(len(kept), 'other run')}, not selected:{listing(kept, 5)}"
+    return None
 
 
 def _sizes(paths: Iterable[Path]) -> dict[Path, int]:
