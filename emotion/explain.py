@@ -83,7 +83,7 @@ def explain(cfg: DictConfig, folder: Path, arguments: Sequence[str] = ()) -> dic
 
     Raises:
         UserError: A setting is invalid, or one of `arguments` has no effect; a checkpoint, the data or an image is
-            missing; or an explainer failed, after the results of the others are written.
+            missing; or an explainer failed or an image cannot be read, after the results of the others are written.
     """
     config = typed(cfg, ExplainConfig)
     sources = [locate_all(source) for source in (config.checkpoint, config.compare_with) if source]
@@ -105,7 +105,7 @@ def explain(cfg: DictConfig, folder: Path, arguments: Sequence[str] = ()) -> dic
 
     announce(f"reading {' and '.join(name for names in sources for name in names)}")
     networks = _load_networks(config)
-    images = _load_images(config, cfg, list(networks.values()))
+    images, failures = _load_images(config, cfg, list(networks.values()))
     target = find_target(config.target, images)
     precisions = {
         name: evaluation_precision(ensemble.members, config.precision, BATCH_SIZE, config.accelerator, config.cache_dir)
@@ -113,7 +113,6 @@ def explain(cfg: DictConfig, folder: Path, arguments: Sequence[str] = ()) -> dic
     }
     screen = console()
     explanations: list[Explanation] = []
-    failures: list[str] = []
     with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
         for name, ensemble in networks.items():
             baselines: dict[str, FaithfulnessScores] = {}  # do not depend on the method
@@ -159,7 +158,7 @@ def explain(cfg: DictConfig, folder: Path, arguments: Sequence[str] = ()) -> dic
     write_json(folder / "explain.json", record)
     print("\n".join(f"wrote {relative_path(folder / name)}" for name in (*plots, "maps.npz", "explain.json")))
     if failures:
-        raise UserError("\n".join([*failures, "The files hold the maps of the other methods."]))
+        raise UserError("\n".join([*failures, "The files hold the other maps."]))
     return record
 
 
@@ -193,8 +192,8 @@ def _names(networks: Sequence["Ensemble"]) -> list[str]:
     return next((choice for choice in names if len(set(choice)) == len(choice)), paths)
 
 
-def _load_images(config: ExplainConfig, cfg: DictConfig, networks: list["Ensemble"]) -> "ImageSet":
-    """Load the faces to explain; print how many of them a network was trained on."""
+def _load_images(config: ExplainConfig, cfg: DictConfig, networks: list["Ensemble"]) -> tuple["ImageSet", list[str]]:
+    """Load the faces to explain, and say which images cannot be read; print how many a network was trained on."""
     import numpy as np
 
     from emotion.checkpoints.training_data import choose_subset, load_data, training_rows
@@ -219,7 +218,7 @@ def _load_images(config: ExplainConfig, cfg: DictConfig, networks: list["Ensembl
         trained_on = training_rows(loaded, data.hparams["source"], data.faces, config.cache_dir)
         if trained_on is not None and (common := int(np.isin(rows, trained_on).sum())):
             print(f"{loaded.path} was trained on {common} of the {counted(len(rows), 'face')}.")
-    return images
+    return images, []
 
 
 def _explain(

@@ -132,14 +132,24 @@ def test_explains_the_faces_of_image_files(run: Path, capsys: pytest.CaptureFixt
         run_explain("images=photos", "target=true")
 
 
-def test_a_file_that_shows_no_face_is_skipped_with_a_warning(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_image_that_cannot_be_read_is_reported_after_the_maps_of_the_others(run: Path) -> None:
     Path("photos").mkdir()
     Path("photos/a.jpg").write_bytes(b"no image")
+    Image.fromarray(scene((200, 100, 240))).save("photos/b.png")
+    with pytest.raises(UserError, match=r"(?s)photos/a.jpg cannot be read.*The files hold the other maps"):
+        run_explain("images=photos")
+    assert json.loads((OUT / "explain.json").read_text())["faces"]["n"] == 1
+    with pytest.raises(UserError, match="photos/a.jpg cannot be read"):
+        run_explain("images=photos/a.jpg")
+
+
+def test_a_file_that_shows_no_face_is_skipped_with_a_warning(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("photos").mkdir()
     Image.fromarray(scene((200, 100, 240))).save("photos/b.png")
     Image.new("RGB", (50, 40)).save("photos/c.png")
     Image.new("L", (9, 9)).save("photos/d.gif", save_all=True, append_images=[Image.new("L", (9, 9), 255)])
     assert run_explain("images=photos")["faces"]["n"] == 1
-    problems = {"a.jpg": "cannot be read", "c.png": "is blank; expected a face", "d.gif": "is a video; expected images"}
+    problems = {"c.png": "is blank; expected a face", "d.gif": "is a video; expected images"}
     warnings = capsys.readouterr().err
     for name, problem in problems.items():
         assert f"warning: photos/{name} {problem}" in warnings
@@ -151,7 +161,8 @@ def test_a_file_that_shows_no_face_is_skipped_with_a_warning(run: Path, capsys: 
 def test_images_are_cropped_as_for_predictions(small_run: Callable[..., Path]) -> None:
     small_run(RUN, "trainer.max_epochs=1", "input.size=64")
     Image.fromarray(scene((200, 100, 240))).save("a.png")
-    images = load_photographs(["a.png"], load_detector("blazeface"), [load_ensemble(RUN)])
+    images, unreadable = load_photographs(["a.png"], load_detector("blazeface"), [load_ensemble(RUN)])
+    assert not unreadable
     (face,) = load(RUN).predict("a.png")
     np.testing.assert_array_equal((255 * images.faces[0, 0]).round(), face.pixels)
 
@@ -222,7 +233,7 @@ def test_callback_explains_every_epoch_and_does_not_change_training(small_config
 
 def test_the_maps_of_other_methods_are_kept_if_one_fails(run: Path) -> None:
     failing = "explainer.attention.layer=nowhere"
-    with pytest.raises(UserError, match=r"(?s)attention failed: layer=nowhere is not.*maps of the other methods"):
+    with pytest.raises(UserError, match=r"(?s)attention failed: layer=nowhere is not.*The files hold the other maps"):
         run_explain("explainer=[attention,gradcam]", failing)
     assert [one["method"] for one in json.loads((OUT / "explain.json").read_text())["explanations"]] == ["gradcam"]
     assert (OUT / "sheet.png").is_file()

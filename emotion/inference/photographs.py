@@ -22,6 +22,10 @@ from emotion.reporting.text import wrapped
 EXPECTED = "an image, a folder or a pattern ('photos/*.jpg')"
 
 
+class UnusableImage(UserError):
+    """A file in which there is nothing to explain."""
+
+
 class _Face(NamedTuple):
     """A cropped face."""
 
@@ -30,11 +34,16 @@ class _Face(NamedTuple):
     origin: dict[str, Any]  # its file, box and angle
 
 
-def load_photographs(images: Sequence[str], detector: Detector, networks: Sequence[Ensemble]) -> ImageSet:
+def load_photographs(
+    images: Sequence[str], detector: Detector, networks: Sequence[Ensemble]
+) -> tuple[ImageSet, list[str]]:
     """Find the faces of image files and crop them at the largest size of the networks' training data.
 
-    An image without a face, such as a narrow crop, is used as a whole, with a printed note. Videos, blank images and
-    files that cannot be read are skipped with a warning.
+    An image without a face, such as a narrow crop, is used as a whole, with a printed note. Videos and blank images are
+    skipped with a warning.
+
+    Returns:
+        The faces, and a sentence about each file that cannot be read.
 
     Raises:
         UserError: No file remains, or a name in `images` matches none.
@@ -44,34 +53,38 @@ def load_photographs(images: Sequence[str], detector: Detector, networks: Sequen
             print(wrapped(SYNTHETIC_WARNING.format(name=network.name)))
     size, channels = map(max, zip(*(network.source_shape for network in networks), strict=True))
     faces: list[_Face] = []
+    unreadable: list[str] = []
     skipped: list[str] = []
     for file in find_files(images, report=print, expected=EXPECTED):
         try:
             faces.extend(_crop_faces(file, detector, size, channels))
-        except UserError as error:
+        except UnusableImage as error:
             skipped.append(str(error))
+        except UserError as error:
+            unreadable.append(str(error))
     if not faces:
-        raise UserError("\n".join(skipped))
+        raise UserError("\n".join([*unreadable, *skipped]))
     for reason in skipped:
         print(f"warning: {reason}", file=sys.stderr)
     names, pixels, crops = zip(*faces, strict=True)
-    return image_set_of_pixels(np.stack(pixels), names, networks[0].classes, ", ".join(images), crops)
+    return image_set_of_pixels(np.stack(pixels), names, networks[0].classes, ", ".join(images), crops), unreadable
 
 
 def _crop_faces(file: SourceFile, detector: Detector, size: int, channels: int) -> Iterator[_Face]:
     """Yield the faces of a file, or all of an image in which none is found.
 
     Raises:
-        UserError: The file is a video, blank, or not an image.
+        UnusableImage: The file is a video, or the image is blank.
+        UserError: The file cannot be read.
     """
     if file.is_video:
-        raise UserError(f"{file.path} is a video; expected images.")
+        raise UnusableImage(f"{file.path} is a video; expected images.")
     pixels, scale = read_image(file.path)
     boxes = detector(pixels)
     crops = [(box, crop(pixels, box, size, channels)) for box in boxes or FullImage()(pixels)]
     faces = [(box, face) for box, face in crops if not is_blank(face)]
     if not faces:
-        raise UserError(f"{file.path} is blank; expected a face.")
+        raise UnusableImage(f"{file.path} is blank; expected a face.")
     if not boxes:
         print(f"{file.path}: no face was found; the whole image is explained.")
     for number, (box, face) in enumerate(faces, 1):
