@@ -87,6 +87,15 @@ def known_class(name: str) -> str | None:
     return _CLASS_OF_WORD.get(" ".join(words))
 
 
+def part_and_class(name: str) -> tuple[str, str] | None:
+    """Return the part and the class that a name such as train_happy or Happy-test states; None for any other name."""
+    words = [word for word in re.split(r"[\W_]+", name) if word]
+    for part, rest in ((words[:1], words[1:]), (words[-1:], words[:-1])):
+        if rest and part_usage(part[0]) is not None and known_class(" ".join(rest)):
+            return part[0], "_".join(rest)
+    return None
+
+
 def class_key(name: str) -> str:
     """Return the same key for all spellings of a class: FER2013's name for it, else the name in lower case."""
     return known_class(name) or unicodedata.normalize("NFC", name).casefold()

@@ -21,6 +21,7 @@ from emotion.data.names import (
     describe_renamed,
     is_litter,
     known_class,
+    part_and_class,
     part_usage,
     part_usages,
     resolve_classes,
@@ -90,11 +91,16 @@ def _class_folders(part: Path) -> list[Path]:
 
 
 def _check_class(folder: Path) -> None:
-    """Raise UserError if a class folder is divided into parts, whose images would all be of one part."""
+    """Raise UserError if a class folder is divided into parts, or named after one; all its images would be of one."""
     if parts := [below for below in subfolders(folder) if part_usage(below.name) is not None and has_image(below)]:
         raise UserError(
             f"{', '.join(map(str, parts))}: found parts inside of a class, expected classes inside of the parts: "
             f"{folder.parent / parts[0].name / folder.name}. Move the folders, or list the images: data=path_list."
+        )
+    if named := part_and_class(folder.name):
+        raise UserError(
+            f"{folder}: found a part and a class in one name, expected classes inside of the parts: "
+            f"{folder.parent.joinpath(*named)}. Move the folders, or list the images: data=path_list."
         )
 
 

@@ -233,12 +233,23 @@ def parts_in_classes() -> None:
         image(f"data/{name}")
 
 
+def parts_in_names() -> None:
+    for name in ("train_happy/a.png", "train_sad/b.png", "test_happy/c.png"):
+        image(f"data/{name}")
+
+
+def classes_before_parts() -> None:
+    image("data/images/Sad-Faces-Validation/a.png")
+
+
 REFUSED: dict[str, tuple[Callable[[], None], str]] = {
     "nothing": (lambda: None, "data does not exist"),
     "empty": (lambda: Path("data").mkdir(), "contains no images in class folders.*data is empty"),
     "no images": (lambda: Path("data/train/sad").mkdir(parents=True), "no images.*data holds train/"),
     "loose images": (lambda: image("data/a.png"), "no images in class folders.*data holds a.png"),
     "parts in classes": (parts_in_classes, "data/happy/test, data/happy/train: found parts inside.*: data/test/happy"),
+    "parts in names": (parts_in_names, "data/test_happy: found a part and a class.*: data/test/happy. Move"),
+    "classes before parts": (classes_before_parts, "found a part and a class.*: data/images/Validation/Sad_Faces"),
     "two data sets": (two, r"(?s)data holds 2 data sets; choose one by data=image_folder data_dir=FOLDER:.*/a.*/b"),
 }
 
