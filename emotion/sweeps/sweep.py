@@ -75,7 +75,8 @@ def parse_command_line() -> Sweep | None:
     if FOLDER_KEY in fixed or is_search:
         folder = Path(cfg.hydra.sweep.dir)
     else:
-        folder = _find_folder(identity) or _new_folder(command)
+        parent = _parent_folder(command)
+        folder = _find_folder(parent, identity) or _new_folder(parent)
     shared = sorted(fixed.keys() | (swept.keys() if is_search else set()))
     if is_search:
         size = int(cfg.study.n_trials)
@@ -191,9 +192,15 @@ def _is_about_the_sweep(override: Override) -> bool:
     return key in ("sweep", "pruner", "resume") or key.startswith("study.") or is_hydra
 
 
-def _find_folder(overrides: list[str]) -> Path | None:
-    """Return the latest folder of a sweep with the same overrides."""
-    files = sorted(Path("outputs").glob(f"*/*/{SWEEP_FILE}"), key=lambda path: path.parent.name)
+def _parent_folder(command: _Command) -> Path:
+    """Return the folder of all sweeps of a name, or of several models without one."""
+    several_models = command.swept.keys() & MODEL_KEYS and "name" not in command.fixed
+    return Path("outputs/sweep") if several_models else Path(command.cfg.hydra.sweep.dir).parent
+
+
+def _find_folder(parent: Path, overrides: list[str]) -> Path | None:
+    """Return the latest folder in `parent` of a sweep with the same overrides."""
+    files = sorted(parent.glob(f"*/{SWEEP_FILE}"))
     same = [path for path in files if _read_overrides(path) == overrides]
     return same[-1].parent if same else None
 
@@ -203,10 +210,8 @@ def _without_folder(overrides: Sequence[str]) -> list[str]:
     return [override for override in overrides if not override.startswith(f"{FOLDER_KEY}=")]
 
 
-def _new_folder(command: _Command) -> Path:
-    several_models = command.swept.keys() & MODEL_KEYS and "name" not in command.fixed
-    name = "sweep" if several_models else Path(command.cfg.hydra.sweep.dir).parent.name
-    folder = Path("outputs") / name / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+def _new_folder(parent: Path) -> Path:
+    folder = parent / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     while folder.exists():  # another command started in the same second
         folder = folder.with_name(f"{folder.name}_")
     return folder

@@ -23,7 +23,7 @@ from emotion.records.recipe import recipe
 from emotion.records.run_folder import ERROR_FILE, LOCK, read_run
 from emotion.records.run_record import RunRecord
 from emotion.sweeps.job import reserve_device
-from emotion.sweeps.sweep import Sweep, parse_command_line
+from emotion.sweeps.sweep import Sweep, parse_command_line, write_sweep_file
 from emotion.train import dispatch, train
 from tests.conftest import options, record_of, signal_at
 from tests.processes import CompletedVerb, run_verb
@@ -205,6 +205,14 @@ def test_every_sweep_has_its_number_of_runs_and_folder(choice: str, monkeypatch:
     assert not sweep.is_resumed
     has_models = "model" in OmegaConf.load(CONF / f"sweep/{choice}.yaml").hydra.sweeper.params
     assert str(sweep.folder).startswith("outputs/sweep/" if has_models else "outputs/v4_attention/")
+
+
+def test_a_sweep_is_found_again_below_a_name_with_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = parse(monkeypatch, "-m", "name=team/baseline", "seed=0,1")
+    assert str(sweep.folder).startswith("outputs/team/baseline/2")
+    write_sweep_file(sweep)
+    again = parse(monkeypatch, "-m", "name=team/baseline", "seed=0,1")
+    assert (again.folder, again.is_resumed) == (sweep.folder, True)
 
 
 def test_the_launcher_does_not_change_the_identity_of_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
