@@ -36,9 +36,9 @@ warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated
 
 CHOOSE_FOLDER = "Choose a writable folder: hydra.run.dir=FOLDER, output=FOLDER or csv=FILE."
 DISK_ERRORS = {
-    errno.ENOSPC: "Free some space; existing files are unchanged.",
-    errno.EDQUOT: "Your quota is used up; existing files are unchanged.",
-    errno.EFBIG: "The system does not allow files of that size; existing files are unchanged.",
+    errno.ENOSPC: "Free some space; no file is left half-written.",
+    errno.EDQUOT: "Your quota is used up; no file is left half-written.",
+    errno.EFBIG: "The system does not allow files of that size; none is left half-written.",
     errno.EROFS: CHOOSE_FOLDER,
     errno.EACCES: CHOOSE_FOLDER,
     errno.EPERM: CHOOSE_FOLDER,
@@ -187,8 +187,8 @@ def report_errors(name: str = "train") -> Iterator[None]:
         if error.errno in (errno.EACCES, errno.EPERM) and caller in READS:
             _fail(f"cannot read {error.filename}: {os.strerror(error.errno).lower()}. Check its permissions.", 2)
         name = error.filename2 or error.filename  # of a replacement, the file to replace
-        path = f" {name}:" if name else ""
-        _fail(f"cannot write{path} {os.strerror(error.errno).lower()}. {DISK_ERRORS[error.errno]}", 2)
+        path = f" {name}" if name else ""
+        _fail(f"cannot write{path}: {os.strerror(error.errno).lower()}. {DISK_ERRORS[error.errno]}", 2)
     except (KeyboardInterrupt, SystemExit) as stopped:
         if isinstance(stopped, SystemExit) and not isinstance(stopped.__context__, KeyboardInterrupt):
             raise

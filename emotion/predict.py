@@ -146,7 +146,7 @@ def _open_source(config: PredictConfig, folder: Path | None) -> "list[SourceFile
         return open_camera(int(source), config.frame_stride)
     if _is_table(str(source)):
         return Path(source).expanduser()
-    if str(source).startswith(STREAMS):
+    if str(source).lower().startswith(STREAMS):
         return open_address(str(source), config.frame_stride)
     if not isinstance(source, str) or not source:
         raise UserError(f"source={source}: expected {EXPECTED}.")
@@ -161,7 +161,7 @@ def _is_alone(source: str) -> bool:
     """Return whether a source cannot be one of several."""
     from emotion.inference.video import STREAMS
 
-    return source == STANDARD_STREAM or _is_camera(source) or _is_table(source) or source.startswith(STREAMS)
+    return source == STANDARD_STREAM or _is_camera(source) or _is_table(source) or source.lower().startswith(STREAMS)
 
 
 def _is_camera(source: str) -> bool:

@@ -29,6 +29,10 @@ from emotion.io.digests import file_digest
 
 FORMAT = "emotion 1"
 CONFIG = "config.json"  # the description's name on the Hub
+NAMES = ("classes", "labels")
+"""Entries that consist of class names, which may look like paths."""
+LOCAL_URL = re.compile(r"\b(file://|sqlite:///)/[^,\]\s]*/")
+"""An address of a file by an absolute path, up to the file's name."""
 
 
 def write(weights: Path, description: Path, checkpoint: CheckpointContents, record: Mapping[str, Any] | None) -> None:
@@ -38,8 +42,12 @@ def write(weights: Path, description: Path, checkpoint: CheckpointContents, reco
     """
     packed = save({name: _half(name, value) for name, value in checkpoint.state_dict.items()}, {"format": "pt"})
     entries = checkpoint.description() | {"record": record, "weights": hashlib.sha256(packed).hexdigest()}
-    write_atomically(weights, lambda temporary: temporary.write_bytes(packed))
-    write_json(description, {"format": FORMAT} | without_absolute_paths(entries))
+
+    def write_both(temporary: Path) -> None:
+        temporary.write_bytes(packed)
+        write_json(description, {"format": FORMAT} | without_absolute_paths(entries))
+
+    write_atomically(weights, write_both)  # a full disk leaves both files as they were
 
 
 def read(weights: Path) -> CheckpointContents:
@@ -73,12 +81,20 @@ def description_path(weights: Path) -> Path | None:
 
 
 def without_absolute_paths(content: Any) -> Any:  # noqa: ANN401
-    """Reduce absolute paths to file names in all strings of nested lists and mappings, command lines included."""
+    """Reduce absolute paths to file names in nested lists and mappings, also in commands; names of classes stay."""
     if isinstance(content, Mapping):
-        return {key: without_absolute_paths(value) for key, value in content.items()}
+        return {key: _without_paths_of(key, value) for key, value in content.items()}
     if isinstance(content, list | tuple):
         return [without_absolute_paths(value) for value in content]
-    return _without_absolute_path(content) if isinstance(content, str) else content
+    if isinstance(content, str):
+        return PurePath(content).name if PurePath(content).is_absolute() else LOCAL_URL.sub(r"\1", content)
+    return content
+
+
+def _without_paths_of(key: object, value: Any) -> Any:  # noqa: ANN401
+    if key in NAMES:
+        return value
+    return _shorten_command(value) if key == "command" and isinstance(value, str) else without_absolute_paths(value)
 
 
 def _read_entries(weights: Path) -> dict[str, Any]:
@@ -128,13 +144,7 @@ def _half(name: str, value: Tensor) -> Tensor:
     return (half if fits else value).contiguous()
 
 
-def _without_absolute_path(text: str) -> str:
-    if PurePath(text).is_absolute():
-        return PurePath(text).name
-    if not re.search(r"(^|[\s='\"\[,:])/", text):
-        return text
-    try:
-        words = shlex.split(text)
-    except ValueError:  # not a command line
-        words = text.split()
-    return shlex.join(re.sub(r"(^|[=\[,:])/[^,\]]*/", r"\1", word) for word in words)
+def _shorten_command(command: str) -> str:
+    """Reduce the absolute paths in a command line to file names; those of addresses on the web stay."""
+    words = [re.sub(r"(^|[=\[,:])/(?!/)[^,\]]*/", r"\1", LOCAL_URL.sub(r"\1", word)) for word in shlex.split(command)]
+    return shlex.join(words)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emotion.data.datamodule import EmotionDataModule
+from emotion.data.labels import NO_CLASS
 from emotion.data.names import class_key
 from emotion.data.transforms.preprocess import to_float
 from emotion.errors import UserError
@@ -45,7 +46,7 @@ def image_set_of_rows(data: EmotionDataModule, rows: NDArray[np.int64]) -> Image
     """
     if rows.min() < 0 or rows.max() >= len(data.faces):
         raise UserError(f"rows={rows.tolist()}: expected numbers from 0 to {len(data.faces) - 1}.")
-    if (unlabeled := rows[data.labels[rows] >= len(data.classes)]).size:
+    if (unlabeled := rows[data.labels[rows] == NO_CLASS]).size:
         raise UserError(f"rows={unlabeled.tolist()} belong to none of {', '.join(data.classes)}; choose others.")
     faces = to_float(torch.from_numpy(data.faces.images[rows]))
     labels = torch.from_numpy(data.labels[rows].astype(np.int64))

@@ -27,7 +27,7 @@ from emotion.errors import UserError, first_line
 from emotion.evaluation.score import accuracy_and_f1
 from emotion.exporting.onnx import run_in_batches
 from emotion.inference.onnx_backend import FACES, METADATA, PROBABILITIES, OnnxBackend, import_optional
-from emotion.io.atomic import write_atomically
+from emotion.io.atomic import write_bytes
 
 QUANTIZED_OPERATORS = ("Conv", "Gemm", "MatMul", "Add", "MaxPool")
 CALIBRATION_METHODS = ("MinMax", "Percentile")  # ONNX Runtime's Entropy, with 128 bins for 128 steps, equals MinMax
@@ -93,8 +93,7 @@ def export_int8(fp32: Path, path: Path, data: EmotionDataModule) -> Int8Report:
             test={name: _evaluate(file, data, data.rows("test")) for name, file in compared.items()},
         )
         if report.kept:
-            content = files[best].read_bytes()
-            write_atomically(path, lambda temporary: temporary.write_bytes(content))
+            write_bytes(path, files[best].read_bytes())
         else:
             path.unlink(missing_ok=True)
     return report

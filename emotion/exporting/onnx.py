@@ -28,7 +28,7 @@ from emotion.data.transforms.tta import mean_probabilities, tta_logits
 from emotion.errors import UserError
 from emotion.explainers.explainer import normalize_magnitude
 from emotion.inference.onnx_backend import FACES, FORMAT, MAP, METADATA, PROBABILITIES, OnnxBackend, import_optional
-from emotion.io.atomic import write_atomically
+from emotion.io.atomic import write_bytes
 from emotion.records.run_record import is_synthetic, record_of_checkpoint
 
 OPSETS = (20, 18)
@@ -150,7 +150,7 @@ def export_onnx(
             continue
         if parity.max_difference <= MAX_DIFFERENCE:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, lambda temporary: temporary.write_bytes(content))  # noqa: B023
+            write_bytes(path, content)
             return parity, opset
         failures.append(
             f"opset {opset}: a probability differs from PyTorch's by {parity.max_difference:.2g}, expected at most "

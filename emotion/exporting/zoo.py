@@ -4,7 +4,6 @@ Each reads its weights from the .safetensors file beside it, so that the package
 """
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from emotion.checkpoints.ensemble import load_ensemble
 from emotion.checkpoints.locate import ONNX_SUFFIX, zoo
 from emotion.exporting.onnx import export_onnx
 from emotion.inference.onnx_backend import import_optional
-from emotion.io.atomic import write_atomically
+from emotion.io.atomic import write_bytes
 
 MIN_BYTES = 1024  # ONNX needs the values of smaller tensors, such as shapes
 
@@ -23,7 +22,7 @@ def main() -> None:
         path = weights.with_suffix(ONNX_SUFFIX)
         parity, _ = export_onnx(load_ensemble(weights), path, cam=True, half=True)
         content = share_weights(path)
-        write_atomically(path, partial(Path.write_bytes, data=content))
+        write_bytes(path, content)
         print(f"{path}, {len(content) / 1e6:.2f} MB: {parity}")
 
 

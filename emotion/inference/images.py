@@ -76,7 +76,7 @@ def load_image(value: object, color: str = "rgb") -> LoadedImage:
     Raises:
         UserError: `value` is none of these, or the file is missing, damaged or too large.
     """
-    if isinstance(value, str) and value.startswith(ADDRESSES):
+    if isinstance(value, str) and value.lower().startswith(ADDRESSES):
         return read_image(download(value), value)
     if isinstance(value, str | Path):
         path = Path(value).expanduser()
@@ -121,7 +121,9 @@ def download(address: str) -> bytes:
 
 
 def is_image(address: str) -> bool:
-    """Return whether a server states the type of an image, or no specific type and the file begins as an image does.
+    """Return whether a server sends an image: a file that begins as one, or is stated to be one.
+
+    What is stated to be a video is one, as the stream of a camera may consist of images.
 
     Raises:
         UserError: As in `download`.
@@ -131,9 +133,9 @@ def is_image(address: str) -> bool:
 
 def _sends_image(response: HTTPResponse) -> bool:
     media_type = response.headers.get_content_type()
-    if not response.headers.get("Content-Type") or media_type.endswith("/octet-stream"):
-        return IMAGE_START.match(response.read(12)) is not None
-    return media_type.startswith("image/")
+    if media_type.startswith(("video/", "multipart/")):
+        return False
+    return media_type.startswith("image/") or IMAGE_START.match(response.read(12)) is not None
 
 
 def _request(address: str, read: Callable[[Any], Any]) -> Any:  # noqa: ANN401
@@ -141,7 +143,7 @@ def _request(address: str, read: Callable[[Any], Any]) -> Any:  # noqa: ANN401
         with urlopen(Request(address, headers={"User-Agent": "emotion"}), timeout=TIMEOUT) as response:
             return read(response)
     except (OSError, ValueError, HTTPException) as error:
-        raise UserError(f"{address} cannot be loaded ({error}). Does it open in a browser?") from error
+        raise UserError(f"{address} cannot be loaded ({first_line(error)}). Does it open in a browser?") from error
 
 
 def read_image(source: Path | bytes, name: str = "", max_pixels: int = MAX_PIXELS) -> LoadedImage:

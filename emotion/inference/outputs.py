@@ -1,14 +1,10 @@
 """Write results: a table of predictions, annotated images and videos, timelines."""
 
-import csv
-import json
-import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -17,12 +13,11 @@ from emotion.errors import UserError
 from emotion.inference.annotate import annotate
 from emotion.inference.frames import FrameResult, VideoStream
 from emotion.inference.inputs import ANNOTATED, TABLE, TIMELINES
-from emotion.inference.predictor import COLUMNS
+from emotion.inference.table import PredictionTable
 from emotion.inference.timeline import Timeline
 from emotion.inference.video import VideoWriter
-from emotion.io.atomic import fit_name, write_atomically
-
-JPEG_QUALITY = 92  # also of WEBP
+from emotion.io.atomic import fit_name
+from emotion.io.picture import save_figure, save_image
 
 
 class Outputs(ExitStack):
@@ -50,13 +45,15 @@ class Outputs(ExitStack):
         self.sources = frozenset(map(_identity, sources))
         self.written: list[Path] = []  # so far
         self._paths: set[Path] = set()  # of results so far, except the table
-        self._table: PredictionWriter | None = None
+        self._table: PredictionTable | None = None
 
     def add_rows(self, result: FrameResult) -> None:
         """Write the faces of a frame to the table."""
         if self._table is None:
-            self._table = PredictionWriter(self._open_table(), self.table_format, self.classes)
+            self._table = self._open_table()
         self._table.add(result)
+        if self._table.path and self._table.path not in self.written:
+            self.written.insert(0, self._table.path)
 
     def add_image(self, result: FrameResult) -> None:
         """Write the faces of an image to the table and, if there are any, an annotated copy."""
@@ -65,8 +62,7 @@ class Outputs(ExitStack):
             name = result.frame.output_name
             suffix = name.suffix if name.suffix.lower() in COLOR_SUFFIXES else ".png"
             path = self._new_path(self.drawing_folder / ANNOTATED / name, suffix)
-            image = Image.fromarray(annotate(result.frame.image, result.faces, extend=True))
-            write_atomically(path, lambda temporary: image.save(temporary, quality=JPEG_QUALITY))
+            save_image(Image.fromarray(annotate(result.frame.image, result.faces, extend=True)), path)
             self.written.append(path)
 
     @contextmanager
@@ -82,8 +78,7 @@ class Outputs(ExitStack):
                 self.written.append(writer.path)
             if self.drawing_folder and timeline.num_faces:
                 path = self._new_path(self.drawing_folder / TIMELINES / stream.output_name, ".png")
-                figure = timeline.plot(title)
-                write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=150))
+                save_figure(timeline.plot(title), path)
                 self.written.append(path)
 
     def _video_writer(self, stream: VideoStream) -> VideoWriter | None:
@@ -113,16 +108,12 @@ class Outputs(ExitStack):
         if path.exists() and _identity(path) in self.sources:
             raise UserError(f"{path} is a source and would be overwritten; choose another output=FOLDER.")
 
-    def _open_table(self) -> TextIO:
-        if self.folder is None:
-            if sys.stdout is None:
-                raise UserError("output=- writes to standard output, which is closed; expected output=FOLDER.")
-            return sys.stdout
-        path = self.folder / f"{TABLE}.{self.table_format}"
-        self._check_no_source(path)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.written.insert(0, path)
-        return self.enter_context(path.open("w", encoding="utf-8", newline=""))
+    def _open_table(self) -> PredictionTable:
+        path = self.folder / f"{TABLE}.{self.table_format}" if self.folder else None
+        if path:
+            self._check_no_source(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+        return PredictionTable(path, self.table_format, self.classes)
 
 
 def _identity(path: Path) -> tuple[int, int]:
@@ -145,33 +136,3 @@ class VideoOutput(NamedTuple):
         if self.writer:
             image = annotate(result.frame.image, result.faces, result.face_ids)
             self.writer.add(image, result.frame.time or 0.0)
-
-
-class PredictionWriter:
-    """Write one row per face as jsonl or csv, and flush after each frame; for csv the file needs newline=""."""
-
-    def __init__(self, file: TextIO, table_format: str, classes: Sequence[str]) -> None:
-        self.file = file
-        self.csv = csv.writer(file, lineterminator="\n") if table_format == "csv" else None
-        if self.csv:
-            self.csv.writerow(["source", "frame", "time", "face", *COLUMNS, *classes])
-            self.file.flush()
-
-    def add(self, result: FrameResult) -> None:
-        """Write the faces of a frame."""
-        frame = result.frame
-        time = None if frame.time is None else round(frame.time, 3)
-        for number, face in zip(result.face_ids, result.faces, strict=True):
-            face = replace(face, box=face.box.scaled(frame.scale))
-            if self.csv:
-                source = replace_surrogates(frame.source)
-                self.csv.writerow([source, frame.number, time, number, *face.to_row().values()])
-            else:
-                row = {"source": frame.source, "frame": frame.number, "time": time, "face": number} | face.to_dict()
-                self.file.write(f"{json.dumps(row)}\n")
-        self.file.flush()
-
-
-def replace_surrogates(text: str) -> str:
-    """Replace characters of a file name that are not valid Unicode by question marks."""
-    return text.encode("utf-8", "replace").decode("utf-8")

@@ -14,7 +14,8 @@ from emotion.errors import UserError, counted, shortened
 from emotion.inference.frames import BATCH_SIZE, Frame, FrameResult, VideoStream, process_frames
 from emotion.inference.images import read_image
 from emotion.inference.inputs import SourceFile
-from emotion.inference.outputs import Outputs, replace_surrogates
+from emotion.inference.outputs import Outputs
+from emotion.inference.table import replace_surrogates
 from emotion.inference.predictor import Predictor
 from emotion.inference.timeline import FaceHistory, Timeline
 from emotion.inference.tracking import Tracker

@@ -20,7 +20,7 @@ from emotion.inference.detectors import FullImage
 from emotion.inference.images import COLORS, LoadedImage, batches, load_image
 from emotion.inference.inputs import VIDEO_SUFFIXES, find_images
 from emotion.inference.onnx_backend import OnnxBackend
-from emotion.io.atomic import write_atomically
+from emotion.io.picture import save_image
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -191,7 +191,7 @@ class Faces(list[Face]):
         if path.suffix.lower() not in COLOR_SUFFIXES:
             raise UserError(f"{path}: expected a name that ends in one of {', '.join(sorted(COLOR_SUFFIXES))}.")
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, self.plot().save)
+        save_image(self.plot(), path)
 
     def _repr_png_(self) -> bytes | None:
         """Show the plot in a notebook."""

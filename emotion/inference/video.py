@@ -27,7 +27,11 @@ STREAMS = ("rtsp://", "rtsps://", "http://", "https://")
 DEMUXERS = "mov,avi,flv,gif,mpegts,matroska,mpeg,mpegvideo,ogg,asf"  # FFmpeg's names for `VIDEO_SUFFIXES`
 FILE_OPTIONS = f"protocol_whitelist;file|format_whitelist;{DEMUXERS}"  # no playlists, no network
 PROTOCOLS = "http,https,rtsp,rtp,udp,tcp,tls,crypto"  # no files
-STREAM_OPTIONS = f"protocol_whitelist;{PROTOCOLS}|timeout;20000000|rtsp_transport;tcp"  # microseconds
+STREAM_DEMUXERS = f"{DEMUXERS},hls,dash,rtsp,rtp,sdp,mpjpeg"
+STREAM_OPTIONS = (
+    f"protocol_whitelist;{PROTOCOLS}|format_whitelist;{STREAM_DEMUXERS}|"
+    f"timeout;20000000|rtsp_transport;tcp"  # microseconds
+)
 
 
 def open_video(path: Path, output_name: Path, frame_stride: int = 1, name: str = "") -> VideoStream:
@@ -87,6 +91,7 @@ def open_address(address: str, frame_stride: int = 1) -> Frame | VideoStream:
         UserError: There is no server, no such file, or neither an image nor a video.
     """
     parts = urlsplit(address)
+    address = parts.geturl()  # with its scheme in lower case, as FFmpeg expects it
     output_name = Path(PurePosixPath(unquote(parts.path)).name or parts.hostname or "stream")
     if address.startswith(ADDRESSES) and is_image(address):
         content = download(address)

@@ -37,9 +37,14 @@ def write_atomically(path: str | Path, write: Callable[[Path], object], previous
         temporary.unlink(missing_ok=True)
 
 
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Replace `path` by a file with this content atomically."""
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Replace `path` by UTF-8 text atomically."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from emotion.io.atomic import write_atomically
 from emotion.io.figure import Figure
+from emotion.io.picture import save_figure
 from emotion.metrics.calibration import Reliability
 from emotion.metrics.statistics import wilson_interval
 
@@ -23,7 +23,7 @@ CELL_HEIGHT, CELL_GAP = 1.25, 0.06  # relative to the width
 def save(figure: Figure, path: Path, *, vector: bool = False) -> None:
     """Write a figure atomically in the format of the file extension; with `vector` a PDF beside it, for papers."""
     for one in (path, path.with_suffix(".pdf"))[: 1 + vector]:
-        write_atomically(one, lambda temporary: figure.savefig(temporary, dpi=150))
+        save_figure(figure, one)
 
 
 def confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str], title: str) -> Figure:

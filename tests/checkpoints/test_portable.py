@@ -78,13 +78,33 @@ def test_training_starts_from_portable_weights(exported: Path, small_config: Cal
 
 def test_absolute_paths_are_not_exported(tmp_path: Path, exported: Path) -> None:
     assert str(tmp_path) not in DESCRIPTION.read_text()
-    settings = {
-        "path": "/home/someone/data/fer2013.csv",
-        "command": "python -m emotion.train data_dir=/home/someone/data",
-    }
-    expected = {"path": "fer2013.csv", "command": "python -m emotion.train data_dir=data"}
-    assert portable.without_absolute_paths(settings) == expected
-    assert portable.without_absolute_paths(["a/b", "1 / 2", 3, None]) == ["a/b", "1 / 2", 3, None]
+    settings = {"path": "/home/someone/data/fer2013.csv", "uri": "sqlite:////home/someone/mlflow.db"}
+    assert portable.without_absolute_paths(settings) == {"path": "fer2013.csv", "uri": "sqlite:///mlflow.db"}
+    kept = ["a/b", "1 / 2", 3, None, "it's a/b /c", "http://host:5000/a/b", "sqlite:///outputs/mlflow.db"]
+    assert portable.without_absolute_paths(kept) == kept
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("data_dir=/home/me/data", "data_dir=data"),
+        ("'runs=[/home/me/a,/home/me/b]'", "'runs=[a,b]'"),
+        ("'hydra.searchpath=[file:///home/me/mine]'", "'hydra.searchpath=[file://mine]'"),
+        ("'hydra.searchpath=[file://mine]'", "'hydra.searchpath=[file://mine]'"),
+        ("model.weights=https://host/a/b.pth", "model.weights=https://host/a/b.pth"),
+        ("study.storage=sqlite:////home/me/a.db", "study.storage=sqlite:///a.db"),
+        ("logger.uri=sqlite:///outputs/mlflow.db", "logger.uri=sqlite:///outputs/mlflow.db"),
+    ],
+)
+def test_the_exported_command_can_be_repeated(given: str, expected: str) -> None:
+    command = portable.without_absolute_paths({"command": f"python -m emotion.train {given}"})["command"]
+    assert command == f"python -m emotion.train {expected}"
+
+
+def test_names_of_classes_stay_as_they_are() -> None:
+    names = ["驚き / 恐れ", "content (smiling) / joyful", "it's sad / angry", "/s/ sound", "/"]
+    settings = {"classes": names, "labels": {name: [name] for name in names}}
+    assert portable.without_absolute_paths({"parts": [settings]}) == {"parts": [settings]}
 
 
 OUTSIDE = {

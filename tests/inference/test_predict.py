@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
@@ -227,12 +228,20 @@ def test_a_csv_file_without_pixels_is_reported() -> None:
 
 
 def test_addresses_of_an_image_a_video_and_nothing() -> None:
-    save("web/two.png", TWO)
+    two = save("web/two.png", TWO)
     write_video(Path("web/clip.avi"), moving_face(5), fps=10, codec="MJPG")
     Path("web/words.txt").write_text("no image")
+    with zipfile.ZipFile("web/two.zip", "w") as archive:
+        archive.writestr("two.jpg", encode_image(TWO, "JPEG"))
+    two.with_suffix(".html").write_bytes(two.read_bytes())
     with serve_folder(Path("web")) as address:
-        assert run_predict(f"source={address}/two.png")[:2] == (1, 2)
-        assert (OUT / "annotated/two.png").is_file()
+        for name in ("two.png", "two.html"):  # whatever type the server states
+            assert run_predict(f"source={address}/{name}")[:2] == (1, 2)
+            assert rows()[0]["frame"] is None
+            assert (OUT / f"annotated/{name}").with_suffix(".png").is_file()
+        assert run_predict(f"source={address.upper()}/two.png")[:2] == (1, 2)
+        with pytest.raises(UserError, match=r"/two\.zip provides neither an image nor a video"):
+            run_predict(f"source={address}/two.zip")
         assert run_predict(f"source={address}/clip.avi")[:2] == (1, 1)
         assert [row["frame"] for row in rows()] == [0, 1, 2, 3, 4]
         assert [row["time"] for row in rows()] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4], abs=0.002)
@@ -311,6 +320,15 @@ def test_an_ensemble_of_own_runs(small_run: Callable[..., Path]) -> None:
     save("two.png", TWO)
     run_predict("source=two.png", "checkpoint=[run,run]", "tta=flip")
     assert list(rows()[0]["probabilities"]) == ["happiness", "surprise", "sadness", "anger", "disgust", "fear"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such a name")
+@pytest.mark.parametrize("table_format", ["jsonl", "csv"])
+def test_a_file_name_that_is_no_unicode_leaves_a_readable_table(table_format: str) -> None:
+    Path("photos").mkdir()
+    os.rename(save("two.png", TWO), b"photos/b\xff.png")
+    run_predict("source=photos", f"format={table_format}", "annotate=false")
+    assert (OUT / f"predictions.{table_format}").read_text().count("photos/b?.png") == 2
 
 
 def test_a_source_is_never_overwritten() -> None:
