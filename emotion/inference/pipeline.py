@@ -15,8 +15,8 @@ from emotion.inference.frames import BATCH_SIZE, Frame, FrameResult, VideoStream
 from emotion.inference.images import read_image
 from emotion.inference.inputs import SourceFile
 from emotion.inference.outputs import Outputs
-from emotion.inference.table import replace_surrogates
 from emotion.inference.predictor import Predictor
+from emotion.inference.table import replace_surrogates
 from emotion.inference.timeline import FaceHistory, Timeline
 from emotion.inference.tracking import Tracker
 from emotion.inference.video import open_video

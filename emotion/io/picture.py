@@ -1,4 +1,7 @@
-"""Pictures written atomically. They are encoded in memory, since Pillow and Matplotlib do not report every full disk."""
+"""Pictures written atomically.
+
+They are encoded in memory, since Pillow and Matplotlib do not report every full disk.
+"""
 
 import io
 from pathlib import Path

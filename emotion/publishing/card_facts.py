@@ -11,6 +11,7 @@ from emotion.data.readers.fer2013 import PUBLISHED_MD5
 from emotion.data.sources import stored_shape
 from emotion.errors import counted
 from emotion.records.run_record import RunRecord
+from emotion.reporting.text import escape_markdown
 
 FER2013_READERS = tuple(
     f"emotion.data.readers.{name}"
@@ -113,9 +114,11 @@ class ModelFacts:
         if exclusions := record.data.get("exclusions"):
             lines.append(f"{counted(record.num_excluded, 'face')} excluded by {exclusions['file']}")
         if self.left_out:
-            lines.append(f"left out, as the classes contain none of them: faces labeled {', '.join(self.left_out)}")
+            lines.append(
+                f"left out, as the classes contain none of them: faces labeled {escape_markdown(', '.join(self.left_out))}"
+            )
         merged = {name: emotions for name, emotions in record.labels.items() if list(emotions) != [name]}
         if merged:
             classes = "; ".join(f"{name} is the data's {' or '.join(emotions)}" for name, emotions in merged.items())
-            lines.append(f"classes: {classes}")
+            lines.append(f"classes: {escape_markdown(classes)}")
         return lines

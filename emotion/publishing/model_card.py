@@ -7,7 +7,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from emotion.publishing.card_facts import ModelFacts
 from emotion.reporting.tables import ROWS, Row, markdown_table
-from emotion.reporting.text import format_duration, format_interval, format_loss, format_percent
+from emotion.reporting.text import escape_markdown, format_duration, format_interval, format_loss, format_percent
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
 FILES = {
@@ -26,6 +26,7 @@ def model_card(facts: ModelFacts, folder: Path, repo: str, license: str | None) 
         repo=repo,
         license=license,
         facts=facts,
+        class_names=list(map(escape_markdown, facts.classes)),
         record=facts.record,
         has_onnx=(folder / "model.onnx").is_file(),
         fit_duration=format_duration(facts.record.fit_seconds),
@@ -109,7 +110,7 @@ def _class_rows(facts: ModelFacts, scores_by_class: dict[str, Any]) -> list[Row]
     counts_are_of_training = sum(counts.values()) == facts.record.split.get("train")  # not of what a sampler draws
     rows: list[Row] = []
     for name, scores in scores_by_class.items():
-        row = {"class": name}
+        row = {"class": escape_markdown(name)}
         if counts_are_of_training:
             row["training faces"] = f"{counts[name]:,.0f}"
         row["test faces"] = f"{scores['n']:,}"

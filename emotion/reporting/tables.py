@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -31,6 +32,7 @@ LATEX = str.maketrans(
     | {character: f"${character}$" for character in "<>|"}
     | {"±": r"$\pm$", "\N{MINUS SIGN}": "$-$"}
 )
+UNESCAPED_BAR = re.compile(r"(?<!\\)\|")
 Scores = Mapping[str, Any]
 ROWS = {"all": "all", "deduplicated": "not in training"}
 """Subsets of the scored rows, and their names in tables."""
@@ -82,7 +84,8 @@ def markdown_table(rows: Sequence[Row], left: int = 1) -> str:
     """Return rows of named cells as a Markdown table, aligned as in `print_table`."""
     columns, lines = _cells(rows)
     align = ["---" if index < left else "---:" for index in range(len(columns))]
-    return "".join(f"| {' | '.join(line)} |\n" for line in [columns, align, *lines])
+    escaped = [[UNESCAPED_BAR.sub(r"\\|", cell) for cell in line] for line in [columns, align, *lines]]
+    return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
 
 
 def latex_table(table: Table) -> str:

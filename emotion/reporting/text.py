@@ -1,5 +1,6 @@
 """Numbers, paths and durations as text."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -44,6 +45,11 @@ def relative_path(path: Path) -> Path:
 def short_source(source: str) -> str:
     """Return the name of a data source for a picture: absolute paths in it without their folders."""
     return " ".join(Path(word).name if Path(word).is_absolute() else word for word in source.split(" "))
+
+
+def escape_markdown(text: str) -> str:
+    """Return text, such as the name of a class, so that Markdown shows it as it is, also in a table."""
+    return re.sub(r"([\\`*_|<>\[\]&])", r"\\\1", text)
 
 
 def format_interval(interval: Sequence[float]) -> str:

@@ -100,7 +100,9 @@ def test_a_table_ends_with_a_complete_row_if_the_disk_is_full(tmp_path: Path) ->
         (small / "filler").unlink()
         fill(small, 12288)
         done = run_verb("predict", "faces.csv", f"output={table.parent}")
-        message = f"error: cannot write {table}: no space left on device. Free some space; no file is left half-written."
+        message = (
+            f"error: cannot write {table}: no space left on device. Free some space; no file is left half-written."
+        )
         assert (done.status, done.err.splitlines()[-1]) == (2, message)
         rows = [json.loads(row) for row in table.read_text().splitlines()]
     assert [row["frame"] for row in rows] == list(range(len(rows)))

@@ -280,6 +280,19 @@ def test_card_states_the_limits_of_fer2013() -> None:
     assert "Epoch 70 of 70 was chosen on validation (val/acc 0.6957)" in " ".join(card.text.split())
 
 
+def test_card_shows_names_of_classes_as_they_are(run: Path) -> None:
+    description = describe(run, scores=None)
+    names = ["<b>joy</b> | `x`", *description.hyper_parameters["classes"][1:]]
+    description.hyper_parameters["classes"] = names
+    assert r"Output: the probabilities of \<b\>joy\</b\> \| \`x\`, " in render(description)
+
+
+def test_card_of_synthetic_faces_claims_nothing_about_people(run: Path) -> None:
+    text = render(describe(run))
+    assert "The network learned nothing from people" in text
+    assert "how people labeled" not in text
+
+
 def test_card_of_some_classes_says_which_faces_are_left_out() -> None:
     weights = CONF.parent / "outputs/records/fast_cnn_four/fast_cnn_four.safetensors"
     overrides = (f"checkpoint={weights}", *PUBLISH[1:], "dry_run=true", "onnx=false")

@@ -5,8 +5,16 @@ import sys
 import pytest
 
 from emotion.errors import counted
-from emotion.reporting.tables import print_table
-from emotion.reporting.text import console, format_duration, format_interval, format_size, short_source, wrapped
+from emotion.reporting.tables import markdown_table, print_table
+from emotion.reporting.text import (
+    console,
+    escape_markdown,
+    format_duration,
+    format_interval,
+    format_size,
+    short_source,
+    wrapped,
+)
 
 PATH = "outputs/v4_attention/2026-01-31_12-00-00/a-long-name"
 
@@ -73,3 +81,9 @@ def test_durations_and_sizes_have_one_format() -> None:
     assert {seconds: format_duration(seconds) for seconds in durations} == durations
     assert format_duration(6120) == "1h42m"
     assert [format_size(size) for size in (0, 2_345, 4_640_000)] == ["0.0 kB", "2.3 kB", "4.6 MB"]
+
+
+def test_markdown_shows_a_text_as_it_is() -> None:
+    assert escape_markdown("it's <b>joy</b> | `x` & a_b") == r"it's \<b\>joy\</b\> \| \`x\` \& a\_b"
+    rows = [{"class": escape_markdown("a|b"), "command": "`x y|z`"}]
+    assert markdown_table(rows).splitlines()[-1] == r"| a\|b | `x y\|z` |"
