@@ -139,7 +139,7 @@ def test_an_image_that_cannot_be_read_is_reported_after_the_maps_of_the_others(r
     with pytest.raises(UserError, match=r"(?s)photos/a.jpg cannot be read.*The files hold the other maps"):
         run_explain("images=photos")
     assert json.loads((OUT / "explain.json").read_text())["faces"]["n"] == 1
-    with pytest.raises(UserError, match="photos/a.jpg cannot be read"):
+    with pytest.raises(UserError, match=r"photos/a\.jpg cannot be read"):
         run_explain("images=photos/a.jpg")
 
 

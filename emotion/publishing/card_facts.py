@@ -114,9 +114,8 @@ class ModelFacts:
         if exclusions := record.data.get("exclusions"):
             lines.append(f"{counted(record.num_excluded, 'face')} excluded by {exclusions['file']}")
         if self.left_out:
-            lines.append(
-                f"left out, as the classes contain none of them: faces labeled {escape_markdown(', '.join(self.left_out))}"
-            )
+            names = escape_markdown(", ".join(self.left_out))
+            lines.append(f"left out, as the classes contain none of them: faces labeled {names}")
         merged = {name: emotions for name, emotions in record.labels.items() if list(emotions) != [name]}
         if merged:
             classes = "; ".join(f"{name} is the data's {' or '.join(emotions)}" for name, emotions in merged.items())
