@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from emotion.benchmarks.config import BenchConfig
 from emotion.cli import verb
-from emotion.config.compose import PACKAGE, as_list, compose
+from emotion.config.compose import PACKAGE, as_list, choices, compose
 from emotion.errors import UserError
 from emotion.reporting.text import relative_path
 
@@ -41,9 +41,6 @@ def bench(cfg: DictConfig, run_dir: Path, overrides: Sequence[str] = ()) -> dict
     from emotion.training.setup import resolve_as
 
     config = resolve_as(BenchConfig, cfg, run_dir)
-    names = MEASURES if config.measure == "all" else as_list(config.measure)
-    if not names or set(names) - set(MEASURES):
-        raise UserError(f"measure={config.measure}: expected some of {', '.join(MEASURES)}, or all.")
     shared = [override for override in overrides if override.partition("=")[0] not in ("model", "models")]
     models = [
         resolve_as(BenchConfig, compose("bench", *shared, f"model={model}"), run_dir)
@@ -52,7 +49,7 @@ def bench(cfg: DictConfig, run_dir: Path, overrides: Sequence[str] = ()) -> dict
     machine = device_name(config.trainer["accelerator"])
     record: dict[str, Any] = {**provenance(), "machine": machine, "measured": [], "scoreboard": []}
     measurements: list[Measurement] = []
-    for name in names:
+    for name in _measures(cfg):
         for model in (models if name in PER_MODEL else []) or [config]:
             print(f"{name} ...", flush=True)
             details, added = importlib.import_module(f"emotion.benchmarks.{name}").run(model)
@@ -65,7 +62,22 @@ def bench(cfg: DictConfig, run_dir: Path, overrides: Sequence[str] = ()) -> dict
     return record
 
 
-@verb("bench", uses_torch=True)
+def _measures(cfg: DictConfig) -> list[str]:
+    names = MEASURES if cfg.measure == "all" else as_list(cfg.measure)
+    if not names or set(names) - set(MEASURES):
+        raise UserError(f"measure={cfg.measure}: expected some of {', '.join(MEASURES)}, or all.")
+    return names
+
+
+def _check(cfg: DictConfig) -> None:
+    """Raise UserError if a measure or a model does not exist."""
+    _measures(cfg)
+    if unknown := [str(name) for name in as_list(cfg.models or []) if name not in choices("model")]:
+        expected = ", ".join(choices("model"))
+        raise UserError(f"models={cfg.models}: {', '.join(unknown)} not found; expected some of {expected}.")
+
+
+@verb("bench", uses_torch=True, check=_check)
 def main(cfg: DictConfig) -> None:
     """Run in the folder that Hydra created."""
     hydra = HydraConfig.get()

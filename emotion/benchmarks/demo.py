@@ -24,7 +24,11 @@ MAX_CLIENTS = 16
 
 
 def run(config: BenchConfig) -> BenchResult:
-    """Measure answers per second, latency, errors, and the server's memory after a warm-up and at the end."""
+    """Measure answers per second, latency, errors, and the server's memory after a warm-up and at the end.
+
+    Raises:
+        UserError: A setting is invalid, or the server does not start or answers no request.
+    """
     import numpy as np
 
     clients, seconds = config.clients, config.seconds
@@ -42,7 +46,10 @@ def run(config: BenchConfig) -> BenchResult:
             server.terminate()
     latencies = [response for response in responses if isinstance(response, float)]
     errors = [response for response in responses if isinstance(response, str)]
-    p50, p95 = (1000 * np.percentile(latencies, (50, 95))).tolist() if latencies else (float("nan"),) * 2
+    if not latencies:
+        found = f"all {len(errors)} requests failed, the first with {errors[0]}" if errors else "no request was sent"
+        raise UserError(f"measure=demo: {found}; expected answers within seconds={seconds:g}. Give it more time.")
+    p50, p95 = (1000 * np.percentile(latencies, (50, 95))).tolist()
     rate = len(latencies) / elapsed
     details = {
         "clients": clients,

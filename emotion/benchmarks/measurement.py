@@ -45,7 +45,9 @@ class BenchResult(NamedTuple):
 
 
 def print_measurements(measurements: Sequence[Measurement], machine: str) -> None:
-    """Print all measurements as one table."""
+    """Print all measurements as one table; a measure may have none."""
+    if not measurements:
+        return
     rows = [
         {
             "measurement": one.name,

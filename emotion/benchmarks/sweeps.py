@@ -10,6 +10,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
+from hydra.core.hydra_config import HydraConfig
+
 from emotion.benchmarks.config import BenchConfig
 from emotion.benchmarks.measurement import BenchResult, Measurement
 from emotion.config.compose import compose
@@ -31,13 +33,14 @@ def run(config: BenchConfig) -> BenchResult:
 
     if config.runs < 1:
         raise UserError(f"runs={config.runs}: expected a positive integer.")
+    model = HydraConfig.get().runtime.choices["model"] if HydraConfig.initialized() else config.name
     compose_seconds = []
     for seed in range(config.rounds + 1):
         started = time.perf_counter()
         compose("train", f"seed={seed}")
         compose_seconds.append(time.perf_counter() - started)
     with tempfile.TemporaryDirectory() as folder:
-        trained = _train(Path(folder) / "trained", config)
+        trained = _train(Path(folder) / "trained", model, config.trainer["accelerator"])
         overhead = (trained.record.wall_seconds or 0) - trained.record.fit_seconds
         megabytes = {
             "all": folder_size(trained.folder) / 1e6,
@@ -60,21 +63,20 @@ def run(config: BenchConfig) -> BenchResult:
     }
     measurements = [
         Measurement("compose a config", "s", seconds["composed"]),
-        Measurement(f"{config.name}: a run without its epochs", "s", overhead),
+        Measurement(f"{model}: a run without its epochs", "s", overhead),
         Measurement(f"list {counted(config.runs, 'run')}", "s", list_seconds),
         Measurement(f"list and rank {counted(config.runs, 'run')}", "s", rank_seconds),
-        Measurement(f"{config.name}: folder of a run", "MB", megabytes["all"]),
+        Measurement(f"{model}: folder of a run", "MB", megabytes["all"]),
     ]
-    details = {"runs": config.runs, "model": config.name, "seconds": seconds, "megabytes": megabytes}
+    details = {"runs": config.runs, "model": model, "seconds": seconds, "megabytes": megabytes}
     return BenchResult(details, measurements)
 
 
-def _train(folder: Path, config: BenchConfig) -> "Run":
+def _train(folder: Path, model: str, accelerator: str) -> "Run":
     """Train twice and return the second run; the first is a warm-up."""
     from emotion.records.run_folder import read_run
     from emotion.train import train
 
     for name in ("first", "second"):
-        overrides = [f"model={config.name}", f"trainer.accelerator={config.trainer['accelerator']}"]
-        train(compose("train", *overrides, *SHORT), folder / name)
+        train(compose("train", f"model={model}", f"trainer.accelerator={accelerator}", *SHORT), folder / name)
     return read_run(folder / "second")

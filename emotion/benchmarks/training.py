@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from emotion.benchmarks.config import BenchConfig
 from emotion.benchmarks.measurement import BenchResult, Measurement, alternate, endless, peak_memory, utilisation
+from emotion.errors import UserError, counted
 
 if TYPE_CHECKING:
     import torch
@@ -89,7 +90,11 @@ def _median_ratio(rounds: dict[str, list[float]], name: str, other: str) -> floa
 
 
 def _train(config: BenchConfig, data: "EmotionDataModule", classifier: "EmotionClassifier") -> float:
-    """Train as `python -m emotion.train` does, without validation; return faces/s after the warm-up."""
+    """Train as `python -m emotion.train` does, without validation; return faces/s after the warm-up.
+
+    Raises:
+        UserError: The settings end the training within the warm-up.
+    """
     import lightning as L
 
     from emotion.training.setup import make_trainer
@@ -110,6 +115,11 @@ def _train(config: BenchConfig, data: "EmotionDataModule", classifier: "EmotionC
     trainer.limit_val_batches = 0
     trainer.callbacks.insert(0, clock := Clock())  # type: ignore[attr-defined]
     trainer.fit(classifier, datamodule=data)
+    if clock.steps <= WARM_UP_STEPS:
+        raise UserError(
+            f"measure=training: training took {counted(clock.steps, 'step')}; expected more than the {WARM_UP_STEPS} "
+            f"of the warm-up. Raise trainer.max_epochs or trainer.limit_train_batches, or lower batch_size."
+        )
     return float((clock.steps - WARM_UP_STEPS) * config.batch_size / (clock.stopped - clock.started))
 
 

@@ -130,16 +130,18 @@ def test_an_unknown_experiment_is_refused_before_the_first_starts(capfd: pytest.
         ("images=[100,0]", "an integer of at least 1"),
         ("image_sides=[320,64]", r"\[LOW,HIGH\], each a number of at least 1"),
         ("batch_size=0", "an integer of at least 1"),
+        ("measure=speed", "some of bf16, .*, or all"),
+        ("models=[v4_attention,nosuch]", "some of attention_cnn, .*"),
     ],
 )
-def test_numbers_are_checked_before_libraries_load(
+def test_settings_are_checked_before_libraries_load(
     setting: str, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("emotion.cli.announce_torch", lambda: pytest.fail("libraries are loaded"))
     monkeypatch.setattr(sys, "argv", ["bench", setting])
     with pytest.raises(SystemExit, match="2"):
         main()
-    assert re.search(rf"{setting.partition('=')[0]}=.*: expected {expected}\.$", capsys.readouterr().err.strip())
+    assert re.search(rf"{setting.partition('=')[0]}=.*[:;] expected {expected}\.$", capsys.readouterr().err.strip())
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -157,9 +159,22 @@ def test_results_are_kept_when_the_next_benchmark_fails() -> None:
     assert [result["measure"] for result in json.loads(Path("run/record.json").read_text())["measured"]] == ["bf16"]
 
 
+def test_a_training_within_the_warm_up_is_refused() -> None:
+    with pytest.raises(UserError, match="training took 2 steps; expected more than the 3 of the warm-up"):
+        run("measure=training", *SYNTHETIC, "trainer.max_epochs=1", "trainer.limit_train_batches=2")
+
+
+def test_a_demo_without_an_answer_is_no_result() -> None:
+    with pytest.raises(UserError, match=r"measure=demo: no request was sent; expected answers within seconds=1e-09"):
+        run("measure=demo", "seconds=1e-9", "clients=1")
+
+
 @pytest.mark.hard
-def test_the_overhead_of_a_sweep_is_measured() -> None:
-    (result,) = run("measure=sweeps", "model=simple_cnn", "runs=5")
+def test_the_overhead_of_a_sweep_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["measure=sweeps", "model=simple_cnn", "name=mine", "runs=5", "hydra.run.dir=run"]
+    monkeypatch.setattr(sys, "argv", ["bench", *arguments])
+    main()
+    (result,) = json.loads(Path("run/record.json").read_text())["measured"]
     assert result["seconds"].keys() == {"composed", "besides_epochs", "listed", "ranked"}
     assert min(result["seconds"].values()) > 0
     assert result["megabytes"]["all"] > result["megabytes"]["last.ckpt"] > 7  # 595,655 parameters and two Adam states
