@@ -204,6 +204,14 @@ def test_invalid_settings_are_refused_and_nothing_is_written(override: str, mess
     assert not OUT.exists()
 
 
+def test_a_row_without_a_class_of_the_network_is_refused(run: Path) -> None:
+    with np.load(run / "rows.npz") as parts:
+        used = np.concatenate([parts[name] for name in ("train", "val", "test")])
+    neutral = int(np.setdiff1d(np.arange(used.max()), used)[0])
+    with pytest.raises(UserError, match=rf"rows=\[{neutral}\] belong to none of happiness, surprise, sadness"):
+        run_explain(f"rows=[{neutral}]")
+
+
 def test_without_data_the_user_is_told_of_images() -> None:
     with pytest.raises(UserError, match=r"(?s)nowhere/fer2013\.csv.*own: images=photo\.jpg"):
         explain(compose("explain", "checkpoint=fast_cnn", "data_dir=nowhere"), OUT)
