@@ -30,7 +30,7 @@ class Backend(Protocol):
         """Classify faces (B, side, side), or (B, side, side, 3) if RGB; returns probabilities (B, K)."""
 
     def maps(self, faces: NDArray[np.uint8], targets: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return Grad-CAM maps (B, h, w), non-negative, for the same faces and their most likely classes (B,).
+        """Return Grad-CAM maps (B, side, side) from 0 to 1 for the same faces and their most likely classes (B,).
 
         A map is NaN if there is none of that class.
 

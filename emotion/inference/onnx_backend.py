@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -97,7 +98,7 @@ class OnnxBackend:
         return mean
 
     def maps(self, faces: NDArray[np.uint8], targets: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """Return Grad-CAM maps (B, h, w), non-negative; the file itself selects the most likely classes.
+        """Return Grad-CAM maps (B, side, side) from 0 to 1; the file itself selects the most likely classes.
 
         A map is that of the first view whose most likely class is the target (B,), laid over the face; NaN if there is
         none.
@@ -108,7 +109,7 @@ class OnnxBackend:
         if MAP not in [output.name for output in self.session.get_outputs()]:
             advice = "python -m emotion.export RUN grad_cam=true adds it"
             raise UserError(f"{self.name} was exported without Grad-CAM; {advice}.")
-        maps, views = self._run(MAP, faces), self._views(faces)
+        maps, views = self._maps(faces), self._views(faces)
         if targets is None:
             return maps
         missing = np.flatnonzero(self._run(PROBABILITIES, faces).argmax(1) != targets)
@@ -119,8 +120,18 @@ class OnnxBackend:
             is_target = self._run(PROBABILITIES, view[missing]).argmax(1) == targets[missing]
             found, missing = missing[is_target], missing[~is_target]
             if found.size:
-                maps[found] = _lay_over_faces(self._run(MAP, view[found]), index, len(views))
+                maps[found] = _lay_over_faces(self._maps(view[found]), index, len(views))
         return maps
+
+    def _maps(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the maps (B, side, side) of one view, scaled and enlarged as by the PyTorch backend.
+
+        The mean of an ensemble's maps, which the file scales, is only enlarged.
+        """
+        maps = self._run(MAP, faces)
+        if isinstance(self.record, list):
+            return _resize(maps, self.side).clip(0, 1)
+        return _scale(_resize(_scale(maps), self.side))
 
     def _views(self, faces: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
         """Return the views (B, side, side) or (B, side, side, 3) to average, the mirror images last."""
@@ -200,6 +211,17 @@ def _lay_over_faces(maps: NDArray[np.float32], index: int, num_views: int) -> ND
     if index >= num_shifts:
         maps = maps[:, :, ::-1]
     return _shifted(maps)[-index % num_shifts]  # the opposite of each direction is as far from the end
+
+
+def _resize(maps: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """Resize maps (B, h, w) to (B, side, side) as torch's bilinear interpolation does."""
+    return np.stack([cv2.resize(one, (side, side), interpolation=cv2.INTER_LINEAR) for one in maps])
+
+
+def _scale(maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale each map (B, H, W) from 0 to 1 as pytorch-grad-cam does; constant maps become 0."""
+    maps = maps - maps.min((1, 2), keepdims=True)
+    return np.asarray(maps / (maps.max((1, 2), keepdims=True) + 1e-7), np.float32)
 
 
 @cache

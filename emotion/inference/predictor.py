@@ -291,7 +291,7 @@ class Predictor:
         return Image.fromarray(np.vstack([*rows, heat_legend(rows[0].shape[1])]))
 
     def maps(self, faces: Sequence[Face]) -> NDArray[np.float32]:
-        """Return the Grad-CAM maps (N, h, w) of the faces' most likely classes; NaN for a face without one.
+        """Return the Grad-CAM maps (N, side, side) from 0 to 1 of the faces' most likely classes; NaN without one.
 
         Raises:
             UserError: The faces are of another model, or the network has no maps.

@@ -6,18 +6,23 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 import emotion
-from emotion.checkpoints.ensemble import load_ensemble
+from emotion.checkpoints.ensemble import Ensemble, load_ensemble
 from emotion.config.compose import compose
+from emotion.data.transforms.preprocess import to_float
 from emotion.errors import UserError
-from emotion.exporting.onnx import export_onnx
+from emotion.explainers.explainer import EnsembleExplainer
+from emotion.explainers.gradcam import GradCam
+from emotion.exporting.onnx import export_onnx, synthetic_faces
 from emotion.inference.backends import load_backend
-from emotion.inference.onnx_backend import OnnxBackend, _lay_over_faces
+from emotion.inference.onnx_backend import OnnxBackend, _lay_over_faces, _resize
 from emotion.inference.torch_backend import TorchBackend
 from emotion.predict import predict
+from tests.exporting.test_onnx import make_member
 from tests.images import FACES, scene
 from tests.promises import hostile_files as hostile
 
@@ -102,6 +107,25 @@ def test_a_map_is_that_of_the_target(tta: str, rng: np.random.Generator) -> None
     if tta == "flip":
         np.testing.assert_allclose(maps, plain.maps(faces[:, :, ::-1])[:, :, ::-1], atol=1e-5)
     assert np.isnan(file.maps(faces, file.probabilities(faces).argmin(1))).all()
+
+
+@pytest.mark.parametrize(("model", "side"), [("resnet_cbam", 48), ("resnet_cbam", 40), ("v4_attention", 64)])
+def test_maps_equal_pytorchs(model: str, side: int) -> None:
+    ensemble = Ensemble([make_member(model, side=side, size=side)])
+    export_onnx(ensemble, FILE, cam=True)
+    backend, faces = OnnxBackend(FILE), synthetic_faces(side, 1)
+    targets = backend.probabilities(faces).argmax(1)
+    explainer = EnsembleExplainer(ensemble, GradCam("features"))
+    expected = explainer.maps(to_float(torch.from_numpy(faces)), torch.from_numpy(targets))
+    assert expected.max() > 0.5
+    np.testing.assert_allclose(backend.maps(faces, targets), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "side"), [(1, 48), (3, 48), (5, 44), (6, 48), (7, 224), (24, 80), (48, 48), (48, 24)])
+def test_maps_are_resized_as_by_pytorch(size: int, side: int, rng: np.random.Generator) -> None:
+    maps = rng.random((4, size, size), np.float32)
+    expected = torch.nn.functional.interpolate(torch.from_numpy(maps)[:, None], (side, side), mode="bilinear")[:, 0]
+    np.testing.assert_allclose(_resize(maps, side), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("tta", ["flip", "shifted"])
