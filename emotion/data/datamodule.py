@@ -16,7 +16,7 @@ from emotion.config.instantiate import instantiate
 from emotion.data.cache import prepare
 from emotion.data.dataloader import EVALUATION_FACTOR, PixelStore, RowBatch, RowLoader
 from emotion.data.faces import MIXED, TRAINING, USAGES
-from emotion.data.labels import NO_CLASS, Targets, describe_unused, relabel, vote_shares
+from emotion.data.labels import NO_CLASS, Targets, check_class_names, describe_unused, relabel, vote_shares
 from emotion.data.readers.concat import check_classes, sample_extra_rows
 from emotion.data.splits import RowNumbers, Split, split_with_exclusions
 from emotion.data.transforms.augment import build_augmentation
@@ -124,7 +124,8 @@ class EmotionDataModule(L.LightningDataModule):
         return rows
 
     def check_training(self) -> None:
-        """Raise UserError if a part has no rows, or a class no training rows."""
+        """Raise UserError if a class has a reserved name, a part no rows, or a class no training rows."""
+        check_class_names(self.classes)
         for part in Split._fields:
             self.rows(part)
         counts = self._train_counts

@@ -1,6 +1,6 @@
 """Label schemes: the classes of a run, in order, and the source classes that each of them merges."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emotion.data.faces import Faces
-from emotion.data.names import CODES, KNOWN_CLASSES, class_key
+from emotion.data.names import CODES, KNOWN_CLASSES, UNCLEAR, class_key
 from emotion.errors import UserError
 
 LabelScheme = Mapping[str, Sequence[str]]
@@ -62,6 +62,16 @@ def _members(name: str, members: object) -> Sequence[object]:
             f"labels.{name}={members}: expected a list of the data's classes, such as 'labels.{name}=[sad]'."
         )
     return members
+
+
+def check_class_names(classes: Iterable[str]) -> None:
+    """Raise UserError if a class has the name that prediction gives faces without a clear expression."""
+    for name in classes:
+        if class_key(name) == UNCLEAR:
+            raise UserError(
+                f"Label scheme: found a class {name}, the label of blank and unsure faces; expected another name. "
+                f"Rename it in the label scheme or, for labels=source, in the data, or choose labels=NAME without it."
+            )
 
 
 def describe_unused(faces: Faces, labels: NDArray[np.int64]) -> list[str]:

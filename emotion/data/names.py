@@ -24,6 +24,9 @@ CLASS_SYNONYMS = {
 }
 """FER2013's classes and contempt, and other words for them."""
 
+UNCLEAR = "unclear"
+"""Label that prediction gives blank faces, and those whose most likely class is improbable; no class has this name."""
+
 KNOWN_CLASSES = tuple(CLASS_SYNONYMS)
 CODES = {
     **{"an": "angry", "di": "disgust", "fe": "fear", "af": "fear", "ha": "happy"},

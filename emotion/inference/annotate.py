@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from emotion.data.crop import Box, RGBImage
+from emotion.data.names import UNCLEAR
 from emotion.inference.images import MAX_SIDE
-from emotion.inference.predictor import UNCLEAR, Face
+from emotion.inference.predictor import Face
 
 Colour = tuple[int, int, int]
 

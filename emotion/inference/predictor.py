@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion.data.crop import Box, Detector, RGBImage, crop
+from emotion.data.names import UNCLEAR
 from emotion.data.readers.images import COLOR_SUFFIXES, SUFFIXES
 from emotion.errors import UserError
 from emotion.inference.backends import Backend
@@ -25,9 +26,6 @@ from emotion.io.picture import save_image
 if TYPE_CHECKING:
     from pandas import DataFrame
     from PIL.Image import Image
-
-UNCLEAR = "unclear"
-"""Label of a blank face, and of one whose most likely class is less likely than `min_confidence`."""
 
 COLUMNS = ("left", "top", "width", "height", "angle", "score", "label", "probability")
 """Of a table of faces, followed by a column for the probability of each class."""

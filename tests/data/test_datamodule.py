@@ -113,6 +113,19 @@ def test_a_class_without_training_faces_is_refused(fer_csv: Path) -> None:
         module(compose("train", "labels=seven", "split=official"))
 
 
+def test_the_label_of_unsure_faces_is_no_class_for_training(fer_csv: Path, fer_folder: Path) -> None:
+    with pytest.raises(UserError, match=r"found a class unclear, .*; expected another name"):
+        module(compose("train", "labels=seven", "~labels.neutral", "+labels.unclear=[neutral]", "split=official"))
+    for folder in fer_folder.glob("*/neutral"):
+        folder.rename(folder.with_name("Unclear"))
+    folders = ("data=image_folder", f"data_dir={fer_folder}", "split=official")
+    with pytest.raises(UserError, match=r"found a class Unclear, .*; expected another name"):
+        module(compose("train", "labels=source", *folders))
+    merged = module(compose("train", "labels=seven", "labels.neutral=[unclear]", *folders))
+    merged.hparams["labels"] = {"unclear": ["unclear"], "sad": ["sad"]}
+    EmotionDataModule(**merged.hparams).setup()  # as evaluation of an earlier checkpoint does
+
+
 def test_faces_without_a_class_are_counted(fer_csv: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cfg = compose("train", "labels=four", "split=official", f"data_dir={fer_csv.parent}")
     for _ in range(2):

@@ -3,7 +3,7 @@ import pytest
 
 from emotion.config.compose import compose
 from emotion.data.faces import EMOTIONS
-from emotion.data.labels import NO_CLASS, relabel
+from emotion.data.labels import NO_CLASS, check_class_names, relabel
 from emotion.errors import UserError
 
 EACH = np.arange(7, dtype=np.uint8)
@@ -58,3 +58,10 @@ def test_schemes_that_do_not_fit_are_refused() -> None:
         relabel(EACH, EMOTIONS, {"a": ["sad", "glee"], "b": ["scorn"]})
     with pytest.raises(UserError, match="'sad' occurs in two classes"):
         relabel(EACH, EMOTIONS, {"a": ["sad"], "b": ["sad"]})
+
+
+@pytest.mark.parametrize("name", ["unclear", "Unclear"])
+def test_the_label_of_unsure_faces_is_no_class(name: str) -> None:
+    check_class_names([*EMOTIONS, "clear", "unclear_sad"])
+    with pytest.raises(UserError, match=rf"found a class {name}, .*; expected another name\. Rename it"):
+        check_class_names([*EMOTIONS, name])
