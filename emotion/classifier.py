@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from emotion.config.compose import as_yaml
 from emotion.config.instantiate import instantiate
 from emotion.data.dataloader import limit_batches
 from emotion.data.transforms.preprocess import Preprocess, to_float
@@ -256,7 +257,7 @@ class EmotionClassifier(L.LightningModule):
         """Build the learning-rate schedule of a run of `total_steps` optimizer steps; raises UserError as above."""
         settings = dict(self.hparams["scheduler"])
         if (interval := settings.pop("interval", None)) not in ("epoch", "step"):
-            raise UserError(f"scheduler.interval={interval}: expected epoch or step.")
+            raise UserError(f"scheduler.interval={as_yaml(interval)}: expected epoch or step.")
         steps = {"total_steps": total_steps} if interval == "step" else {}
         scheduler: LRScheduler = instantiate(settings, optimizer, **steps)
         return scheduler

@@ -241,7 +241,7 @@ def test_a_locked_run_is_neither_removed_nor_counted(capsys: pytest.CaptureFixtu
         "where='val/acc<70'": "val/acc is from 0 to 1",
         "where=good": "where=good: expected NAME OPERATOR VALUE",
         "remove=everything": "remove=everything: expected runs, checkpoints",
-        "csv=[a]": r"csv=\['a'\]: expected text",
+        "csv=[a]": r"csv=\[a\]: expected text or null",
         "confirm=perhaps": "confirm=perhaps: expected true or false",
     }.items(),
 )

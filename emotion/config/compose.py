@@ -1,6 +1,7 @@
 """Compose the config of a verb, and helpers for values and overrides."""
 
 import contextlib
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -53,6 +54,16 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 def is_int_at_least(value: object, minimum: int) -> bool:
     """Return whether a setting is an integer (not a boolean) of at least `minimum`."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
+
+
+def as_yaml(value: object) -> str:
+    """Return a setting as it is written in a config, on one line: null, true, [a, b]."""
+    import yaml
+    from omegaconf import OmegaConf
+
+    plain = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    text: str = yaml.safe_dump(plain, default_flow_style=True, width=math.inf, allow_unicode=True)
+    return text.split("\n...")[0].rstrip()
 
 
 def as_list(value: str | Sequence[object]) -> list[str]:

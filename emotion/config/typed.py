@@ -4,17 +4,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, ValidationError
 
-from emotion.config.compose import escape
-from emotion.errors import UserError, first_line
+from emotion.config.compose import as_yaml, escape
+from emotion.errors import UserError
 
 Config = TypeVar("Config")
-KINDS = {"Integer": "an integer", "Float": "a number", "Boolean": "true or false"}
-"""Types as OmegaConf names them at the end of a message, and in words."""
+KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "text", list: "a list"}
+"""Types of fields, in words."""
 
 
 def typed(cfg: DictConfig, kind: type[Config]) -> Config:
@@ -31,10 +31,10 @@ def typed(cfg: DictConfig, kind: type[Config]) -> Config:
     for field in fields(kind):  # type: ignore[arg-type]
         value = settings.get(field.name, False)
         if field.type is bool and not isinstance(value, bool):  # OmegaConf takes 5 for true
-            raise UserError(f"{field.name}={value}: expected true or false.")
+            raise UserError(f"{field.name}={as_yaml(value)}: expected true or false.")
         has_keys = any(is_dataclass(one) for one in (field.type, *get_args(field.type))) or "dict" in str(field.type)
         if has_keys and not isinstance(settings.get(field.name), dict | None):  # OmegaConf asserts it
-            raise UserError(f"{field.name}={value}: expected settings, {field.name}.KEY=VALUE.")
+            raise UserError(f"{field.name}={as_yaml(value)}: expected settings, {field.name}.KEY=VALUE.")
     settings = _escape_all(settings)
     try:
         merged = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.create(settings))
@@ -44,13 +44,19 @@ def typed(cfg: DictConfig, kind: type[Config]) -> Config:
         raise UserError(f"{error.full_key}= is not a setting; {meant}--cfg job lists every setting.") from error
     except ValidationError as error:
         key = str(error.full_key)
-        root = re.split(r"[.\[]", key)[0]
-        annotation = next(str(field.type) for field in fields(kind) if field.name == root)  # type: ignore[arg-type]
-        expected = KINDS.get(first_line(error).rpartition(" ")[2], "a list" if "list" in annotation else "text")
         value = OmegaConf.select(OmegaConf.create(settings), key)
-        raise UserError(f"{key}={value}: expected {expected}.") from error
+        raise UserError(f"{key}={as_yaml(value)}: expected {_expected(kind, key)}.") from error
     result: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
     return result
+
+
+def _expected(kind: Any, key: str) -> str:  # noqa: ANN401
+    """Return in words the type of the field that a key such as limits.timeout or rows[0] of a dataclass leads to."""
+    for part in re.findall(r"[^.\[\]]+", key):
+        kind = get_type_hints(kind)[part] if is_dataclass(kind) else get_args(kind)[-1]  # of a list or a dict
+        kind, *others = get_args(kind) if type(None) in get_args(kind) else (kind,)
+    words = KINDS.get(get_origin(kind) or kind, f"settings, {key}.KEY=VALUE")
+    return f"{words} or null" if others else words
 
 
 def _escape_all(value: Any) -> Any:  # noqa: ANN401

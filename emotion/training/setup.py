@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from emotion.checkpoints.checkpoint_io import AtomicCheckpointIO
 from emotion.classifier import EmotionClassifier
-from emotion.config.compose import is_int_at_least
+from emotion.config.compose import as_yaml, is_int_at_least
 from emotion.config.instantiate import check_targets, instantiate
 from emotion.config.migrate import migrate
 from emotion.config.ranges import RANGES, check_ranges
@@ -125,7 +125,7 @@ def _check_validation(config: TrainConfig) -> None:
     for name, callback in config.callbacks.items():
         if not isinstance(callback, dict):
             raise UserError(
-                f"callbacks.{name}={callback}: expected a callback's settings; ~callbacks.{name} removes it."
+                f"callbacks.{name}={as_yaml(callback)}: expected a callback's settings; ~callbacks.{name} removes it."
             )
         monitor = callback.get("monitor")
         if str(callback.get("_target_")).startswith("emotion.") and monitor not in (None, *METRICS):
