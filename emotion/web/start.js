@@ -2,8 +2,8 @@
 
 addEventListener("error", report, true); // script errors do not bubble
 
-function report({ target }) {
-  if (target?.tagName !== "SCRIPT") return;
+function report({ target, error }) {
+  if (target?.tagName !== "SCRIPT" && !(error instanceof SyntaxError)) return;
   if (document.readyState === "loading") addEventListener("DOMContentLoaded", show);
   else show();
 }

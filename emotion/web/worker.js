@@ -30,9 +30,8 @@ async function load() {
   ]);
   ort.env.wasm.numThreads = 1; // more threads need headers that not every host sends
   ort.env.wasm.wasmBinary = runtime; // independent of the host's media types
-  const start = (bytes) => ort.InferenceSession.create(new Uint8Array(bytes), { executionProviders: ["wasm"] });
-  detector = new BlazeFace(await start(faces), ort.Tensor, model.detector);
-  network = await start(weights);
+  detector = new BlazeFace(await start("detector.onnx", faces), ort.Tensor, model.detector);
+  network = await start("model.onnx", weights);
   const { name, classes, colours, side, channels } = model;
   return { name, classes, colours, side, channels };
 }
@@ -40,7 +39,18 @@ async function load() {
 async function download(name, format) {
   const response = await fetch(new URL(name, import.meta.url)).catch(() => ({ status: "no answer" }));
   if (!response.ok) throw new Error(`${name} could not be loaded (${response.status}). Is the folder complete?`);
-  return response[format]();
+  return response[format]().catch(() => refuse(name));
+}
+
+function start(name, bytes) {
+  return ort.InferenceSession.create(new Uint8Array(bytes), { executionProviders: ["wasm"] }).catch((error) => {
+    const noRuntime = error.message.startsWith("no available backend");
+    return noRuntime ? refuse("ort.wasm", " The browser must support WebAssembly SIMD (2023 or later).") : refuse(name);
+  });
+}
+
+function refuse(name, advice = "") {
+  throw new Error(`${name} cannot be read. Is it complete? Copy it again, or export the page again.${advice}`);
 }
 
 // Return the faces as emotion.inference.predictor.Face.to_dict does, with maps if requested.

@@ -288,6 +288,44 @@ def test_missing_files_are_reported(
     page.close()
 
 
+@pytest.mark.parametrize("name", ["model.json", "detector.onnx", "model.onnx", "ort.wasm"])
+@pytest.mark.parametrize("share", [0, 0.5, 0.99])
+def test_damaged_files_are_reported(
+    browser: "sync_api.Browser", site: Path, address: str, name: str, share: float
+) -> None:
+    content = (site / "below/web" / name).read_bytes()
+    page = browser.new_page()
+    page.route(f"**/{name}", lambda route: route.fulfill(body=content[: int(share * len(content))]))
+    page.goto(address)
+    message = f"{name} cannot be read. Is it complete? Copy it again, or export the page again."
+    sync_api.expect(page.locator("#message")).to_contain_text(message, timeout=30_000)
+    sync_api.expect(page.locator("#choose")).to_be_disabled()
+    page.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "element", "message"),
+    [
+        ("app.js", "#about", "The page could not be loaded completely. Is the folder complete?"),
+        ("engine.js", "#about", "The page could not be loaded completely. Is the folder complete?"),
+        ("worker.js", "#message", "The engine could not be started. Is the folder complete?"),
+        ("ort.js", "#message", "The engine could not be started. Is the folder complete?"),
+    ],
+)
+def test_truncated_scripts_are_reported(
+    browser: "sync_api.Browser", site: Path, address: str, name: str, element: str, message: str
+) -> None:
+    content = (site / "below/web" / name).read_bytes()
+    page = browser.new_page()
+    page.route(
+        f"**/{name}",
+        lambda route: route.fulfill(body=content[: len(content) // 2], headers={"Content-Type": "text/javascript"}),
+    )
+    page.goto(address)
+    sync_api.expect(page.locator(element)).to_contain_text(message)
+    page.close()
+
+
 def test_folder_documents_its_files_and_licenses_and_is_small(site: Path) -> None:
     folder = site / "below/web"
     readme, licenses = ((folder / name).read_text() for name in ("README.txt", "LICENSES.txt"))
