@@ -15,6 +15,7 @@ from emotion.inference import blazeface
 from emotion.inference.annotate import css_colours
 from emotion.inference.predictor import MIN_CONTRAST
 from emotion.io.atomic import sync_folder
+from emotion.records.run_record import is_synthetic
 
 WEB = files("emotion") / "web"
 PAGE = {
@@ -69,7 +70,7 @@ def export_web(ensemble: Ensemble, folder: Path, runtime: str | None = None, tta
 
 
 def model_description(ensemble: Ensemble) -> dict[str, Any]:
-    """Return the content of model.json: name, classes and input of the network, and settings of the detector."""
+    """Return the content of model.json: what the page shows of the network, its input, and the detector's settings."""
     side, channels = ensemble.source_shape
     return {
         "name": ensemble.name,
@@ -77,6 +78,7 @@ def model_description(ensemble: Ensemble) -> dict[str, Any]:
         "colours": css_colours(ensemble.classes),
         "side": side,
         "channels": channels,
+        "synthetic": is_synthetic(ensemble.loaded),
         "min_contrast": MIN_CONTRAST,
         "detector": {name.lower(): getattr(blazeface, name) for name in DETECTOR_SETTINGS}
         | {"threshold": blazeface.BlazeFace().threshold},

@@ -41,8 +41,15 @@ class Session:
     def about(self) -> JSON:
         """Describe the network."""
         backend = self.predictor.backend
-        about = {"name": backend.name, "classes": backend.classes, "colours": css_colours(backend.classes)}
-        return about | {"side": backend.side, "channels": backend.channels, "maps_unavailable": self.maps_unavailable}
+        return {
+            "name": backend.name,
+            "classes": backend.classes,
+            "colours": css_colours(backend.classes),
+            "side": backend.side,
+            "channels": backend.channels,
+            "synthetic": backend.is_synthetic,
+            "maps_unavailable": self.maps_unavailable,
+        }
 
     def predict(self, content: bytes | bytearray, with_maps: bool) -> JSON:
         """Return the faces of an image file, the largest first, and the milliseconds taken.

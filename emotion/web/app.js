@@ -333,6 +333,7 @@ try {
   const input = `${about.side} x ${about.side} ${about.channels === 1 ? "grey" : "colour"} pixels`;
   const names = `${classes.slice(0, -1).join(", ")} or ${classes.at(-1)}`;
   byId("about").textContent = `${about.name} classifies faces of ${input} as ${names}.`;
+  byId("synthetic").hidden = !about.synthetic;
   byId("privacy").textContent = about.privacy;
   chooseButton.disabled = cameraButton.disabled = false;
   mapSwitch.disabled = Boolean(about.maps_unavailable);

@@ -32,8 +32,8 @@ async function load() {
   ort.env.wasm.wasmBinary = runtime; // independent of the host's media types
   detector = new BlazeFace(await start("detector.onnx", faces), ort.Tensor, model.detector);
   network = await start("model.onnx", weights);
-  const { name, classes, colours, side, channels } = model;
-  return { name, classes, colours, side, channels };
+  const { name, classes, colours, side, channels, synthetic } = model;
+  return { name, classes, colours, side, channels, synthetic };
 }
 
 async function download(name, format) {

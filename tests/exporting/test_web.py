@@ -3,7 +3,7 @@
 import base64
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -23,7 +23,7 @@ from emotion.data.crop import Box, crop
 from emotion.errors import UserError
 from emotion.export import export
 from emotion.exporting.onnx import halve_weights
-from emotion.exporting.web import export_web
+from emotion.exporting.web import export_web, model_description
 from emotion.exporting.web_runtime import FILES
 from emotion.inference.blazeface import BlazeFace
 from emotion.inference.onnx_backend import OnnxBackend
@@ -324,6 +324,25 @@ def test_truncated_scripts_are_reported(
     page.goto(address)
     sync_api.expect(page.locator(element)).to_contain_text(message)
     page.close()
+
+
+@pytest.mark.filterwarnings("ignore:SYNTHETIC")
+def test_synthetic_training_is_shown(
+    browser: "sync_api.Browser",
+    page: "sync_api.Page",
+    site: Path,
+    address: str,
+    small_run: Callable[..., Path],
+) -> None:
+    description = json.loads((site / "below/web/model.json").read_text())
+    assert description["synthetic"] is False
+    sync_api.expect(page.locator("#synthetic")).to_be_hidden()
+    assert model_description(load_ensemble(small_run(Path("run"), "trainer.max_epochs=1")))["synthetic"] is True
+    other = browser.new_page()
+    other.route("**/model.json", lambda route: route.fulfill(json=description | {"synthetic": True}))
+    other.goto(address)
+    sync_api.expect(other.locator("#synthetic")).to_be_visible(timeout=30_000)
+    other.close()
 
 
 def test_folder_documents_its_files_and_licenses_and_is_small(site: Path) -> None:

@@ -113,7 +113,7 @@ def test_the_page_and_its_files(port: int, predictor: Predictor) -> None:
     _, about, _ = send_request(port, None, "/api/about")
     assert about["classes"] == list(predictor.classes)
     assert len(about["colours"]) == len(set(about["colours"])) == len(about["classes"])
-    assert (about["side"], about["channels"], about["maps_unavailable"]) == (48, 1, None)
+    assert (about["side"], about["channels"], about["synthetic"], about["maps_unavailable"]) == (48, 1, False, None)
     assert "Images stay on this machine" in about["privacy"]
 
 
@@ -358,7 +358,7 @@ class OtherBackend:
 
     def __init__(self, backend: Backend, maps: list[list[float]] | None) -> None:
         self.name, self.classes, self.side, self.channels = "other", backend.classes, backend.side, backend.channels
-        self.probabilities, self.values = backend.probabilities, maps
+        self.probabilities, self.values, self.is_synthetic = backend.probabilities, maps, True
 
     def maps(self, faces: NDArray[np.uint8], targets: NDArray[np.int64]) -> NDArray[np.float32]:
         if self.values is None:
@@ -377,7 +377,8 @@ def test_maps_are_scaled_or_their_absence_explained(
     maps: list[list[float]] | None, reason: str | None, expected: dict | None, predictor: Predictor
 ) -> None:
     session = Session(Predictor(OtherBackend(predictor.backend, maps), predictor.detector), 40)
-    assert session.about()["maps_unavailable"] == reason
+    about = session.about()
+    assert (about["maps_unavailable"], about["synthetic"]) == (reason, True)
     assert [face["map"] for face in session.predict(TWO, with_maps=True)["faces"]] == [expected] * 2
 
 

@@ -274,3 +274,14 @@ def test_a_stopped_server_is_reported(browser: "sync_api.Browser", session: Sess
     page.set_input_files("#file", {"name": "a.png", "mimeType": "image/png", "buffer": ONE})
     sync_api.expect(page.get_by_role("status")).to_contain_text("The server does not respond. Is it still running?")
     page.close()
+
+
+def test_synthetic_training_is_shown(browser: "sync_api.Browser", demo: Demo) -> None:
+    sync_api.expect(demo.page.locator("#synthetic")).to_be_hidden()
+    session = Session(emotion.load(), megapixels=40)
+    session.predictor.backend.is_synthetic = True
+    with serve(session) as port:
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{port}/")
+        sync_api.expect(page.get_by_text("The network was trained on synthetic faces: its predictions")).to_be_visible()
+        page.close()
