@@ -5,11 +5,14 @@ They are encoded in memory, since Pillow and Matplotlib do not report every full
 
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from emotion.io.atomic import write_bytes
-from emotion.io.figure import Figure
+
+if TYPE_CHECKING:
+    from emotion.io.figure import Figure
 
 QUALITY = 92  # of JPEG and WEBP
 
@@ -21,7 +24,7 @@ def save_image(image: Image.Image, path: Path) -> None:
     write_bytes(path, content.getvalue())
 
 
-def save_figure(figure: Figure, path: Path) -> None:
+def save_figure(figure: "Figure", path: Path) -> None:
     """Write a figure in the format of the file extension."""
     content = io.BytesIO()
     figure.savefig(content, format=path.suffix.removeprefix("."), dpi=150)
