@@ -25,8 +25,8 @@ from emotion.errors import Stopped, UserError
 from emotion.loggers.csv_logger import read_metrics
 from emotion.metrics.classification import EPOCH_METRICS
 from emotion.records.predictions import read_predictions
-from emotion.records.run_folder import find_finished, read_run
-from emotion.records.run_record import RunRecord
+from emotion.records.run_folder import CONFIG, find_finished, read_run
+from emotion.records.run_record import RECORD, RunRecord
 from emotion.reporting import figures
 from emotion.runtime.signals import handle_signals
 from emotion.train import train
@@ -222,6 +222,38 @@ def test_a_finished_run_can_only_be_resumed_with_more_epochs(run: Path, small_co
     assert (record.command, record.commit) == (started.command, started.commit)
     assert started.resumed == []
     assert [sorted(resume) for resume in record.resumed] == [["command", "commit"]] * 2
+
+
+def test_a_finished_run_that_trains_longer_is_unfinished(
+    run: Path, small_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        signal_at(patch, "training_step", 1, signal.SIGTERM)
+        with pytest.raises(Stopped), handle_signals():
+            train(small_config("trainer.max_epochs=6", f"resume={run}"), run)
+    assert (read_run(run).state, record_of(run).scores) == ("stopped", None)
+    train(small_config("trainer.max_epochs=6", "resume=auto"), run)
+    assert (read_run(run).state, record_of(run).epochs) == ("finished", 6)
+
+
+def test_fewer_epochs_than_a_run_has_trained_are_refused_before_anything_is_written(
+    run: Path, small_config: Config
+) -> None:
+    replace(record_of(run), scores=None, best={}).write(run)
+    before = {name: (run / name).read_bytes() for name in (CONFIG, RECORD)}
+    with pytest.raises(UserError, match=r"last\.ckpt has trained 3 epochs; found trainer\.max_epochs=2, expected no"):
+        train(small_config("trainer.max_epochs=2", f"resume={run}"), run)
+    assert {name: (run / name).read_bytes() for name in before} == before
+
+
+def test_a_run_resumed_without_its_record_says_so(
+    run: Path, small_config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / RECORD).unlink()
+    train(small_config("trainer.max_epochs=4", f"resume={run}"), run)
+    assert "warning: run/record.json is missing, so the run's first command is unknown." in capsys.readouterr().out
+    assert len(record_of(run).resumed) == 1
+    assert record_of(run).wall_seconds is None
 
 
 def test_a_run_stopped_before_its_first_checkpoint_cannot_be_resumed(small_config: Config) -> None:

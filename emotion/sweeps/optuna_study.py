@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 DATABASE, LOCK = "study.db", ".study.lock"
-SEARCH_ATTRIBUTE = "search"
-"""User attribute of a study: the search space and the settings that all trials share."""
+SEARCH_ATTRIBUTE, FOLDER_ATTRIBUTE = "search", "folder"
+"""User attributes of a study: the search space and the settings that all trials share; the folder of the sweep."""
 INDEX_ATTRIBUTE = "index"
 """User attribute of a trial: the index of its run in the sweep."""
 
@@ -92,6 +92,7 @@ def open_study(cfg: DictConfig, folder: Path) -> "Study":
             existing = study.user_attrs.get(SEARCH_ATTRIBUTE)
             if existing is None:
                 study.set_user_attr(SEARCH_ATTRIBUTE, existing := search)
+                study.set_user_attr(FOLDER_ATTRIBUTE, str(folder.resolve()))
     except (SQLAlchemyError, OptunaError, ImportError, RuntimeError, ValueError) as error:
         raise UserError(f"study.storage: {url} cannot be opened: {first_line(error)}") from error
     if differing := [key for key in search if _unordered(existing[key]) != _unordered(search[key])]:
@@ -99,6 +100,12 @@ def open_study(cfg: DictConfig, folder: Path) -> "Study":
         other = "study.name=NAME" if cfg.study.storage else "hydra.sweep.dir=FOLDER"
         raise UserError(
             f"{url} belongs to another search: {differences}. Use the same settings, or start another search: {other}."
+        )
+    owner = study.user_attrs.get(FOLDER_ATTRIBUTE)
+    if cfg.study.storage and owner not in (None, str(folder.resolve())):  # its trials have their runs there
+        raise UserError(
+            f"{url} belongs to the search in {owner}; continue it there, hydra.sweep.dir={owner}, or start another "
+            f"search: study.name=NAME."
         )
     return study
 

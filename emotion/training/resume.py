@@ -73,22 +73,28 @@ def is_fit_complete(previous: RunRecord, config: TrainConfig) -> bool:
     return bool(previous.best) and epochs >= max_epochs
 
 
-def latest_valid_checkpoint(run_dir: Path, classifier: "EmotionClassifier", data: "EmotionDataModule") -> Path:
+def latest_valid_checkpoint(
+    run_dir: Path, classifier: "EmotionClassifier", data: "EmotionDataModule", max_epochs: int
+) -> Path:
     """Return the last valid checkpoint: the previous one if the last is damaged or belongs to another run.
 
     Raises:
-        UserError: There is no valid checkpoint.
+        UserError: There is no valid checkpoint, or it is of an epoch after `max_epochs`.
     """
     reasons: list[str] = []
-    for path in (run_dir / LAST_CHECKPOINT, run_dir / PREVIOUS_CHECKPOINT):
+    paths = [path for path in (run_dir / LAST_CHECKPOINT, run_dir / PREVIOUS_CHECKPOINT) if path.is_file()]
+    for path in paths:
         try:
-            if path.is_file():
-                epoch = _check_checkpoint(path, classifier, data)
-                if reasons:
-                    print(f"{reasons[0]}\nResuming from {path}, epoch {epoch + 1}.", flush=True)
-                return path
+            epochs = _check_checkpoint(path, classifier, data) + 1
         except UserError as error:
             reasons.append(str(error))
+            continue
+        if epochs > max_epochs:
+            trained = counted(epochs, "epoch")
+            raise UserError(f"{path} has trained {trained}; found trainer.max_epochs={max_epochs}, expected no fewer.")
+        if reasons:
+            print(f"{reasons[0]}\nResuming from {path}, epoch {epochs}.", flush=True)
+        return path
     if reasons:
         raise UserError("\n".join(dict.fromkeys(reasons)))
     raise UserError(f"{run_dir} has no {LAST_CHECKPOINT}: it stopped before its first checkpoint. Start another run.")

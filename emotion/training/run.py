@@ -19,7 +19,7 @@ from emotion.errors import counted
 from emotion.io.digests import file_digest
 from emotion.records.predictions import PREDICTIONS
 from emotion.records.run_folder import write_config
-from emotion.records.run_record import RunRecord, provenance
+from emotion.records.run_record import RECORD, RunRecord, provenance
 from emotion.runtime.hardware import device_name
 from emotion.training import final_evaluation, resume
 from emotion.training import setup as parts
@@ -68,7 +68,7 @@ def setup(config: TrainConfig, cfg: DictConfig) -> TrainingRun:
     if previous and is_complete:
         resume.check_digest(previous, data.faces)
     elif config.resume:  # before anything is written
-        checkpoint = resume.latest_valid_checkpoint(run_dir, classifier, data)
+        checkpoint = resume.latest_valid_checkpoint(run_dir, classifier, data, config.trainer["max_epochs"])
     trainer = parts.make_trainer(config)
     for rows in (data.split.train, data.split.val):  # before Lightning starts other processes
         check_processes(len(rows), trainer.world_size)
@@ -88,16 +88,23 @@ def setup(config: TrainConfig, cfg: DictConfig) -> TrainingRun:
         effective=parts.effective_batch(trainer, config),
         weights=weights.summary() if weights else None,
     )
+    if config.resume:
+        record.resumed = [{"command": record.command, "commit": record.commit}]
     if previous:
-        record.resumed = [*previous.resumed, {"command": record.command, "commit": record.commit}]
+        record.resumed = previous.resumed + record.resumed
         record.command, record.commit, record.weights = previous.command, previous.commit, previous.weights
     if trainer.is_global_zero:
         _announce(record)
+        if config.resume and not previous:
+            print(f"warning: {run_dir / RECORD} is missing, so the run's first command is unknown.", flush=True)
         if removed := parts.removed_callbacks(config):
             print(f"removed callbacks that need the whole network in one process: {', '.join(removed)}", flush=True)
         write_config(cfg, run_dir)
         data.save_rows(run_dir / "rows.npz")
-        (replace(previous, resumed=record.resumed, files={}) if previous else record).write(run_dir)
+        if previous and is_complete:
+            replace(previous, resumed=record.resumed, files={}).write(run_dir)
+        else:  # without the scores of a finished run that trains longer
+            record.write(run_dir)
     return TrainingRun(config, run_dir, data, classifier, trainer, record, previous, checkpoint, started)
 
 
@@ -133,7 +140,7 @@ def finalize(run: TrainingRun) -> float:
             record.scores = {}
         else:
             record.scores = final_evaluation.evaluate_on_test(record, run.data, run.trainer)
-        if not run.previous:
+        if not record.resumed:
             record.wall_seconds = round(time.perf_counter() - run.started, 1)  # without the start of Python and Hydra
         record.files = {name: file_digest(run_dir / name) for name in HASHED_FILES if (run_dir / name).is_file()}
         record.write(run_dir)

@@ -78,7 +78,7 @@ def damage(path: Path, counts: Counts, seed: int, other: Path | None = None) -> 
 def resumes_from(run: Path, cfg: DictConfig) -> Path:
     config = setup.resolve(cfg, run)
     data, _ = setup.make_data(config)
-    return latest_valid_checkpoint(run, setup.make_classifier(config, data), data)
+    return latest_valid_checkpoint(run, setup.make_classifier(config, data), data, config.trainer["max_epochs"])
 
 
 def read_finished(run: Path) -> None:

@@ -1,5 +1,6 @@
 """Searches: Optuna suggests, Hydra composes, and a stopped search resumes the same trial."""
 
+import re
 import shlex
 import signal
 from collections.abc import Callable
@@ -140,6 +141,17 @@ def test_a_study_is_not_mixed_with_another_search(sweep: Run) -> None:
         assert "belongs to another search" in done.err
         assert message in done.err
     assert len(trials()) == 1
+
+
+def test_a_database_belongs_to_one_folder(sweep: Run) -> None:
+    command = (*SEARCH, "study.n_trials=1", NO_PRUNER, "study.storage=sqlite:///shared.db")
+    assert sweep(*command).status == 0
+    assert sweep(*command).status == 0
+    done = sweep(*(argument.replace("dir=search", "dir=other") for argument in command))
+    assert done.status == 2
+    assert re.search(
+        r"shared\.db belongs to the search in /\S*/search; continue it there, hydra\.sweep\.dir=", done.err
+    )
 
 
 def test_an_unusable_database_is_refused_in_one_message(sweep: Run) -> None:
