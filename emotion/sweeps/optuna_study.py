@@ -92,7 +92,7 @@ def open_study(cfg: DictConfig, folder: Path) -> "Study":
             existing = study.user_attrs.get(SEARCH_ATTRIBUTE)
             if existing is None:
                 study.set_user_attr(SEARCH_ATTRIBUTE, existing := search)
-                study.set_user_attr(FOLDER_ATTRIBUTE, str(folder.resolve()))
+                study.set_user_attr(FOLDER_ATTRIBUTE, str(folder))
     except (SQLAlchemyError, OptunaError, ImportError, RuntimeError, ValueError) as error:
         raise UserError(f"study.storage: {url} cannot be opened: {first_line(error)}") from error
     if differing := [key for key in search if _unordered(existing[key]) != _unordered(search[key])]:
@@ -102,7 +102,7 @@ def open_study(cfg: DictConfig, folder: Path) -> "Study":
             f"{url} belongs to another search: {differences}. Use the same settings, or start another search: {other}."
         )
     owner = study.user_attrs.get(FOLDER_ATTRIBUTE)
-    if cfg.study.storage and owner not in (None, str(folder.resolve())):  # its trials have their runs there
+    if cfg.study.storage and owner not in (None, str(folder)):  # its trials have their runs there
         raise UserError(
             f"{url} belongs to the search in {owner}; continue it there, hydra.sweep.dir={owner}, or start another "
             f"search: study.name=NAME."

@@ -1,6 +1,5 @@
 """Searches: Optuna suggests, Hydra composes, and a stopped search resumes the same trial."""
 
-import re
 import shlex
 import signal
 from collections.abc import Callable
