@@ -148,9 +148,7 @@ def test_a_database_belongs_to_one_folder(sweep: Run) -> None:
     assert sweep(*command).status == 0
     done = sweep(*(argument.replace("dir=search", "dir=other") for argument in command))
     assert done.status == 2
-    assert re.search(
-        r"shared\.db belongs to the search in /\S*/search; continue it there, hydra\.sweep\.dir=", done.err
-    )
+    assert "shared.db belongs to the search in search; continue it there, hydra.sweep.dir=search" in done.err
 
 
 def test_an_unusable_database_is_refused_in_one_message(sweep: Run) -> None:
