@@ -27,9 +27,12 @@ let cameraOn = false;
 let shown = null; // {image, mirrored}; an image is {width, height, file, draw}, see `fromSource`
 let lastRequest = Promise.resolve();
 
-// One request at a time.
+// One request at a time; the result says whether it has maps.
 function enqueue(image) {
-  const result = lastRequest.then(() => predict(image, { map: mapSwitch.checked }));
+  const result = lastRequest.then(async () => {
+    const map = mapSwitch.checked;
+    return { ...(await predict(image, { map })), mapped: map };
+  });
   lastRequest = result.catch(() => {});
   return result;
 }
@@ -81,6 +84,7 @@ async function process(image, own, mirrored) {
     show(image, result, mirrored);
     report(summarize(result.faces));
     timing.textContent = `${Math.round(result.milliseconds)} ms`;
+    if (mapSwitch.checked && !result.mapped) await process(image, own, mirrored); // switched on in the meantime
   } catch (error) {
     if (own !== task) return;
     if (image === shown?.image) report(error.message, true);
