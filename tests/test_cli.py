@@ -105,7 +105,7 @@ def test_a_verb_that_loads_torch_says_so(
     verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("emotion.cli.announce_torch", lambda: print("loading libraries ..."))
-    monkeypatch.setattr(sys, "argv", [verb, "measure=nothing" if verb == "bench" else "nowhere"])
+    monkeypatch.setattr(sys, "argv", [verb, *(["measure=demo", "clients=99"] if verb == "bench" else ["nowhere"])])
     with pytest.raises(SystemExit):
         import_module(f"emotion.{verb}").main()
     assert capsys.readouterr().out.startswith("loading libraries ...\n")

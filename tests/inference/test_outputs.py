@@ -9,8 +9,9 @@ import pytest
 from emotion.data.crop import Box
 from emotion.errors import UserError
 from emotion.inference.frames import Frame, FrameResult, VideoStream
-from emotion.inference.outputs import Outputs, PredictionWriter
+from emotion.inference.outputs import Outputs
 from emotion.inference.predictor import COLUMNS, Face
+from emotion.inference.table import PredictionTable
 
 FACE = Face(
     Box(1.26, -2, 30, 0.91234), ("happy", "sad"), np.array([0.75, 0.25], np.float32), np.array([[0, 255]], np.uint8)
@@ -21,11 +22,10 @@ IMAGE_RESULT = FrameResult(Frame("ü\udcff.jpg", Path("x"), PIXELS), [FACE], [1]
 
 
 def write(table_format: str, *results: FrameResult) -> str:
-    file = StringIO(newline="")
-    writer = PredictionWriter(file, table_format, FACE.classes)
+    table = PredictionTable(Path("table"), table_format, FACE.classes)
     for result in results:
-        writer.add(result)
-    return file.getvalue()
+        table.add(result)
+    return Path("table").read_text(encoding="utf-8")
 
 
 def test_json_lines() -> None:
@@ -35,7 +35,7 @@ def test_json_lines() -> None:
         "score": 0.912, "label": "happy", "probability": 0.75, "probabilities": {"happy": 0.75, "sad": 0.25},
     }  # fmt: skip
     assert second == first | {"face": 1}
-    assert third == first | {"source": "ü\udcff.jpg", "frame": None, "time": None, "face": 1}
+    assert third == first | {"source": "ü?.jpg", "frame": None, "time": None, "face": 1}
 
 
 def test_boxes_are_in_pixels_of_the_source() -> None:
