@@ -198,13 +198,17 @@ def promises_table(records: Path) -> str:
 
 
 def _narrow_tables(rows: Sequence[Row]) -> str:
-    """Return rows as several tables, since a page is too narrow for all columns; each has the first column."""
+    """Return rows as several tables, since a page is too narrow for all columns.
+
+    Each has the first column, except that of experiments' commands, which name the experiment.
+    """
     first, *others = rows[0]
     main = [name for name in others if not any(name in part for part in FURTHER_COLUMNS)]
     parts = [main, *([name for name in others if name in part] for part in FURTHER_COLUMNS)]
+    tables = [part if part == ["command"] and first == "experiment" else [first, *part] for part in parts]
     return "\n".join(
-        markdown_table([{name: row[name] for name in (first, *part)} for row in rows], left=1 + (part == ["command"]))
-        for part in parts
+        markdown_table([{name: row[name] for name in table} for row in rows], left=1 + (table[1:] == ["command"]))
+        for table in tables
     )
 
 
