@@ -189,7 +189,7 @@ REFUSED = {
     "checkpoint=null": "checkpoint=None: expected a run folder",
     "explainer=attention": "layer=features.0 applies to Grad-CAM only",
     "target=glee": "target=glee: expected predicted, true, happiness",
-    "layer=features.7": r"layer=features\.7: V4Attention has no such layer .* expected one of features\.0\.0\.body\.0",
+    "layer=features.7": r"layer=features\.7: V4Attention has no such layer .*:\n  features\n",
     "rows=[100000]": "expected numbers from 0 to",
     "images='0'": r"0 does not exist; expected an image, a folder or a pattern \('photos/\*\.jpg'\)\.$",
     "compare_with=run": "compare_with=run is the checkpoint itself",

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from emotion.checkpoints.ensemble import Ensemble
 from emotion.classifier import EmotionClassifier
+from emotion.errors import UserError, counted
 
 BATCH_SIZE = 64
 """Faces explained at once. SHAP values depend on it."""
@@ -43,6 +44,9 @@ class EnsembleExplainer:
 
         The maps of an ensemble are the mean of its members' maps, each scaled to a maximum magnitude of 1. `progress`
         is called with the number of faces of every finished batch.
+
+        Raises:
+            UserError: The explainer returned another number of maps than of faces.
         """
         maps = []
         for batch, batch_targets in zip(torch.split(faces, BATCH_SIZE), torch.split(targets, BATCH_SIZE), strict=True):
@@ -65,6 +69,9 @@ class EnsembleExplainer:
         for member in self.ensemble.members:
             with self._network_in_precision(member):
                 member_maps = self.explainer(member, member.preprocess.transform(faces), targets)
+            if len(member_maps) != len(faces):
+                found = f"{counted(len(member_maps), 'map')} of {counted(len(faces), 'face')}"
+                raise UserError(f"{type(self.explainer).__name__} returned {found}; expected one of each face.")
             maps.append(member.preprocess.maps_to_faces(member_maps.float(), *faces.shape[-2:]))
         return maps[0] if len(maps) == 1 else torch.stack([normalize_magnitude(member) for member in maps]).mean(0)
 

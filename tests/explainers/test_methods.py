@@ -1,5 +1,7 @@
 """Known answers of every explainer in conf/explainer."""
 
+from itertools import product
+
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -50,6 +52,17 @@ def transformer() -> TimmBackbone:
     return TimmBackbone(5, 3, 64, "vit_tiny_patch16_224").eval()
 
 
+@pytest.fixture
+def windowed() -> TimmBackbone:
+    """A Swin transformer whose attention is computed step by step, as on a machine without a fused kernel."""
+    torch.manual_seed(0)
+    net = TimmBackbone(5, 3, 96, "swin_tiny_patch4_window7_224").eval()
+    for module in net.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = False
+    return net
+
+
 def test_all_covers_every_explainer_that_works_with_any_network() -> None:
     assert {*compose("explain", "explainer=all", "checkpoint=RUN").explainer, "attention"} == set(EXPLAINERS)
 
@@ -98,7 +111,7 @@ def test_grad_cam_matches_the_formula_of_the_paper(name: str) -> None:
 
 
 def test_unknown_layers_are_refused_with_the_valid_ones(corner: EmotionClassifier, bright_faces: Tensor) -> None:
-    with pytest.raises(UserError, match=r"layer=features.9: .* one of features.0, features.1, features.2, fea"):
+    with pytest.raises(UserError, match=r"layer=features.9: .*:\n  features\n  features.2\n  features.1\n  fea"):
         GradCam("features.9")(corner, bright_faces, BRIGHT)
     with pytest.raises(UserError, match=r"layer=head is not a spatial attention layer; expected features.0"):
         Attention("head")(corner, bright_faces, BRIGHT)
@@ -114,6 +127,35 @@ def test_grad_cam_of_a_transformer(layer: str | None, transformer: TimmBackbone)
         assert maps.shape == (2, 64, 64)
         assert 0 <= maps.min() <= maps.max() <= 1
         assert maps.amax() > 0.99
+
+
+def test_layers_with_windows_and_attention_matrices_have_no_feature_maps(windowed: TimmBackbone) -> None:
+    classifier, batch = classifier_of(windowed, 5, 3, 96), torch.rand(2, 3, 96, 96)
+    layers, blocks = feature_map_layers(windowed, batch[:1]), "features.backbone.layers"
+    assert f"{blocks}.1.blocks.0.attn.proj" not in layers  # 4 windows of 7 x 7 tokens
+    assert f"{blocks}.3.blocks.1.attn.proj" in layers  # one window
+    assert f"{blocks}.3.blocks.1.attn" in layers
+    assert not [name for name in layers if name.endswith(("attn_drop", "softmax"))]
+    for layer, plus_plus in product(("1", "2.blocks.0.mlp.fc1", "3.blocks.1.attn.proj"), (False, True)):
+        assert GradCam(f"{blocks}.{layer}", plus_plus)(classifier, batch, torch.tensor([0, 3])).shape == (2, 96, 96)
+    with pytest.raises(UserError, match=r"has no such layer") as error:
+        GradCam(f"{blocks}.1.blocks.0.attn.proj")(classifier, batch, torch.tensor([0, 3]))
+    assert len(str(error.value).splitlines()) == 22
+    assert f"and {len(layers) - 20} more" in str(error.value)
+
+
+def test_maps_with_the_channels_last_are_laid_out_alike() -> None:
+    maps = torch.rand(2, 5, 4, 4)
+    assert maps.equal(to_feature_maps(maps.permute(0, 2, 3, 1), 0))  # type: ignore[arg-type]
+
+
+def test_an_explainer_must_return_one_map_of_each_face(corner: EmotionClassifier, bright_faces: Tensor) -> None:
+    class OfWindows(Occlusion):
+        def __call__(self, classifier: EmotionClassifier, faces: Tensor, targets: Tensor) -> Tensor:
+            return faces[:, 0].repeat(4, 1, 1)
+
+    with pytest.raises(UserError, match="OfWindows returned 16 maps of 4 faces; expected one of each face"):
+        EnsembleExplainer(ensemble_of(corner), OfWindows()).maps(bright_faces, BRIGHT)
 
 
 def test_attention_of_a_transformer_is_its_rollout(transformer: TimmBackbone) -> None:
