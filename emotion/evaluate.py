@@ -202,7 +202,11 @@ def _slices(result: "EvaluationResult", data: "EmotionDataModule", votes: "NDArr
 def _output_path(
     config: EvaluateConfig, subset: str, ensemble: "Ensemble", data: "EmotionDataModule", folder: Path
 ) -> tuple[Path, str]:
-    """Return the output folder and the prefix of its files, which differs for other data or another split."""
+    """Return the output folder and the prefix of its files.
+
+    The prefix differs for other data or another split, and with votes= or robustness=true: an evaluation without them
+    does not replace those scores.
+    """
     stem = "ensemble"
     if len(ensemble.loaded) == 1:
         path = ensemble.loaded[0].path
@@ -213,7 +217,8 @@ def _output_path(
     here = data.state_dict(), data.classes, stored_shape(source), source.get("detector")
     in_training = own.data_state, own.classifier.classes, own.source_shape, own.data["source"].get("detector")
     other = f"_{hashlib.md5(repr(here).encode()).hexdigest()[:8]}" if here != in_training else ""
-    return Path(config.output or folder), f"{stem}_{split}_{subset}_{config.tta}{other}"
+    more = "_votes" * bool(config.votes) + "_robustness" * config.robustness
+    return Path(config.output or folder), f"{stem}_{split}_{subset}_{config.tta}{other}{more}"
 
 
 def _check_output(path: Path, checkpoint: str | list[str]) -> None:

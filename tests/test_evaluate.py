@@ -120,7 +120,9 @@ def test_figures_and_robustness_are_written(run: Path, monkeypatch: pytest.Monke
     assert (list(robustness["accuracy"]), len(values)) == (list(CORRUPTIONS), 35)
     assert robustness["mean_corruption_accuracy"] == pytest.approx(np.mean(values))
     assert robustness["uncorrupted_accuracy"] == scores["all"]["accuracy"]
-    assert json.loads((OUT / "best_random_test_none.json").read_text())["robustness"] == robustness
+    evaluated(run.absolute())  # does not replace the scores with robustness
+    assert json.loads((OUT / "best_random_test_none_robustness.json").read_text())["robustness"] == robustness
+    assert "robustness" not in json.loads((OUT / "best_random_test_none.json").read_text())
     assert (OUT / "best_random_test_none_robustness.png").is_file()
 
 
@@ -142,6 +144,9 @@ def test_an_ensemble_is_evaluated(run: Path, other: Path, capsys: pytest.Capture
 
 def test_quartiles_by_brightness_and_annotator_agreement(run: Path, fer_votes: Path) -> None:
     slices = evaluated(run, "data=fer2013_csv", "split=official", f"votes={fer_votes}")["slices"]
+    evaluated(run, "data=fer2013_csv", "split=official")
+    (written,) = OUT.glob("best_*_votes.json")
+    assert json.loads(written.read_text())["slices"] == slices
     assert sum(quartile["n"] for quartile in slices["brightness"]) == 18
     assert all(quartile["from"] <= quartile["to"] for quartile in slices["brightness"])
     assert slices["agreement"][-1]["to"] == 1

@@ -45,9 +45,9 @@ def save_figures(
     *,
     vector: bool = False,
 ) -> list[Path]:
-    """Write `name`_reliability.png and, if there are mistakes, `name`_mistakes.png of all evaluated rows.
+    """Write `name`_reliability.png and `name`_mistakes.png of all evaluated rows.
 
-    With `vector` the former also as PDF.
+    With `vector` the former also as PDF. Without mistakes, a previous `name`_mistakes.png is deleted.
     """
     labels, scores = torch.from_numpy(result.labels), result.scores["all"]
     uncalibrated = None if result.uncalibrated is None else reliability(result.uncalibrated, labels)
@@ -62,7 +62,9 @@ def save_figures(
     )
     figures.save(figure, reliability_path, vector=vector)
     wrong = np.flatnonzero(result.predicted != result.labels)
+    mistakes_path = folder / f"{name}_mistakes.png"
     if not wrong.size:
+        mistakes_path.unlink(missing_ok=True)
         return [reliability_path]
     confidence = result.probabilities.amax(-1).numpy()
     shown = wrong[np.argsort(-confidence[wrong], kind="stable")][:MAX_MISTAKES]
@@ -72,17 +74,16 @@ def save_figures(
         for i in shown
     ]
     title += f"\nthe {len(shown)} most confident of {len(wrong):,} mistakes: label → prediction"
-    mistakes_path = folder / f"{name}_mistakes.png"
     sheet = figures.faces(images[result.rows[shown]], captions, [False] * len(shown), title=title)
     figures.save(sheet, mistakes_path)
     return [reliability_path, mistakes_path]
 
 
 def save_robustness(folder: Path, name: str, robustness: Mapping[str, Any], title: str) -> None:
-    """Write `name`_robustness.png and .pdf."""
+    """Write `name`.png and .pdf."""
     title = f"{title}\nmean {format_robustness(robustness)}"
     figure = figures.robustness(robustness["accuracy"], robustness["uncorrupted_accuracy"][0], title)
-    figures.save(figure, folder / f"{name}_robustness.png", vector=True)
+    figures.save(figure, folder / f"{name}.png", vector=True)
 
 
 def save_history(run_dir: Path, best_epoch: int, title: str) -> None:

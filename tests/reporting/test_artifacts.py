@@ -38,6 +38,7 @@ def test_the_most_confident_mistakes_are_shown_first(tmp_path: Path, monkeypatch
 
 
 def test_without_mistakes_there_is_no_sheet(tmp_path: Path) -> None:
+    (tmp_path / "test_mistakes.png").touch()  # of a previous evaluation
     labels = np.arange(30) % 3
     result = make_result(labels, torch.nn.functional.one_hot(torch.from_numpy(labels), 3).float())
     written = artifacts.save_figures(tmp_path, "test", result, np.zeros((130, 8, 8), np.uint8), CLASSES, "")
