@@ -411,6 +411,17 @@ def test_the_mean_of_equal_seeds_has_no_interval(recipes: Path) -> None:
     assert [len(line.get_xdata()) for line in last] == [0, 1]
 
 
+def test_scores_of_no_faces_are_dashes(recipes: Path) -> None:
+    for seed in (0, 1):
+        run = recipes / f"third/{seed}"
+        scores = score(torch.zeros(0, 7), np.zeros(0, np.int64), tuple(record_of(run).labels))
+        change(run, scores={"test": {"none": {"all": scores}}})
+    made = tables(*compare_runs(find_finished([str(recipes / "third")]), "none", "all"), "none", "all")
+    of_classes, of_recipe = (one.rows for one in made if one.title.startswith(("recipes", "F1")))
+    assert list(of_classes[0].values())[1:] == ["-"] * 7
+    assert list(of_recipe[0].values())[3:] == ["-"] * 3
+
+
 def test_recipes_of_one_name_are_named_by_what_their_runs_share(recipes: Path) -> None:
     for path in sorted(recipes.glob("*/*")):
         change(path, config=record_of(path).config | {"name": "sw"})

@@ -84,7 +84,8 @@ def score(
 
     Accuracy, precision and recall have Wilson intervals; F1 scores a percentile bootstrap over confusion matrices;
     negative log-likelihood and Brier score normal intervals. The calibration error and the area under the risk-coverage
-    curve (aurc) have none, because resampling can only increase the former.
+    curve (aurc) have none, because resampling can only increase the former. A share of no faces is [0, 0, 1], which
+    tables show as a dash.
 
     Args:
         probabilities: (n, K).
@@ -101,7 +102,7 @@ def score(
     result = {
         "n": len(labels),
         "accuracy": wilson_interval(scores.accuracy, len(labels)),
-        "macro_f1": percentile_interval(scores.macro_f1, resampled.macro_f1),
+        "macro_f1": percentile_interval(scores.macro_f1, resampled.macro_f1, len(labels)),
         **_calibration(probabilities, targets),
         "selective": _selective(probabilities, targets),
         "classes": {
@@ -109,7 +110,7 @@ def score(
                 "n": int(true[i]),
                 "precision": wilson_interval(scores.precision[i], predicted[i]),
                 "recall": wilson_interval(scores.recall[i], true[i]),
-                "f1": percentile_interval(scores.f1[i], resampled.f1[:, i]),
+                "f1": percentile_interval(scores.f1[i], resampled.f1[:, i], true[i] + predicted[i]),
             }
             for i, name in enumerate(classes)
         },
@@ -195,7 +196,7 @@ def accuracy_and_f1(predicted: Tensor, labels: Tensor, num_classes: int) -> dict
     scores = class_scores(confusion)
     return {
         "accuracy": wilson_interval(scores.accuracy, len(labels)),
-        "macro_f1": percentile_interval(scores.macro_f1, bootstrap_scores(confusion).macro_f1),
+        "macro_f1": percentile_interval(scores.macro_f1, bootstrap_scores(confusion).macro_f1, len(labels)),
     }
 
 

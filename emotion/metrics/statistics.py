@@ -178,8 +178,10 @@ def normal_interval(values: Tensor) -> list[float | None]:
     return [mean, max(0.0, mean - half_width), mean + half_width]
 
 
-def percentile_interval(value: Tensor, resampled: Tensor) -> list[float]:
-    """Return a value () with the interval that holds 95 % of its resampled values (R,)."""
+def percentile_interval(value: Tensor, resampled: Tensor, n: int | Tensor) -> list[float]:
+    """Return a share () of n faces with the interval of 95 % of its resampled values (R,); [0, 0, 1] without faces."""
+    if n == 0:
+        return [0.0, 0.0, 1.0]
     lower, upper = np.quantile(resampled.numpy(), [0.025, 0.975])
     return [float(value), float(lower), float(upper)]
 

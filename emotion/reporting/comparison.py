@@ -72,7 +72,8 @@ def compare_runs(runs: Sequence[Run], tta: str, rows: str) -> tuple[list[RunRow]
 def tables(runs: Sequence[RunRow], recipes: Sequence[Recipe], tta: str, rows: str) -> list[Table]:
     """Return the tables of runs, of their ranking and scores, and of the means of recipes with several seeds."""
     f1 = [
-        {"run": run.name} | {name: format_percent(found["f1"][0]) for name, found in run.scores["classes"].items()}
+        {"run": run.name}
+        | {name: format_interval(found["f1"]).split()[0] for name, found in run.scores["classes"].items()}
         for run in runs
     ]
     made = [
@@ -311,7 +312,7 @@ def _recipe_means(recipe: Recipe) -> Row:
     titles, means = {"accuracy": "accuracy %", "macro_f1": "macro F1 %", "ece": "ECE %"}, _means(recipe)
     for key, title in titles.items():
         row[title] = "-"
-        if key in means:
+        if key in means and recipe.scores[0]["n"]:
             mean, *bounds = (100 * value for value in means[key].interval if value is not None)
             interval = " [{:.1f}, {:.1f}]".format(*bounds) if bounds else ""
             row[title] = f"{mean:.1f} ± {100 * means[key].std:.1f}{interval}"

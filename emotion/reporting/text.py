@@ -57,7 +57,7 @@ def format_interval(interval: Sequence[float]) -> str:
 
     An interval without width, such as that of the F1 score of a class that is never predicted, is omitted.
     """
-    if list(interval) == [0, 0, 1]:  # Wilson's interval of none of 0
+    if list(interval) == [0, 0, 1]:  # a share of no faces
         return "-"
     value, lower, upper = (100 * bound for bound in interval)
     return f"{value:.1f} [{lower:.1f}, {upper:.1f}]" if lower < upper else f"{value:.1f}"

@@ -6,6 +6,7 @@ from emotion.checkpoints.ensemble import load_ensemble
 from emotion.data.faces import PRIVATE_TEST, PUBLIC_TEST, TRAINING, Faces
 from emotion.evaluation.score import accuracy_and_f1, batched_inference, duplicated_in, score, score_rows
 from emotion.metrics.statistics import wilson_interval
+from emotion.reporting.text import format_interval
 from tests.images import FACES
 
 CLASSES = ("a", "b", "c")
@@ -67,7 +68,16 @@ def test_selective_accuracy_by_hand() -> None:
 def test_scores_without_faces() -> None:
     found = score(torch.zeros(0, 3), np.zeros(0, np.int64), CLASSES, uncalibrated=torch.zeros(0, 3))
     assert found["ece"] is found["selective"]["aurc"] is found["uncalibrated"]["ece"] is None
-    assert found["selective"]["accuracy"]["0.5"] == [0.0, 0.0, 1.0]
+    of_class = found["classes"]["a"]
+    shares = found["accuracy"], found["macro_f1"], of_class["f1"], found["selective"]["accuracy"]["0.5"]
+    assert list(map(format_interval, shares)) == ["-"] * 4
+    assert accuracy_and_f1(torch.zeros(0).long(), torch.zeros(0).long(), 3)["macro_f1"] == [0.0, 0.0, 1.0]
+
+
+def test_f1_of_a_class_that_neither_occurs_nor_is_predicted_is_unknown() -> None:
+    found = score(torch.tensor([[1.0, 0, 0], [1.0, 0, 0]]), np.array([0, 1]), CLASSES)["classes"]
+    assert found["b"]["f1"] == [0.0, 0.0, 0.0]
+    assert found["c"]["f1"] == [0.0, 0.0, 1.0]
 
 
 def test_uncalibrated_probabilities_are_scored_as_well() -> None:

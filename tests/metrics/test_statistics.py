@@ -117,7 +117,8 @@ def test_paired_bootstrap_approximates_the_normal_interval(changed: int) -> None
 
 
 def test_percentile_interval_holds_95_percent() -> None:
-    assert percentile_interval(torch.tensor(7.0), torch.arange(1001.0)) == [7, 25, 975]
+    assert percentile_interval(torch.tensor(7.0), torch.arange(1001.0), 9) == [7, 25, 975]
+    assert percentile_interval(torch.tensor(0.0), torch.zeros(9), 0) == [0, 0, 1]
 
 
 def test_normal_interval_by_hand() -> None:
