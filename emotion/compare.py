@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from emotion.cli import verb
 from emotion.config.compose import as_list
 from emotion.config.typed import check_choices, typed
-from emotion.errors import UserError, counted
+from emotion.errors import UserError, counted, listing
 from emotion.reporting.text import relative_path, wrapped
 from emotion.runtime.announce import announce
 
@@ -51,15 +51,17 @@ def compare(cfg: DictConfig, folder: Path) -> tuple[list["PairedComparison"], li
     from emotion.reporting.tables import latex_table, markdown_table, print_table
 
     sources = as_list(config.runs)
-    evaluated = {
-        name: [run for one in expand(name) for run in find_runs(Path(one)) if run.record.scores is not None]
-        for name in sources
-    }
+    found = {name: [run for one in expand(name) for run in find_runs(Path(one))] for name in sources}
+    evaluated = {name: [run for run in runs if run.record.scores is not None] for name, runs in found.items()}
     if trials := [run for runs in evaluated.values() for run in runs if run.record.scores == {}]:
         names = [str(relative_path(run.folder)) for run in trials]
         for title, ranked in ranking.ranking_tables([run.record for run in trials], names).items():
             print_table(f"trials of a search, not evaluated on test: {title}", ranked, left=2)
     searches = [name for name, runs in evaluated.items() if runs and not any(run.record.scores for run in runs)]
+    for name in searches:
+        if unfinished := [run for run in found[name] if run.record.scores is None]:
+            errors = listing([f"{run.folder}: {run.error.splitlines()[-1]}" for run in unfinished if run.error])
+            print(f"{name}: skipped {counted(len(unfinished), 'unfinished run')}{errors}", flush=True)
     if not (rest := [name for name in sources if name not in searches]):
         return [], []
     finished = find_finished(rest)

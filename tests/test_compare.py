@@ -98,11 +98,18 @@ def test_each_run_in_folders_and_patterns_is_found_once(trained: Path, tmp_path:
 
 def test_trials_of_a_search_do_not_replace_other_sources(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change(runs / "compact", scores={})
+    shutil.copytree(runs / "compact", runs / "compact/stopped")
+    change(runs / "compact/stopped", scores=None)
+    (runs / "compact/failed").mkdir()
+    (runs / "compact/failed/error.txt").write_text("first line\nthe loss is NaN\n")
     assert compared(runs / "compact") == ([], [])
+    skipped = f"{runs}/compact: skipped 2 unfinished runs\n  {runs}/compact/failed: the loss is NaN\n"
+    assert skipped in (printed := capsys.readouterr().out)
+    assert printed.count("trials of a search, not evaluated on test") == 1
     assert not Path("out").exists()
     compared(f"{runs}/simp*", runs / "compact")
     assert [line["run"] for line in read_csv("comparison.csv")] == ["simple_cnn seed=0", "simple_cnn seed=1"]
-    assert capsys.readouterr().out.count("trials of a search, not evaluated on test") == 2
+    assert capsys.readouterr().out.count("trials of a search, not evaluated on test") == 1
     assert compared(f"{runs}/comp*") == ([], [])
     with pytest.raises(UserError, match=r"nosuchrun.*no such folder"):
         compared("nosuchrun", runs / "compact")
