@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from emotion.cli import verb
 from emotion.config.compose import as_list
 from emotion.config.typed import check_choices, typed
-from emotion.errors import UserError, counted, listing
+from emotion.errors import UserError, counted
 from emotion.reporting.text import relative_path, wrapped
 from emotion.runtime.announce import announce
 
@@ -46,7 +46,7 @@ def compare(cfg: DictConfig, folder: Path) -> tuple[list["PairedComparison"], li
 
     from emotion.io.atomic import write_text
     from emotion.io.folders import expand
-    from emotion.records.run_folder import find_finished, find_runs
+    from emotion.records.run_folder import find_finished, find_runs, print_unfinished
     from emotion.reporting import comparison, figures, ranking
     from emotion.reporting.tables import latex_table, markdown_table, print_table
 
@@ -59,9 +59,7 @@ def compare(cfg: DictConfig, folder: Path) -> tuple[list["PairedComparison"], li
             print_table(f"trials of a search, not evaluated on test: {title}", ranked, left=2)
     searches = [name for name, runs in evaluated.items() if runs and not any(run.record.scores for run in runs)]
     for name in searches:
-        if unfinished := [run for run in found[name] if run.record.scores is None]:
-            errors = listing([f"{run.folder}: {run.error.splitlines()[-1]}" for run in unfinished if run.error])
-            print(f"{name}: skipped {counted(len(unfinished), 'unfinished run')}{errors}", flush=True)
+        print_unfinished(name, [run for run in found[name] if run.record.scores is None])
     if not (rest := [name for name in sources if name not in searches]):
         return [], []
     finished = find_finished(rest)

@@ -154,14 +154,14 @@ def find_finished(sources: Sequence[str]) -> list[Run]:
         folders = [folder for folder in map(Path, expand(source)) if folder.exists()]
         runs = [run for folder in folders for run in find_runs(folder)]
         finished = [run for run in runs if run.record.scores]
-        errors = listing([f"{run.folder}: {run.error.splitlines()[-1]}" for run in runs if run.error])
         archives = [archive for folder in folders if (archive := skipped_archive(folder))]
         if not finished:
             state = f"{len(runs)} unfinished" if runs else "none" if folders else "no such folder"
             state += "".join(f"; the published runs are in {archive}" for archive in archives)
-            raise UserError(f"{source}: expected finished runs, whose {RECORD} holds scores; found {state}.{errors}")
-        if unfinished := len(runs) - len(finished):
-            print(f"{source}: skipped {counted(unfinished, 'unfinished run')}{errors}", flush=True)
+            raise UserError(
+                f"{source}: expected finished runs, whose {RECORD} holds scores; found {state}.{_list_errors(runs)}"
+            )
+        print_unfinished(source, [run for run in runs if not run.record.scores])
         for archive in archives:
             print(f"{source}: skipped the published runs; to include them, name {archive} as well", flush=True)
         for run in finished:
@@ -169,6 +169,16 @@ def find_finished(sources: Sequence[str]) -> list[Run]:
                 raise UserError(f"{run.folder / RECORD} has no {', '.join(missing)}; another version wrote it.")
             found.setdefault(json.dumps(run.record.to_dict(), sort_keys=True), run)
     return list(found.values())
+
+
+def print_unfinished(source: str, runs: Sequence[Run]) -> None:
+    """Print how many unfinished runs of a folder or pattern are skipped, if any, and the errors of failed ones."""
+    if runs:
+        print(f"{source}: skipped {counted(len(runs), 'unfinished run')}{_list_errors(runs)}", flush=True)
+
+
+def _list_errors(runs: Sequence[Run]) -> str:
+    return listing([f"{run.folder}: {run.error.splitlines()[-1]}" for run in runs if run.error])
 
 
 def display_names(runs: Sequence[Run]) -> list[str]:
