@@ -1,7 +1,6 @@
 """The generated tables of README.md and outputs/records/README.md, made from archived records only."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -232,7 +231,7 @@ def _scores_row(group: Sequence[Run]) -> Row:
         "split (test faces)": f"{first.split_name} ({plain[0]['n']:,})",
         "n": str(len(group)),
         "commit": ", ".join(dict.fromkeys((run.record.commit or "")[:7] for run in group)),
-        "command": " <br> ".join(dict.fromkeys(_format_command(run.record) for run in group)),
+        "command": " <br> ".join(dict.fromkeys(f"`{run.record.command}`" for run in group)),
     }
 
 
@@ -320,7 +319,7 @@ def _weights_row(name: str, record: RunRecord) -> Row:
         "ECE %": format_percent(plain["ece"]),
         "split (test faces)": f"{record.split_name} ({plain['n']:,})",
         "commit": (record.commit or "")[:7],
-        "command": _format_command(record),
+        "command": f"`{record.command}`",
     }
 
 
@@ -336,8 +335,3 @@ def _format_measure(interval: Sequence[float | None] | None, spec: str = "z.2f")
         return "-"
     value, lower, upper = (format(bound, spec) for bound in interval)
     return f"{value} [{lower}, {upper}]"
-
-
-def _format_command(record: RunRecord) -> str:
-    """Return the command without the run's folder, whose name takes most of a line."""
-    return f"`{re.sub(r' hydra.run.dir=[^ ]+', '', record.command)}`"
