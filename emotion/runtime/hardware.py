@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from emotion.errors import counted
+
 
 def resolve_precision(choice: str | int, accelerator: str) -> str | int:
     """Return `choice`, or for "auto" bf16-mixed if the device computes in bfloat16 natively, else 32-true."""
@@ -54,7 +56,7 @@ def device_name(accelerator: str) -> str:
     """Return the name of the GPU, or of the processor and the number of threads."""
     if uses_gpu(accelerator):
         return torch.cuda.get_device_name()
-    return f"{_processor_name()}, {torch.get_num_threads()} threads"
+    return f"{_processor_name()}, {counted(torch.get_num_threads(), 'thread')}"
 
 
 @contextlib.contextmanager
