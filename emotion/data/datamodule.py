@@ -92,8 +92,8 @@ class EmotionDataModule(L.LightningDataModule):
         self.votes = vote_shares(faces, labels, scheme)
         self._targets = Targets(labels, self.votes, "majority" if overfit else self.hparams["target"])
         self._train_counts = np.bincount(labels[self.split.train], minlength=len(self.classes))
-        training = np.setdiff1d(np.flatnonzero((faces.usage == TRAINING) & (labels != NO_CLASS)), self.split.test)
-        rows = np.union1d(training, self.split.train)  # including sampled validation rows
+        sampled = self.split.val[faces.usage[self.split.val] == TRAINING]
+        rows = np.union1d(self.split.train, sampled)
         self.class_counts = self._targets.class_counts(rows, len(self.classes))
         if overfit:
             selected = np.random.default_rng(seed).permutation(self.split.train)[:overfit]

@@ -182,6 +182,15 @@ def test_published_splits_and_weights_of_fer2013(fer2013: Path) -> None:
     assert len(real("labels=four", "split=official").split.train) == 20181
 
 
+def test_counts_of_classes_are_of_training_and_of_validation_rows_sampled_from_it(small_config: Config) -> None:
+    def counts(*overrides: str) -> list[int]:
+        return module(small_config("data.training=10", "labels=six", *overrides)).class_counts.tolist()
+
+    assert counts("split=official") == [10] * 6
+    assert counts("split=random_20") == [10] * 6
+    assert counts("split=official", "+split.max_per_class=3") == [3] * 6
+
+
 def mixed_by(data: EmotionDataModule, seed: int) -> set[str]:
     """Return which of MixUp and CutMix explain a training batch, from its unmixed faces and their neighbours."""
     batch = next(iter(data.train_dataloader()))._replace(seed=seed)
