@@ -1,7 +1,6 @@
 """Audit the faces and labels of a source: python -m emotion.audit [votes=FILE] [checkpoint=RUN]."""
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +48,7 @@ class AuditConfig:
 
 
 def audit(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Find issues of a source; print them, write audit.json, audit.html and rows.csv, and return the former's content.
+    """Find issues of a source; print them, write audit.json, audit.html and rows.csv; return the content of audit.json.
 
     Raises:
         UserError: A setting is invalid, or the data, the votes or a checkpoint is missing or does not match.
@@ -60,12 +59,12 @@ def audit(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from emotion.data.cache import prepare
     from emotion.data.readers.ferplus import check_votes, read_votes
     from emotion.data.sources import select_source, synthetic_warning
-    from emotion.io.atomic import write_text
+    from emotion.io.atomic import write_json, write_text
     from emotion.records import run_record
     from emotion.reporting import audit_page
 
     source = select_source(config.data)
-    if source.is_synthetic:
+    if source.is_fallback:
         print(wrapped(f"*** {synthetic_warning(config.data)} ***") + "\n")
     table = read_votes(Path(config.votes), "votes") if config.votes else None
     faces = prepare(source.config, config.cache_dir)
@@ -96,7 +95,12 @@ def audit(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     result = {
         **run_record.provenance(*("cleanlab",) * bool(checkpoint)),
         "config": asdict(config),
-        "data": {"source": faces.source, "digest": faces.digest, "synthetic": source.is_synthetic},
+        "data": {
+            "source": faces.source,
+            "digest": faces.digest,
+            "synthetic": faces.is_synthetic,
+            "fallback": source.is_fallback,
+        },
         "votes": votes_file,
         "checkpoint": checkpoint,
         "faces": len(faces),
@@ -108,7 +112,7 @@ def audit(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     _print(result)
     folder.mkdir(parents=True, exist_ok=True)
     issues.write_rows(folder / "rows.csv", faces, found)
-    write_text(folder / "audit.json", json.dumps(result, indent=2) + "\n")
+    write_json(folder / "audit.json", result)
     write_text(
         folder / "audit.html",
         audit_page.page(result, faces, found, config.max_images, relative_path(folder / "rows.csv")),

@@ -35,7 +35,7 @@ def run(cfg: DictConfig) -> Faces:
     """
     config = typed(cfg, PrepareConfig)
     source = select_source(config.data)
-    if source.is_synthetic:
+    if source.is_fallback:
         print(wrapped(f"*** {synthetic_warning(config.data)} ***") + "\n")
     out = console()
     with Progress(console=out, transient=True, disable=not out.is_terminal) as bar:

@@ -215,6 +215,23 @@ def test_an_image_folder_is_audited(fer_folder: Path, tmp_path: Path) -> None:
     assert all(f"<br>train/happy/{name}<br>" in text for name in (picture.name, "copy.png"))
 
 
+@pytest.mark.parametrize("name", ["synthetic portraits", "synthetic faces and others"])
+def test_a_folder_named_synthetic_has_faces_like_any_other(name: str, fer_folder: Path, tmp_path: Path) -> None:
+    fer_folder.rename(name)
+    result, _, text = audited(tmp_path / "out", "data=image_folder", f"data_dir={name}")
+    assert result["data"] == {"source": name, "digest": result["data"]["digest"], "synthetic": False, "fallback": False}
+    assert "These faces are synthetic" not in text
+
+
+def test_the_page_says_that_synthetic_faces_replace_fer2013(tmp_path: Path) -> None:
+    few = [f"data.fallback.{part}=4" for part in ("training", "public_test", "private_test")]
+    for overrides, fallback in ((SYNTHETIC, False), (few, True)):
+        result, _, text = audited(tmp_path / "out", *overrides)
+        assert result["data"]["synthetic"] is True
+        assert result["data"]["fallback"] is fallback
+        assert ("FER2013 was not found" in text) is fallback
+
+
 def test_label_issues_are_among_faces_that_no_checkpoint_was_trained_on(
     small_run: Callable[..., Path], tmp_path: Path
 ) -> None:

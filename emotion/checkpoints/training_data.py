@@ -39,7 +39,7 @@ def load_data(loaded: LoadedCheckpoint, cfg: DictConfig, *, some_classes: bool =
         arguments["source"] = _locate_source(loaded, cfg)
     else:
         source = select_source(settings["data"])
-        if source.is_synthetic:
+        if source.is_fallback:
             print(f"*** {synthetic_warning(settings['data'])} ***\n")
         arguments |= {"source": source.config, "mix": source.mix_percent}
     arguments |= {name: settings[name] for name in ("labels", "split") if settings.get(name) is not None}

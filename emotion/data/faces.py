@@ -133,7 +133,8 @@ class Faces:
     @property
     def is_synthetic(self) -> bool:
         """Whether the main source generated its faces."""
-        return self.source.startswith(SYNTHETIC)
+        main = self.components[0].source if self.components else self.source
+        return main == SYNTHETIC
 
     def origin_of(self, row: int) -> str:
         """Return where a row came from: "row 17", "test/happy/x.png"; only its end if it is long."""

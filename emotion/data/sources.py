@@ -20,7 +20,7 @@ class SelectedSource(NamedTuple):
     """The source that a `data` config selects."""
 
     config: dict[str, Any]  # the reader function as _target_, and its arguments
-    is_synthetic: bool  # whether synthetic faces replace data that was not found
+    is_fallback: bool  # whether synthetic faces replace data that was not found
     mix_percent: float  # upper limit of rows added to training from a second source, 0 without one
 
 
@@ -34,7 +34,7 @@ def select_source(data: Config) -> SelectedSource:
             or the percentage of a second source is out of range.
     """
     mix = data.get("mix")
-    config, is_synthetic = {key: value for key, value in data.items() if key != "mix"}, False
+    config, is_fallback = {key: value for key, value in data.items() if key != "mix"}, False
     if "candidates" in data:
         folder = _folder(data)
         found = next(discover(folder), None)
@@ -43,14 +43,14 @@ def select_source(data: Config) -> SelectedSource:
         elif folder != DEFAULT_FOLDER or near_misses(folder):
             raise UserError(f"{describe(folder)} Expected {FORMS}. Set its location: data_dir=FOLDER.")
         else:
-            config, is_synthetic = dict(data["fallback"]), True
+            config, is_fallback = dict(data["fallback"]), True
     if not mix:
-        return SelectedSource(config, is_synthetic, 0)
+        return SelectedSource(config, is_fallback, 0)
     percent = mix["percent"]
     if not isinstance(percent, int | float) or not 0 <= percent <= 100:
         raise UserError(f"data.mix.percent={percent}: expected 0 to 100 percent of each class's training rows.")
     combined = {"_target_": "emotion.data.readers.concat.read", "source": config, "extra": dict(mix["source"])}
-    return SelectedSource(combined, is_synthetic, percent)
+    return SelectedSource(combined, is_fallback, percent)
 
 
 def check_data(cfg: DictConfig) -> None:

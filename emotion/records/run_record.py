@@ -144,7 +144,7 @@ class RunRecord:
     @property
     def is_synthetic(self) -> bool:
         """Whether the faces are synthetic."""
-        return bool(self.data.get("synthetic")) or str(self.data.get("source", "")).startswith("synthetic")
+        return bool(self.data.get("synthetic"))
 
     @property
     def num_excluded(self) -> int:

@@ -24,10 +24,10 @@ def use_first_run_recipe() -> None:
         return
     try:
         data = compose("train", *(argument for argument in arguments if argument.startswith("data"))).data
-        is_synthetic = select_source(OmegaConf.to_container(data, resolve=True)).is_synthetic  # type: ignore[arg-type]
+        is_fallback = select_source(OmegaConf.to_container(data, resolve=True)).is_fallback  # type: ignore[arg-type]
     except (HydraException, OmegaConfBaseException, UserError):  # the run reports it
         return
-    if is_synthetic:
+    if is_fallback:
         first = next((i for i, argument in enumerate(arguments) if OVERRIDE.match(argument)), 0)
         set_command_line([*arguments[:first], FIRST_RUN, *arguments[first:]])  # Hydra takes overrides side by side
 

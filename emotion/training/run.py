@@ -53,7 +53,7 @@ def setup(config: TrainConfig, cfg: DictConfig) -> TrainingRun:
     started, run_dir = time.perf_counter(), Path(config.run_dir)
     previous = RunRecord.read(run_dir) if config.resume else None
     is_complete = previous is not None and resume.is_fit_complete(previous, config)  # reports a finished run
-    is_fallback = select_source(config.data).is_synthetic
+    is_fallback = select_source(config.data).is_fallback
     L.seed_everything(config.seed, verbose=False)
     data, description = parts.make_data(config)
     config = replace(config, labels=data.hparams["labels"])

@@ -157,7 +157,7 @@ def check_parts(config: TrainConfig) -> None:
 def make_data(config: TrainConfig) -> tuple[EmotionDataModule, dict[str, Any]]:
     """Return the data module, set up, and the description of the data for the run record."""
     source = select_source(config.data)
-    if source.is_synthetic:
+    if source.is_fallback:
         print(wrapped(f"*** {synthetic_warning(config.data)} ***") + "\n", flush=True)
     data = EmotionDataModule(
         source=source.config,
