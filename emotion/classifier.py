@@ -91,9 +91,9 @@ class EmotionClassifier(L.LightningModule):
 
     @property
     def step_rates(self) -> list[float]:
-        """Learning rates of the latest optimizer step by parameter group; before the first one, those that it takes.
+        """Learning rates of the latest optimizer step, one per parameter group; before the first, those that it takes.
 
-        The optimizer has those of the next step, as the schedule is stepped at once.
+        The optimizer already holds those of the next step, because the schedule is stepped right after each.
         """
         return self._step_rates or self._current_rates()
 
@@ -130,6 +130,11 @@ class EmotionClassifier(L.LightningModule):
         logits: Tensor = net(faces.contiguous(memory_format=self.memory_format))
         return logits
 
+    @property
+    def network_name(self) -> str:
+        """Name of the network's timm backbone or class."""
+        return getattr(self.net, "name", type(self.net).__name__)
+
     def calibrated_probabilities(self, faces: Tensor) -> Tensor:
         """Map normalized faces (B, C, S, S) to probabilities (B, K), with the temperature and without TTA."""
         return mean_probabilities(self(faces).float()[None], self.temperature)
@@ -138,7 +143,7 @@ class EmotionClassifier(L.LightningModule):
     def logits(self, pixels: Tensor, tta: Sequence[str] = ("none",)) -> dict[str, Tensor]:
         """Map raw uint8 faces (B, H, W) or (B, H, W, 3) to logits (V, B, K) of the V views, without the temperature.
 
-        The keys are the names in `tta`; a view that several kinds share is computed once.
+        The keys are the names in `tta`. The unchanged face is evaluated once for all of them.
         """
         faces = self.preprocess.shrink(to_float(pixels))
         return tta_logits(self, self.preprocess.prepare, faces, tta)

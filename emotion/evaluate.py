@@ -51,9 +51,10 @@ class EvaluateConfig:
 
 
 def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[str, Any]:
-    """Score a subset of a split, all its rows and those whose pixels no checkpoint was trained on.
+    """Score a subset of a split: all its rows, and the deduplicated ones, whose pixels no checkpoint was trained on.
 
-    Writes JSON and figures (PNG and PDF): for one checkpoint to `evaluation` in its run, for an ensemble to `folder`.
+    Writes JSON and figures (PNG and PDF): for a single checkpoint to `evaluation` in its run, for portable weights and
+    ensembles to `folder`.
 
     Raises:
         UserError: A setting is invalid, a checkpoint or the data is missing, or the data has other classes.
@@ -179,7 +180,7 @@ def _training_rows(
 
 
 def _load_votes(config: EvaluateConfig, faces: "Faces") -> "NDArray[np.uint8] | None":
-    """Return the votes (N, V) of votes=FILE without single ones, or those of the data."""
+    """Return the votes (N, V) of the data, or of votes=FILE without classes that only one annotator chose."""
     from emotion.data.readers.ferplus import check_votes, drop_single_votes, read_votes
 
     if not config.votes:

@@ -79,7 +79,7 @@ class ExplainConfig:
 
 
 def explain(cfg: DictConfig, folder: Path, arguments: Sequence[str] = ()) -> dict[str, Any]:
-    """Explain faces with every network and explainer; write figures, maps.npz and explain.json; return the latter.
+    """Explain faces with every network and explainer; write figures, maps.npz and explain.json; return the last.
 
     Raises:
         UserError: A setting is invalid, or one of `arguments` has no effect; a checkpoint, the data or an image is

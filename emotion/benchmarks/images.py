@@ -24,7 +24,7 @@ CHUNK = 500
 """Images that are rendered together and share a folder."""
 POLL_SECONDS = 0.02
 COLUMNS = {
-    "images": "images", "rendered /s": "drawn_per_second", "prepared /s": "prepared_per_second",
+    "images": "images", "rendered /s": "rendered_per_second", "prepared /s": "prepared_per_second",
     "loaded /s": "loaded_per_second", "start MB": "start_anonymous_mb", "prepare MB": "preparing_anonymous_mb",
     "load MB": "loading_anonymous_mb", "+ mapped MB": "loading_file_mb", "disk MB": "prepared_mb",
 }  # fmt: skip
@@ -69,7 +69,7 @@ def _measure_in_process(config: BenchConfig, count: int) -> dict[str, float]:
             result = process.submit(measure, config, folder).result()
         values = ", ".join(f"{name} {value:,.0f}" for name, value in result.items())
         print(f"{count:,} images: {values}", flush=True)  # before removing them, which can take minutes
-    return {"images": count, "drawn_per_second": rate} | result
+    return {"images": count, "rendered_per_second": rate} | result
 
 
 def render_lists(folder: Path, count: int, sides: Sequence[int], seed: int) -> None:

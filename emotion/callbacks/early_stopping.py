@@ -11,7 +11,7 @@ from emotion.callbacks.staged_unfreezing import FOREVER, StagedUnfreezing
 class EarlyStopping(callbacks.EarlyStopping):
     """Lightning's EarlyStopping, from the last stage of a staged training on.
 
-    Lightning restores the patience of the checkpoint; here that of the settings counts.
+    Lightning restores the patience stored in the checkpoint; this callback keeps the configured one.
     """
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -17,9 +17,9 @@ from emotion.explainers.image_set import ImageSet, image_set_of_rows, sample_bal
 
 
 class ExplanationPictures(L.Callback):
-    """Add maps of the predicted classes to TensorBoard every `every_n_epochs` epochs, without any effect on training.
+    """Add maps of the predicted classes to TensorBoard after every `every_n_epochs`-th epoch; training is unaffected.
 
-    The number of `faces` is balanced over the classes of validation; they are the same each time.
+    The same `faces` validation faces, balanced over the classes, are explained each time.
     """
 
     def __init__(self, explainer: Explainer, faces: int = 14, every_n_epochs: int = 1) -> None:
@@ -29,7 +29,7 @@ class ExplanationPictures(L.Callback):
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Explain the predictions of the network that was validated."""
         boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        is_due = trainer.current_epoch % self.every_n_epochs == 0
+        is_due = (trainer.current_epoch + 1) % self.every_n_epochs == 0
         if trainer.sanity_checking or not trainer.is_global_zero or not boards or not is_due:
             return
         assert isinstance(pl_module, EmotionClassifier)

@@ -24,7 +24,7 @@ class Pruning(L.Callback):
     """Report each epoch's score to the study, and raise `Pruned` in all processes if its pruner decides so.
 
     An epoch is reported when the next one starts: by then all its metrics are logged and its checkpoint is saved.
-    `storage` is the study's database URL, `number` that of the trial.
+    `storage` is the URL of the study's database, `number` the trial's number.
     """
 
     def __init__(self, storage: str, study: str, number: int, metric: str, pruner: "BasePruner") -> None:

@@ -28,9 +28,10 @@ class TensorBoardPictures(L.Callback):
         if not trainer.is_global_zero:
             return
         data: EmotionDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        network = getattr(pl_module.net, "name", type(pl_module.net).__name__)
         source = short_source(data.faces.source)
-        title = f"{network}, {source}, {confusion.sum():,} of validation, epoch {trainer.current_epoch + 1}"
+        title = (
+            f"{pl_module.network_name}, {source}, {confusion.sum():,} of validation, epoch {trainer.current_epoch + 1}"
+        )
         plots = {
             "val/confusion": figures.confusion_matrix(confusion, pl_module.classes, title),
             "val/predictions": self._plot_predictions(data, pl_module),

@@ -35,7 +35,7 @@ class Ensemble(nn.Module):
     @property
     def name(self) -> str:
         """The names of the members' networks, joined by " + "."""
-        return " + ".join(getattr(member.net, "name", type(member.net).__name__) for member in self.members)
+        return " + ".join(member.network_name for member in self.members)
 
     @property
     def paths(self) -> list[str]:
@@ -96,7 +96,7 @@ class Ensemble(nn.Module):
     def with_and_without_temperature(self, pixels: Tensor, tta: Sequence[str]) -> Tensor:
         """Return the mean probabilities (B, len(tta), 2, K) with the members' temperatures and with temperature 1.
 
-        A view that several kinds of TTA share is computed once.
+        The unchanged face is evaluated once for all kinds of TTA.
         """
         members = []
         for member in self.members:

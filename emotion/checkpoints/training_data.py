@@ -79,7 +79,7 @@ def _split_of_other_data(split: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _has_some_classes(data: EmotionDataModule, classes: Sequence[str]) -> bool:
-    """Return whether two or more of the classes, and nothing of the others, are those of the data."""
+    """Return whether the data has two or more of the classes, and neither others nor the rest merged into them."""
     own, known = {*map(class_key, data.classes)}, {*map(class_key, classes)}
     members = {class_key(str(member)) for members in data.hparams["labels"].values() for member in members}
     return len(own) > 1 and own <= known and not members & (known - own)

@@ -108,6 +108,11 @@ def instantiate(config: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:  #
         raise UserError(f"{target} refuses its arguments: {error}") from error
 
 
+def network_name(model: Mapping[str, Any]) -> str:
+    """Return the name of the network that a `model` config describes: of its timm backbone, or of its class."""
+    return str(model.get("backbone") or model["_target_"].rpartition(".")[2])
+
+
 def check_targets(config: object) -> None:
     """Check every target in a config, at any depth.
 

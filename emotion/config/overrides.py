@@ -117,9 +117,9 @@ def check_dashes(verb: str, arguments: Sequence[str]) -> None:
 
 
 def check_types(verb: str, arguments: Sequence[str], config: DictConfig, of_hydra: Sequence[str] = ()) -> None:
-    """Refuse a value of another type than the default in the chosen groups: a number, a list of them, true or false.
+    """Refuse a value whose type differs from that of the chosen groups' default: number, list of numbers or boolean.
 
-    A list for a number of a library's augmentation is left to the library.
+    In an augmentation of a library, a list may replace a number.
 
     Overrides of Hydra's own settings, `of_hydra`, may add folders of configs.
 

@@ -37,7 +37,7 @@ class FaceChunk(NamedTuple):
     labels: NDArray[np.uint8]  # (n,) index into the source's classes
     usage: NDArray[np.uint8]  # (n,) index into USAGES
     origin: list[str]  # where each row came from: "row 17", "test/happy/x.png"
-    votes: NDArray[np.uint8] | None = None  # (n, V) taggers for each of the source's first V classes
+    votes: NDArray[np.uint8] | None = None  # (n, V) annotators for each of the source's first V classes
     without_face: Sequence[int] = ()  # positions of images in which a detector found no face
 
 
@@ -124,7 +124,7 @@ class Faces:
     digest: str  # MD5 of the source's file, of its files and their names, or of its settings
     source: str  # name shown to users: "data/fer2013.csv", SYNTHETIC
     components: tuple[Component, ...] = ()  # of a composed source, the main one first
-    votes: NDArray[np.uint8] | None = None  # (N, V) taggers for each of the first V classes; all 0 for rows without
+    votes: NDArray[np.uint8] | None = None  # (N, V) annotators for each of the first V classes; all 0 for rows without
     notes: tuple[str, ...] = ()  # what its reader left out or read as something else
 
     def __len__(self) -> int:

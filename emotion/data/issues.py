@@ -68,7 +68,7 @@ def find_near_duplicates(faces: Faces, exact: Groups, near: Groups) -> dict[str,
 
 
 def find_low_contrast(faces: Faces, low_contrast: float) -> dict[str, Issue]:
-    """Return blank (constant images) and low_contrast (standard deviation below `low_contrast` of 255 grey levels)."""
+    """Return blank (constant images) and low_contrast (standard deviation below `low_contrast` gray levels)."""
     deviation = np.array([image.std() for image in faces.images])
     low = np.flatnonzero((deviation > 0) & (deviation < low_contrast))
     return {"blank": _exclude(deviation == 0, None), "low_contrast": Issue(low, [REVIEW] * len(low))}

@@ -53,7 +53,7 @@ class Attention:
                 )
             if self_attention:
                 return _rollout(classifier, faces, self_attention)
-        raise UserError(UNSUPPORTED.format(getattr(net, "name", type(net).__name__)))
+        raise UserError(UNSUPPORTED.format(classifier.network_name))
 
 
 def _spatial_attention(classifier: EmotionClassifier, faces: Tensor, layers: list[SpatialAttention]) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from emotion.explainers.faithfulness import FaithfulnessScores
-from emotion.metrics.statistics import mean_over_seeds
+from emotion.metrics.statistics import sample_mean
 
 MEASURES: Mapping[str, str] = {
     "deletion": "deletion, lower is better",
@@ -100,18 +100,11 @@ def _means(scores: FaithfulnessScores) -> dict[str, list[float | None]]:
 
 
 def _mean(name: str, values: Tensor) -> list[float | None]:
-    """Return the mean of the known values of a measure and its interval, which needs two values.
-
-    The interval is clipped to the values that the measure can have: the mean is among them.
-    """
+    """Return the mean of the known values of a measure and its interval, which needs two values."""
     known = values[~values.isnan()].tolist()
     if len(known) < 2:
         return [known[0] if known else None, None, None]
-    mean = mean_over_seeds(known)
-    if mean.half_width is None:
-        return [mean.mean, None, None]
-    least, most = RANGES.get(name, (0.0, 1.0))
-    return [mean.mean, max(least, mean.mean - mean.half_width), min(most, mean.mean + mean.half_width)]
+    return [*sample_mean(known).interval(*RANGES.get(name, (0.0, 1.0)))]
 
 
 def _format(mean: Sequence[float | None]) -> str:

@@ -45,8 +45,9 @@ def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """Return the divisor of logits (N, K) that minimizes the negative log-likelihood: Guo et al. 2017, section 4.2.
 
-    The derivative of the likelihood in 1/T is the mean softmax-weighted logit minus the mean logit of the true class.
-    It increases with 1/T, so its root is the minimum. Uninformative logits have no root; they get the maximum.
+    The derivative of the negative log-likelihood with respect to 1/T is the mean softmax-weighted logit minus the mean
+    logit of the true class. It increases with 1/T, so its root is the minimum. Uninformative logits have no root; they
+    get the maximum.
 
     Returns 1.0 if the faces do not determine a temperature: no face, fewer than two classes, every face correct (ever
     lower temperatures fit better), or logits that are not finite.

@@ -53,10 +53,10 @@ class RecipeComparison(NamedTuple):
     macro_f1: Difference
 
 
-class SeedMean(NamedTuple):
-    """The mean of a share over n seeds, the half width of its interval, and the standard deviation (over n - 1).
+class SampleMean(NamedTuple):
+    """The mean of n values, the half width of its interval, and the standard deviation (over n - 1).
 
-    Equal shares say nothing about their spread: the half width is None.
+    Equal values say nothing about their spread: the half width is None.
     """
 
     n: int
@@ -64,12 +64,11 @@ class SeedMean(NamedTuple):
     half_width: float | None
     std: float
 
-    @property
-    def interval(self) -> tuple[float, float | None, float | None]:
-        """Mean, lower and upper bound, with the bounds clipped to 0 and 1; None if they are unknown."""
+    def interval(self, low: float = 0.0, high: float = 1.0) -> tuple[float, float | None, float | None]:
+        """Return mean, lower and upper bound, clipped to the range of the values; bounds that are unknown are None."""
         if self.half_width is None:
             return self.mean, None, None
-        return self.mean, max(0.0, self.mean - self.half_width), min(1.0, self.mean + self.half_width)
+        return self.mean, max(low, self.mean - self.half_width), min(high, self.mean + self.half_width)
 
 
 Comparison = TypeVar("Comparison", PairedComparison, RecipeComparison)
@@ -108,13 +107,13 @@ def paired_bootstrap(
     return _bootstrap_difference(accuracy, resampled_accuracy), _bootstrap_difference(macro_f1, resampled_macro_f1)
 
 
-def mean_over_seeds(shares: Sequence[float]) -> SeedMean:
-    """Return the mean of two or more seeds' shares with Student's t interval (Student 1908).
+def sample_mean(values: Sequence[float]) -> SampleMean:
+    """Return the mean of two or more values with Student's t interval (Student 1908).
 
-    The interval estimates the mean over further seeds on the same faces; it does not cover other faces.
+    Of the scores of several seeds, the interval covers further seeds on the same faces, and no other faces.
     """
-    n, std = len(shares), float(np.std(shares, ddof=1)) if np.ptp(shares) else 0.0
-    return SeedMean(n, float(np.mean(shares)), float(stdtrit(n - 1, 0.975)) * std / n**0.5 if std else None, std)
+    n, std = len(values), float(np.std(values, ddof=1)) if np.ptp(values) else 0.0
+    return SampleMean(n, float(np.mean(values)), float(stdtrit(n - 1, 0.975)) * std / n**0.5 if std else None, std)
 
 
 def welch(first: Sequence[float], second: Sequence[float]) -> Difference:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from emotion.checkpoints.contents import CheckpointContents
+from emotion.config.instantiate import network_name
 from emotion.data.cache import published_digest
 from emotion.data.faces import EMOTIONS
 from emotion.data.names import known_class
@@ -61,9 +62,7 @@ class ModelFacts:
     @property
     def title(self) -> str:
         """Title of the card, such as `AttentionCNN: 7 facial expressions`."""
-        model = self.settings["model"]
-        network = model.get("backbone") or model["_target_"].rpartition(".")[2]
-        return f"{network}: {len(self.classes)} facial expressions"
+        return f"{network_name(self.settings['model'])}: {len(self.classes)} facial expressions"
 
     @property
     def dataset(self) -> tuple[str, str]:

@@ -107,7 +107,7 @@ def _score_rows(facts: ModelFacts) -> list[Row]:
 
 def _class_rows(facts: ModelFacts, scores_by_class: dict[str, Any]) -> list[Row]:
     counts = dict(zip(facts.classes, facts.settings.get("class_counts", ()), strict=False))
-    counts_are_of_training = sum(counts.values()) == facts.record.split.get("train")  # not of what a sampler draws
+    counts_are_of_training = sum(counts.values()) == facts.record.split.get("train")  # without sampled validation rows
     rows: list[Row] = []
     for name, scores in scores_by_class.items():
         row = {"class": escape_markdown(name)}

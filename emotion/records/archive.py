@@ -123,7 +123,7 @@ def _copy(folder: Path, target: Path, names: Iterable[str]) -> None:
 
 def _check_provenance(folder: Path, commit: str | None, text: str) -> None:
     """Raise UserError unless a record was made from a commit and has no absolute paths."""
-    if not (commit or "+changes").isalnum():
+    if not commit or commit.endswith("+changes"):
         raise UserError(f"{folder} was not made from a commit; commit the code and run it again.")
     if paths := re.findall(r'"((?:/|~|[A-Z]:)[^"]*)"', text):
         raise UserError(f"{folder}: its record contains absolute paths ({paths[0]}); run it with data_dir=data.")

@@ -14,6 +14,7 @@ from typing import Any, Self
 from emotion.checkpoints import portable
 from emotion.checkpoints.load import LoadedCheckpoint
 from emotion.checkpoints.locate import PORTABLE_SUFFIX, ZOO
+from emotion.config.instantiate import network_name
 from emotion.config.migrate import migrate
 from emotion.data.dataloader import num_evaluated
 from emotion.io import bounded, digests
@@ -128,8 +129,8 @@ class RunRecord:
 
     @property
     def network(self) -> str:
-        """Name of the network's class."""
-        return str(self.config["model"]["_target_"]).rpartition(".")[2]
+        """Name of the timm backbone or of the network's class."""
+        return network_name(self.config["model"])
 
     @property
     def split_name(self) -> str:

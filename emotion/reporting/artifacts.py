@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from numpy.typing import NDArray
 
+from emotion.config.instantiate import network_name
 from emotion.evaluation.score import EvaluationResult
 from emotion.io.atomic import write_json
 from emotion.loggers.csv_logger import read_metrics
@@ -106,7 +107,7 @@ def log_hyperparameters(
     """
     hparams = {name: settings[name] for name in ("batch_size", "name", "seed")} | {
         "lr": settings["optimizer"]["lr"],
-        "model": settings["model"].get("backbone") or settings["model"]["_target_"].rpartition(".")[2],
+        "model": network_name(settings["model"]),
         "setting": {name: settings[name] for name in ("optimizer", "scheduler", "loss", "model")},
     }
     scores = {

@@ -58,7 +58,7 @@ TEXTS: Mapping[str, Text] = {
     "leak": Text(
         "Leaked into a later part",
         "Rows whose exact pixels also occur in a later part (of Training, PublicTest, PrivateTest). A network that was "
-        "trained on them has seen the answers of the test.",
+        "trained on them has already seen these test faces.",
         "Exclude them from training. The deduplicated scores in every run's record are not affected by them.",
     ),
     "duplicate": Text(

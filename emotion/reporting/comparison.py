@@ -6,7 +6,7 @@ from typing import Any
 
 from emotion.data.names import first_names
 from emotion.errors import UserError, counted
-from emotion.metrics.statistics import ALPHA, Difference, PairedComparison, RecipeComparison, SeedMean, mean_over_seeds
+from emotion.metrics.statistics import ALPHA, Difference, PairedComparison, RecipeComparison, SampleMean, sample_mean
 from emotion.records import paired_comparison
 from emotion.records.paired_comparison import Recipe, RunRow
 from emotion.records.recipe import group_by_folds, group_by_recipe
@@ -132,7 +132,7 @@ def bars(runs: Sequence[RunRow], recipes: Sequence[Recipe]) -> tuple[list[str], 
                 for name in recipe.scores[0]["classes"]
             }
             names.append(f"{recipe.name}\nmean of {len(recipe.runs)} seeds")
-            scores.append({key: mean.interval for key, mean in _means(recipe).items()} | {"classes": classes})
+            scores.append({key: mean.interval() for key, mean in _means(recipe).items()} | {"classes": classes})
     return names, scores
 
 
@@ -169,7 +169,7 @@ def recipes_csv(recipes: Sequence[Recipe]) -> str:
     for recipe in recipes:
         line: dict[str, Any] = {"recipe": recipe.name, "n": len(recipe.runs), "seeds": " ".join(_seeds(recipe))}
         for key, mean in _means(recipe).items() if _has_seeds(recipe) else ():
-            line |= _interval_columns(key, mean.interval) | {f"{key}_std": mean.std}
+            line |= _interval_columns(key, mean.interval()) | {f"{key}_std": mean.std}
         lines.append(line | _difference_columns(recipe.test))
     return csv_table(lines)
 
@@ -313,20 +313,20 @@ def _recipe_means(recipe: Recipe) -> Row:
     for key, title in titles.items():
         row[title] = "-"
         if key in means and recipe.scores[0]["n"]:
-            mean, *bounds = (100 * value for value in means[key].interval if value is not None)
+            mean, *bounds = (100 * value for value in means[key].interval() if value is not None)
             interval = " [{:.1f}, {:.1f}]".format(*bounds) if bounds else ""
             row[title] = f"{mean:.1f} ± {100 * means[key].std:.1f}{interval}"
     return row
 
 
-def _means(recipe: Recipe) -> dict[str, SeedMean]:
+def _means(recipe: Recipe) -> dict[str, SampleMean]:
     """Return the means over two or more seeds; without ece if no face was evaluated."""
     values: dict[str, list[Any]] = {
         "accuracy": [scores["accuracy"][0] for scores in recipe.scores],
         "macro_f1": [scores["macro_f1"][0] for scores in recipe.scores],
         "ece": [scores["ece"] for scores in recipe.scores],
     }
-    return {key: mean_over_seeds(shares) for key, shares in values.items() if None not in shares}
+    return {key: sample_mean(shares) for key, shares in values.items() if None not in shares}
 
 
 def _seeds(recipe: Recipe) -> list[str]:

@@ -12,7 +12,7 @@ from emotion.config.migrate import migrate
 from emotion.data.faces import SYNTHETIC
 from emotion.errors import UserError
 from emotion.io.bounded import read_json_object
-from emotion.metrics.statistics import mean_over_seeds, wilson_interval
+from emotion.metrics.statistics import sample_mean, wilson_interval
 from emotion.records.archive import EXPLANATIONS, EXPLANATIONS_RECORD, experiment
 from emotion.records.recipe import group_by_recipe
 from emotion.records.run_folder import Run, find_finished
@@ -285,7 +285,7 @@ def _estimate(intervals: Sequence[Interval]) -> Estimate:
     if len(intervals) == 1:
         return Estimate(1, *intervals[0])
     values, lower, upper = zip(*intervals, strict=True)
-    mean, over_seeds = fmean(values), mean_over_seeds(values).half_width or 0.0
+    mean, over_seeds = fmean(values), sample_mean(values).half_width or 0.0
     below, above = (math.hypot(fmean(bounds) - mean, over_seeds) for bounds in (lower, upper))
     return Estimate(len(values), mean, max(0.0, mean - below), min(1.0, mean + above))
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from emotion.config.instantiate import network_name
 from emotion.config.migrate import migrate
 
 
@@ -66,5 +67,5 @@ class TrainConfig:
 
     @property
     def network(self) -> str:
-        """Name of the backbone or of the network's class."""
-        return str(self.model.get("backbone") or self.model["_target_"].rpartition(".")[2])
+        """Name of the timm backbone or of the network's class."""
+        return network_name(self.model)

@@ -11,10 +11,10 @@ from emotion.metrics.statistics import (
     holm,
     holm_corrected,
     mcnemar,
-    mean_over_seeds,
     normal_interval,
     paired_bootstrap,
     percentile_interval,
+    sample_mean,
     welch,
     wilson_interval,
 )
@@ -156,18 +156,18 @@ def test_holm_matches_the_textbook() -> None:
     assert holm([]) == []
 
 
-def test_mean_over_seeds_has_students_interval() -> None:
+def test_a_sample_mean_has_students_interval() -> None:
     """Quantiles of the tables at 0.975: 12.706 for one degree of freedom, 4.303 for two."""
-    result = mean_over_seeds([0.4, 0.5, 0.6])
+    result = sample_mean([0.4, 0.5, 0.6])
     assert (result.n, result.mean, result.std) == (3, pytest.approx(0.5), pytest.approx(0.1))
     assert result.half_width == pytest.approx(4.303 * 0.1 / 3**0.5, abs=1e-4)
-    assert mean_over_seeds([0.6, 0.62]).half_width == pytest.approx(12.706 * 0.01, abs=1e-5)
+    assert sample_mean([0.6, 0.62]).half_width == pytest.approx(12.706 * 0.01, abs=1e-5)
 
 
 def test_interval_of_a_mean_is_clipped_to_shares() -> None:
-    assert mean_over_seeds([0.9, 1.0]).interval == (pytest.approx(0.95), pytest.approx(0.95 - 0.635, abs=1e-3), 1.0)
-    assert mean_over_seeds([0.0, 0.1]).interval[1] == 0.0
-    assert mean_over_seeds([0.3] * 3).interval == (pytest.approx(0.3), None, None)
+    assert sample_mean([0.9, 1.0]).interval() == (pytest.approx(0.95), pytest.approx(0.95 - 0.635, abs=1e-3), 1.0)
+    assert sample_mean([0.0, 0.1]).interval()[1] == 0.0
+    assert sample_mean([0.3] * 3).interval() == (pytest.approx(0.3), None, None)
 
 
 @pytest.mark.parametrize(
