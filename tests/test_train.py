@@ -198,6 +198,14 @@ def test_every_loss_optimizer_schedule_and_sampler_trains(choice: str, small_con
     assert rows[1]["train/loss"] > 0
 
 
+def test_weights_that_decay_to_nothing_become_zero(small_config: Config) -> None:
+    """Denormal numbers slow a processor up to a hundred times; Adam's decay leads weights of blank inputs there."""
+    torch.set_flush_denormal(False)
+    assert torch.tensor([1e-40]).mul(1).item() > 0
+    train(small_config("trainer.max_epochs=1"), RUN)
+    assert torch.tensor([1e-40]).mul(1).item() == 0
+
+
 def test_runs_of_one_seed_are_equal_and_of_another_differ(small_config: Config) -> None:
     for name, seed in (("one", 0), ("other", 0), ("another", 1)):
         fitted(small_config("augment=full", "trainer.max_epochs=2", f"seed={seed}"), Path(name))
