@@ -65,6 +65,7 @@ def load_checkpoint(source: str | Path) -> LoadedCheckpoint:
         classifier = _instantiate(path, checkpoint.hyper_parameters)
         classifier.load_state_dict(weights)
         check_finite(path, classifier.state_dict())
+        _zero_denormals(classifier)
         if not 0 < classifier.temperature < math.inf:
             raise ValueError(f"its temperature is {classifier.temperature}, expected a positive number")
     except REFUSALS as error:
@@ -138,6 +139,13 @@ def _instantiate(path: Path, hyper_parameters: dict[str, Any]) -> EmotionClassif
         return EmotionClassifier(**hyper_parameters | {"loss": None})  # which may not be installed here
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def _zero_denormals(classifier: EmotionClassifier) -> None:
+    """Set weights that decayed below 1e-38 to 0: with half of them, a processor takes a hundred times as long."""
+    for tensor in classifier.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.masked_fill_(tensor.abs() < torch.finfo(tensor.dtype).tiny, 0)
 
 
 def _not_ours(path: Path, error: Exception) -> UserError:
