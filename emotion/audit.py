@@ -59,7 +59,7 @@ def audit(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from emotion.data.cache import prepare
     from emotion.data.readers.ferplus import check_votes, read_votes
     from emotion.data.sources import select_source, synthetic_warning
-    from emotion.io.atomic import write_json, write_text
+    from emotion.io.atomic import make_folder, write_json, write_text
     from emotion.records import run_record
     from emotion.reporting import audit_page
 
@@ -110,7 +110,7 @@ def audit(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "skipped": skipped,
     }
     _print(result)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     issues.write_rows(folder / "rows.csv", faces, found)
     write_json(folder / "audit.json", result)
     write_text(

@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import sys
-import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from emotion.config.compose import CONF, compose
 from emotion.config.instantiate import allow_plugins
 from emotion.config.ranges import check_ranges
 from emotion.errors import UserError, first_line, require_extra
+from emotion.io.atomic import WriteError, writing
 from emotion.runtime.announce import announce_torch
 from emotion.runtime.signals import handle_signals
 
@@ -35,7 +35,7 @@ warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated
 """conf/hydra/launcher overrides plugins' configs of the same name, of which Hydra warns."""
 
 CHOOSE_FOLDER = "Choose a writable folder: hydra.run.dir=FOLDER, output=FOLDER or csv=FILE."
-DISK_ERRORS = {
+WRITE_ADVICE = {
     errno.ENOSPC: "Free some space; no file is left half-written.",
     errno.EDQUOT: "Your quota is used up; no file is left half-written.",
     errno.EFBIG: "The system does not allow files of that size; none is left half-written.",
@@ -48,10 +48,9 @@ DISK_ERRORS = {
     errno.EISDIR: "It is a folder; name a file.",
     errno.ENOENT: CHOOSE_FOLDER,  # of a folder that cannot be made, as in /proc
 }
-ONLY_IN = {errno.ENOENT: "mkdir", errno.EISDIR: "write_atomically"}
-"""Errors that reading causes, too, and the function in which they are of writing."""
-READS = ("stat", "iterdir", "scandir", "walk", "is_dir", "is_file", "exists")
-"""Functions that read a folder, by the name that a traceback gives them."""
+READ_ADVICE = {errno.EACCES: "Check its permissions.", errno.EPERM: "Check its permissions."}
+ONLY_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""Errors that reading does not cause, so that those of libraries are of writing, too."""
 OVERRIDE = re.compile(r"\+{0,2}(?P<root>\w+)(?P<below>[\w.@/]*)=")
 OPTIONS_WITH_VALUE = (
     *("--cfg", "-c", "--package", "-p", "--config-path", "-cp"),
@@ -82,7 +81,7 @@ def verb(
         @functools.wraps(task)
         def job(cfg: DictConfig) -> Result:
             _silence_libraries()
-            reporting = contextlib.nullcontext() if is_sweep_job() else report_errors(name)
+            reporting = _name_files() if is_sweep_job() else report_errors(name)
             with handle_signals(), reporting, _without_empty_folder():
                 if not is_sweep_job():  # which checks its settings itself, and prints its own lines
                     given = HydraConfig.get().overrides
@@ -108,7 +107,8 @@ def verb(
                 overrides.check_additions(name, command_line())
                 try:
                     untrusted.check_command(name, command_line())
-                    run_hydra()
+                    with writing():  # what Hydra writes; the job names its own files
+                        run_hydra()
                 except (HydraException, ValueError) as error:
                     if message := overrides.explain(name, command_line(), error):
                         raise UserError(message) from error
@@ -166,7 +166,8 @@ def take_plugins() -> None:
 def report_errors(name: str = "train") -> Iterator[None]:
     """Print a user's error in the verb `name` as one message and exit; errors of the program keep their traceback."""
     try:
-        yield
+        with _name_files():
+            yield
     except UserError as error:
         _fail(str(error), 2)
     except MissingMandatoryValue as error:
@@ -180,19 +181,26 @@ def report_errors(name: str = "train") -> Iterator[None]:
     except BrokenPipeError:  # the reader of the output, such as head, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
-    except OSError as error:
-        caller = traceback.extract_tb(error.__traceback__)[-1].name
-        if error.errno not in DISK_ERRORS or caller != ONLY_IN.get(error.errno, caller):
-            raise
-        if error.errno in (errno.EACCES, errno.EPERM) and caller in READS:
-            _fail(f"cannot read {error.filename}: {os.strerror(error.errno).lower()}. Check its permissions.", 2)
-        name = error.filename2 or error.filename  # of a replacement, the file to replace
-        path = f" {name}" if name else ""
-        _fail(f"cannot write{path}: {os.strerror(error.errno).lower()}. {DISK_ERRORS[error.errno]}", 2)
     except (KeyboardInterrupt, SystemExit) as stopped:
         if isinstance(stopped, SystemExit) and not isinstance(stopped.__context__, KeyboardInterrupt):
             raise
         _fail("stopped by Ctrl-C.", 128 + signal.SIGINT)  # Lightning turns it into exit status 1
+
+
+@contextlib.contextmanager
+def _name_files() -> Iterator[None]:
+    """Raise UserError for a file or folder that cannot be written or read."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        is_write = isinstance(error, WriteError) or error.errno in ONLY_WRITING
+        if not error.errno or not (is_write or error.filename):
+            raise
+        action, path = "write" if is_write else "read", f" {error.filename}" if error.filename else ""
+        advice = WRITE_ADVICE.get(error.errno, "") if is_write else READ_ADVICE.get(error.errno, "")
+        raise UserError(f"cannot {action}{path}: {os.strerror(error.errno).lower()}. {advice}".strip()) from error
 
 
 def quote_paths(name: str) -> None:

@@ -44,7 +44,7 @@ def compare(cfg: DictConfig, folder: Path) -> tuple[list["PairedComparison"], li
         raise UserError("no run given; expected folders of runs: python -m emotion.compare RUN RUN")
     check_choices(config, rows=("all", "deduplicated"))
 
-    from emotion.io.atomic import write_text
+    from emotion.io.atomic import make_folder, write_text
     from emotion.io.folders import expand
     from emotion.records.run_folder import find_finished, find_runs, print_unfinished
     from emotion.reporting import comparison, figures, ranking
@@ -71,7 +71,7 @@ def compare(cfg: DictConfig, folder: Path) -> tuple[list["PairedComparison"], li
         *comparison.tables(runs, recipes, config.tta, config.rows),
     ]
     summary = comparison.summary(runs, recipes)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     text = f"# {title}\n" + "".join(f"\n{one.title}\n\n{markdown_table(one.rows, one.left)}" for one in tables)
     for heading, sentences in summary.items():
         text += f"\n## {heading}\n" + "".join(f"\n{sentence}\n" for sentence in sentences)

@@ -97,7 +97,7 @@ def explain(cfg: DictConfig, folder: Path, arguments: Sequence[str] = ()) -> dic
     from emotion.explainers.explainer import BATCH_SIZE
     from emotion.explainers.explanation import MIN_FACES
     from emotion.explainers.image_set import find_target
-    from emotion.io.atomic import write_atomically, write_json
+    from emotion.io.atomic import make_folder, write_atomically, write_json
     from emotion.records import run_record
     from emotion.reporting import figures
     from emotion.reporting.tables import print_table
@@ -136,7 +136,7 @@ def explain(cfg: DictConfig, folder: Path, arguments: Sequence[str] = ()) -> dic
         faces = counted(num_measured, "measured face")
         print(wrapped(f"{faces}: too few for a table of faithfulness ({MIN_FACES}); explain.json has the values."))
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     (folder / "faithfulness.png").unlink(missing_ok=True)  # of a previous run
     plots = {
         "sheet.png": sheets.plot_sheet(images, explanations, config.num_shown),

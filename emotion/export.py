@@ -12,6 +12,7 @@ from emotion.checkpoints.locate import BEST_CHECKPOINT, PORTABLE_SUFFIX, announc
 from emotion.cli import verb
 from emotion.config.typed import check_choices, typed
 from emotion.errors import UserError, require_extra
+from emotion.io.atomic import make_folder
 from emotion.reporting.text import format_size, relative_path, wrapped
 from emotion.runtime.announce import announce
 
@@ -170,7 +171,7 @@ def _export_weights(ensemble: "Ensemble", path: Path, config: ExportConfig, cfg:
         )
     print(wrapped(f"on {parity.faces} {source}, {parity}"))
     weights, description = path.with_name(f"{path.name}.safetensors"), path.with_name(f"{path.name}.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     portable.write(weights, description, checkpoint, record)
     return [weights, description], {"parity": parity._asdict() | {"source": source}}
 

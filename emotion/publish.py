@@ -16,6 +16,7 @@ from emotion.config.compose import as_list
 from emotion.config.instantiate import plugins_argument
 from emotion.config.typed import typed
 from emotion.errors import UserError, missing_extra
+from emotion.io.atomic import make_folder
 from emotion.reporting.text import relative_path
 from emotion.runtime.announce import announce
 
@@ -143,7 +144,7 @@ def _write_folder(folder: Path, config: PublishConfig) -> None:
     replaced = upload.FILES if is_ours else ()
     if others := [path.name for path in folder.glob("*") if path.name not in replaced]:
         raise UserError(f"output={folder} contains {', '.join(sorted(others)[:5])}; expected a new or empty folder.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     with tempfile.TemporaryDirectory(prefix=".publish", dir=folder.parent) as temporary:
         scratch = Path(temporary)
         _write_files(scratch, loaded[0], config)

@@ -210,14 +210,14 @@ def _print(found: Sequence[tuple["Run", Row]], total: int, *, show_size: bool) -
 
 def _write_csv(found: Sequence[tuple["Run", Row]], path: Path) -> None:
     """Write a row for each run: the columns, then the settings in which the runs differ."""
-    from emotion.io.atomic import write_text
+    from emotion.io.atomic import make_folder, write_text
     from emotion.reporting.tables import csv_table
 
     settings = [dict(flatten(run.record.config)) for run, _ in found]
     keys = dict.fromkeys(key for own in settings for key in own)
     differing = [key for key in keys if len({repr(own.get(key)) for own in settings}) > 1]
     rows = [row | {key: own.get(key) for key in differing} for (_, row), own in zip(found, settings, strict=True)]
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_text(path, csv_table(rows))
     print(f"wrote {path}")
 

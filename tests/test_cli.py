@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
@@ -145,16 +146,32 @@ def test_a_folder_in_the_place_of_a_file_is_one_error(capsys: pytest.CaptureFixt
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="changes the user of the process")
-def test_a_folder_that_may_not_be_read_is_not_called_unwritable(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("private/run").mkdir(parents=True)
-    Path("private").chmod(0o700)
+@pytest.mark.parametrize("read", [Path.stat, Path.read_text])
+def test_a_file_that_may_not_be_read_is_not_called_unwritable(
+    read: Callable[[Path], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("private").mkdir()
+    path = Path("private/run")
+    path.touch()
+    (path.parent if read is Path.stat else path).chmod(0o700)
     os.seteuid(65534)  # nobody
     try:
         with pytest.raises(SystemExit), report_errors("evaluate"):
-            Path("private/run").stat()
+            read(path)
     finally:
         os.seteuid(0)
     assert "cannot read private/run: permission denied. Check its permissions." in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="changes the user of the process")
+def test_a_folder_that_may_not_be_written_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    os.seteuid(65534)  # nobody
+    try:
+        with pytest.raises(SystemExit), report_errors("runs"):
+            write_text(Path("table.csv"), "a,b")
+    finally:
+        os.seteuid(0)
+    assert "cannot write table.csv: permission denied. Choose a writable folder" in capsys.readouterr().err
 
 
 def test_a_closed_pipe_gives_no_traceback(fer_csv: Path) -> None:

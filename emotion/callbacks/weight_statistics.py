@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from emotion.callbacks.ema import ExponentialMovingAverage
 from emotion.classifier import EmotionClassifier
 from emotion.errors import UserError
-from emotion.io.atomic import write_text
+from emotion.io.atomic import make_folder, write_text
 
 STATISTICS = ("mean", "std", "min", "max", "L2")
 Statistics = dict[str, list[float]]
@@ -115,7 +115,7 @@ class WeightStatistics(L.Callback):
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         sections = re.findall(r"^epoch (\d+)(.*?)(?=^epoch |\Z)", text, re.MULTILINE | re.DOTALL)
         earlier = [f"epoch {number}{rest}" for number, rest in sections if int(number) < epoch]
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_text(path, "".join([*earlier, section]))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from emotion.io.atomic import write_atomically
+from emotion.io.atomic import make_folder, write_atomically
 
 PREVIOUS = "previous.ckpt"
 """The checkpoint before the last one, from which a run resumes if the last one is damaged."""
@@ -17,7 +17,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
         """Replace `path` by the checkpoint; one with training state keeps the checkpoint it replaces as `PREVIOUS`."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        make_folder(Path(path).parent)
         previous = Path(path).with_name(PREVIOUS) if "optimizer_states" in checkpoint else None
         save_checkpoint(checkpoint, path, previous)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from emotion.config.compose import escape, quote
 from emotion.errors import UserError
+from emotion.io.atomic import make_folder
 
 PATH_SETTING = re.compile(
     r"where|compare_with|resume|runs|source|images|explanations|records|readme|csv|runtime|output"
@@ -65,7 +66,7 @@ def check_output_folder(output: object) -> None:
         raise UserError(f"output={output} names a file; expected a folder, such as output={path.with_suffix('')}.")
     if output not in (None, "-"):
         new = [folder for folder in (path, *path.parents) if not folder.exists()]
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         for folder in new:  # until there is something to write
             folder.rmdir()
 

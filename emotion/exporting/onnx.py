@@ -28,7 +28,7 @@ from emotion.data.transforms.tta import mean_probabilities, tta_logits
 from emotion.errors import UserError
 from emotion.explainers.explainer import normalize_magnitude
 from emotion.inference.onnx_backend import FACES, FORMAT, MAP, METADATA, PROBABILITIES, OnnxBackend, import_optional
-from emotion.io.atomic import write_bytes
+from emotion.io.atomic import make_folder, write_bytes
 from emotion.records.run_record import is_synthetic, record_of_checkpoint
 
 OPSETS = (20, 18)
@@ -149,7 +149,7 @@ def export_onnx(
             print(failures[-1], flush=True)
             continue
         if parity.max_difference <= MAX_DIFFERENCE:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             write_bytes(path, content)
             return parity, opset
         failures.append(

@@ -16,7 +16,7 @@ from emotion.inference.inputs import ANNOTATED, TABLE, TIMELINES
 from emotion.inference.table import PredictionTable
 from emotion.inference.timeline import Timeline
 from emotion.inference.video import VideoWriter
-from emotion.io.atomic import fit_name
+from emotion.io.atomic import fit_name, make_folder
 from emotion.io.picture import save_figure, save_image
 
 
@@ -100,7 +100,7 @@ class Outputs(ExitStack):
         paths = (path.with_name(fit_name(stem, ending)) for ending in endings)
         new = next(one for one in paths if one not in self._paths)
         self._check_no_source(new)
-        new.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(new.parent)
         self._paths.add(new)
         return new
 
@@ -112,7 +112,7 @@ class Outputs(ExitStack):
         path = self.folder / f"{TABLE}.{self.table_format}" if self.folder else None
         if path:
             self._check_no_source(path)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
         return PredictionTable(path, self.table_format, self.classes)
 
 

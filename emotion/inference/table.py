@@ -11,7 +11,7 @@ from pathlib import Path
 from emotion.errors import UserError
 from emotion.inference.frames import FrameResult
 from emotion.inference.predictor import COLUMNS
-from emotion.io.atomic import write_text
+from emotion.io.atomic import write_text, writing
 
 
 class PredictionTable:
@@ -66,21 +66,17 @@ def replace_surrogates(text: str) -> str:
 
 
 def _print(text: str) -> None:
-    try:
+    with writing("standard output"):
         sys.stdout.write(text)
         sys.stdout.flush()
-    except OSError as error:
-        error.filename = "standard output"
-        raise
 
 
 def _append(path: Path, content: bytes) -> None:
-    with path.open("ab", buffering=0) as file:
+    with writing(path), path.open("ab", buffering=0) as file:
         end, rest = file.tell(), memoryview(content)
         try:
             while rest:
                 rest = rest[file.write(rest) :]
-        except OSError as error:
+        except OSError:
             file.truncate(end)
-            error.filename = str(path)
             raise

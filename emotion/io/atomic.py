@@ -1,14 +1,39 @@
 """Atomic file writes: write a temporary file in the same folder, sync it, rename it, sync the folder."""
 
+import contextlib
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 MAX_NAME = 255  # bytes of a file's name on common file systems
+
+
+class WriteError(OSError):
+    """A file or folder cannot be written."""
+
+
+@contextlib.contextmanager
+def writing(path: str | Path | None = None) -> Iterator[None]:
+    """Raise an OSError of the block as WriteError of `path`, or without it of the file that the error names."""
+    try:
+        yield
+    except (WriteError, BrokenPipeError):
+        raise
+    except OSError as error:
+        name = path or error.filename
+        if error.errno is None or name is None:  # of a library
+            raise
+        raise WriteError(error.errno, error.strerror, str(name)) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and those above it where they do not exist."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object], previous: Path | None = None) -> None:
@@ -18,23 +43,23 @@ def write_atomically(path: str | Path, write: Callable[[Path], object], previous
         path: The file to replace.
         write: Receives the path of a temporary file with the same suffix and writes it.
         previous: Where to keep the file that `path` replaces.
+
+    Raises:
+        WriteError: The file cannot be written.
     """
     path = Path(path)
     temporary = temporary_path(path)
-    try:
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        if previous and path.is_file():
-            _link_or_copy(path, previous)
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        if error.errno:  # the error of a full disk names no file
-            error.filename = error.filename or str(path)
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path):
+        try:
+            write(temporary)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            if previous and path.is_file():
+                _link_or_copy(path, previous)
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from lightning.pytorch.loggers import Logger
 
-from emotion.io.atomic import write_text
+from emotion.io.atomic import make_folder, write_text
 from emotion.records.run_record import RunRecord
 
 
@@ -39,7 +39,7 @@ class RunLogger(Logger):
 
     def write_id(self, run_id: str) -> None:
         """Store the tracker's id in the run's folder."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         write_text(self.folder / f"{self.kind}_run.txt", f"{run_id}\n")
 
     def record(self) -> RunRecord:

@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from emotion.errors import UserError, first_line, missing_extra
+from emotion.io.atomic import make_folder
 from emotion.loggers.run_logger import RunLogger
 
 
@@ -52,7 +53,7 @@ class WandbLogger(RunLogger, LightningWandbLogger):
         import wandb
 
         if self._experiment is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             if wandb.run is not None:
                 wandb.run.finish()  # of a former run in this process, which Lightning would continue
         try:

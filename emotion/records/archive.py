@@ -1,9 +1,8 @@
 """The archive behind the README's tables: check and copy the records of runs and of explanations."""
 
 import re
-import shutil
 from collections.abc import Iterable
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from emotion.data.cache import published_digest
 from emotion.data.faces import SYNTHETIC
 from emotion.data.readers.fer2013 import PUBLISHED_MD5
 from emotion.errors import UserError, listing
-from emotion.io.atomic import write_atomically
+from emotion.io.atomic import make_folder, write_bytes
 from emotion.io.bounded import read_json_object
 from emotion.records.predictions import PREDICTIONS
 from emotion.records.recipe import setting_differences
@@ -116,9 +115,9 @@ def keep_explanations(folder: Path, records: Path) -> Path:
 
 
 def _copy(folder: Path, target: Path, names: Iterable[str]) -> None:
-    target.mkdir(parents=True, exist_ok=True)
+    make_folder(target)
     for name in names:
-        write_atomically(target / name, partial(shutil.copyfile, folder / name))
+        write_bytes(target / name, (folder / name).read_bytes())
 
 
 def _check_provenance(folder: Path, commit: str | None, text: str) -> None:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from emotion.checkpoints.locate import LAST_CHECKPOINT
 from emotion.errors import Pruned, Stopped, UserError, counted, listing
-from emotion.io.atomic import remove_partial, write_text
+from emotion.io.atomic import make_folder, remove_partial, write_text, writing
 from emotion.io.folders import expand, walk
 from emotion.records.run_record import RECORD, RunRecord
 
@@ -45,18 +45,20 @@ def lock_run(run_dir: Path) -> Iterator[None]:
     Raises:
         RunLocked: Another process holds the lock.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(run_dir)
     path = (run_dir / LOCK).absolute()
     lock = FileLock(path, is_singleton=True)
     try:
-        lock.acquire(timeout=LOCK_TIMEOUT)
+        with writing(path):
+            lock.acquire(timeout=LOCK_TIMEOUT)
     except Timeout:
         owner = "another process"
         with contextlib.suppress(FileNotFoundError):  # released at this moment
             owner = path.read_text().strip() or owner
         raise RunLocked(f"{run_dir} is in use by {owner}; wait for it or stop it.") from None
     try:
-        path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+        with writing(path):
+            path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
         remove_partial(run_dir, run_dir / CONFIG.parent, run_dir / LAST_CHECKPOINT.parent)
         yield
     finally:
@@ -78,7 +80,7 @@ def record_error(run_dir: Path) -> Iterator[None]:
     except Exception as error:
         message = str(error) if isinstance(error, UserError) else "".join(traceback.format_exception(error))
         with contextlib.suppress(OSError):  # such as a full disk, which may be the error
-            run_dir.mkdir(parents=True, exist_ok=True)
+            make_folder(run_dir)
             write_text(run_dir / ERROR_FILE, f"{message}\n")
         raise
 
@@ -87,7 +89,7 @@ def write_config(cfg: DictConfig, run_dir: Path) -> None:
     """Write the run's config, from which `resume=` composes it again."""
     config = cfg.copy()
     config.resume = None
-    (run_dir / CONFIG).parent.mkdir(parents=True, exist_ok=True)
+    make_folder((run_dir / CONFIG).parent)
     write_text(run_dir / CONFIG, OmegaConf.to_yaml(config))
 
 

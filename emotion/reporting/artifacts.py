@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from emotion.config.instantiate import network_name
 from emotion.evaluation.score import EvaluationResult
-from emotion.io.atomic import write_json
+from emotion.io.atomic import make_folder, write_json
 from emotion.loggers.csv_logger import read_metrics
 from emotion.loggers.run_logger import RunLogger
 from emotion.metrics.calibration import reliability
@@ -27,7 +27,7 @@ def save_scores(
     folder: Path, name: str, scores: Scores, classes: tuple[str, ...], title: str, *, vector: bool = False
 ) -> None:
     """Write `name`.json and `name`_confusion.png, with `vector` also .pdf."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     json_path, figure_path = folder / f"{name}.json", folder / f"{name}_confusion.png"
     write_json(json_path, scores)
     accuracy, macro_f1 = (format_interval(scores["all"][key]) for key in ("accuracy", "macro_f1"))

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, read_write
 
 from emotion.cli import check_values, command_line, set_command_line
 from emotion.errors import Stopped, UserError
+from emotion.io.atomic import make_folder
 from emotion.records.run_folder import RunLocked, lock_run, read_run, record_error
 from emotion.reporting.text import format_duration
 from emotion.runtime.distributed import is_rank_zero
@@ -63,7 +64,7 @@ def run_job(train: Train, cfg: DictConfig, run_dir: Path) -> float:
 @contextmanager
 def reserve_device(folder: Path, count: int) -> Iterator[list[int]]:
     """Yield the index of one of `count` accelerators that no other run of the sweep uses; the last if all are used."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for index in range(count):
         lock = FileLock(folder / f".device{index}.lock")
         try:

@@ -17,6 +17,7 @@ from emotion.callbacks.pruning import open_storage
 from emotion.config.compose import compose
 from emotion.config.instantiate import instantiate
 from emotion.errors import Pruned, Stopped, UserError, first_line, missing_extra
+from emotion.io.atomic import make_folder
 from emotion.records.run_record import RunRecord
 from emotion.sweeps.sweep import parse_overrides
 
@@ -79,7 +80,7 @@ def open_study(cfg: DictConfig, folder: Path) -> "Study":
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     url = storage_url(cfg, folder)
     search = {"space": list(cfg.study.space), "fixed": list(cfg.study.fixed), **OmegaConf.to_container(cfg.monitor)}  # type: ignore[dict-item]
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     try:
         with FileLock(folder / LOCK):
             study = optuna.create_study(

@@ -21,7 +21,7 @@ from emotion.cli import MULTIRUN, check_values, command_line, set_command_line
 from emotion.config.compose import CONF, compose, quote, searched_folders
 from emotion.data.sources import check_data
 from emotion.errors import UserError
-from emotion.io.atomic import write_text
+from emotion.io.atomic import make_folder, write_text
 
 SWEEP_FILE = "sweep.json"
 FOLDER_KEY = "hydra.sweep.dir"
@@ -114,7 +114,7 @@ def check_folder(sweep: Sweep) -> None:
 
 def write_sweep_file(sweep: Sweep) -> None:
     """Write sweep.json, by which the same command finds the sweep again."""
-    sweep.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(sweep.folder)
     content = {"overrides": sweep.overrides, "runs": sweep.size}
     write_text(sweep.folder / SWEEP_FILE, json.dumps(content, indent=2) + "\n")
 

@@ -21,7 +21,7 @@ from emotion.classifier import EmotionClassifier
 from emotion.config.instantiate import instantiate
 from emotion.data.datamodule import SHUFFLED, EmotionDataModule
 from emotion.errors import UserError, counted, first_line
-from emotion.io.atomic import write_json
+from emotion.io.atomic import make_folder, write_json
 from emotion.records.run_record import provenance
 from emotion.reporting.tables import print_table
 from emotion.runtime.hardware import device_name
@@ -82,7 +82,7 @@ def check_run(classifier: EmotionClassifier, data: EmotionDataModule, config: Tr
     device = device_name(config.trainer["accelerator"])
     print_table(f"{config.network}, {device}, {config.trainer['precision']}", rows, left=4)
     path = Path(config.run_dir) / "preflight.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     result = {"config": config.to_dict(), "classes": classes, "checks": [asdict(check) for check in checks]}
     write_json(path, provenance() | result)
     print(f"wrote {path}", flush=True)
