@@ -71,8 +71,8 @@ def verb(
     """Turn a function of a config into the entry point `python -m emotion.<name>`, composed from conf/<name>.yaml.
 
     Arguments without a key are values of the setting `positional`; several form a list. Paths are taken literally.
-    With `uses_torch`, a line announces that the libraries are loading, after `check` has refused a config with a
-    UserError.
+    `check` raises UserError for a config that the verb cannot run. With `uses_torch`, a line then announces that the
+    libraries are loading.
     Exit status: 0 success, 2 user error (one message, no traceback), 130 Ctrl-C, 143 SIGTERM. In a sweep (-m) a job's
     error is raised, so that the other jobs run before it is reported.
     """
@@ -120,9 +120,11 @@ def verb(
 
 
 def check_values(name: str, cfg: DictConfig, arguments: Sequence[str], of_hydra: Sequence[str] = ()) -> None:
-    """Raise UserError if an argument is of a wrong type, a file or, for the verbs `train` and `bench`, out of range.
+    """Check values before the verb runs. Imports nothing slow. `of_hydra` holds the overrides of Hydra's own settings.
 
-    It needs no library that takes long to load. Arguments that set Hydra are apart, `of_hydra`.
+    Raises:
+        UserError: A value has the wrong type, `output=` names a file or, for `train` and `bench`, a number is out of
+            range or the package of a logger is not installed.
     """
     overrides.check_types(name, arguments, cfg, of_hydra)
     paths.check_output_folder(cfg.get("output"))
