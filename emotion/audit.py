@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from emotion.checkpoints.locate import locate_all
 from emotion.cli import verb
-from emotion.config.typed import check_choices, typed
+from emotion.config.typed import ACCELERATORS, EVALUATION_PRECISIONS, check_choices, typed
 from emotion.errors import UserError, counted, require_extra
 from emotion.reporting.text import relative_path, wrapped
 from emotion.runtime.announce import announce
@@ -122,6 +122,9 @@ def audit(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def _check(config: AuditConfig) -> None:
+    from emotion.data.transforms.tta import TTA
+    from emotion.runtime.hardware import check_gpu
+
     near = config.near
     for name, value, is_valid, expected in (
         ("near.bits", near.bits, 0 <= near.bits < 32, "a whole number from 0 to 31 (of 64 bits)"),
@@ -133,10 +136,11 @@ def _check(config: AuditConfig) -> None:
             raise UserError(f"{name}={value}: expected {expected}.")
     check_choices(
         config,
-        tta=("none", "flip", "shifted", "ten_crop"),
-        accelerator=("auto", "cpu", "gpu"),
-        precision=("auto", "32-true", "bf16-mixed"),
+        tta=tuple(TTA),
+        accelerator=ACCELERATORS,
+        precision=EVALUATION_PRECISIONS,
     )
+    check_gpu(config.accelerator)
     if config.checkpoint:
         locate_all(config.checkpoint)
         require_extra("finding label issues (checkpoint=)", "audit", "cleanlab")

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from emotion.cli import verb
 from emotion.config.compose import is_int_at_least
-from emotion.config.typed import check_choices, typed
+from emotion.config.typed import ACCELERATORS, check_choices, typed
 from emotion.errors import UserError, missing_extra
 from emotion.runtime.announce import announce_torch
 from emotion.serving.limits import Limits
@@ -107,7 +107,7 @@ def _url_host(host: str) -> str:
 
 
 def _check(config: DemoConfig) -> None:
-    check_choices(config, accelerator=("auto", "cpu", "gpu"))
+    check_choices(config, accelerator=ACCELERATORS)
     if not 0 <= config.port <= 65535:
         raise UserError(f"port={config.port}: expected an integer up to 65535; 0 chooses a free port.")
     if not config.host:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from emotion.checkpoints.locate import BEST_CHECKPOINT, PORTABLE_SUFFIX, announce_default, locate_all
 from emotion.cli import verb
 from emotion.config.compose import CONF, choices
-from emotion.config.typed import check_choices, typed
+from emotion.config.typed import ACCELERATORS, EVALUATION_PRECISIONS, check_choices, typed
 from emotion.data.sources import check_data, stored_shape
 from emotion.errors import UserError, counted
 from emotion.io.bounded import read_json_object
@@ -130,18 +130,18 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[s
 
 
 def _check(config: EvaluateConfig) -> None:
-    import torch
-
     from emotion.checkpoints.training_data import SUBSETS
     from emotion.data.transforms.tta import TTA
+    from emotion.runtime.hardware import check_gpu
 
     check_choices(
         config,
         subset=SUBSETS,
         tta=tuple(TTA),
-        precision=("auto", "32-true", "bf16-mixed"),
-        accelerator=("auto", "cpu", "gpu") if torch.cuda.is_available() else ("auto", "cpu"),
+        precision=EVALUATION_PRECISIONS,
+        accelerator=ACCELERATORS,
     )
+    check_gpu(config.accelerator)
 
 
 def _removal_advice(cfg: DictConfig, data: "EmotionDataModule", absent: Sequence[str]) -> str:

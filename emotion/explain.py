@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from emotion.checkpoints.locate import announce_default, locate_all
 from emotion.cli import verb
 from emotion.config.compose import as_list
-from emotion.config.typed import check_choices, typed
+from emotion.config.typed import ACCELERATORS, EVALUATION_PRECISIONS, check_choices, typed
 from emotion.errors import UserError, counted
 from emotion.reporting.text import console, format_duration, relative_path, wrapped
 from emotion.runtime.announce import announce
@@ -272,13 +272,11 @@ def _explain(
 
 
 def _check(config: ExplainConfig, arguments: Sequence[str]) -> None:
-    import torch
-
     from emotion.checkpoints.training_data import SUBSETS
+    from emotion.runtime.hardware import check_gpu
 
-    accelerators = ("auto", "cpu", "gpu") if torch.cuda.is_available() else ("auto", "cpu")
-    precisions = ("auto", "32-true", "bf16-mixed")
-    check_choices(config, subset=SUBSETS, precision=precisions, accelerator=accelerators)
+    check_choices(config, subset=SUBSETS, precision=EVALUATION_PRECISIONS, accelerator=ACCELERATORS)
+    check_gpu(config.accelerator)
     for name, minimum in (("faces", 1), ("num_shown", 1), ("seed", 0)):
         if getattr(config, name) < minimum:
             raise UserError(f"{name}={getattr(config, name)}: expected an integer of {minimum} or more.")

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from emotion.cli import command_line, set_command_line, verb
 from emotion.config.compose import as_list, is_int_at_least
-from emotion.config.typed import check_choices, typed
+from emotion.config.typed import ACCELERATORS, check_choices, typed
 from emotion.errors import UserError, counted
 from emotion.reporting.text import relative_path, wrapped
 from emotion.runtime.announce import announce_torch
@@ -178,7 +178,7 @@ def _is_table(source: str) -> bool:
 def _check(config: PredictConfig) -> None:
     from emotion.inference.inputs import TABLE_FORMATS
 
-    check_choices(config, format=TABLE_FORMATS, accelerator=("auto", "cpu", "gpu"))
+    check_choices(config, format=TABLE_FORMATS, accelerator=ACCELERATORS)
     if not is_int_at_least(config.frame_stride, 1):
         raise UserError(f"frame_stride={config.frame_stride}: expected an integer of at least 1.")
     if not (math.isfinite(config.smoothing) and config.smoothing >= 0):

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from emotion.audit import audit
 from emotion.config.compose import compose
@@ -202,6 +203,12 @@ def test_votes_that_do_not_match_are_refused(fer_with_issues: Path, tmp_path: Pa
 def test_settings_out_of_range_are_refused(override: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected"):
         audit(compose("audit", "data=synthetic", override), tmp_path / "out")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_missing_gpu_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="accelerator=gpu: no GPU was found; expected auto or cpu"):
+        audit(compose("audit", "data=synthetic", "accelerator=gpu"), tmp_path / "out")
 
 
 def test_an_image_folder_is_audited(fer_folder: Path, tmp_path: Path) -> None:

@@ -171,6 +171,12 @@ def test_invalid_settings_are_refused(override: str, message: str, run: Path) ->
         evaluate(compose("evaluate", "checkpoint=run", "accelerator=cpu", override))
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_missing_gpu_is_reported() -> None:
+    with pytest.raises(UserError, match="accelerator=gpu: no GPU was found; expected auto or cpu"):
+        evaluate(compose("evaluate", "checkpoint=fast_cnn", "accelerator=gpu"))
+
+
 def test_scores_of_another_checkpoint_are_not_overwritten(run: Path, other: Path) -> None:
     evaluated(run)
     evaluated(run)

@@ -177,6 +177,12 @@ def test_settings_without_effect_are_refused(run: Path, chosen_by: str, argument
         explain(compose("explain", *given), OUT, given)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_missing_gpu_is_reported() -> None:
+    with pytest.raises(UserError, match="accelerator=gpu: no GPU was found; expected auto or cpu"):
+        explain(compose("explain", "checkpoint=fast_cnn", "accelerator=gpu"), OUT)
+
+
 REFUSED = {
     "subset=dev": "expected auto, train, val, test, all",
     "faces=0": "faces=0: expected an integer of 1 or more",

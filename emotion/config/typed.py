@@ -13,6 +13,8 @@ from emotion.config.compose import as_yaml, escape
 from emotion.errors import UserError
 
 Config = TypeVar("Config")
+ACCELERATORS = ("auto", "cpu", "gpu")
+EVALUATION_PRECISIONS = ("auto", "32-true", "bf16-mixed")
 KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "text", list: "a list"}
 """Types of fields, in words."""
 

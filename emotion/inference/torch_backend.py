@@ -14,7 +14,7 @@ from emotion.data.transforms.preprocess import to_float
 from emotion.data.transforms.tta import TTA
 from emotion.errors import UserError
 from emotion.records.run_record import is_synthetic
-from emotion.runtime.hardware import torch_device
+from emotion.runtime.hardware import check_gpu, torch_device
 
 if TYPE_CHECKING:
     from emotion.explainers.explainer import EnsembleExplainer
@@ -37,8 +37,7 @@ class TorchBackend:
     def __init__(self, checkpoint: str | Path | Sequence[object], tta: str = "none", accelerator: str = "auto") -> None:
         if tta not in TTA:
             raise UserError(f"tta={tta}: expected one of {', '.join(TTA)}.")
-        if accelerator == "gpu" and not torch.cuda.is_available():
-            raise UserError("accelerator=gpu: no GPU was found; expected auto or cpu.")
+        check_gpu(accelerator)
         self.ensemble = load_ensemble(checkpoint).to(torch_device(accelerator)).eval()
         self.name, self.classes, self.tta = self.ensemble.name, self.ensemble.classes, tta
         self.side, self.channels = self.ensemble.source_shape

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from emotion.errors import counted
+from emotion.errors import UserError, counted
 
 
 def resolve_precision(choice: str | int, accelerator: str) -> str | int:
@@ -25,6 +25,12 @@ def resolve_precision(choice: str | int, accelerator: str) -> str | int:
 def uses_gpu(accelerator: str) -> bool:
     """Return whether a trainer with this `accelerator` computes on a CUDA device."""
     return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+
+
+def check_gpu(accelerator: str) -> None:
+    """Raise UserError if a GPU is required and there is none."""
+    if accelerator == "gpu" and not torch.cuda.is_available():
+        raise UserError("accelerator=gpu: no GPU was found; expected auto or cpu.")
 
 
 def torch_device(accelerator: str) -> torch.device:
