@@ -50,7 +50,7 @@ def load(
         allow_plugins(plugins)
     if not callable(detector):
         detector = BlazeFace() if detector == "blazeface" else load_detector(str(detector))
-    backend = load_backend(checkpoint, tta, "gpu" if device == "cuda" else device)
+    backend = load_backend(checkpoint, tta, "gpu" if device == "cuda" else device, gpu_setting=f"device={device}")
     if backend.is_synthetic:
         import warnings
 

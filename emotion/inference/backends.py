@@ -44,12 +44,13 @@ def load_backend(
     tta: str | None = None,
     accelerator: str = "auto",
     before_torch: Callable[[], None] = lambda: None,
+    gpu_setting: str = "accelerator=gpu",
 ) -> Backend:
     """Load a classifier with ONNX Runtime, which does not import torch, where possible, otherwise with PyTorch.
 
     ONNX Runtime runs .onnx files, and included weights unless accelerator=gpu or tta=ten_crop is requested. A list of
     checkpoints is an ensemble. tta=None is that of an .onnx file, for other checkpoints none. `before_torch` is called
-    before PyTorch is imported, which takes seconds.
+    before PyTorch is imported, which takes seconds. `gpu_setting` is what the user wrote for gpu, for messages.
 
     Raises:
         UserError: A checkpoint is missing or invalid, or `tta` or `accelerator` does not fit it.
@@ -61,7 +62,7 @@ def load_backend(
         raise UserError(f"checkpoint={names}: an ensemble cannot contain .onnx files; expected a single one.")
     if files and accelerator == "gpu":
         raise UserError(
-            f"accelerator=gpu: {files[0]} runs on the CPU, as all .onnx files do; expected auto or cpu, or the run, "
+            f"{gpu_setting}: {files[0]} runs on the CPU, as all .onnx files do; expected auto or cpu, or the run, "
             f".ckpt or .safetensors file that it was exported from."
         )
     if not files:
@@ -73,4 +74,4 @@ def load_backend(
     before_torch()
     from emotion.inference.torch_backend import TorchBackend
 
-    return TorchBackend(checkpoint, tta or "none", accelerator)
+    return TorchBackend(checkpoint, tta or "none", accelerator, gpu_setting)

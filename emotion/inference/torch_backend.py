@@ -29,15 +29,22 @@ class TorchBackend:
         checkpoint: A checkpoint as `emotion.checkpoints.load.load_checkpoint` takes it, or a list of them.
         tta: Test-time augmentation: none, flip, shifted or ten_crop.
         accelerator: auto, cpu or gpu.
+        gpu_setting: What the user wrote for gpu, for messages.
 
     Raises:
-        UserError: A checkpoint is missing or invalid, or `tta` is unknown.
+        UserError: A checkpoint is missing or invalid, `tta` is unknown, or there is no GPU.
     """
 
-    def __init__(self, checkpoint: str | Path | Sequence[object], tta: str = "none", accelerator: str = "auto") -> None:
+    def __init__(
+        self,
+        checkpoint: str | Path | Sequence[object],
+        tta: str = "none",
+        accelerator: str = "auto",
+        gpu_setting: str = "accelerator=gpu",
+    ) -> None:
         if tta not in TTA:
             raise UserError(f"tta={tta}: expected one of {', '.join(TTA)}.")
-        check_gpu(accelerator)
+        check_gpu(accelerator, gpu_setting)
         self.ensemble = load_ensemble(checkpoint).to(torch_device(accelerator)).eval()
         self.name, self.classes, self.tta = self.ensemble.name, self.ensemble.classes, tta
         self.side, self.channels = self.ensemble.source_shape

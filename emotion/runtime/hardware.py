@@ -27,10 +27,10 @@ def uses_gpu(accelerator: str) -> bool:
     return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
-def check_gpu(accelerator: str) -> None:
-    """Raise UserError if a GPU is required and there is none."""
+def check_gpu(accelerator: str, setting: str = "accelerator=gpu") -> None:
+    """Raise UserError if a GPU is required, by `setting`, and there is none."""
     if accelerator == "gpu" and not torch.cuda.is_available():
-        raise UserError("accelerator=gpu: no GPU was found; expected auto or cpu.")
+        raise UserError(f"{setting}: no GPU was found; expected auto or cpu.")
 
 
 def torch_device(accelerator: str) -> torch.device:

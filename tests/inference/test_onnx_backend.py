@@ -137,10 +137,11 @@ def test_a_map_is_laid_over_the_face(tta: str) -> None:
 
 
 def test_a_gpu_is_refused() -> None:
-    with pytest.raises(
-        UserError, match=r"accelerator=gpu: small\.onnx runs on the CPU.*expected auto or cpu, or the run"
-    ):
+    message = r"=gpu: small\.onnx runs on the CPU.*expected auto or cpu, or the run"
+    with pytest.raises(UserError, match=f"^device{message}"):
         emotion.load(FILE, device="gpu")
+    with pytest.raises(UserError, match=f"^accelerator{message}"):
+        load_backend(FILE, accelerator="gpu")
 
 
 def test_a_file_in_the_home_folder_is_found(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -392,5 +392,5 @@ def test_versions_and_devices() -> None:
         emotion.load(device="tpu")
     if not torch.cuda.is_available():
         for device in ("gpu", "cuda"):
-            with pytest.raises(UserError, match="no GPU was found"):
+            with pytest.raises(UserError, match=f"device={device}: no GPU was found"):
                 emotion.load(device=device)
