@@ -210,10 +210,11 @@ def _comparison_faces(ensemble: "Ensemble", data: "EmotionDataModule | None") ->
     """Return validation faces if available, otherwise synthetic faces, and their name."""
     import numpy as np
 
+    from emotion.data.faces import face_shape
     from emotion.exporting.onnx import synthetic_faces
 
     side, channels = ensemble.source_shape
-    if data is None or data.faces.images.shape[1:] != (side, side, 3)[: 1 + channels]:
+    if data is None or data.faces.images.shape[1:] != face_shape(side, channels):
         return synthetic_faces(side, channels), "synthetic faces"
     rows = np.random.default_rng(0).permutation(data.rows("val"))[:COMPARED_FACES]
     return data.faces.images[np.sort(rows)], f"validation faces of {data.faces.source}"

@@ -30,6 +30,11 @@ PROGRAM_ERRORS = (TypeError, AttributeError, NameError, AssertionError)
 """Exceptions that show a mistake in a reader's code, and not in the file that it reads."""
 
 
+def face_shape(side: int, channels: int) -> tuple[int, ...]:
+    """Return the shape of the array of a face with 1 channel (grey) or 3 (RGB)."""
+    return (side, side) if channels == 1 else (side, side, 3)
+
+
 class FaceChunk(NamedTuple):
     """n consecutive rows of a source, all of one image size; valid until the next chunk is requested."""
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion.checkpoints.locate import ZOO
+from emotion.data.faces import face_shape
 from emotion.data.transforms.shifts import windows
 from emotion.errors import UserError, first_line, missing_extra
 from emotion.io.bounded import parse_json
@@ -173,9 +174,9 @@ class OnnxBackend:
 
     def _check_output(self) -> None:
         """Check that a blank face gets probabilities, which it does not if weights are NaN."""
-        shape = (1, self.side, self.side, 3)[: 4 if self.channels == 3 else 3]
+        blank = np.zeros((1, *face_shape(self.side, self.channels)), np.uint8)
         try:
-            values = self.probabilities(np.zeros(shape, np.uint8))
+            values = self.probabilities(blank)
         except UserError:
             raise
         except Exception as error:  # ONNX Runtime's exceptions share no base class

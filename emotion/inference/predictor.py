@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion.data.crop import Box, Detector, RGBImage, crop
+from emotion.data.faces import face_shape
 from emotion.data.names import UNCLEAR
 from emotion.data.readers.images import COLOR_SUFFIXES, SUFFIXES
 from emotion.errors import UserError
@@ -294,7 +295,7 @@ class Predictor:
         Raises:
             UserError: The faces are of another model, or the network has no maps.
         """
-        shape = (self.backend.side,) * 2 + (3,) * (self.backend.channels == 3)
+        shape = face_shape(self.backend.side, self.backend.channels)
         for face in faces:
             if (face.classes, face.pixels.shape) != (self.classes, shape):
                 raise UserError(

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from PIL import UnidentifiedImageError
 
+from emotion.data.faces import face_shape
 from emotion.data.readers.images import FORMATS
 from emotion.errors import UserError
 from emotion.inference.annotate import css_colours
@@ -32,7 +33,7 @@ class Session:
         self.predictor, self.max_pixels = predictor, round(megapixels * 1e6)
         self.maps_unavailable: str | None = None  # the reason
         backend = predictor.backend
-        blank = np.zeros((1, backend.side, backend.side, 3)[: 4 if backend.channels == 3 else 3], np.uint8)
+        blank = np.zeros((1, *face_shape(backend.side, backend.channels)), np.uint8)
         try:
             backend.maps(blank, np.zeros(1, np.int64))  # also prepares the first image's
         except UserError as error:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from emotion.config.compose import is_int_at_least
+from emotion.data.faces import face_shape
 from emotion.data.names import is_litter
 from emotion.errors import UserError, counted, listing
 
@@ -71,7 +72,7 @@ class ImageFormat(NamedTuple):
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of a face."""
-        return (self.size, self.size) if self.channels == 1 else (self.size, self.size, 3)
+        return face_shape(self.size, self.channels)
 
 
 class ImageChunk(NamedTuple):
