@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from emotion.errors import UserError
+from emotion.errors import UserError, counted
 
 
 class FaceNetwork(nn.Module):
@@ -157,7 +157,12 @@ def residual_stages(
     convs: Sequence[int],
     attention: Callable[[int], Iterable[nn.Module]] = lambda width: (),
 ) -> list[nn.Module]:
-    """Build a stage per width: a residual block of `convs` convolutions, `attention(width)`, a 2x2 max pool."""
+    """Build a stage per width: a residual block of `convs` convolutions, `attention(width)`, a 2x2 max pool.
+
+    Raises:
+        ValueError: `convs` does not have one value per width.
+    """
+    check_length("convs", convs, len(widths), ", one per width")
     return [
         nn.Sequential(ResidualBlock(i, o, n, bias=True), *attention(o), nn.MaxPool2d(2))
         for (i, o), n in zip(pairwise((in_channels, *widths)), convs, strict=True)
@@ -184,7 +189,12 @@ def flat_head(in_features: int, hidden: int, num_classes: int, dropout: float) -
 
 
 def pooled_head(channels: int, hidden: int, num_classes: int, dropout: Sequence[float]) -> nn.Sequential:
-    """Build a head that averages maps to (B, channels), with one hidden layer and dropout before and after it."""
+    """Build a head that averages maps to (B, channels), with one hidden layer and dropout before and after it.
+
+    Raises:
+        ValueError: `dropout` does not have two values.
+    """
+    check_length("dropout", dropout, 2)
     first, last = dropout
     return nn.Sequential(
         nn.AdaptiveAvgPool2d(1),
@@ -207,6 +217,12 @@ def check_input(network: str, in_channels: int, input_size: int, halvings: int) 
             f"found {input_size}x{input_size} pixels and {in_channels}. Choose another input."
         )
     return input_size // minimum
+
+
+def check_length(name: str, values: Sequence[float], length: int, meaning: str = "") -> None:
+    """Raise ValueError unless the argument `name` has `length` values."""
+    if len(values) != length:
+        raise ValueError(f"{name}: found {counted(len(values), 'value')}, {list(values)}; expected {length}{meaning}.")
 
 
 def _reduced(channels: int, reduction: int) -> int:

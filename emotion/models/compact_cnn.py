@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from emotion.models.blocks import FaceNetwork, check_input
+from emotion.models.blocks import FaceNetwork, check_input, check_length
 
 
 class CompactCNN(FaceNetwork):
     """Faces (B, in_channels, S, S), S >= 2, to logits (B, num_classes); maps: 48 -> 24.
 
+    `widths` are the channels of the two convolutions.
     Initial weights: He et al. 2015, https://arxiv.org/abs/1502.01852; normal, fan-out, for the slope of LeakyReLU.
     """
 
@@ -27,6 +28,7 @@ class CompactCNN(FaceNetwork):
     ) -> None:
         super().__init__()
         side = check_input("CompactCNN", in_channels, input_size, 1)
+        check_length("widths", widths, 2)
         first, second = widths
         self.features = nn.Sequential(
             nn.Conv2d(in_channels, first, 3, padding=1),

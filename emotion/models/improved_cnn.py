@@ -7,11 +7,14 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from emotion.models.blocks import FaceNetwork, check_input, conv_stages
+from emotion.models.blocks import FaceNetwork, check_input, check_length, conv_stages
 
 
 class ImprovedCNN(FaceNetwork):
-    """Faces (B, in_channels, S, S), S >= 16, to logits (B, num_classes); maps: 48 -> 24 -> 12 -> 6 -> 3."""
+    """Faces (B, in_channels, S, S), S >= 16, to logits (B, num_classes); maps: 48 -> 24 -> 12 -> 6 -> 3.
+
+    `hidden` are the sizes of the two hidden layers, `dropout` the shares that are dropped after each of them.
+    """
 
     def __init__(
         self,
@@ -24,6 +27,8 @@ class ImprovedCNN(FaceNetwork):
     ) -> None:
         super().__init__()
         side = check_input("ImprovedCNN", in_channels, input_size, len(widths))
+        check_length("hidden", hidden, 2)
+        check_length("dropout", dropout, 2)
         (hidden1, hidden2), (dropout1, dropout2) = hidden, dropout
         self.features = nn.Sequential(*conv_stages(in_channels, widths))
         self.head = nn.Sequential(

@@ -8,11 +8,14 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from emotion.models.blocks import FaceNetwork, check_input, flat_head
+from emotion.models.blocks import FaceNetwork, check_input, check_length, flat_head
 
 
 class SimpleCNN(FaceNetwork):
-    """Faces (B, in_channels, S, S), S >= 4, to logits (B, num_classes); maps: 48 -> 24 -> 12."""
+    """Faces (B, in_channels, S, S), S >= 4, to logits (B, num_classes); maps: 48 -> 24 -> 12.
+
+    `widths` are the channels of the two convolutions.
+    """
 
     def __init__(
         self,
@@ -25,6 +28,7 @@ class SimpleCNN(FaceNetwork):
     ) -> None:
         super().__init__()
         side = check_input("SimpleCNN", in_channels, input_size, 2)
+        check_length("widths", widths, 2)
         first, second = widths
         self.features = nn.Sequential(
             nn.Conv2d(in_channels, first, 3, padding=1),

@@ -12,7 +12,11 @@ from emotion.models.blocks import FaceNetwork, check_input, pooled_head, residua
 
 
 class V1CNN(FaceNetwork):
-    """Faces (B, in_channels, S, S), S >= 8, to logits (B, num_classes); maps: 64 -> 32 -> 16 -> 8."""
+    """Faces (B, in_channels, S, S), S >= 8, to logits (B, num_classes); maps: 64 -> 32 -> 16 -> 8.
+
+    `widths` and `convs` are the channels and the number of convolutions of each stage, `dropout` the two shares that
+    are dropped before and after the hidden layer.
+    """
 
     def __init__(
         self,

@@ -11,7 +11,11 @@ from emotion.models.blocks import FaceNetwork, SqueezeExcitation, check_input, p
 
 
 class V2SE(FaceNetwork):
-    """Faces (B, in_channels, S, S), S >= 16, to logits (B, num_classes); maps: 64 -> 32 -> 16 -> 8 -> 4."""
+    """Faces (B, in_channels, S, S), S >= 16, to logits (B, num_classes); maps: 64 -> 32 -> 16 -> 8 -> 4.
+
+    `widths` and `convs` are the channels and the number of convolutions of each stage, `dropout` the two shares that
+    are dropped before and after the hidden layer.
+    """
 
     def __init__(
         self,

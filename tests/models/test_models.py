@@ -79,7 +79,7 @@ def recipe(model: str) -> tuple[dict[str, Any], int, int, int]:
     return config, cfg.input.channels, cfg.input.size, len(cfg.labels)
 
 
-def make(model: str, num_classes: int = 6, **changes: int) -> nn.Module:
+def make(model: str, num_classes: int = 6, **changes: object) -> nn.Module:
     config, in_channels, input_size, _ = recipe(model)
     torch.manual_seed(0)
     settings = {"num_classes": num_classes, "in_channels": in_channels, "input_size": input_size} | changes
@@ -259,6 +259,25 @@ INVALID = {
     "baseline_cnn": {"dropout": 2.0},
     "resnet_cbam": {"blocks": 0},
 }
+
+
+WRONG_LENGTHS = {
+    "simple_cnn": ({"widths": [16, 32, 64]}, "widths: found 3 values, [16, 32, 64]; expected 2."),
+    "compact_cnn": ({"widths": [16]}, "widths: found 1 value, [16]; expected 2."),
+    "improved_cnn": ({"hidden": [512, 128, 64]}, "hidden: found 3 values, [512, 128, 64]; expected 2."),
+    "v4_attention": (
+        {"widths": [64, 128, 256]},
+        "convs: found 4 values, [2, 2, 3, 2]; expected 3, one per width.",
+    ),
+    "v1_cnn": ({"dropout": [0.5]}, "dropout: found 1 value, [0.5]; expected 2."),
+}
+
+
+@pytest.mark.parametrize("model", WRONG_LENGTHS)
+def test_lists_of_another_length_are_refused(model: str) -> None:
+    settings, message = WRONG_LENGTHS[model]
+    with pytest.raises(UserError, match=re.escape(message)):
+        make(model, **settings)
 
 
 @pytest.mark.parametrize("model", INVALID)
