@@ -48,19 +48,15 @@ def resolve_resume(config: TrainConfig, run_dir: Path, *, rank_zero: bool) -> Tr
     return config
 
 
-def is_fit_complete(previous: RunRecord, config: TrainConfig) -> bool:
-    """Return whether a resumed run has trained all its epochs, so that only its scores are missing.
-
-    Raises:
-        UserError: Nothing is missing, or the learning rate schedule was made for another number of steps.
-    """
-    epochs, max_epochs = previous.config["trainer"]["max_epochs"], config.trainer["max_epochs"]
+def check_resumable(previous: RunRecord, config: TrainConfig) -> None:
+    """Raise UserError if a run is finished, or its learning rate schedule was made for another number of steps."""
     by_step = config.scheduler.get("interval") == "step"
-    if previous.scores is not None and epochs >= max_epochs:
+    previous_max_epochs = previous.config["trainer"]["max_epochs"]
+    if previous.scores is not None and previous_max_epochs >= config.trainer["max_epochs"]:
         advice = "raise trainer.max_epochs"
         if by_step:
             advice = f"start another run with model.weights={config.run_dir}"
-        elif previous.epochs < epochs:  # early stopping
+        elif previous.epochs < previous_max_epochs:  # early stopping
             advice += " and callbacks.early_stopping.patience"
         trained = counted(previous.epochs, "epoch")
         raise UserError(f"{config.run_dir} is finished after {trained}; to train longer, {advice}.")
@@ -70,7 +66,11 @@ def is_fit_complete(previous: RunRecord, config: TrainConfig) -> bool:
             f"{config.run_dir}: its learning rate schedule was made for trainer.{key}={before.get(key)}, found "
             f"trainer.{key}={now.get(key)}; start another run."
         )
-    return bool(previous.best) and epochs >= max_epochs
+
+
+def is_fit_complete(previous: RunRecord, config: TrainConfig) -> bool:
+    """Return whether a resumed run has trained all its epochs, so that only its scores are missing."""
+    return bool(previous.best) and previous.config["trainer"]["max_epochs"] >= config.trainer["max_epochs"]
 
 
 def latest_valid_checkpoint(

@@ -40,6 +40,7 @@ class TrainingRun:
     trainer: L.Trainer
     record: RunRecord  # so far
     previous: RunRecord | None  # of the run that is resumed
+    is_fit_complete: bool  # whether the resumed run has trained all its epochs
     checkpoint: Path | None  # from which it is resumed
     started: float  # time.perf_counter()
 
@@ -52,7 +53,9 @@ def setup(config: TrainConfig, cfg: DictConfig) -> TrainingRun:
     """
     started, run_dir = time.perf_counter(), Path(config.run_dir)
     previous = RunRecord.read(run_dir) if config.resume else None
-    is_complete = previous is not None and resume.is_fit_complete(previous, config)  # reports a finished run
+    if previous:
+        resume.check_resumable(previous, config)
+    is_fit_complete = previous is not None and resume.is_fit_complete(previous, config)
     is_fallback = select_source(config.data).is_fallback
     L.seed_everything(config.seed, verbose=False)
     data, description = parts.make_data(config)
@@ -65,7 +68,7 @@ def setup(config: TrainConfig, cfg: DictConfig) -> TrainingRun:
     if previous:
         resume.check_teachers(previous.distillation, distillation)
     checkpoint = None
-    if previous and is_complete:
+    if previous and is_fit_complete:
         resume.check_digest(previous, data.faces)
     elif config.resume:  # before anything is written
         checkpoint = resume.latest_valid_checkpoint(run_dir, classifier, data, config.trainer["max_epochs"])
@@ -93,25 +96,18 @@ def setup(config: TrainConfig, cfg: DictConfig) -> TrainingRun:
     if previous:
         record.resumed = previous.resumed + record.resumed
         record.command, record.commit, record.weights = previous.command, previous.commit, previous.weights
+    run = TrainingRun(
+        config, run_dir, data, classifier, trainer, record, previous, is_fit_complete, checkpoint, started
+    )
     if trainer.is_global_zero:
-        _announce(record)
-        if config.resume and not previous:
-            print(f"warning: {run_dir / RECORD} is missing, so the run's first command is unknown.", flush=True)
-        if removed := parts.removed_callbacks(config):
-            print(f"removed callbacks that need the whole network in one process: {', '.join(removed)}", flush=True)
-        write_config(cfg, run_dir)
-        data.save_rows(run_dir / "rows.npz")
-        if previous and is_complete:
-            replace(previous, resumed=record.resumed, files={}).write(run_dir)
-        else:  # without the scores of a finished run that trains longer
-            record.write(run_dir)
-    return TrainingRun(config, run_dir, data, classifier, trainer, record, previous, checkpoint, started)
+        _start(run, cfg)
+    return run
 
 
 def fit(run: TrainingRun) -> None:
     """Train, from the run's latest checkpoint if it is resumed; record epochs, seconds and the best epoch."""
     record, trainer = run.record, run.trainer
-    if run.previous and resume.is_fit_complete(run.previous, run.config):
+    if run.previous and run.is_fit_complete:
         for name in ("epochs", "fit_seconds", "epoch_seconds", "best"):
             setattr(record, name, getattr(run.previous, name))
         return
@@ -146,6 +142,22 @@ def finalize(run: TrainingRun) -> float:
         record.write(run_dir)
         (run_dir / PREVIOUS_CHECKPOINT).unlink(missing_ok=True)
     return float(record.best["score"])
+
+
+def _start(run: TrainingRun, cfg: DictConfig) -> None:
+    """Print what the run trains; write its config, rows and record."""
+    config, run_dir = run.config, run.run_dir
+    _announce(run.record)
+    if config.resume and not run.previous:
+        print(f"warning: {run_dir / RECORD} is missing, so the run's first command is unknown.", flush=True)
+    if removed := parts.removed_callbacks(config):
+        print(f"removed callbacks that need the whole network in one process: {', '.join(removed)}", flush=True)
+    write_config(cfg, run_dir)
+    run.data.save_rows(run_dir / "rows.npz")
+    if run.previous and run.is_fit_complete:
+        replace(run.previous, resumed=run.record.resumed, files={}).write(run_dir)
+    else:  # without the scores of a finished run that trains longer
+        run.record.write(run_dir)
 
 
 def _announce(record: RunRecord) -> None:
