@@ -5,7 +5,7 @@ import sys
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -125,54 +125,55 @@ def _open_source(config: PredictConfig, folder: Path | None) -> "list[SourceFile
     """Return files, a CSV file, or an opened stream, whose first image is already read."""
     from emotion.inference.inputs import EXPECTED, find_files
     from emotion.inference.stdin import read_stdin
-    from emotion.inference.video import STREAMS, open_address, open_camera
+    from emotion.inference.video import open_address, open_camera
 
     source = config.source
     if isinstance(source, list) and len(source) == 1:
         source = source[0]
     if isinstance(source, list) and source:
-        if alone := next(filter(_is_alone, as_list(source)), None):
+        if alone := next((one for one in as_list(source) if _source_kind(one) != "files"), None):
             raise UserError(
                 f"source={source}: expected {alone} alone, as an address, a camera, a CSV file or standard input is "
                 f"the only source; or several images, videos, folders and patterns."
             )
         return find_files(as_list(source), folder, _print_skipped)
-    if source == STANDARD_STREAM:
-        if sys.stdin is None or sys.stdin.isatty():
-            problem = "a terminal" if sys.stdin else "closed"
-            raise UserError(f"source=- reads standard input, which is {problem}; expected a pipe or a file: < FILE.")
-        return read_stdin(open(sys.stdin.fileno(), "rb", closefd=False), config.fps, config.frame_stride)
-    if _is_camera(str(source)):
-        return open_camera(int(source), config.frame_stride)
-    if _is_table(str(source)):
-        return Path(source).expanduser()
-    if str(source).lower().startswith(STREAMS):
-        return open_address(str(source), config.frame_stride)
-    if not isinstance(source, str) or not source:
-        raise UserError(f"source={source}: expected {EXPECTED}.")
-    return find_files([source], folder, _print_skipped)
+    match _source_kind(str(source)):
+        case "stdin":
+            if sys.stdin is None or sys.stdin.isatty():
+                problem = "a terminal" if sys.stdin else "closed"
+                raise UserError(
+                    f"source=- reads standard input, which is {problem}; expected a pipe or a file: < FILE."
+                )
+            return read_stdin(open(sys.stdin.fileno(), "rb", closefd=False), config.fps, config.frame_stride)
+        case "camera":
+            return open_camera(int(source), config.frame_stride)
+        case "table":
+            return Path(source).expanduser()
+        case "address":
+            return open_address(str(source), config.frame_stride)
+        case "files":
+            if not isinstance(source, str) or not source:
+                raise UserError(f"source={source}: expected {EXPECTED}.")
+            return find_files([source], folder, _print_skipped)
 
 
 def _print_skipped(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def _is_alone(source: str) -> bool:
-    """Return whether a source cannot be one of several."""
+def _source_kind(source: str) -> Literal["stdin", "camera", "table", "address", "files"]:
+    """Return what a source is; only files can be several."""
+    from emotion.data.packed import is_packed
     from emotion.inference.video import STREAMS
 
-    return source == STANDARD_STREAM or _is_camera(source) or _is_table(source) or source.lower().startswith(STREAMS)
-
-
-def _is_camera(source: str) -> bool:
-    return source.isdecimal() and not Path(source).exists()
-
-
-def _is_table(source: str) -> bool:
-    from emotion.data.packed import is_packed
-
     path = Path(source).expanduser()
-    return path.is_file() and (path.suffix.lower() == ".csv" or is_packed(path))
+    if source == STANDARD_STREAM:
+        return "stdin"
+    if source.isdecimal() and not Path(source).exists():
+        return "camera"
+    if path.is_file() and (path.suffix.lower() == ".csv" or is_packed(path)):
+        return "table"
+    return "address" if source.lower().startswith(STREAMS) else "files"
 
 
 def _check(config: PredictConfig) -> None:
