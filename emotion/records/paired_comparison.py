@@ -10,7 +10,6 @@ import torch
 from emotion.errors import UserError
 from emotion.evaluation.score import accuracy_and_f1
 from emotion.metrics import statistics
-from emotion.metrics.classification import class_scores, confusion_matrix
 from emotion.metrics.statistics import Comparison, PairedComparison, RecipeComparison
 from emotion.records.predictions import Predictions, read_predictions
 from emotion.records.run_folder import Run
@@ -47,11 +46,8 @@ def recipes(first: Sequence[Run], others: Sequence[Sequence[Run]], tta: str, row
 def pool(folds: Sequence[Run], tta: str, rows: str) -> dict[str, Any]:
     """Return the number of faces, and accuracy and macro F1 as in `score`, over the test faces of all folds."""
     predictions = [read_predictions(run, tta, rows) for run in folds]
-    labels, predicted = (
-        torch.from_numpy(np.concatenate(columns).astype(np.int64))
-        for columns in zip(*((one.labels, one.predicted) for one in predictions), strict=True)
-    )
-    return {"n": len(labels), **accuracy_and_f1(predicted, labels, len(folds[0].record.labels))}
+    n = sum(len(one.labels) for one in predictions)
+    return {"n": n, **_accuracy_and_f1(predictions, len(folds[0].record.labels))}
 
 
 def _corrected(results: list[Comparison | str]) -> list[Comparison | str]:
@@ -73,9 +69,10 @@ def _compare_recipes(first: Sequence[Run], second: Sequence[Run], tta: str, rows
     predictions = _on_shared_faces([*first, *second], tta, rows)
     if isinstance(predictions, str):
         return predictions
-    scores = [_accuracy_and_f1(one, len(first[0].record.labels)) for one in predictions]
+    scores = [_accuracy_and_f1([one], len(first[0].record.labels)) for one in predictions]
     accuracy, macro_f1 = (
-        statistics.welch(values[: len(first)], values[len(first) :]) for values in zip(*scores, strict=True)
+        statistics.welch(values[: len(first)], values[len(first) :])
+        for values in ([one[name][0] for one in scores] for name in ("accuracy", "macro_f1"))
     )
     return RecipeComparison(len(predictions[0].rows), len(first), len(second), accuracy, macro_f1)
 
@@ -99,9 +96,9 @@ def _on_shared_faces(runs: Sequence[Run], tta: str, rows: str) -> list[Predictio
     return aligned
 
 
-def _accuracy_and_f1(predictions: Predictions, num_classes: int) -> tuple[float, float]:
+def _accuracy_and_f1(predictions: Sequence[Predictions], num_classes: int) -> dict[str, list[float]]:
     labels, predicted = (
-        torch.from_numpy(column.astype(np.int64)) for column in (predictions.labels, predictions.predicted)
+        torch.from_numpy(np.concatenate(columns).astype(np.int64))
+        for columns in zip(*((one.labels, one.predicted) for one in predictions), strict=True)
     )
-    scores = class_scores(confusion_matrix(labels, predicted, num_classes))
-    return float(scores.accuracy), float(scores.macro_f1)
+    return accuracy_and_f1(predicted, labels, num_classes)
