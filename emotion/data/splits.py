@@ -7,6 +7,7 @@ seeds share one split.
 
 import csv
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,7 +56,7 @@ def stratified(usage: NDArray[np.uint8], labels: NDArray[np.int64], fraction: fl
     sampled = [train[:0]]
     for label in np.unique(labels[train]):
         members = rng.permutation(train[labels[train] == label])
-        sampled.append(members[: int(fraction * len(members))])
+        sampled.append(members[: math.floor(round(fraction * len(members), 6))])  # 0.29 * 100 is 28.999999999999996
     val = np.sort(np.concatenate(sampled))
     return Split(np.setdiff1d(train, val), val, _rows(usage, labels, PUBLIC_TEST, PRIVATE_TEST, TEST))
 

@@ -56,6 +56,13 @@ def test_sampled_rows_depend_on_the_seed_alone(split: Callable[..., Split]) -> N
     assert abs(middle - 0.5) < 0.06  # from anywhere in the file
 
 
+@sampled
+def test_a_share_is_not_rounded_down_to_the_row_below(split: Callable[..., Split]) -> None:
+    """0.29 * 100 is 28.999999999999996 in floating point."""
+    usage, labels = np.full(100, TRAINING, np.uint8), np.zeros(100, np.int64)
+    assert len(split(usage, labels, 0.29, seed=0).val) == 29
+
+
 def test_the_official_split_tests_on_a_single_test_set() -> None:
     split = official(np.array([TRAINING, TEST] * 1000, np.uint8), LABELS)
     assert (len(split.val), set(split.test.tolist())) == (0, set(np.flatnonzero(LABELS[1::2] != NO_CLASS) * 2 + 1))

@@ -1,5 +1,6 @@
 """A source followed by the training rows of a second one, which may be added to training."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -72,5 +73,6 @@ def sample_extra_rows(
     sampled = []
     for label in range(len(classes)):
         members = rng.permutation(np.flatnonzero((faces.usage == MIXED) & (labels == label)))
-        sampled.append(members[: int(percent / 100 * np.count_nonzero(labels[train] == label))])
+        limit = percent / 100 * np.count_nonzero(labels[train] == label)
+        sampled.append(members[: math.floor(round(limit, 6))])  # 0.29 * 100 is 28.999999999999996
     return np.sort(np.concatenate(sampled))

@@ -16,8 +16,9 @@ from emotion import prepare
 from emotion.checkpoints.load import load_checkpoint
 from emotion.config.compose import compose
 from emotion.data.datamodule import EmotionDataModule
-from emotion.data.faces import EMOTIONS, MIXED, TRAINING
+from emotion.data.faces import EMOTIONS, MIXED, TRAINING, Faces
 from emotion.data.labels import NO_CLASS
+from emotion.data.readers import concat
 from emotion.errors import UserError
 from emotion.evaluate import evaluate
 from emotion.records.recipe import group_by_recipe
@@ -61,6 +62,13 @@ def test_mixed_rows_are_in_training_alone(split: str, small_config: Config) -> N
     assert np.bincount(data.labels[mixed]).tolist() == [int(0.3 * n) for n in own]
     np.testing.assert_array_equal(data.class_counts - alone.class_counts, np.bincount(data.labels[mixed]))
     assert not np.isin(mixed, np.concatenate(data.split[1:])).any()
+
+
+def test_a_percentage_is_not_rounded_down_to_the_row_below() -> None:
+    """0.29 * 100 is 28.999999999999996 in floating point."""
+    usage, labels = np.repeat([TRAINING, MIXED], 100).astype(np.uint8), np.zeros(200, np.int64)
+    faces = Faces(np.empty((200, 0, 0), np.uint8), usage, usage, np.empty(200, "S1"), ("sad",), "", "x.csv")
+    assert len(concat.sample_extra_rows(faces, labels, np.arange(100), ("sad",), 29, seed=0)) == 29
 
 
 def test_the_sample_depends_on_the_seed_of_the_run(small_config: Config) -> None:
