@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from emotion.benchmarks.config import BenchConfig
 from emotion.benchmarks.measurement import BenchResult, Measurement
 from emotion.config.compose import compose
-from emotion.errors import UserError, counted
+from emotion.errors import counted
 
 if TYPE_CHECKING:
     from emotion.records.run_folder import Run
@@ -31,8 +31,6 @@ def run(config: BenchConfig) -> BenchResult:
     from emotion.records.run_folder import find_runs, folder_size
     from emotion.reporting.ranking import ranking_tables
 
-    if config.runs < 1:
-        raise UserError(f"runs={config.runs}: expected a positive integer.")
     model = HydraConfig.get().runtime.choices["model"] if HydraConfig.initialized() else config.name
     compose_seconds = []
     for seed in range(config.rounds + 1):

@@ -9,14 +9,16 @@ from emotion.errors import UserError
 
 
 class Range(NamedTuple):
-    """The numbers from `low` to `high`, or between them if `is_open`; integers only if `low` is one.
+    """The numbers from `low` to `high`; integers only if `low` is one.
 
+    `above` excludes `low`, `below` excludes `high`.
     `is_pair`: the setting is itself a range, the lowest and the highest number.
     """
 
     low: float
     high: float = math.inf
-    is_open: bool = False
+    above: bool = False
+    below: bool = False
     is_pair: bool = False
 
     def allows(self, value: object) -> bool:
@@ -30,15 +32,18 @@ class Range(NamedTuple):
         types = int if isinstance(self.low, int) else int | float
         if not isinstance(value, types) or isinstance(value, bool) or not math.isfinite(value):
             return False
-        return self.low < value < self.high if self.is_open else self.low <= value <= self.high
+        is_end_excluded = (self.above and value == self.low) or (self.below and value == self.high)
+        return self.low <= value <= self.high and not is_end_excluded
 
     def __str__(self) -> str:
         kind = "an integer" if isinstance(self.low, int) else "a number"
-        kind = "[LOW,HIGH], each a number" if self.is_pair else kind
+        kind = f"[LOW,HIGH], each {kind}" if self.is_pair else kind
         low, high = f"{self.low:g}", f"{self.high:.15g}"
         if math.isinf(self.high):
-            return f"{kind} above {low}" if self.is_open else f"{kind} of at least {low}"
-        return f"{kind} above {low} and below {high}" if self.is_open else f"{kind} from {low} to {high}"
+            return f"{kind} above {low}" if self.above else f"{kind} of at least {low}"
+        if self.above:
+            return f"{kind} above {low} and {'below' if self.below else 'at most'} {high}"
+        return f"{kind} from {low} to {high}"
 
 
 class Devices:
@@ -55,13 +60,13 @@ class Devices:
 
 
 COUNT, INDEX = Range(1), Range(0)
-POSITIVE, NOT_NEGATIVE, SHARE = Range(0.0, is_open=True), Range(0.0), Range(0.0, 1.0)
+POSITIVE, NOT_NEGATIVE, SHARE = Range(0.0, above=True), Range(0.0), Range(0.0, 1.0)
 RANGES: Mapping[str, Range | Devices] = {
     "seed": Range(0, 2**32 - 1),
     "batch_size": COUNT,
     "overfit": INDEX,
     "backbone_lr": NOT_NEGATIVE,
-    "layer_decay": SHARE,
+    "layer_decay": Range(0.0, 1.0, above=True),
     "patience": INDEX,
     "freeze_epochs": INDEX,
     "ema_decay": SHARE,
@@ -87,7 +92,7 @@ RANGES: Mapping[str, Range | Devices] = {
     "data.*private_test": INDEX,
     "data.*variation": SHARE,
     "data.*size": COUNT,
-    "split.fraction": Range(0.0, 1.0, is_open=True),
+    "split.fraction": Range(0.0, 1.0, above=True, below=True),
     "split.folds": Range(3),
     "split.fold": INDEX,
     "split.max_per_class": COUNT,
@@ -102,11 +107,11 @@ RANGES: Mapping[str, Range | Devices] = {
     "augment.*.zoom": SHARE,
     "augment.*.size": COUNT,
     "augment.*.scale": Range(0.0, 1.0, is_pair=True),
-    "augment.*.ratio": Range(0.0, is_open=True, is_pair=True),
+    "augment.*.ratio": Range(0.0, above=True, is_pair=True),
     "augment.*.brightness": SHARE,
     "augment.*.contrast": SHARE,
     "augment.*.saturation": SHARE,
-    "augment.*.sigma": Range(0.0, is_open=True, is_pair=True),
+    "augment.*.sigma": Range(0.0, above=True, is_pair=True),
     "augment.*.deviation": Range(0.0, is_pair=True),
     "augment.*.quality": Range(1.0, 100.0, is_pair=True),
     "augment.*.value": SHARE,
