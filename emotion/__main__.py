@@ -5,7 +5,7 @@ import sys
 from difflib import get_close_matches
 
 from emotion.config.compose import VERBS
-from emotion.config.help import answer, overview
+from emotion.config.help import help_or_version, overview
 
 
 def main() -> None:
@@ -18,7 +18,7 @@ def main() -> None:
         from emotion.cli import report_errors
 
         with report_errors():  # the reader of the output, such as head, may exit
-            print(overview() if verb != "--version" else answer("", [verb]), flush=True)
+            print(overview() if verb != "--version" else help_or_version("", [verb]), flush=True)
     else:
         meant = " or ".join(get_close_matches(verb, VERBS))
         print(

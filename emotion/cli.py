@@ -97,7 +97,7 @@ def verb(
         def entry() -> None:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise errors instead of printing them
             with report_errors(name):
-                if text := help.answer(name, command_line()):
+                if text := help.help_or_version(name, command_line()):
                     print(text, flush=True)
                     return
                 overrides.check_dashes(name, command_line())
@@ -150,10 +150,10 @@ def is_sweep_job() -> bool:
 
 
 def is_sweep_command() -> bool:
-    """Return whether the command line asks for a sweep, and not for help."""
+    """Return whether the command line requests a sweep, and not for help."""
     arguments = command_line()
     is_sweep = any(argument in MULTIRUN or argument.startswith("sweep=") for argument in arguments)
-    return is_sweep and help.answer("train", arguments) is None
+    return is_sweep and help.help_or_version("train", arguments) is None
 
 
 def take_plugins() -> None:

@@ -15,8 +15,8 @@ DEFAULT = re.compile(r"- (?P<group>[\w/]+): (?P<choice>\w+)(?:\s+# (?P<comment>.
 SETTING = re.compile(r"(?P<indent> *)(?P<name>\w+):(?: (?P<value>[^#].*?))??(?:\s+# (?P<comment>.*))?$")
 
 
-def answer(verb: str, arguments: list[str]) -> str | None:
-    """Return the text that --help or --version among the arguments asks for, or None."""
+def help_or_version(verb: str, arguments: list[str]) -> str | None:
+    """Return the text that --help or --version among the arguments requests, or None."""
     if {"--help", "-h"} & set(arguments):
         return verb_help(verb, arguments)
     return f"emotion {version('emotion')}" if "--version" in arguments else None

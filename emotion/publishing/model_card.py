@@ -5,16 +5,18 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from emotion.checkpoints.hub import CONFIG, WEIGHTS
 from emotion.publishing.card_facts import ModelFacts
+from emotion.publishing.upload import LABELS, ONNX
 from emotion.reporting.tables import ROWS, Row, markdown_table
 from emotion.reporting.text import escape_markdown, format_duration, format_interval, format_loss, format_percent
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
 FILES = {
-    "model.safetensors": "weights",
-    "config.json": "network, input, classes, temperature, data settings; record of the run with all scores",
-    "model.onnx": "from raw uint8 faces to calibrated probabilities",
-    "label_map.json": "class names by output index and the reverse",
+    WEIGHTS: "weights",
+    CONFIG: "network, input, classes, temperature, data settings; record of the run with all scores",
+    ONNX: "from raw uint8 faces to calibrated probabilities",
+    LABELS: "class names by output index and the reverse",
 }
 
 
@@ -28,7 +30,7 @@ def model_card(facts: ModelFacts, folder: Path, repo: str, license: str | None) 
         facts=facts,
         class_names=list(map(escape_markdown, facts.classes)),
         record=facts.record,
-        has_onnx=(folder / "model.onnx").is_file(),
+        has_onnx=(folder / ONNX).is_file(),
         fit_duration=format_duration(facts.record.fit_seconds),
         files_table=markdown_table(_file_rows(folder), left=2),
         number="{:,}".format,

@@ -1,1 +1,1 @@
-"""Run records: read, write, query, archive, compare."""
+"""Run records: read, write, group, archive, compare."""

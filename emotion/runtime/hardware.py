@@ -13,7 +13,7 @@ import torch
 from emotion.errors import UserError, counted
 
 
-def resolve_precision(choice: str | int, accelerator: str) -> str | int:
+def native_precision(choice: str | int, accelerator: str) -> str | int:
     """Return `choice`, or for "auto" bf16-mixed if the device computes in bfloat16 natively, else 32-true."""
     if choice != "auto":
         return choice

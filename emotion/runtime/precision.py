@@ -100,7 +100,7 @@ def evaluation_precision(
     cache_dir: str | Path,
 ) -> str:
     """Return the precision for evaluating classifiers: `choice`, or for "auto" the best that all their layers allow."""
-    best = hardware.resolve_precision(choice, accelerator)
+    best = hardware.native_precision(choice, accelerator)
     if choice != "auto" or best != "bf16-mixed":
         return str(best)
     reports = (

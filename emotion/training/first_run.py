@@ -20,7 +20,7 @@ def use_first_run_recipe() -> None:
     """
     arguments = command_line()
     keys = {argument.lstrip("+").partition("=")[0] for argument in arguments}
-    if keys & {"experiment", "--config-path"} or help.answer("train", arguments):
+    if keys & {"experiment", "--config-path"} or help.help_or_version("train", arguments):
         return
     try:
         data = compose("train", *(argument for argument in arguments if argument.startswith("data"))).data

@@ -226,7 +226,7 @@ def resolve_precision(config: Kind, classifier: EmotionClassifier, previous: Run
     """
     precision = config.trainer["precision"]
     if precision == "auto":
-        precision = hardware.resolve_precision("auto", config.trainer["accelerator"])
+        precision = hardware.native_precision("auto", config.trainer["accelerator"])
         if previous:
             precision = previous.machine["precision"]
         elif precision == "bf16-mixed" and not distributed.is_sharded(config.trainer):

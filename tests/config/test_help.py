@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from emotion.__main__ import main
 from emotion.cli import report_errors
 from emotion.config.compose import CONF, VERBS, compose
-from emotion.config.help import NAME_WIDTH, answer
+from emotion.config.help import NAME_WIDTH, help_or_version
 from tests.processes import run_verb
 
 
@@ -23,7 +23,7 @@ def settings_section(text: str) -> str:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_names_the_verbs_own_settings_and_groups_and_no_others(verb: str) -> None:
-    text = answer(verb, ["--help"])
+    text = help_or_version(verb, ["--help"])
     assert text is not None
     defaults = OmegaConf.load(CONF / f"{verb}.yaml").defaults
     groups = {str(group) for item in defaults if isinstance(item, DictConfig) for group in item}
@@ -37,7 +37,7 @@ def test_help_names_the_verbs_own_settings_and_groups_and_no_others(verb: str) -
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_has_examples_and_fits_80_columns(verb: str) -> None:
-    text = answer(verb, ["-h"])
+    text = help_or_version(verb, ["-h"])
     assert text is not None
     purpose, _, examples = text.partition("\n\nExamples:\n")
     assert purpose.endswith(".")
@@ -48,7 +48,7 @@ def test_help_has_examples_and_fits_80_columns(verb: str) -> None:
 
 
 def test_help_shows_a_nested_setting_with_its_comment() -> None:
-    text = answer("demo", ["--help"])
+    text = help_or_version("demo", ["--help"])
     assert text is not None
     assert re.search(r"limits\.rate_limit=40 +images per second and address", text)
 
@@ -67,7 +67,7 @@ def test_the_command_runs_a_verb_as_its_module_does(
     monkeypatch.delitem(sys.modules, "emotion.predict", raising=False)
     monkeypatch.setattr(sys, "argv", ["emotion", "predict", "--help"])
     main()
-    assert capsys.readouterr().out == f"{answer('predict', ['--help'])}\n"
+    assert capsys.readouterr().out == f"{help_or_version('predict', ['--help'])}\n"
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["runs", "--version"]])
@@ -110,7 +110,7 @@ def test_help_lists_the_choices_and_settings_of_a_searched_folder() -> None:
         folder = Path("mine") / group
         folder.mkdir(parents=True)
         (folder / "mynet.yaml").write_text(text)
-    text = answer("train", ["hydra.searchpath=[file://mine]", "model=mynet", "--help"])
+    text = help_or_version("train", ["hydra.searchpath=[file://mine]", "model=mynet", "--help"])
     assert text is not None
     groups = text.partition("Config groups")[2]
     assert re.search(r"^  model (?:.|\n {28})*\bmynet\b", groups, re.MULTILINE)
