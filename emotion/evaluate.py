@@ -104,7 +104,7 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[s
     heading = members[0] if len(members) == 1 else f"ensemble of {len(members)} checkpoints"
     heading = f"{ensemble.name}, {data.faces.source}, {faces}\n{heading}"
     tables.print_scores(heading, {config.tta: scores}, verbose=config.verbose)
-    if absent := [name for name, own in scores["all"]["classes"].items() if not own["n"]]:
+    if absent := [name for name, of_class in scores["all"]["classes"].items() if not of_class["n"]]:
         print(
             f"No face has the label {' or '.join(absent)}. Predicting it is an error and adds a class with F1 0 to "
             f"macro F1.{_removal_advice(cfg, data, absent)}"
@@ -165,17 +165,17 @@ def _training_rows(
 
     known = [rows[:0]]
     for member in ensemble.loaded:
-        own = training_rows(member, data.hparams["source"], data.faces, config.cache_dir)
-        if own is None:
+        of_member = training_rows(member, data.hparams["source"], data.faces, config.cache_dir)
+        if of_member is None:
             print(f"{member.path} was trained on other data than {data.faces.source}; its training rows are unknown.")
             continue
-        shared = int(np.isin(rows, own).sum())
+        shared = int(np.isin(rows, of_member).sum())
         if len(ensemble.loaded) > 1 and shared:
             print(
                 f"{member.path} was trained on {shared:,} of the {counted(len(rows), f'{subset} row')}; "
                 f"the deduplicated scores leave them out."
             )
-        known.append(own)
+        known.append(of_member)
     return np.unique(np.concatenate(known))
 
 
@@ -214,9 +214,9 @@ def _output_path(
         run = path.parent.parent if path.parent.name == BEST_CHECKPOINT.parent.name else path.parent
         folder, stem = folder if path.suffix == PORTABLE_SUFFIX else run / "evaluation", path.stem
     split = data.hparams["split"]["_target_"].rsplit(".", 1)[-1]
-    own, source = ensemble.loaded[0], data.hparams["source"]
+    first, source = ensemble.loaded[0], data.hparams["source"]
     here = data.state_dict(), data.classes, stored_shape(source), source.get("detector")
-    in_training = own.data_state, own.classifier.classes, own.source_shape, own.data["source"].get("detector")
+    in_training = first.data_state, first.classifier.classes, first.source_shape, first.data["source"].get("detector")
     other = f"_{hashlib.md5(repr(here).encode()).hexdigest()[:8]}" if here != in_training else ""
     more = "_votes" * bool(config.votes) + "_robustness" * config.robustness
     return Path(config.output or folder), f"{stem}_{split}_{subset}_{config.tta}{other}{more}"

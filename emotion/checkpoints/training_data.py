@@ -47,8 +47,8 @@ def load_data(loaded: LoadedCheckpoint, cfg: DictConfig, *, some_classes: bool =
     if set(labels) == set(classes):
         arguments["labels"] = {name: labels[name] for name in classes}  # in the order of the network's outputs
     try:
-        own = loaded.data["source"]
-        if settings.get("split") is None and arguments["source"] not in (own, own.get("source")):
+        trained = loaded.data["source"]
+        if settings.get("split") is None and arguments["source"] not in (trained, trained.get("source")):
             faces = prepare(arguments["source"], arguments["cache_dir"])
             if loaded.digest not in _digests(faces):
                 arguments["split"] = _split_of_other_data(loaded.data["split"])
@@ -56,10 +56,10 @@ def load_data(loaded: LoadedCheckpoint, cfg: DictConfig, *, some_classes: bool =
         data.setup()
     except UserError as error:
         if settings.get("data") is None and (named := named_folder(cfg)) and not _all_exist(arguments["source"]):
-            own = next(locations(loaded.data["source"]), "no files")
+            location = next(locations(loaded.data["source"]), "no files")
             raise UserError(
-                f"{error}\n{named} replaces the data of {loaded.path}, {own}. Name its folder, or the data in another "
-                f"form: data=NAME."
+                f"{error}\n{named} replaces the data of {loaded.path}, {location}. Name its folder, or the data in "
+                f"another form: data=NAME."
             ) from error
         raise
     if not (some_classes and _has_some_classes(data, classes)):
@@ -74,15 +74,15 @@ def _digests(faces: Faces) -> set[str]:
 def _split_of_other_data(split: Mapping[str, Any]) -> dict[str, Any]:
     """Return a split with the test set that other data states: the official one, or the run's without exclusions."""
     keeps_parts = split["_target_"].removeprefix("emotion.data.splits.") in ("stratified", "random")
-    own = {key: value for key, value in split.items() if key not in NO_EXCLUSIONS}
-    return own if keeps_parts else {"_target_": "emotion.data.splits.official"}
+    without_exclusions = {key: value for key, value in split.items() if key not in NO_EXCLUSIONS}
+    return without_exclusions if keeps_parts else {"_target_": "emotion.data.splits.official"}
 
 
 def _has_some_classes(data: EmotionDataModule, classes: Sequence[str]) -> bool:
     """Return whether the data has two or more of the classes, and neither others nor the rest merged into them."""
-    own, known = {*map(class_key, data.classes)}, {*map(class_key, classes)}
+    of_data, of_checkpoint = {*map(class_key, data.classes)}, {*map(class_key, classes)}
     members = {class_key(str(member)) for members in data.hparams["labels"].values() for member in members}
-    return len(own) > 1 and own <= known and not members & (known - own)
+    return len(of_data) > 1 and of_data <= of_checkpoint and not members & (of_checkpoint - of_data)
 
 
 def named_folder(cfg: DictConfig) -> str | None:
@@ -94,19 +94,19 @@ def named_folder(cfg: DictConfig) -> str | None:
 
 def _locate_source(loaded: LoadedCheckpoint, cfg: DictConfig) -> Mapping[str, Any]:
     """Return the checkpoint's source in the folder that is named; without one, in `data_dir` if it is gone."""
-    own: Mapping[str, Any] = loaded.data["source"]
-    first, named = next(locations(own), None), named_folder(cfg)
+    source: Mapping[str, Any] = loaded.data["source"]
+    first, named = next(locations(source), None), named_folder(cfg)
     if first is None:  # generated
         if named and not named.startswith(DATA_VARIABLE):
             raise UserError(
-                f"{loaded.path} was trained on generated faces ({own['_target_']}), so {named} has no effect. Name the "
-                f"data, too: data=auto {named}."
+                f"{loaded.path} was trained on generated faces ({source['_target_']}), so {named} has no effect. Name "
+                f"the data, too: data=auto {named}."
             )
-        return own
-    reads_folder = own.get("source", own)["_target_"] == "emotion.data.readers.image_folder.read"
+        return source
+    reads_folder = source.get("source", source)["_target_"] == "emotion.data.readers.image_folder.read"
     is_folder = first.is_dir() or not (first.is_file() or (first.suffix and not reads_folder))
-    moved = _move(own, first if is_folder else first.parent, Path(cfg.data_dir))
-    return moved if named or (not _all_exist(own) and _all_exist(moved)) else own
+    moved = _move(source, first if is_folder else first.parent, Path(cfg.data_dir))
+    return moved if named or (not _all_exist(source) and _all_exist(moved)) else source
 
 
 def _all_exist(source: Mapping[str, Any]) -> bool:
@@ -149,6 +149,6 @@ def training_rows(
         source = reader["source"]
     else:
         return None
-    own = EmotionDataModule(**{**loaded.data, **NOT_TRAINING, "source": source, "cache_dir": str(cache_dir)})
-    own.setup()
-    return own.split.train
+    data = EmotionDataModule(**{**loaded.data, **NOT_TRAINING, "source": source, "cache_dir": str(cache_dir)})
+    data.setup()
+    return data.split.train

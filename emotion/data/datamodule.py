@@ -114,7 +114,7 @@ class EmotionDataModule(L.LightningDataModule):
         if len(rows) == 0:
             counts = zip(USAGES, self.faces.counts().sum(1), strict=True)
             present = ", ".join(f"{n:,} {usage}" for usage, n in counts if n)
-            parts = {name: len(own) for name, own in self.split._asdict().items() if len(own)}
+            parts = {name: len(rows) for name, rows in self.split._asdict().items() if len(rows)}
             sizes = ", ".join(f"{name} {n:,}" for name, n in parts.items())
             raise UserError(
                 f"{self.faces.source}: no {part} rows; the data has {present}, and the split {sizes or 'no rows'}. "
