@@ -58,6 +58,12 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{plural * (number != 1)}"
 
 
+def first_few(items: Sequence[str], limit: int, separator: str = ", ") -> str:
+    """Join the first `limit` items and add the number of the others: `a, b and 3 more`."""
+    more = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return separator.join(items[:limit]) + more
+
+
 def listing(lines: Sequence[str], limit: int = 20) -> str:
     """Return the first `limit` lines, each on its own line, and the number of the others, to end a message."""
     more = [f"and {len(lines) - limit} more"] if len(lines) > limit else []

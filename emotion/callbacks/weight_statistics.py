@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from emotion.callbacks.ema import ExponentialMovingAverage
 from emotion.classifier import EmotionClassifier
-from emotion.errors import UserError
+from emotion.errors import UserError, first_few
 from emotion.io.atomic import make_folder, write_text
 
 STATISTICS = ("mean", "std", "min", "max", "L2")
@@ -145,8 +145,7 @@ def describe_non_finite(kinds: Mapping[str, Statistics]) -> str:
     parts = []
     for kind, rows in kinds.items():
         names = [name for name, (_, _, low, high, _) in rows.items() if not abs(low) + abs(high) < float("inf")]
-        more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-        parts += [f"{kind} of {', '.join(names[:MAX_NAMES])}{more}"] if names else []
+        parts += [f"{kind} of {first_few(names, MAX_NAMES)}"] if names else []
     return "; ".join(parts)
 
 

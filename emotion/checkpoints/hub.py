@@ -23,7 +23,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # the HTTP library that it uses
 
 from emotion.checkpoints import portable
-from emotion.errors import UserError
+from emotion.errors import UserError, first_few
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
@@ -167,10 +167,9 @@ def _check_files(name: str, info: "ModelInfo") -> None:
     if missing := [file for file in MAX_BYTES if file not in sizes]:
         pickles = [file for file in sizes if file.endswith(PICKLES)]
         never = f" {', '.join(pickles[:3])}: pickles are never loaded." if pickles else ""
-        held = ", ".join(sorted(sizes)[:8]) + (f" and {len(sizes) - 8} more" if len(sizes) > 8 else "")
         raise UserError(
-            f"{name} has no {' and no '.join(missing)}; found {held or 'nothing'}.{never} Expected a repository "
-            f"filled by python -m emotion.publish."
+            f"{name} has no {' and no '.join(missing)}; found {first_few(sorted(sizes), 8) or 'nothing'}.{never} "
+            f"Expected a repository filled by python -m emotion.publish."
         )
     for file, limit in MAX_BYTES.items():
         size = sizes[file]

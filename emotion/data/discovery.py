@@ -8,7 +8,7 @@ from typing import NamedTuple
 from emotion.data.names import is_litter, known_class, part_usage, resolve_classes
 from emotion.data.packed import OTHER_ARCHIVES, PREFERRED, is_archive, is_packed, members, open_unpacked, preference
 from emotion.data.readers.images import SUFFIXES
-from emotion.errors import UserError, listing
+from emotion.errors import UserError, first_few, listing
 from emotion.io.bounded import read_lines
 
 COLUMNS = {"emotion": ("emotion", "label"), "pixels": ("pixels", "pixel"), "usage": ("usage",)}
@@ -138,12 +138,7 @@ def describe(folder: Path) -> str:
     if not entries:
         return f"{folder} is empty."
     names = [f"{path.name}/" if path.is_dir() else path.name for path in entries]
-    return f"{folder} holds {_shortened(near_misses(folder) or names, SHOWN, '; ')}."
-
-
-def _shortened(items: Sequence[str], limit: int, separator: str) -> str:
-    more = f" and {len(items) - limit} more" if len(items) > limit else ""
-    return f"{separator.join(items[:limit])}{more}"
+    return f"{folder} holds {first_few(near_misses(folder) or names, SHOWN, '; ')}."
 
 
 def near_misses(folder: Path) -> list[str]:
@@ -152,7 +147,7 @@ def near_misses(folder: Path) -> list[str]:
     for path in _entries(folder):
         if hint := _hint(path):
             names.setdefault(hint, []).append(f"{path.name}/" if path.is_dir() else path.name)
-    return [f"{_shortened(same, NAMED, ', ')}{hint}" for hint, same in names.items()]
+    return [f"{first_few(same, NAMED)}{hint}" for hint, same in names.items()]
 
 
 def _hint(path: Path) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token, hf_hub_download
 
 from emotion.checkpoints import hub, portable
-from emotion.errors import UserError
+from emotion.errors import UserError, first_few
 
 HUB_OWN_FILE = ".gitattributes"
 ONNX, LABELS, CARD = "model.onnx", "label_map.json", "README.md"
@@ -62,7 +62,7 @@ def _existing_files(repo: str) -> set[str]:
     sizes = {file.rfilename: file.size for file in info.siblings or [] if file.rfilename != HUB_OWN_FILE}
     if not sizes:
         return set()
-    found = ", ".join(sorted(sizes)[:8]) + (f" and {len(sizes) - 8} more" if len(sizes) > 8 else "")
+    found = first_few(sorted(sizes), 8)
     foreign = UserError(
         f"hub:{repo} contains something else and is left unchanged: found {found}; expected an empty repository, or "
         f"one that python -m emotion.publish filled. Choose another repo=OWNER/NAME."

@@ -17,7 +17,7 @@ from emotion.checkpoints.hub import offline_if_unreachable
 from emotion.checkpoints.load import read_torch_file
 from emotion.checkpoints.locate import PORTABLE_SUFFIX, locate
 from emotion.checkpoints.validate import check_finite
-from emotion.errors import REFUSALS, UserError, first_line
+from emotion.errors import REFUSALS, UserError, first_few, first_line
 from emotion.io.digests import file_digest
 from emotion.models.timm_backbone import TimmBackbone, create
 from emotion.training import efficientnet_lite
@@ -46,7 +46,7 @@ class LoadedWeights(NamedTuple):
     def __str__(self) -> str:
         lines = [f"weights: {self.source}: {len(self.loaded)} tensors loaded"]
         groups = {"resized": self.resized, "skipped": self.skipped, "newly initialized": self.initialized}
-        lines += [f"  {len(names)} {group}: {_first_names(names)}" for group, names in groups.items() if names]
+        lines += [f"  {len(names)} {group}: {first_few(names, 4)}" for group, names in groups.items() if names]
         return "\n".join(lines)
 
     def summary(self) -> dict[str, Any]:
@@ -94,8 +94,8 @@ def load_into(
     if share < MIN_SHARE:
         raise UserError(
             f"model.weights={source} fits {100 * share:.0f} % of {type(net).__name__} before its head, expected at "
-            f"least {100 * MIN_SHARE:.0f} %: it has {_first_names(list(weights))}; the network has "
-            f"{_first_names(list(features))}. Choose the model of these weights."
+            f"least {100 * MIN_SHARE:.0f} %: it has {first_few(list(weights), 4)}; the network has "
+            f"{first_few(list(features), 4)}. Choose the model of these weights."
         )
     return result
 
@@ -174,7 +174,7 @@ def _from_others(net: nn.Module, state: State) -> State:
         except (KeyError, RuntimeError, ValueError, AttributeError, IndexError, TypeError) as error:
             raise UserError(
                 f"model.weights are not of {net.name} ({type(error).__name__}: {error}): they have "
-                f"{_first_names(list(state))}. Choose the model of these weights."
+                f"{first_few(list(state), 4)}. Choose the model of these weights."
             ) from error
     return _with_prefix(state)
 
@@ -225,7 +225,3 @@ def _resize(net: nn.Module, name: str, value: Tensor, own: Tensor) -> Tensor | N
 
 def _shape(value: Tensor) -> str:
     return "x".join(map(str, value.shape)) or "()"
-
-
-def _first_names(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
