@@ -76,7 +76,7 @@ def load_image(value: object, color: str = "rgb") -> LoadedImage:
     Raises:
         UserError: `value` is none of these, or the file is missing, damaged or too large.
     """
-    if isinstance(value, str) and value.lower().startswith(ADDRESSES):
+    if isinstance(value, str) and is_address(value):
         return read_image(download(value), value)
     if isinstance(value, str | Path):
         path = Path(value).expanduser()
@@ -106,6 +106,11 @@ def load_image(value: object, color: str = "rgb") -> LoadedImage:
     if color == "bgr":
         pixels = pixels[:, :, [2, 1, 0, 3][:channels]]
     return LoadedImage(pixels) if channels == 3 else _to_rgb(Image.fromarray(pixels), max(pixels.shape[:2]))
+
+
+def is_address(name: str) -> bool:
+    """Return whether a name is an http(s) address."""
+    return name.lower().startswith(ADDRESSES)
 
 
 def download(address: str) -> bytes:

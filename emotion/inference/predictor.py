@@ -19,7 +19,7 @@ from emotion.errors import UserError
 from emotion.inference.backends import Backend
 from emotion.inference.blazeface import BlazeFace
 from emotion.inference.detectors import FullImage
-from emotion.inference.images import COLORS, LoadedImage, batches, load_image
+from emotion.inference.images import COLORS, LoadedImage, batches, is_address, load_image
 from emotion.inference.inputs import VIDEO_SUFFIXES, find_images
 from emotion.inference.onnx_backend import OnnxBackend
 from emotion.io.picture import save_image
@@ -338,7 +338,7 @@ def _several(images: object) -> Sequence[object] | None:
     if isinstance(images, np.ndarray):
         is_grey_stack = images.ndim == 3 and images.shape[2] not in (1, 2, 3, 4)
         return list(images) if images.ndim == 4 or is_grey_stack else None
-    if not isinstance(images, str | Path):
+    if not isinstance(images, str | Path) or is_address(str(images)):
         return None
     if not str(images):
         raise UserError("images='': expected the path or address of an image, a folder or a pattern.")

@@ -14,7 +14,7 @@ from cv2.typing import MatLike
 from emotion.data.crop import RGBImage
 from emotion.errors import UserError
 from emotion.inference.frames import Frame, VideoStream
-from emotion.inference.images import ADDRESSES, download, is_animated_gif, is_image, read_image
+from emotion.inference.images import download, is_address, is_animated_gif, is_image, read_image
 from emotion.inference.inputs import VIDEO_SUFFIXES
 from emotion.io.atomic import temporary_path
 
@@ -93,7 +93,7 @@ def open_address(address: str, frame_stride: int = 1) -> Frame | VideoStream:
     parts = urlsplit(address)
     address = parts.geturl()  # with its scheme in lower case, as FFmpeg expects it
     output_name = Path(PurePosixPath(unquote(parts.path)).name or parts.hostname or "stream")
-    if address.startswith(ADDRESSES) and is_image(address):
+    if is_address(address) and is_image(address):
         content = download(address)
         if is_animated_gif(content):
             return open_gif(content, address, output_name, frame_stride)

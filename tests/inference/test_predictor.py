@@ -372,6 +372,7 @@ def test_an_address_is_loaded_or_reported(tmp_path: Path) -> None:
     Image.fromarray(scene((200, 100, 200))).save(tmp_path / "a.png")
     with serve_folder(tmp_path) as address:
         assert len(emotion.load().predict(f"{address}/a.png")) == 1
+        assert len(emotion.load().predict(f"{address}/a.png?width=200&crop=[0,*]")) == 1  # no pattern
         with pytest.raises(UserError, match=r"/b\.png cannot be loaded .*404"):
             emotion.load().predict(f"{address}/b.png")
     with pytest.raises(UserError, match=r"/a\.png cannot be loaded"):
