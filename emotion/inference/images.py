@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+from urllib.parse import SplitResult, urlsplit
 from urllib.request import Request, urlopen
 
 import cv2
@@ -113,6 +114,18 @@ def is_address(name: str) -> bool:
     return name.lower().startswith(ADDRESSES)
 
 
+def parse_address(address: str) -> SplitResult:
+    """Return the parts of an address, with its scheme in lower case.
+
+    Raises:
+        UserError: The address is malformed.
+    """
+    try:
+        return urlsplit(address)
+    except ValueError as error:
+        raise UserError(f"{address} is no address ({first_line(error)}); expected one like http://HOST/PATH.") from error
+
+
 def download(address: str) -> bytes:
     """Return the content of a file on the web, at most `MAX_BYTES` of it.
 
@@ -144,8 +157,9 @@ def _sends_image(response: HTTPResponse) -> bool:
 
 
 def _request(address: str, read: Callable[[Any], Any]) -> Any:  # noqa: ANN401
+    url = parse_address(address).geturl()
     try:
-        with urlopen(Request(address, headers={"User-Agent": "emotion"}), timeout=TIMEOUT) as response:
+        with urlopen(Request(url, headers={"User-Agent": "emotion"}), timeout=TIMEOUT) as response:
             return read(response)
     except (OSError, ValueError, HTTPException) as error:
         raise UserError(f"{address} cannot be loaded ({first_line(error)}). Does it open in a browser?") from error

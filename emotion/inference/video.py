@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import cv2
 from cv2.typing import MatLike
@@ -14,7 +14,7 @@ from cv2.typing import MatLike
 from emotion.data.crop import RGBImage
 from emotion.errors import UserError
 from emotion.inference.frames import Frame, VideoStream
-from emotion.inference.images import download, is_address, is_animated_gif, is_image, read_image
+from emotion.inference.images import download, is_address, is_animated_gif, is_image, parse_address, read_image
 from emotion.inference.inputs import VIDEO_SUFFIXES
 from emotion.io.atomic import temporary_path
 
@@ -88,9 +88,9 @@ def open_address(address: str, frame_stride: int = 1) -> Frame | VideoStream:
     """Open an image, a video or a stream on the web, or the stream of a network camera: http(s) or rtsp.
 
     Raises:
-        UserError: There is no server, no such file, or neither an image nor a video.
+        UserError: The address is malformed, or there is no server, no such file, or neither an image nor a video.
     """
-    parts = urlsplit(address)
+    parts = parse_address(address)
     address = parts.geturl()  # with its scheme in lower case, as FFmpeg expects it
     output_name = Path(PurePosixPath(unquote(parts.path)).name or parts.hostname or "stream")
     if is_address(address) and is_image(address):

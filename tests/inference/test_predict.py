@@ -365,6 +365,8 @@ INVALID = {
     "source=x.mp4": r"x\.mp4 cannot be read as a video",
     "source=63": "camera 63 provides no image",
     "source=[valid.png,'https://x.org/a.jpg']": r"source=.*: expected https://x\.org/a\.jpg alone, as an address",
+    "source='http://[::1/x'": r"http://\[::1/x is no address \(Invalid IPv6 URL\); expected one like",
+    "source='rtsp://[::1/x'": r"rtsp://\[::1/x is no address",
     "source=[0,1]": r"source=\[0, 1\]: expected 0 alone",
     "source=[valid.png,'-']": r"expected - alone",
     "source=[x.csv,valid.png]": r"expected x\.csv alone",
