@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 from urllib.request import Request, urlopen
 
 import cv2
@@ -24,6 +24,7 @@ from emotion.data.readers.images import DECODE_ERRORS, FORMATS, convert_mode, wh
 from emotion.errors import UserError, first_line
 
 ADDRESSES = ("http://", "https://")
+ADDRESS_CHARACTERS = ":/?#[]@!$&'()*+,;=%"  # with a meaning in addresses
 COLORS = ("rgb", "bgr")
 IMAGE_START = re.compile(rb"\xff\xd8\xff|\x89PNG|RIFF....WEBP|BM|II\*\0|MM\0\*", re.DOTALL)
 """Signatures of JPEG, PNG, WEBP, BMP and TIFF; a GIF may be a video."""
@@ -115,13 +116,13 @@ def is_address(name: str) -> bool:
 
 
 def parse_address(address: str) -> SplitResult:
-    """Return the parts of an address, with its scheme in lower case.
+    """Return the parts of an address: percent-encoded, as by a browser, and with its scheme in lower case.
 
     Raises:
         UserError: The address is malformed.
     """
     try:
-        return urlsplit(address)
+        return urlsplit(quote(address, ADDRESS_CHARACTERS))
     except ValueError as error:
         raise UserError(f"{address} is no address ({first_line(error)}); expected one like http://HOST/PATH.") from error
 

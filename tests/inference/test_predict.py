@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable
 from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -251,6 +252,18 @@ def test_addresses_of_an_image_a_video_and_nothing() -> None:
             run_predict(f"source={address}/three.png")
     with pytest.raises(UserError, match=r"rtsp://127\.0\.0\.1:9/cam provides neither an image nor a video"):
         run_predict("source=rtsp://127.0.0.1:9/cam")
+
+
+@pytest.mark.parametrize("name", ["my faces", "Lächeln", "100% sad"])
+def test_an_address_may_have_spaces_and_other_letters(name: str) -> None:
+    save(f"web/{name}.png", TWO)
+    write_video(Path(f"web/{name}.avi"), moving_face(3), fps=10, codec="MJPG")
+    with serve_folder(Path("web")) as address:
+        for written in (name, quote(name)):
+            assert run_predict(f"source='{address}/{written}.png?größe=a b'")[:2] == (1, 2)
+            assert (OUT / f"annotated/{name}.png").is_file()
+            assert run_predict(f"source='{address}/{written}.avi'").sources == 1
+        assert rows()[0]["source"] == f"{address}/{written}.avi"
 
 
 def test_an_animated_gif_on_the_web_is_a_video() -> None:
