@@ -123,6 +123,7 @@ def predict(cfg: DictConfig, folder: Path | None) -> PredictionSummary:
 
 def _open_source(config: PredictConfig, folder: Path | None) -> "list[SourceFile] | Path | Frame | VideoStream":
     """Return files, a CSV file, or an opened stream, whose first image is already read."""
+    from emotion.inference.images import mask_password
     from emotion.inference.inputs import EXPECTED, find_files
     from emotion.inference.stdin import read_stdin
     from emotion.inference.video import open_address, open_camera
@@ -133,8 +134,9 @@ def _open_source(config: PredictConfig, folder: Path | None) -> "list[SourceFile
     if isinstance(source, list) and source:
         if alone := next((one for one in as_list(source) if _source_kind(one) != "files"), None):
             raise UserError(
-                f"source={source}: expected {alone} alone, as an address, a camera, a CSV file or standard input is "
-                f"the only source; or several images, videos, folders and patterns."
+                f"source=[{', '.join(map(mask_password, as_list(source)))}]: expected {mask_password(alone)} alone, as "
+                f"an address, a camera, a CSV file or standard input is the only source; or several images, videos, "
+                f"folders and patterns."
             )
         return find_files(as_list(source), folder, _print_skipped)
     match _source_kind(str(source)):

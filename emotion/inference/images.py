@@ -7,11 +7,12 @@ import io
 import math
 import re
 import warnings
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import SplitResult, quote, urlsplit
+from urllib.parse import SplitResult, quote, unquote_to_bytes, urlsplit
 from urllib.request import Request, urlopen
 
 import cv2
@@ -26,6 +27,7 @@ from emotion.errors import UserError, first_line
 ADDRESSES = ("http://", "https://")
 ADDRESS_CHARACTERS = ":/?#[]@!$&'()*+,;=%"  # with a meaning in addresses
 COLORS = ("rgb", "bgr")
+PASSWORD = re.compile(r"(?<=://)([^/?#:]*):[^/?#]*@")
 IMAGE_START = re.compile(rb"\xff\xd8\xff|\x89PNG|RIFF....WEBP|BM|II\*\0|MM\0\*", re.DOTALL)
 """Signatures of JPEG, PNG, WEBP, BMP and TIFF; a GIF may be a video."""
 
@@ -79,7 +81,7 @@ def load_image(value: object, color: str = "rgb") -> LoadedImage:
         UserError: `value` is none of these, or the file is missing, damaged or too large.
     """
     if isinstance(value, str) and is_address(value):
-        return read_image(download(value), value)
+        return read_image(download(value), mask_password(value))
     if isinstance(value, str | Path):
         path = Path(value).expanduser()
         if path.is_dir():
@@ -115,6 +117,11 @@ def is_address(name: str) -> bool:
     return name.lower().startswith(ADDRESSES)
 
 
+def mask_password(address: str) -> str:
+    """Return an address for messages and results: with asterisks in the place of its password."""
+    return PASSWORD.sub(r"\1:***@", address)
+
+
 def parse_address(address: str) -> SplitResult:
     """Return the parts of an address: percent-encoded, as by a browser, and with its scheme in lower case.
 
@@ -124,7 +131,9 @@ def parse_address(address: str) -> SplitResult:
     try:
         return urlsplit(quote(address, ADDRESS_CHARACTERS))
     except ValueError as error:
-        raise UserError(f"{address} is no address ({first_line(error)}); expected one like http://HOST/PATH.") from error
+        raise UserError(
+            f"{mask_password(address)} is no address ({first_line(error)}); expected one like http://HOST/PATH."
+        ) from error
 
 
 def download(address: str) -> bytes:
@@ -135,7 +144,7 @@ def download(address: str) -> bytes:
     """
     content: bytes = _request(address, lambda response: response.read(MAX_BYTES + 1))
     if len(content) > MAX_BYTES:
-        raise UserError(f"{address} is {_too_large('as a file', f'{MAX_BYTES / 1e6:.0f} MB')}")
+        raise UserError(f"{mask_password(address)} is {_too_large('as a file', f'{MAX_BYTES / 1e6:.0f} MB')}")
     return content
 
 
@@ -158,12 +167,20 @@ def _sends_image(response: HTTPResponse) -> bool:
 
 
 def _request(address: str, read: Callable[[Any], Any]) -> Any:  # noqa: ANN401
-    url = parse_address(address).geturl()
+    parts = parse_address(address)
+    login, has_login, host = parts.netloc.rpartition("@")
     try:
-        with urlopen(Request(url, headers={"User-Agent": "emotion"}), timeout=TIMEOUT) as response:
+        request = Request(parts._replace(netloc=host).geturl(), headers={"User-Agent": "emotion"})
+        if has_login:
+            user, _, password = login.partition(":")
+            credentials = b64encode(unquote_to_bytes(f"{user}:{password}")).decode()
+            request.add_unredirected_header("Authorization", f"Basic {credentials}")  # for this server only
+        with urlopen(request, timeout=TIMEOUT) as response:
             return read(response)
     except (OSError, ValueError, HTTPException) as error:
-        raise UserError(f"{address} cannot be loaded ({first_line(error)}). Does it open in a browser?") from error
+        raise UserError(
+            f"{mask_password(address)} cannot be loaded ({first_line(error)}). Does it open in a browser?"
+        ) from error
 
 
 def read_image(source: Path | bytes, name: str = "", max_pixels: int = MAX_PIXELS) -> LoadedImage:

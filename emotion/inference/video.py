@@ -14,7 +14,15 @@ from cv2.typing import MatLike
 from emotion.data.crop import RGBImage
 from emotion.errors import UserError
 from emotion.inference.frames import Frame, VideoStream
-from emotion.inference.images import download, is_address, is_animated_gif, is_image, parse_address, read_image
+from emotion.inference.images import (
+    download,
+    is_address,
+    is_animated_gif,
+    is_image,
+    mask_password,
+    parse_address,
+    read_image,
+)
 from emotion.inference.inputs import VIDEO_SUFFIXES
 from emotion.io.atomic import temporary_path
 
@@ -91,20 +99,20 @@ def open_address(address: str, frame_stride: int = 1) -> Frame | VideoStream:
         UserError: The address is malformed, or there is no server, no such file, or neither an image nor a video.
     """
     parts = parse_address(address)
-    address = parts.geturl()  # with its scheme in lower case, as FFmpeg expects it
+    name, address = mask_password(address), parts.geturl()  # FFmpeg expects the scheme in lower case
     output_name = Path(PurePosixPath(unquote(parts.path)).name or parts.hostname or "stream")
     if is_address(address) and is_image(address):
         content = download(address)
         if is_animated_gif(content):
-            return open_gif(content, address, output_name, frame_stride)
-        image = read_image(content, address)
-        return Frame(address, output_name, image.pixels, scale=image.scale)
+            return open_gif(content, name, output_name, frame_stride)
+        image = read_image(content, name)
+        return Frame(name, output_name, image.pixels, scale=image.scale)
     capture = _open(address, STREAM_OPTIONS)
     if not capture.isOpened() or not capture.grab():
-        raise UserError(f"{address} provides neither an image nor a video. Does it play in a browser or player?")
+        raise UserError(f"{name} provides neither an image nor a video. Does it play in a browser or player?")
     is_file = output_name.suffix.lower() in VIDEO_SUFFIXES
     times = _file_times(capture, 1 / _fps(capture)) if is_file else _clock_times()
-    stream = VideoStream(address, output_name, iter(()), _fps(capture) / frame_stride, live=not is_file)
+    stream = VideoStream(name, output_name, iter(()), _fps(capture) / frame_stride, live=not is_file)
     stream.frames = _read_frames(capture, stream, frame_stride, times)
     return stream
 

@@ -2,6 +2,7 @@ import csv
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -264,6 +265,31 @@ def test_an_address_may_have_spaces_and_other_letters(name: str) -> None:
             assert (OUT / f"annotated/{name}.png").is_file()
             assert run_predict(f"source='{address}/{written}.avi'").sources == 1
         assert rows()[0]["source"] == f"{address}/{written}.avi"
+
+
+def test_the_password_of_an_address_is_sent_and_never_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    save("web/two.png", TWO)
+    Path("web/animated.gif").write_bytes(encode_animation(moving_face(20)[:4]))
+    write_video(Path("web/clip.avi"), moving_face(3), fps=10, codec="MJPG")
+    Path("web/words.txt").write_text("no image")
+    Path("web/broken.png").write_bytes(encode_image(TWO)[:300])
+    with serve_folder(Path("web"), login=True) as address:
+        masked, address = (address.replace("//", f"//me:{password}@") for password in ("***", "p%40ss"))
+        assert len(emotion.load().predict(f"{address}/two.png")) == 2
+        for name in ("two.png", "animated.gif", "clip.avi"):
+            run_predict(f"source={address}/{name}")
+            assert rows()[0]["source"] == f"{masked}/{name}"
+        for name in ("words.txt", "broken.png", "three.png"):
+            with pytest.raises(UserError, match=re.escape(f"{masked}/{name}")) as refused:
+                run_predict(f"source={address}/{name}")
+            assert "p%40ss" not in str(refused.value)
+        with pytest.raises(UserError, match=re.escape(f"{masked}/broken.png")):
+            emotion.load().predict(f"{address}/broken.png")
+    with pytest.raises(UserError, match=re.escape(f"[{masked}, a.png]: expected {masked} alone")):
+        run_predict(f"source=['{address}',a.png]")
+    with pytest.raises(UserError, match=re.escape("me:***@[::1/x is no address")):
+        run_predict("source='http://me:p%40ss@[::1/x'")
+    assert "p%40ss" not in "".join(capsys.readouterr())
 
 
 def test_an_animated_gif_on_the_web_is_a_video() -> None:
