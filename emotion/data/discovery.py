@@ -240,9 +240,11 @@ def _has_classes(folder: Path) -> bool:
     return sum(known_class(found) is not None and has_image(folder / name) for name, found in class_of.items()) > 1
 
 
-def has_image(folder: Path) -> bool:
-    """Return whether a folder, or one below it, contains an image."""
+def has_image(folder: Path, *, enter_links: bool = True) -> bool:
+    """Return whether a folder, or one below it, contains an image; below a linked folder, further links are skipped."""
     return any(
-        has_image(path) if path.is_dir() and not path.is_symlink() else path.suffix.lower() in SUFFIXES
+        (enter_links or not path.is_symlink()) and has_image(path, enter_links=enter_links and not path.is_symlink())
+        if path.is_dir()
+        else path.suffix.lower() in SUFFIXES
         for path in _entries(folder)
     )

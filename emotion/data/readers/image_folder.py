@@ -52,13 +52,21 @@ def read(path: str, size: int = 48, channels: int = 1, detector: "Detector | Non
     labels: list[int] = []
     usages: list[int] = []
     others: list[Path] = []
+    links: list[Path] = []
     for usage, folder in folders:
         _check_class(folder)
-        images, rest = find_images(folder)
-        files += images
-        others += rest
-        labels += [classes.index(class_of[folder.name])] * len(images)
-        usages += [usage] * len(images)
+        found = find_images(folder)
+        if not found.images:
+            raise UserError(
+                f"{folder} contains images only in {counted(len(found.links), 'linked folder')}, not followed: "
+                f"{', '.join(map(str, found.links))}. Make {folder} itself a link, move the images, or list them: "
+                f"data=path_list."
+            )
+        files += found.images
+        others += found.others
+        links += found.links
+        labels += [classes.index(class_of[folder.name])] * len(found.images)
+        usages += [usage] * len(found.images)
     if not files:
         raise UserError(
             f"{root} contains no images in class folders; expected {root}/train/<class> and {root}/test/<class> with "
@@ -70,7 +78,7 @@ def read(path: str, size: int = 48, channels: int = 1, detector: "Detector | Non
     if {part.name for part in parts} - {"train", "test"}:
         notes.append("parts: " + ", ".join(f"{part.name} as {USAGES[usage]}" for part, usage in parts.items()))
     notes += describe_renamed(class_of) + _describe_size(files[0], form)
-    notes += _describe_left_out(root, parts, others)
+    notes += _describe_left_out(root, parts, others, links)
     chunks = _chunks(root, files, np.array(labels, np.uint8), separated, form)
     return DataSource(str(root), classes, files, len(files), chunks, root=root, notes=notes)
 
@@ -126,17 +134,22 @@ def _describe_size(file: Path, form: ImageFormat) -> list[str]:
     return [f"images such as {file.name} are {found}, read as {wanted}: data.size=, data.channels="]
 
 
-def _describe_left_out(root: Path, parts: Mapping[Path, int], others: Sequence[Path]) -> list[str]:
-    """Return sentences that count the files that are not read: images outside class folders, and other files."""
+def _describe_left_out(
+    root: Path, parts: Mapping[Path, int], others: Sequence[Path], links: Sequence[Path]
+) -> list[str]:
+    """Return sentences that count what is not read: images outside class folders, linked folders and other files."""
     notes = []
     for folder in dict.fromkeys((root, *parts)):
         if loose := [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not is_litter(path.name)]:
             notes.append(f"left out: {counted(len(loose), 'image')} in {folder.name}/ outside its class folders")
     for folder in subfolders(root) if root not in parts else ():
-        if folder not in parts and (images := find_images(folder)[0]):
+        if folder not in parts and (images := find_images(folder).images):
             notes.append(
                 f"left out: {counted(len(images), 'image')} in {folder.name}/, which is not a part like train or test"
             )
+    if links:
+        name = links[0].relative_to(root)
+        notes.append(f"left out: {counted(len(links), 'linked folder')}, not followed, such as {name}")
     return notes + describe_left_out([str(path.relative_to(root)) for path in others])
 
 

@@ -83,18 +83,25 @@ class ImageChunk(NamedTuple):
     without_face: list[int]  # positions of images in which the detector found no face
 
 
-def find_images(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return the images in a folder and in those below it, and the other files, both sorted; litter is in neither."""
-    images: list[Path] = []
-    others: list[Path] = []
+class FoundFiles(NamedTuple):
+    """What a folder and those below it contain, sorted and without litter."""
+
+    images: list[Path]
+    others: list[Path]  # other files
+    links: list[Path]  # linked folders, which are not followed
+
+
+def find_images(folder: Path) -> FoundFiles:
+    """Return the images in a folder and in those below it, and what is left out."""
+    found = FoundFiles([], [], [])
     for place, folders, names in os.walk(folder):
-        links = [name for name in folders if os.path.islink(os.path.join(place, name))]  # not followed
         folders[:] = [name for name in folders if not is_litter(name)]
-        for name in (*names, *links):
+        found.links.extend(path for name in folders if (path := Path(place, name)).is_symlink())
+        for name in names:
             if not is_litter(name):
                 path = Path(place, name)
-                (images if path.suffix.lower() in SUFFIXES else others).append(path)
-    return sorted(images), sorted(others)
+                (found.images if path.suffix.lower() in SUFFIXES else found.others).append(path)
+    return FoundFiles(*map(sorted, found))
 
 
 def read_images(

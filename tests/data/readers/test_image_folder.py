@@ -270,6 +270,30 @@ def test_class_folders_may_be_links() -> None:
     assert rows(image_folder.read("data")) == {0: ("happy", TRAINING), 1: ("sad", TRAINING), 2: ("happy", TEST)}
 
 
+def link(path: str, target: str) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).symlink_to(Path(target).resolve())
+
+
+def test_linked_folders_in_a_class_are_counted() -> None:
+    image("real/more/b.png")
+    link("data/train/sad/more", "real/more")
+    link("data/train/sad/x/loop.png", "data/train")
+    source = folder("train/sad/a.png", "train/happy/b.png")
+    assert len(rows(source)) == 2
+    assert list(source.notes) == ["left out: 2 linked folders, not followed, such as train/sad/more"]
+
+
+@pytest.mark.parametrize("part", ["train/", "val/", ""])
+def test_a_class_of_linked_folders_is_refused(part: str) -> None:
+    for number in range(2):
+        image(f"real/{number}/a.png")
+        link(f"data/{part}happy/{number}", f"real/{number}")
+    message = f"data/{part}happy contains images only in 2 linked folders, not followed: data/{part}happy/0, "
+    with pytest.raises(UserError, match=message):
+        folder(f"{'train/' if part else ''}sad/a.png")
+
+
 def test_a_moved_part_is_another_source() -> None:
     from emotion.data.cache import prepare
 
