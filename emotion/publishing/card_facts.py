@@ -14,10 +14,10 @@ from emotion.errors import counted
 from emotion.records.run_record import RunRecord
 from emotion.reporting.text import escape_markdown
 
-FER2013_READERS = tuple(
-    f"emotion.data.readers.{name}"
-    for name in ("fer2013.read_csv", "fer2013.read_icml_csv", "image_folder.read", "parquet.read")
-)
+FER2013_READERS = tuple(f"emotion.data.readers.fer2013.{name}" for name in ("read_csv", "read_icml_csv"))
+IMAGE_READERS = ("emotion.data.readers.image_folder.read", "emotion.data.readers.parquet.read")
+"""Readers of FER2013 and of other faces."""
+FER2013_FACES = dict(zip(EMOTIONS, (4953, 547, 5121, 8989, 6077, 4002, 6198), strict=True))
 FERPLUS_READER, SYNTHETIC_READER = "emotion.data.readers.ferplus.read", "emotion.data.readers.synthetic.read"
 FER2013_TEST = {
     "official": "PrivateTest",
@@ -50,14 +50,21 @@ class ModelFacts:
             readers.append(source["_target_"])
         labels: dict[str, list[str]] = description.data_hyper_parameters["labels"]
         known = [known_class(member) for members in labels.values() for member in members]
-        # of FER2013 in any format and with any labels
-        self.is_fer2013 = readers[-1] in FER2013_READERS and all(known)
         self.is_ferplus = FERPLUS_READER in readers
+        is_csv = readers[-1] in FER2013_READERS
+        has_its_counts = self._num_faces == sum(FER2013_FACES.get(name or "", 0) for name in known)
+        is_image_form = readers[-1] in IMAGE_READERS and (self.is_ferplus or has_its_counts)
+        self.is_fer2013 = all(known) and (is_csv or is_image_form)  # in any format and with any labels
         of_data = [*EMOTIONS, *(["contempt"] if self.is_ferplus else [])]
-        has_all_faces = self.is_fer2013 and readers[-1].startswith("emotion.data.readers.fer2013.")
-        self.left_out = [name for name in of_data if has_all_faces and name not in known]
+        self.left_out = [name for name in of_data if self.is_fer2013 and is_csv and name not in known]
         self.has_all_classes = len(self.classes) == len(of_data)
         self.is_synthetic = readers[-1] == SYNTHETIC_READER
+
+    @property
+    def _num_faces(self) -> int:
+        """Number of faces of the data in the classes, according to the record: of all parts, also excluded ones."""
+        mixed: dict[str, int] = self.record.data.get("mix", {"rows": {}})["rows"]
+        return sum(self.record.split.values()) + self.record.num_excluded - sum(mixed.values())
 
     @property
     def title(self) -> str:

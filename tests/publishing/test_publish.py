@@ -24,6 +24,7 @@ from emotion.checkpoints.load import load_checkpoint, read_checkpoint
 from emotion.checkpoints.locate import zoo
 from emotion.checkpoints.training_data import load_data
 from emotion.config.compose import CONF, compose
+from emotion.data.faces import EMOTIONS
 from emotion.errors import UserError
 from emotion.evaluation.score import score_rows
 from emotion.publish import publish
@@ -325,6 +326,19 @@ def test_card_states_the_limits_of_the_data(reader: str, expected: str, unexpect
     text = render(description)
     assert expected in text
     assert unexpected not in text
+
+
+@pytest.mark.parametrize("reader", ["image_folder.read", "parquet.read"])
+def test_images_are_fer2013_only_if_their_number_is(reader: str, run: Path) -> None:
+    description = describe(run, split={"train": 25_838, "val": 2_871, "test": 7_178})
+    description.data_hyper_parameters["source"] = {"_target_": f"emotion.data.readers.{reader}"}
+    description.data_hyper_parameters["labels"] = {name: [name] for name in EMOTIONS}
+    assert "The faces are those of FER2013" in render(description)
+    description.data_hyper_parameters["labels"].pop("sad")
+    own = render(description)
+    assert "Nothing is known here about the training images" in own
+    assert "FER2013" not in own
+    assert "Other faces" in own
 
 
 def test_code_in_the_card_works(run: Path, served: Hub, token: str) -> None:
