@@ -283,9 +283,12 @@ def test_card_states_the_limits_of_fer2013() -> None:
 
 def test_card_shows_names_of_classes_as_they_are(run: Path) -> None:
     description = describe(run, scores=None)
-    names = ["<b>joy</b> | `x`", *description.hyper_parameters["classes"][1:]]
+    names = ["<b>joy</b> | `x` 😀", *description.hyper_parameters["classes"][1:]]
     description.hyper_parameters["classes"] = names
-    assert r"Output: the probabilities of \<b\>joy\</b\> \| \`x\`, " in render(description)
+    Path("exported/model.onnx").touch()
+    text = render(description)
+    assert r"Output: the probabilities of \<b\>joy\</b\> \| \`x\` 😀, " in text
+    assert f"classes = {names}\n" in text
 
 
 def test_card_of_synthetic_faces_claims_nothing_about_people(run: Path) -> None:
