@@ -166,7 +166,7 @@ def _read_entries(file: str) -> tuple[list[dict[str, str]], RowNumbers]:
     """Return the lines of a file of exclusions by column, and their row numbers; UserError as in `read_exclusions`."""
     try:
         with open(file, newline="", encoding="utf-8-sig") as opened:
-            entries = list(csv.DictReader(read_lines(opened)))
+            entries = list(csv.DictReader(line for line in read_lines(opened) if line.strip(", \t\r\n")))
         if any(None in (*entry, *entry.values()) for entry in entries):
             raise ValueError("a line has more or fewer cells than the header")
         return entries, np.array([int(entry["row"]) for entry in entries], np.int64)

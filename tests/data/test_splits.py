@@ -139,7 +139,7 @@ def test_only_rows_with_the_given_issues_are_excluded(tmp_path: Path) -> None:
 
 def test_lists_that_do_not_match_are_refused(tmp_path: Path) -> None:
     row = labelled(TRAINING)[0]
-    (tmp_path / "bare.csv").write_text(f"row\n{row}\n")
+    (tmp_path / "bare.csv").write_text(f"row\n \n{row}\n,\n,,\n")
     (tmp_path / "other.csv").write_text("number\n1\n")
     bare = str(tmp_path / "bare.csv")
     assert row not in split_with_exclusions({**OFFICIAL, "exclude": bare}, FACES, LABELS)[0].train

@@ -154,7 +154,7 @@ def _chunks(path: Path, header: Header, default_usage: int, only_faces: bool = F
 
 
 def _rows(path: Path, file: IO[bytes], delimiter: str) -> Iterator[tuple[int, Sequence[bytes]]]:
-    """Yield the line number and the cells of each row after the header; blank lines are skipped."""
+    """Yield the line number and the cells of each row after the header; rows without text are skipped."""
     numbered = enumerate(read_lines(file), 1)
     lines = (line for _, line in numbered)
     next(lines, None)
@@ -167,8 +167,8 @@ def _rows(path: Path, file: IO[bytes], delimiter: str) -> Iterator[tuple[int, Se
             except csv.Error as error:
                 raise UserError(f"{path}, line {number}: {error}; expected a CSV file.") from error
             yield number, [cell.encode("utf-8", "surrogateescape") for cell in cells]
-        elif stripped := line.rstrip(b"\r\n"):
-            yield number, stripped.split(separator)
+        elif line.strip(b" \t\r\n" + separator):
+            yield number, line.rstrip(b"\r\n").split(separator)
 
 
 def _parse_label(path: Path, row: int, number: int, cell: bytes, fields: Sequence[bytes]) -> int:

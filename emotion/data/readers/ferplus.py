@@ -210,7 +210,7 @@ def _parse_votes(path: Path, table: Iterator[list[str]]) -> VoteTable:
     usage_at, name_at, *votes_at = (names.index(name.lower()) for name in HEADER)
     usages = {name.lower(): index for index, name in enumerate(USAGES[:3])}
     votes, usage, images = [], [], []
-    for row, cells in enumerate(cells for cells in table if cells):
+    for row, cells in enumerate(cells for cells in table if any(map(str.strip, cells))):
         if len(cells) != len(header):
             _refuse(path, row, counted(len(cells), "column"), f"{len(header)} (is the file truncated?)")
         if (usage_index := usages.get(cells[usage_at].strip().lower())) is None:

@@ -191,7 +191,7 @@ def _read_lists(
 
 
 def _read_lines(file: Path) -> Iterator[_Line]:
-    """Yield the rows of a CSV file, stripped; empty lines are skipped.
+    """Yield the rows of a CSV file, stripped; rows without text are skipped.
 
     Raises:
         UserError: The file has other columns, or is not CSV in UTF-8.
@@ -206,12 +206,13 @@ def _read_lines(file: Path) -> Iterator[_Line]:
                     f"expected a header with the columns path and label."
                 )
             path, label = header.index("path"), header.index("label")
-            for cells in reader:
-                if cells and len(cells) != len(header):
+            for row in reader:
+                cells = [cell.strip() for cell in row]
+                if any(cells) and len(cells) != len(header):
                     error = f"{counted(len(cells), 'column')}, but the header has {len(header)}"
                     yield _Line(reader.line_num, error=error)
-                elif cells:
-                    yield _Line(reader.line_num, cells[path].strip(), cells[label].strip())
+                elif any(cells):
+                    yield _Line(reader.line_num, cells[path], cells[label])
         except csv.Error as error:
             raise UserError(f"{file} line {reader.line_num}: {error}; expected a CSV file.") from error
         except UnicodeDecodeError as error:

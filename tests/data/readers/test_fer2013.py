@@ -132,6 +132,7 @@ VARIANTS: dict[str, Callable[[list[list[str]]], bytes]] = {
     "another order": lambda rows: table(rows, 2, 0, 1),
     "an index and a note": lambda rows: table([[*row, str(i), "x"] for i, row in enumerate(rows)], 3, 0, 1, 2, 4),
     "blank lines": lambda rows: table(rows, 0, 1, 2).replace(b"\n", b"\r\n\r\n") + b"\n\n",
+    "rows without text": lambda rows: table(rows, 0, 1, 2) + b" \n,\n,,\n",
     "semicolons": lambda rows: table(rows, 0, 1, 2, delimiter=";"),
     "fractions": lambda rows: table([rows[0], *([f"{row[0]}.0", *row[1:]] for row in rows[1:])], 0, 1, 2),
     "class names": lambda rows: table(

@@ -208,6 +208,12 @@ def test_faces_that_cannot_be_matched_are_refused(fer_votes: Path, few_faces: Fa
         module()
 
 
+def test_rows_without_text_are_skipped(fer_votes: Path) -> None:
+    before = read_votes(fer_votes)
+    fer_votes.write_text(f"{fer_votes.read_text()}\n \n{',' * 11}\n,,\n")
+    assert read_votes(fer_votes).images == before.images
+
+
 def test_the_case_of_the_header_does_not_matter(fer_votes: Path, few_faces: FaceChunk) -> None:
     before = read_votes(fer_votes)
     write_votes(fer_votes, before.votes, before.usage, "usage,image name,Neutral,HAPPINESS," + ",".join(HEADER[4:]))

@@ -60,6 +60,15 @@ def test_listed_faces_equal_the_written_ones(lists: list[str], few_faces: FaceCh
     assert found.origin[0] == "train.csv line 2: images/0.png"
 
 
+def test_rows_without_text_are_skipped(lists: list[str], few_faces: FaceChunk) -> None:
+    path = Path(lists[0])
+    header, first, *others = path.read_text().splitlines()
+    path.write_text("\n".join([header, "", " ", first, ",", *others, " , ", ",,", '"",""', ""]))
+    found = all_rows(read(*lists, size=48, channels=1))
+    np.testing.assert_array_equal(found.images, few_faces.images)
+    assert found.origin[0] == "train.csv line 4: images/0.png"
+
+
 def test_parts_may_be_missing(lists: list[str]) -> None:
     assert set(all_rows(read(lists[0], test=lists[2])).usage) == {TRAINING, PRIVATE_TEST}
     assert set(all_rows(read(lists[0], lists[1])).usage) == {TRAINING, PUBLIC_TEST}
