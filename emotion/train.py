@@ -36,7 +36,7 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
     with lock_run(run_dir) if rank_zero else nullcontext():
         if config.resume == "auto" and (existing := read_run(run_dir)).state == "finished":
             resume.check_recipe(existing.record, config)
-            resume.check_source(existing.record, config)
+            resume.check_files(existing.record, config)
             print(f"{run_dir}: finished after {counted(existing.record.epochs, 'epoch')}; nothing to do", flush=True)
             return float(existing.record.best["score"])
         config = resume.resolve_resume(config, run_dir, rank_zero=rank_zero)

@@ -50,9 +50,14 @@ def use_stored_config(arguments: Sequence[str]) -> list[str]:
 
 def _is_allowed(override: str) -> bool:
     """Return whether a resumed run takes an override: where its files are, how and how long it trains."""
-    key = override.partition("=")[0]
-    is_location = key in ("cache_dir", "split.exclude") or key.startswith("data")
-    return override.startswith(ALLOWED) or (is_location and paths.is_path_setting("train", key))
+    return override.startswith((*ALLOWED, "split.exclude=")) or is_location(override)
+
+
+def is_location(override: str) -> bool:
+    """Return whether an override says where data or teachers are, whose digests each resumed run compares."""
+    key = override.lstrip("+~").partition("=")[0]
+    is_of_data = key == "cache_dir" or key.startswith("data")
+    return key == "distillation.teacher" or (is_of_data and paths.is_path_setting("train", key))
 
 
 def _check_resumable(run: Path, name: str) -> None:

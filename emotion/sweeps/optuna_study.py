@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from emotion.callbacks.pruning import open_storage
 from emotion.config.compose import compose
 from emotion.config.instantiate import instantiate
+from emotion.config.resume import is_location
 from emotion.errors import Pruned, Stopped, UserError, first_line, missing_extra
 from emotion.io.atomic import make_folder
 from emotion.records.run_record import RunRecord
@@ -96,7 +97,11 @@ def open_study(cfg: DictConfig, folder: Path) -> "Study":
                 study.set_user_attr(FOLDER_ATTRIBUTE, str(folder))
     except (SQLAlchemyError, OptunaError, ImportError, RuntimeError, ValueError) as error:
         raise UserError(f"study.storage: {url} cannot be opened: {first_line(error)}") from error
-    if differing := [key for key in search if _unordered(existing[key]) != _unordered(search[key])]:
+    before, now = (
+        {**one, "fixed": [override for override in one["fixed"] if not is_location(override)]}
+        for one in (existing, search)
+    )
+    if differing := [key for key in now if _unordered(before[key]) != _unordered(now[key])]:
         differences = "; ".join(f"its {key} is {existing[key]}, found {search[key]}" for key in differing)
         other = "study.name=NAME" if cfg.study.storage else "hydra.sweep.dir=FOLDER"
         raise UserError(

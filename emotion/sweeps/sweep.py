@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from emotion.cli import MULTIRUN, check_values, command_line, set_command_line
 from emotion.config.compose import CONF, compose, quote, searched_folders
+from emotion.config.resume import is_location
 from emotion.data.sources import check_data
 from emotion.errors import UserError
 from emotion.io.atomic import make_folder, write_text
@@ -105,7 +106,7 @@ def parse_overrides(lines: Sequence[str], folders: Sequence[str] = ()) -> list[O
 def check_folder(sweep: Sweep) -> None:
     """Raise UserError if the folder has another sweep; a search compares its study instead."""
     previous = _read_overrides(sweep.folder / SWEEP_FILE)
-    if previous and not sweep.study and _without_folder(previous) != _without_folder(sweep.overrides):
+    if previous and not sweep.study and _without_locations(previous) != _without_locations(sweep.overrides):
         raise UserError(
             f"{sweep.folder} contains another sweep: {' '.join(previous)}. Choose another folder: "
             f"hydra.sweep.dir=FOLDER."
@@ -205,9 +206,14 @@ def _find_folder(parent: Path, overrides: list[str]) -> Path | None:
     return same[-1].parent if same else None
 
 
-def _without_folder(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides other than the folder's, which can be written in several ways."""
-    return [override for override in overrides if not override.startswith(f"{FOLDER_KEY}=")]
+def _without_locations(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides other than the folder's, and those of data and teachers that all runs share."""
+    return [
+        override
+        for override in overrides
+        if not override.startswith(f"{FOLDER_KEY}=")
+        and not (is_location(override) and not parse_overrides([override])[0].is_sweep_override())
+    ]
 
 
 def _new_folder(parent: Path) -> Path:

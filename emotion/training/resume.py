@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import MISSING
+
 from emotion.checkpoints.load import PREVIOUS_CHECKPOINT, check_classes, read_checkpoint
 from emotion.checkpoints.locate import LAST_CHECKPOINT
 from emotion.data.cache import LOCATIONS, prepare
@@ -14,6 +16,7 @@ from emotion.errors import UserError, counted
 from emotion.records.recipe import recipe, recipe_differences
 from emotion.records.run_record import RunRecord
 from emotion.training.config import TrainConfig
+from emotion.training.distillation import load_teacher
 
 if TYPE_CHECKING:
     from emotion.classifier import EmotionClassifier
@@ -105,7 +108,10 @@ def check_recipe(previous: RunRecord, config: TrainConfig) -> None:
     if not previous.config:
         return
     expected = config if config.labels else replace(config, labels=previous.labels)  # labels=source
-    differing = recipe_differences(previous.config, expected.to_dict())
+    wanted = expected.to_dict()
+    if wanted["distillation"]:
+        wanted["distillation"] = wanted["distillation"] | {"teacher": MISSING}  # which `check_teachers` compares
+    differing = recipe_differences(previous.config, wanted)
     if _without_locations(previous.config["data"]) != _without_locations(config.data):
         differing.append("data")
     differing += [key for key in ("seed", "tta") if previous.config[key] != getattr(config, key)]
@@ -113,8 +119,11 @@ def check_recipe(previous: RunRecord, config: TrainConfig) -> None:
         raise _another_folder(config, f"contains a run with another {', '.join(differing)}")
 
 
-def check_source(previous: RunRecord, config: TrainConfig) -> None:
-    """Raise UserError if a finished run was trained on other data than that of `config`, which may have moved."""
+def check_files(previous: RunRecord, config: TrainConfig) -> None:
+    """Raise UserError if a finished run had other data or teachers than those of `config`, which may have moved."""
+    if config.distillation and previous.config["distillation"] != config.distillation:
+        teacher = load_teacher(config.distillation, list(previous.labels))
+        check_teachers(previous.distillation, teacher.description())
     source = reader = select_source(config.data).config
     while isinstance(reader.get("source"), Mapping):
         reader = reader["source"]

@@ -142,6 +142,13 @@ def test_a_study_is_not_mixed_with_another_search(sweep: Run) -> None:
     assert len(trials()) == 1
 
 
+def test_a_search_may_be_resumed_with_moved_data(sweep: Run) -> None:
+    for folder in ("a", "b"):
+        done = sweep(*SEARCH, "study.n_trials=1", f"data_dir={folder}", f"cache_dir={folder}")
+        assert done.status == 0, done.err
+    assert len(trials()) == 1
+
+
 def test_a_database_belongs_to_one_folder(sweep: Run) -> None:
     command = (*SEARCH, "study.n_trials=1", NO_PRUNER, "study.storage=sqlite:///shared.db")
     assert sweep(*command).status == 0

@@ -23,7 +23,7 @@ from emotion.records.recipe import recipe
 from emotion.records.run_folder import ERROR_FILE, LOCK, read_run
 from emotion.records.run_record import RunRecord
 from emotion.sweeps.job import reserve_device
-from emotion.sweeps.sweep import Sweep, parse_command_line, write_sweep_file
+from emotion.sweeps.sweep import Sweep, check_folder, parse_command_line, write_sweep_file
 from emotion.train import dispatch, train
 from tests.conftest import options, record_of, signal_at
 from tests.processes import CompletedVerb, run_verb
@@ -219,6 +219,17 @@ def test_the_launcher_does_not_change_the_identity_of_a_sweep(monkeypatch: pytes
     plain = parse(monkeypatch, "-m", "seed=0,1")
     parallel = parse(monkeypatch, "-m", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     assert plain.overrides == parallel.overrides
+
+
+def test_a_sweep_may_be_resumed_with_moved_data_and_teachers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def sweep(*arguments: str) -> Sweep:
+        return parse(monkeypatch, "-m", "experiment=distill", "data=synthetic", "hydra.sweep.dir=s", *arguments)
+
+    write_sweep_file(sweep("seed=0,1", "distillation.teacher=a", "data_dir=a", "cache_dir=a"))
+    check_folder(sweep("seed=0,1", "distillation.teacher=b", "data_dir=b"))
+    for other in (["seed=0,1,2"], ["seed=0,1", "batch_size=8"], ["seed=0,1", "distillation.teacher=a,b"]):
+        with pytest.raises(UserError, match="s contains another sweep"):
+            check_folder(sweep(*other))
 
 
 @pytest.mark.hard

@@ -225,6 +225,17 @@ def test_a_teacher_with_other_classes_is_refused(trained: Path, small_config: Co
         load_teacher({"teacher": str(trained)}, load_checkpoint(trained).classifier.classes[::-1])
 
 
+def test_a_finished_run_is_recognized_by_the_digest_of_its_teacher(trained: Path, small_config: Config) -> None:
+    """As in a sweep that is resumed."""
+    own = Path(shutil.copytree(trained, "teacher"))
+    train(small_config(by(own), "trainer.max_epochs=1", "resume=auto"), STUDENT)
+    own.rename("moved")
+    train(small_config(by(Path("moved")), "trainer.max_epochs=1", "resume=auto"), STUDENT)
+    other = fitted(small_config("input=rgb64", "seed=1"), Path("other"))
+    with pytest.raises(UserError, match=r"found other/.* \(epoch 1\); the run started with .*another SHA-256"):
+        train(small_config(by(other), "trainer.max_epochs=1", "resume=auto"), STUDENT)
+
+
 def test_a_run_is_only_resumed_with_the_teacher_it_started_with(trained: Path, small_config: Config) -> None:
     own = Path(shutil.copytree(trained, "teacher"))
     fitted(small_config(by(own)), STUDENT)
