@@ -101,18 +101,26 @@ def _record_path(path: Path, target: str) -> Path:
 
 def _export_onnx(ensemble: "Ensemble", path: Path, config: ExportConfig, cfg: DictConfig) -> Exported:
     """Write an ONNX file and, if `int8` and worth it, a quantized one."""
+    import tempfile
+
     import torch
 
     from emotion.exporting.int8 import export_int8, median_milliseconds
     from emotion.exporting.onnx import export_onnx
     from emotion.inference.onnx_backend import OnnxBackend
+    from emotion.io.atomic import write_bytes
     from emotion.runtime.hardware import single_thread
 
     data = _load_data(ensemble, config, cfg)
     faces, source = _comparison_faces(ensemble, data)
     fp32, int8 = path.with_name(f"{path.name}.onnx"), path.with_name(f"{path.name}_int8.onnx")
     announce("converting to ONNX, and comparing it with PyTorch")
-    parity, opset = export_onnx(ensemble, fp32, config.tta, config.grad_cam, half=not config.int8, faces=faces)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, fp32.name)
+        parity, opset = export_onnx(ensemble, file, config.tta, config.grad_cam, half=not config.int8, faces=faces)
+        _discard_earlier(path, int8, config)
+        make_folder(path.parent)
+        write_bytes(fp32, file.read_bytes())
     print(wrapped(f"opset {opset}; on {parity.faces} {source}, {parity}"))
     with single_thread():
         backend = OnnxBackend(fp32, threads=1)
@@ -129,16 +137,23 @@ def _export_onnx(ensemble: "Ensemble", path: Path, config: ExportConfig, cfg: Di
     report: dict[str, Any] = {"tta": config.tta, "opset": opset, "milliseconds": milliseconds}
     report["parity"] = parity._asdict() | {"source": source}
     if not config.int8:
-        described = _record_path(path, "onnx")
-        if int8.exists() and described.is_file() and f'"{int8.name}"' in described.read_text():
-            int8.unlink()
-            print(f"deleted {relative_path(int8.absolute())} of an earlier export; int8=true writes it again")
         return [fp32], report
     assert data is not None, "_load_data raises instead"
     announce("quantizing to int8, and comparing it on validation and test faces")
     quantized = export_int8(fp32, int8, data)
     quantized.print()
     return [fp32, int8] if quantized.kept else [fp32], report | {"int8": asdict(quantized)}
+
+
+def _discard_earlier(path: Path, int8: Path, config: ExportConfig) -> None:
+    """Delete the record of an earlier export to ONNX, which must not describe other files, and its quantized file."""
+    described = _record_path(path, "onnx")
+    is_recorded = described.is_file() and f'"{int8.name}"' in described.read_text()
+    if int8.exists() and (is_recorded or config.int8):
+        int8.unlink()
+        if not config.int8:
+            print(f"deleted {relative_path(int8.absolute())} of an earlier export; int8=true writes it again")
+    described.unlink(missing_ok=True)
 
 
 def _export_weights(ensemble: "Ensemble", path: Path, config: ExportConfig, cfg: DictConfig) -> Exported:
@@ -172,6 +187,7 @@ def _export_weights(ensemble: "Ensemble", path: Path, config: ExportConfig, cfg:
     print(wrapped(f"on {parity.faces} {source}, {parity}"))
     weights, description = path.with_name(f"{path.name}.safetensors"), path.with_name(f"{path.name}.json")
     make_folder(path.parent)
+    _record_path(path, "weights").unlink(missing_ok=True)
     portable.write(weights, description, checkpoint, record)
     return [weights, description], {"parity": parity._asdict() | {"source": source}}
 

@@ -65,15 +65,13 @@ class Int8Report:
 def export_int8(fp32: Path, path: Path, data: EmotionDataModule) -> Int8Report:
     """Quantize `fp32` and write the result to `path` if it is faster and at most half a point less accurate.
 
-    Validation chooses the calibration method. Speed is that of one face on one thread. If int8 is not kept, `path` of
-    an earlier export is deleted.
+    Validation chooses the calibration method. Speed is that of one face on one thread.
     """
     sampled = np.random.default_rng(0).permutation(data.rows("train"))[:CALIBRATION_FACES]
     with tempfile.TemporaryDirectory() as folder:
         try:
             files = quantize(fp32, Path(folder), data.faces.images[np.sort(sampled)])
         except UserError as error:
-            path.unlink(missing_ok=True)
             return Int8Report(kept=False, reason=str(error))
         by_method = {method: _evaluate(file, data, data.rows("val")) for method, file in files.items()}
         best = max(files, key=lambda method: by_method[method]["accuracy"][0])
@@ -94,8 +92,6 @@ def export_int8(fp32: Path, path: Path, data: EmotionDataModule) -> Int8Report:
         )
         if report.kept:
             write_bytes(path, files[best].read_bytes())
-        else:
-            path.unlink(missing_ok=True)
     return report
 
 

@@ -123,6 +123,30 @@ def test_int8_of_an_earlier_export_is_deleted(run: Path, capsys: pytest.CaptureF
     assert f"deleted {int8} of an earlier export; int8=true writes it again" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("stopped", "override"),
+    [
+        ("emotion.exporting.int8.export_int8", "int8=true"),
+        ("emotion.io.atomic.write_json", "target=onnx"),
+        ("emotion.io.atomic.write_json", "target=weights"),
+    ],
+)
+def test_a_stopped_export_leaves_no_record_of_other_files(
+    stopped: str, override: str, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    run_export(f"checkpoint={run}", *([] if override == "int8=true" else [override]))
+    int8 = run / "export/v4_attention_int8.onnx"
+    int8.touch()
+    monkeypatch.setattr(stopped, stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_export(f"checkpoint={run}", override)
+    assert not list(int8.parent.glob("*.export.json"))
+    assert int8.exists() == (override != "int8=true")
+
+
 @pytest.mark.parametrize("target", ["onnx", "web"])
 def test_a_missing_onnx_names_the_extra(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
