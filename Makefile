@@ -29,7 +29,7 @@ published: setup ## rerun every published experiment with SEEDS=0,1,2; takes lon
 test: setup ## all tests; those on FER2013 run where EMOTION_DATA holds it
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-test-all: setup ## all tests with every parametrisation
+test-all: setup ## all tests with every parametrization
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not slurm and not hard" $(ARGS)
 
 test-hard: setup ## the guarantees of tests/README.md, and all other tests that take minutes

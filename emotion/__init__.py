@@ -30,7 +30,7 @@ def load(
         tta: Test-time augmentation: none, flip, shifted or ten_crop; None for that of an .onnx file, else none.
         device: auto, cpu or gpu (or cuda). Included weights run on the CPU with ONNX Runtime, without torch, unless
             gpu is requested; .onnx files always do, and refuse gpu.
-        min_confidence: Probability of the most likely class below which a face is labelled "unclear".
+        min_confidence: Probability of the most likely class below which a face is labeled "unclear".
         plugins: Your own modules, which may define a checkpoint's network.
 
     Raises:

@@ -130,7 +130,7 @@ def _check(config: AuditConfig) -> None:
         ("near.bits", near.bits, 0 <= near.bits < 32, "a whole number from 0 to 31 (of 64 bits)"),
         ("near.correlation", near.correlation, 0 < near.correlation <= 1, "a number above 0 and at most 1"),
         ("max_images", config.max_images, config.max_images > 0, "a whole number above 0"),
-        ("low_contrast", config.low_contrast, config.low_contrast >= 0, "grey levels, 0 or more"),
+        ("low_contrast", config.low_contrast, config.low_contrast >= 0, "gray levels, 0 or more"),
     ):
         if not is_valid:
             raise UserError(f"{name}={value}: expected {expected}.")

@@ -15,7 +15,7 @@ FACES = render_faces(np.repeat(np.arange(7), 10).astype(np.uint8), np.random.def
 
 
 def scene(*places: tuple[int, int, int], width: int = 640, height: int = 480) -> NDArray[np.uint8]:
-    """A grey image (height, width, 3) with a drawn face at each (left, top, side)."""
+    """A gray image (height, width, 3) with a drawn face at each (left, top, side)."""
     image = np.full((height, width, 3), 128, np.uint8)
     for face, (left, top, side) in zip(FACES, places, strict=False):
         enlarged = cv2.resize(face, (side, side), interpolation=cv2.INTER_CUBIC)

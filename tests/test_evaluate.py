@@ -59,7 +59,7 @@ def test_an_evaluation_is_short_unless_all_tables_are_requested(run: Path, capsy
     assert f"scores and figures: {OUT}/best_" in short
     evaluated(run, "verbose=true")
     full = capsys.readouterr().out
-    for table in ("by class, all rows", "most confident 50, 80 and 90 %", "quartiles by mean grey level"):
+    for table in ("by class, all rows", "most confident 50, 80 and 90 %", "quartiles by mean gray level"):
         assert (table in full) > (table in short)
 
 

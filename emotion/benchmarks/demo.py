@@ -80,7 +80,7 @@ def _read_port(server: "subprocess.Popen[str]") -> int:
 
 
 def render_image() -> bytes:
-    """Return a JPEG of a grey wall with two synthetic faces that the detector finds."""
+    """Return a JPEG of a gray wall with two synthetic faces that the detector finds."""
     from io import BytesIO
 
     import numpy as np

@@ -67,7 +67,7 @@ def run(config: BenchConfig) -> BenchResult:
 def _forward_backward(
     classifier: "EmotionClassifier", batches: "tuple[Tensor, ...]", labels: "tuple[Tensor, ...]", bf16: bool
 ) -> None:
-    """Run a training step without its optimiser for each batch."""
+    """Run a training step without its optimizer for each batch."""
     import torch
     from torch.nn.functional import cross_entropy
 

@@ -1,4 +1,4 @@
-"""Results of benchmarks and their table; tools to measure rates, memory and device utilisation."""
+"""Results of benchmarks and their table; tools to measure rates, memory and device utilization."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -106,7 +106,7 @@ def synthetic_classifier(
     return setup.make_classifier(config, data), data, data_config
 
 
-def utilisation(step: Callable[[], object], steps: int, device: str) -> float:
+def utilization(step: Callable[[], object], steps: int, device: str) -> float:
     """Return the share of the time, from the first operation to the last, in which `device` (cuda or cpu) is busy."""
     from torch.profiler import ProfilerActivity, profile
 

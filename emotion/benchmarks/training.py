@@ -13,7 +13,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from emotion.benchmarks.config import BenchConfig
-from emotion.benchmarks.measurement import BenchResult, Measurement, alternate, endless, peak_memory, utilisation
+from emotion.benchmarks.measurement import BenchResult, Measurement, alternate, endless, peak_memory, utilization
 from emotion.errors import UserError, counted
 
 if TYPE_CHECKING:
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 TRAINING_CALLBACKS = ("ema", "staged_unfreezing", "learning_rates")
 """Callbacks that take part in training steps; the others only report, save or stop."""
 WARM_UP_STEPS = 3
-UTILISATION_STEPS = 50
+UTILIZATION_STEPS = 50
 MAX_BASELINE_FACES = 2000
 
 
 def run(config: BenchConfig) -> BenchResult:
-    """Measure faces per second of training and loading, their ratios, peak memory and the utilisation of a GPU."""
+    """Measure faces per second of training and loading, their ratios, peak memory and the utilization of a GPU."""
     from emotion.runtime.hardware import torch_device
     from emotion.training import setup
 
@@ -79,8 +79,8 @@ def run(config: BenchConfig) -> BenchResult:
     }
     if classifier.device.type == "cuda":
         steps = _bare_loop(config, data, classifier, synchronize=False)
-        details["utilisation"] = utilisation(lambda: next(steps), UTILISATION_STEPS, "cuda")
-        measurements.append(Measurement(f"{name}: GPU utilisation", "share of time", details["utilisation"]))
+        details["utilization"] = utilization(lambda: next(steps), UTILIZATION_STEPS, "cuda")
+        measurements.append(Measurement(f"{name}: GPU utilization", "share of time", details["utilization"]))
     return BenchResult(details, measurements)
 
 
@@ -142,7 +142,7 @@ def _batches(data: "EmotionDataModule", device: "str | torch.device") -> Iterato
 def _bare_loop(
     config: BenchConfig, data: "EmotionDataModule", classifier: "EmotionClassifier", *, synchronize: bool = True
 ) -> Iterator[None]:
-    """Train with the same loader, network, loss, optimiser and precision, without Lightning."""
+    """Train with the same loader, network, loss, optimizer and precision, without Lightning."""
     import torch
 
     from emotion.config.instantiate import instantiate

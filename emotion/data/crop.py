@@ -50,7 +50,7 @@ class Detector(Protocol):
 
 
 def crop(image: RGBImage, box: Box, side: int, channels: int) -> NDArray[np.uint8]:
-    """Crop a face as the network takes it: (side, side) grey, or (side, side, 3) RGB.
+    """Crop a face as the network takes it: (side, side) gray, or (side, side, 3) RGB.
 
     Pixels beyond the image's edge replicate the edge.
     """

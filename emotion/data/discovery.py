@@ -78,7 +78,7 @@ def discover(folder: Path) -> Iterator[Found]:
         if folder.suffix.lower() == ".parquet" or _has_labels(folder):
             yield Found("parquet" if folder.suffix.lower() == ".parquet" else "fer2013_csv", folder)
         return
-    tables = _labelled_csv(folder)
+    tables = _labeled_csv(folder)
     contest = [path for path in tables if _stem_csv(path) in PREFERRED]
     if len(tables) > 1 and not contest:
         raise _ambiguous(folder, tables, "data=fer2013_csv data.path=FILE")
@@ -196,7 +196,7 @@ def _csv_files(places: Sequence[Path]) -> list[Path]:
     return sorted(key, key=key.__getitem__)
 
 
-def _labelled_csv(folder: Path) -> list[Path]:
+def _labeled_csv(folder: Path) -> list[Path]:
     """Return the CSV files with faces and labels; of the parts train.csv, test.csv, ... only the first."""
     for places in ([folder], subfolders(folder)):
         found: dict[tuple[Path, str], Path] = {}

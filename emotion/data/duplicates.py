@@ -128,11 +128,11 @@ def _correlations(images: NDArray[np.uint8], pairs: Pairs, *, flip: bool) -> NDA
 def _standardize(gray: NDArray[np.float32]) -> NDArray[np.float32]:
     """Scale to mean 0 and variance 1, (b, H * W); constant images become 0."""
     flat = gray.reshape(len(gray), -1)
-    centred = flat - flat.mean(1, keepdims=True)
-    deviation = centred.std(1, keepdims=True)
-    return np.asarray(centred / np.where(deviation > 0, deviation, 1), np.float32)
+    centerd = flat - flat.mean(1, keepdims=True)
+    deviation = centerd.std(1, keepdims=True)
+    return np.asarray(centerd / np.where(deviation > 0, deviation, 1), np.float32)
 
 
 def _to_gray(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Convert grey or RGB images to (b, H, W)."""
+    """Convert gray or RGB images to (b, H, W)."""
     return images.mean(-1, dtype=np.float32) if images.ndim == 4 else images.astype(np.float32)

@@ -31,14 +31,14 @@ PROGRAM_ERRORS = (TypeError, AttributeError, NameError, AssertionError)
 
 
 def face_shape(side: int, channels: int) -> tuple[int, ...]:
-    """Return the shape of the array of a face with 1 channel (grey) or 3 (RGB)."""
+    """Return the shape of the array of a face with 1 channel (gray) or 3 (RGB)."""
     return (side, side) if channels == 1 else (side, side, 3)
 
 
 class FaceChunk(NamedTuple):
     """n consecutive rows of a source, all of one image size; valid until the next chunk is requested."""
 
-    images: NDArray[np.uint8]  # (n, H, W) grey or (n, H, W, 3) RGB
+    images: NDArray[np.uint8]  # (n, H, W) gray or (n, H, W, 3) RGB
     labels: NDArray[np.uint8]  # (n,) index into the source's classes
     usage: NDArray[np.uint8]  # (n,) index into USAGES
     origin: list[str]  # where each row came from: "row 17", "test/happy/x.png"

@@ -33,7 +33,7 @@ def quartiles(values: NDArray[np.float64]) -> list[NDArray[np.bool_]]:
 
 
 def brightness(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the mean grey level (n,), 0 to 255, of the faces `images[rows]`."""
+    """Return the mean gray level (n,), 0 to 255, of the faces `images[rows]`."""
     return np.array([images[row].mean() for row in rows])
 
 

@@ -12,7 +12,7 @@ from emotion.errors import UserError
 from emotion.exporting.onnx import export_onnx
 from emotion.exporting.web_runtime import VERSION, runtime_files
 from emotion.inference import blazeface
-from emotion.inference.annotate import css_colours
+from emotion.inference.annotate import css_colors
 from emotion.inference.predictor import MIN_CONTRAST
 from emotion.io.atomic import sync_folder
 from emotion.records.run_record import is_synthetic
@@ -75,7 +75,7 @@ def model_description(ensemble: Ensemble) -> dict[str, Any]:
     return {
         "name": ensemble.name,
         "classes": ensemble.classes,
-        "colours": css_colours(ensemble.classes),
+        "colors": css_colors(ensemble.classes),
         "side": side,
         "channels": channels,
         "synthetic": is_synthetic(ensemble.loaded),

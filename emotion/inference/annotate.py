@@ -18,9 +18,9 @@ from emotion.data.names import UNCLEAR
 from emotion.inference.images import MAX_SIDE
 from emotion.inference.predictor import Face
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
-EMOTION_COLOURS: dict[str, Colour] = {
+EMOTION_COLORS: dict[str, Color] = {
     "ang": (229, 72, 77),
     "disg": (86, 160, 60),
     "fear": (142, 78, 198),
@@ -30,14 +30,14 @@ EMOTION_COLOURS: dict[str, Colour] = {
     "neut": (172, 178, 188),
     "cont": (173, 127, 88),
 }
-"""Colours by prefix of the class name, so that angry and anger get the same."""
+"""Colors by prefix of the class name, so that angry and anger get the same."""
 
-OTHER_COLOURS: tuple[Colour, ...] = ((214, 64, 159), (0, 144, 120), (240, 110, 40), (90, 98, 220), (120, 140, 20))
-UNCLEAR_COLOUR: Colour = (120, 124, 130)
+OTHER_COLORS: tuple[Color, ...] = ((214, 64, 159), (0, 144, 120), (240, 110, 40), (90, 98, 220), (120, 140, 20))
+UNCLEAR_COLOR: Color = (120, 124, 130)
 DARK, WHITE = (20, 22, 26), (255, 255, 255)
 SHADE, TRACK = (18, 20, 24, 175), (255, 255, 255, 34)  # of a panel, and of a bar's full length on it
 MIN_SIDE = 360  # pixels of the shorter side; smaller images are enlarged by an integer to make text legible
-CROP_SIDE, PAPER = 180, 235  # pixels of a face that is shown alone, and grey of what surrounds it
+CROP_SIDE, PAPER = 180, 235  # pixels of a face that is shown alone, and gray of what surrounds it
 MAX_BARS = 8
 MAX_PANELS = 6  # images of more faces get the bars as a strip along each box
 
@@ -69,21 +69,21 @@ class Rect(NamedTuple):
         )
 
 
-def class_colours(classes: Sequence[str]) -> list[Colour]:
-    """Return the colour of each class as red, green and blue, 0 to 255."""
+def class_colors(classes: Sequence[str]) -> list[Color]:
+    """Return the color of each class as red, green and blue, 0 to 255."""
     num_others = 0
-    colours = []
+    colors = []
     for name in classes:
-        colour = next((colour for prefix, colour in EMOTION_COLOURS.items() if name.lower().startswith(prefix)), None)
-        if colour is None:
-            colour, num_others = OTHER_COLOURS[num_others % len(OTHER_COLOURS)], num_others + 1
-        colours.append(colour)
-    return colours
+        color = next((color for prefix, color in EMOTION_COLORS.items() if name.lower().startswith(prefix)), None)
+        if color is None:
+            color, num_others = OTHER_COLORS[num_others % len(OTHER_COLORS)], num_others + 1
+        colors.append(color)
+    return colors
 
 
-def css_colours(classes: Sequence[str]) -> list[str]:
-    """Return `class_colours` as #rrggbb."""
-    return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in class_colours(classes)]
+def css_colors(classes: Sequence[str]) -> list[str]:
+    """Return `class_colors` as #rrggbb."""
+    return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in class_colors(classes)]
 
 
 def annotate(image: RGBImage, faces: Sequence[Face], face_ids: Sequence[int] = (), *, extend: bool = False) -> RGBImage:
@@ -107,14 +107,14 @@ def annotate(image: RGBImage, faces: Sequence[Face], face_ids: Sequence[int] = (
     sizes = [_font_size(box, frame) for box in boxes]
     occupied = list(boxes)
     for i, (face, box, size) in enumerate(zip(faces, boxes, sizes, strict=True)):
-        colour = UNCLEAR_COLOUR if face.label == UNCLEAR else class_colours(face.classes)[int(face.probs.argmax())]
+        color = UNCLEAR_COLOR if face.label == UNCLEAR else class_colors(face.classes)[int(face.probs.argmax())]
         width = max(2, round(size / 7))
         if face.box.angle:
-            draw.polygon(_corners(face, factor), outline=colour, width=width)
+            draw.polygon(_corners(face, factor), outline=color, width=width)
         else:
-            draw.rounded_rectangle(box, radius=size * 0.5, outline=colour, width=width)
+            draw.rounded_rectangle(box, radius=size * 0.5, outline=color, width=width)
         text = f"{face_ids[i]}  {face.caption}" if face_ids else face.caption
-        occupied.append(_draw_label(draw, text, box, size, colour, occupied))
+        occupied.append(_draw_label(draw, text, box, size, color, occupied))
     for face, box, size in zip(faces, boxes, sizes, strict=True):
         if len(faces) > MAX_PANELS:
             _draw_strip(draw, face, box, size)
@@ -191,7 +191,7 @@ def _font_size(box: Rect, frame: Rect) -> int:
 
 
 def _draw_label(
-    draw: ImageDraw.ImageDraw, text: str, box: Rect, size: int, colour: Colour, occupied: Sequence[Rect]
+    draw: ImageDraw.ImageDraw, text: str, box: Rect, size: int, color: Color, occupied: Sequence[Rect]
 ) -> Rect:
     """Draw a label above or below the box, where it hides nothing, else inside; return its rectangle."""
     font = _font(size, bold=True)
@@ -203,11 +203,11 @@ def _draw_label(
     free = (rect for rect in rects if rect.is_within(frame) and not any(map(rect.overlaps, occupied)))
     top = max(0, box.top) + size * 0.25
     rect = next(free, Rect(lefts[0], top, lefts[0] + width, top + height))
-    draw.rounded_rectangle(rect, radius=size * 0.35, fill=colour)
-    red, green, blue = colour
-    text_colour = DARK if 0.299 * red + 0.587 * green + 0.114 * blue > 150 else WHITE
+    draw.rounded_rectangle(rect, radius=size * 0.35, fill=color)
+    red, green, blue = color
+    text_color = DARK if 0.299 * red + 0.587 * green + 0.114 * blue > 150 else WHITE
     middle = rect.left + 0.45 * size, (rect.top + rect.bottom) / 2
-    draw.text(middle, text, fill=text_colour, font=font, anchor="lm")
+    draw.text(middle, text, fill=text_color, font=font, anchor="lm")
     return rect
 
 
@@ -237,7 +237,7 @@ def _draw_bars(draw: ImageDraw.ImageDraw, face: Face, panel: Rect, size: int) ->
     font = _font(size)
     draw.rounded_rectangle(panel, radius=0.5 * size, fill=SHADE)
     left, right = round(panel.left + _names_width(face, size) + 1.2 * size), round(panel.right - 0.6 * size)
-    colours = class_colours(face.classes)
+    colors = class_colors(face.classes)
     for row, index in enumerate(_shown_classes(face)):
         middle = panel.top + 0.4 * size + 1.3 * size * (row + 0.5)
         draw.text((left - 0.6 * size, middle), face.classes[index], fill=WHITE, font=font, anchor="rm")
@@ -245,7 +245,7 @@ def _draw_bars(draw: ImageDraw.ImageDraw, face: Face, panel: Rect, size: int) ->
         draw.rounded_rectangle((left, top, right, bottom), radius=round(0.3 * size), fill=TRACK)
         end = left + (right - left) * float(face.probs[index])
         if end - left >= 1:
-            draw.rounded_rectangle((left, top, end, bottom), radius=0.3 * size, fill=colours[index])
+            draw.rounded_rectangle((left, top, end, bottom), radius=0.3 * size, fill=colors[index])
 
 
 def _draw_strip(draw: ImageDraw.ImageDraw, face: Face, box: Rect, size: int) -> None:
@@ -253,9 +253,9 @@ def _draw_strip(draw: ImageDraw.ImageDraw, face: Face, box: Rect, size: int) -> 
     margin = max(3, round(size / 4))
     left, width = box.left + margin, box.right - box.left - 2 * margin
     bottom = box.bottom - margin
-    for probability, colour in zip(face.probs.tolist(), class_colours(face.classes), strict=True):
+    for probability, color in zip(face.probs.tolist(), class_colors(face.classes), strict=True):
         if width * probability >= 1:
-            draw.rectangle((left, bottom - 0.4 * size, left + width * probability, bottom), fill=colour)
+            draw.rectangle((left, bottom - 0.4 * size, left + width * probability, bottom), fill=color)
         left += width * probability
 
 

@@ -23,7 +23,7 @@ class Backend(Protocol):
     name: str  # of the network, for display
     classes: tuple[str, ...]  # in the order of the probabilities
     side: int  # of its faces in pixels
-    channels: int  # 1 for grey faces, 3 for RGB
+    channels: int  # 1 for gray faces, 3 for RGB
     is_synthetic: bool  # whether it was trained on synthetic faces, so that its answers say nothing about photographs
 
     def probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -56,10 +56,10 @@ class Haar:
 
     def __call__(self, image: RGBImage) -> list[Box]:
         """Return the faces of an image (H, W, 3), the largest first; the score is the last stage's weight."""
-        grey, factor = _shrink(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), self.max_side)
-        min_side = max(20, round(self.min_face * max(grey.shape)))
+        gray, factor = _shrink(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), self.max_side)
+        min_side = max(20, round(self.min_face * max(gray.shape)))
         squares, _, weights = self.cascade.detectMultiScale3(
-            grey, HAAR_STEP, self.min_neighbors, minSize=(min_side, min_side), outputRejectLevels=True
+            gray, HAAR_STEP, self.min_neighbors, minSize=(min_side, min_side), outputRejectLevels=True
         )
         boxes = []
         for (left, top, width, _), weight in zip(np.asarray(squares).tolist(), np.ravel(weights).tolist(), strict=True):

@@ -70,7 +70,7 @@ class LoadedImage(NamedTuple):
 def load_image(value: object, color: str = "rgb") -> LoadedImage:
     """Load an image from a path, an http(s) address, the bytes of a file, a Pillow image or an array.
 
-    Arrays are uint8: grey (H, W) or (H, W, 1), color (H, W, 3), or color with transparency (H, W, 4), which is
+    Arrays are uint8: gray (H, W) or (H, W, 1), color (H, W, 3), or color with transparency (H, W, 4), which is
     composited onto white.
 
     Args:
@@ -102,7 +102,7 @@ def load_image(value: object, color: str = "rgb") -> LoadedImage:
     if pixels.dtype != np.uint8 or not pixels.size or pixels.ndim not in (2, 3) or channels not in (1, 3, 4):
         raise UserError(
             f"Found an image of type {type(value).__name__}, {pixels.dtype} {pixels.shape}; expected a path, an "
-            f"address, the bytes of a file, a Pillow image, or a uint8 array: (H, W) grey, (H, W, 3) RGB or (H, W, 4) "
+            f"address, the bytes of a file, a Pillow image, or a uint8 array: (H, W) gray, (H, W, 3) RGB or (H, W, 4) "
             f"RGBA; several: a list of these, or an array (N, H, W) or (N, H, W, 3 or 4)."
         )
     if channels == 1:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 COLUMNS = ("left", "top", "width", "height", "angle", "score", "label", "probability")
 """Of a table of faces, followed by a column for the probability of each class."""
 
-MIN_CONTRAST = 4.0  # standard deviation of grey levels; 99.9 % of FER2013's faces have more than 16
+MIN_CONTRAST = 4.0  # standard deviation of gray levels; 99.9 % of FER2013's faces have more than 16
 
 
 def is_blank(pixels: NDArray[np.uint8]) -> bool:
@@ -47,7 +47,7 @@ class Face:
         box: Its square in pixels of the upright image.
         classes: Class names in the order of `probs`.
         probs: Probabilities (K,).
-        pixels: The face as the network saw it, (S, S) grey or (S, S, 3) RGB.
+        pixels: The face as the network saw it, (S, S) gray or (S, S, 3) RGB.
         min_confidence: Probability below which the label is `UNCLEAR`.
     """
 
@@ -205,7 +205,7 @@ class Predictor:
     Args:
         backend: Classifies faces.
         detector: Finds faces.
-        min_confidence: Probability of the most likely class below which a face is labelled `UNCLEAR`.
+        min_confidence: Probability of the most likely class below which a face is labeled `UNCLEAR`.
         batch_size: Maximum number of faces classified together.
 
     Raises:
@@ -241,7 +241,7 @@ class Predictor:
 
         Args:
             images: An image: a path, an http(s) address, the bytes of a file, a Pillow image, or a uint8 array, (H, W)
-                grey or (H, W, 3 or 4) in color. Several: a list of these, a folder, a pattern, or an array (N, H, W) or
+                gray or (H, W, 3 or 4) in color. Several: a list of these, a folder, a pattern, or an array (N, H, W) or
                 (N, H, W, 3 or 4). In a folder or pattern, videos and files that cannot be read are skipped with a
                 warning.
             color: Order of the channels of arrays: rgb, or bgr as OpenCV reads them.
@@ -336,8 +336,8 @@ def _several(images: object) -> Sequence[object] | None:
     if isinstance(images, list | tuple):
         return images
     if isinstance(images, np.ndarray):
-        is_grey_stack = images.ndim == 3 and images.shape[2] not in (1, 2, 3, 4)
-        return list(images) if images.ndim == 4 or is_grey_stack else None
+        is_gray_stack = images.ndim == 3 and images.shape[2] not in (1, 2, 3, 4)
+        return list(images) if images.ndim == 4 or is_gray_stack else None
     if not isinstance(images, str | Path) or is_address(str(images)):
         return None
     if not str(images):

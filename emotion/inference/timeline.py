@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion.inference.annotate import css_colours
+from emotion.inference.annotate import css_colors
 from emotion.inference.frames import FrameResult
 from emotion.inference.tracking import GAP_SECONDS
 
@@ -109,7 +109,7 @@ class Timeline:
         shown = [history for history in longest if history.num_frames >= min_frames]
         figure = Figure(figsize=(11, 1.4 + 1.75 * len(shown)), layout="constrained")
         grid = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
-        colours = css_colours(self.classes)
+        colors = css_colors(self.classes)
         end = max(self.end, MIN_WIDTH)
         for axes, history in zip(grid, shown, strict=True):
             for times, probs in history.segments(max(GAP_SECONDS, 3 * self.bin_width)):
@@ -117,7 +117,7 @@ class Timeline:
                 if narrow:  # widened to be visible
                     times, probs = times[:1] + np.array([0, end / 300]), np.repeat(probs.mean(0)[None], 2, 0)
                 edge = 0 if narrow else 0.4
-                axes.stackplot(times, 100 * probs.T, colors=colours, linewidth=edge, edgecolor="white")
+                axes.stackplot(times, 100 * probs.T, colors=colors, linewidth=edge, edgecolor="white")
             best = int(history.mean_probs.argmax())
             mean = 100 * history.mean_probs[best]
             axes.set_title(
@@ -130,7 +130,7 @@ class Timeline:
         step = next((step for step in TICKS if end <= 10 * step), 86400 * -(-end // 864000))
         grid[-1].xaxis.set_major_locator(MultipleLocator(step))
         grid[-1].xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: format_clock(seconds, tenths=step < 1)))
-        patches = [Patch(color=colour, label=name) for colour, name in zip(colours, self.classes, strict=True)]
+        patches = [Patch(color=color, label=name) for color, name in zip(colors, self.classes, strict=True)]
         figure.legend(handles=patches[::-1], loc="outside right upper", fontsize=9, frameon=False)
         if len(shown) < self.num_faces:
             title += f"; the {len(shown)} longest of {self.num_faces} faces"

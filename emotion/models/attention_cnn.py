@@ -1,6 +1,6 @@
 """The baseline CNN with CBAM (channel and spatial attention) after its last convolution.
 
-Seven classes, 48x48 grey, 3,948,011 parameters. Published: 65.94 %, macro F1 0.629, on the two test sets combined.
+Seven classes, 48x48 gray, 3,948,011 parameters. Published: 65.94 %, macro F1 0.629, on the two test sets combined.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """The baseline of the attention CNN: four convolution stages, each halving the maps, and two linear layers.
 
-Seven classes, 48x48 grey, 3,915,143 parameters. Published: 65.69 %, macro F1 0.621, on the two test sets combined.
+Seven classes, 48x48 gray, 3,915,143 parameters. Published: 65.69 %, macro F1 0.621, on the two test sets combined.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """The fast CNN: a small residual network that computes mostly on small maps.
 
-Seven classes, 40x40 grey, 667,503 parameters and a thirtieth of V4's FLOPs: trains in minutes on a CPU. For a GPU, make
+Seven classes, 40x40 gray, 667,503 parameters and a thirtieth of V4's FLOPs: trains in minutes on a CPU. For a GPU, make
 it wider and set stride=1. SiLU: https://arxiv.org/abs/1702.03118. Pooling before normalization, and the Muon
 optimizer for such networks: https://arxiv.org/abs/2404.00498.
 """

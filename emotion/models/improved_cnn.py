@@ -1,6 +1,6 @@
 """The improved CNN: four convolution stages, each halving the maps, and three linear layers.
 
-Seven classes, 48x48 grey, 1,636,551 parameters. Published: 58 % on validation.
+Seven classes, 48x48 gray, 1,636,551 parameters. Published: 58 % on validation.
 """
 
 from collections.abc import Sequence

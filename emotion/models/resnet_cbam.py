@@ -1,6 +1,6 @@
 """ResNet with CBAM: a ResNet-18 with channel and spatial attention after each of its four stages.
 
-Seven classes, 48x48 grey, 11,217,751 parameters. Published: about 60 % on training and validation.
+Seven classes, 48x48 gray, 11,217,751 parameters. Published: about 60 % on training and validation.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """The simple CNN: two convolutions, each with a max pool, and two linear layers.
 
-Seven classes, 48x48 grey, 595,655 parameters. Published: about 52 % on validation and 70 % on training. (The document
+Seven classes, 48x48 gray, 595,655 parameters. Published: about 52 % on validation and 70 % on training. (The document
 swaps the two figures, then calls the result overfitting.)
 """
 

@@ -88,7 +88,7 @@ TEXTS: Mapping[str, Text] = {
     ),
     "low_contrast": Text(
         "Very low contrast",
-        "Images that are not blank but whose grey levels hardly differ.",
+        "Images that are not blank but whose gray levels hardly differ.",
         "Review them. Exclude those that a person cannot recognize either.",
     ),
     "not_a_face": Text(

@@ -64,7 +64,7 @@ def history(rows: Mapping[int, Mapping[str, float]], best_epoch: int | None = No
             marker = "." if len(epochs) > 1 else "o" if style == "-" else "x"
             axes.plot(epochs, values, style, marker=marker, color=color, label=name.replace("_", " "))
         if best_epoch is not None:
-            axes.axvline(best_epoch, color="grey", linewidth=0.8, linestyle=":", label="best")
+            axes.axvline(best_epoch, color="gray", linewidth=0.8, linestyle=":", label="best")
         axes.set(xlabel="epoch", ylabel=label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
@@ -129,7 +129,7 @@ def reliability(after: Reliability, before: Reliability | None, accuracy: NDArra
         errors = 100 * np.abs(intervals[:, 1:] - intervals[:, :1]).T
         upper.errorbar(x, y, errors, marker="o", color=color, elinewidth=0.8, label=label)
         lower.stairs(100 * share, edges, fill=binned is after, color=color, alpha=0.8)
-    upper.plot([0, 100], [0, 100], "--", color="grey", linewidth=0.8, label="calibrated")
+    upper.plot([0, 100], [0, 100], "--", color="gray", linewidth=0.8, label="calibrated")
     upper.set(ylabel="accuracy %", xlim=(0, 100), ylim=(0, 100))
     upper.tick_params(labelbottom=False)
     upper.legend(fontsize=8, loc="lower right")
@@ -154,7 +154,7 @@ def robustness(accuracy: Mapping[str, Sequence[Sequence[float]]], uncorrupted: f
         style = "--" if name.endswith("covered") else "-"
         (line,) = axes.plot(severities, [100 * uncorrupted, *values], style, marker=".", label=name.replace("_", " "))
         axes.fill_between(severities[1:], lower, upper, color=line.get_color(), alpha=0.12, linewidth=0)
-    axes.axhline(100 * uncorrupted, color="grey", linewidth=0.8, linestyle=":")
+    axes.axhline(100 * uncorrupted, color="gray", linewidth=0.8, linestyle=":")
     axes.set(xlabel="severity (0: uncorrupted)", ylabel="accuracy %, 95 % interval")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)

@@ -37,7 +37,7 @@ Scores = Mapping[str, Any]
 ROWS = {"all": "all", "deduplicated": "not in training"}
 """Subsets of the scored rows, and their names in tables."""
 SLICES: dict[str, tuple[str, Callable[[float], str]]] = {
-    "brightness": ("mean grey level", "{:.0f}".format),
+    "brightness": ("mean gray level", "{:.0f}".format),
     "agreement": ("share of the largest vote", "{:.0%}".format),
 }
 """Properties that faces are sliced by: name in tables, format of a value."""

@@ -13,7 +13,7 @@ from PIL import UnidentifiedImageError
 from emotion.data.faces import face_shape
 from emotion.data.readers.images import FORMATS
 from emotion.errors import UserError
-from emotion.inference.annotate import css_colours
+from emotion.inference.annotate import css_colors
 from emotion.inference.images import FirstFrameOnly, read_image
 from emotion.inference.predictor import Face, Predictor
 
@@ -45,7 +45,7 @@ class Session:
         return {
             "name": backend.name,
             "classes": backend.classes,
-            "colours": css_colours(backend.classes),
+            "colors": css_colors(backend.classes),
             "side": backend.side,
             "channels": backend.channels,
             "synthetic": backend.is_synthetic,

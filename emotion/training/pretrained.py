@@ -219,7 +219,7 @@ def _resize(net: nn.Module, name: str, value: Tensor, own: Tensor) -> Tensor | N
         return None
     channels, in_channels = value.shape[1], own.shape[1]
     if channels == 3 and in_channels == 1:
-        return value.float().sum(1, keepdim=True)  # a grey face is one with equal red, green and blue
+        return value.float().sum(1, keepdim=True)  # a gray face is one with equal red, green and blue
     return value.float().expand(-1, in_channels, -1, -1) / in_channels if channels == 1 else None
 
 

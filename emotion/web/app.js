@@ -6,8 +6,8 @@ import { load, predict } from "./engine.js";
 const MAX_SIDE = 1280; // pixels of an image on the page
 const CAMERA_SIDE = 640;
 const RETRY_DELAY = 1000; // milliseconds until the camera continues after an error
-const UNCLEAR_COLOUR = "#8c919b";
-const HEAT_COLOURS = [[64, 16, 122], [163, 44, 123], [236, 107, 73], [251, 191, 61], [252, 254, 165]]; // low to high
+const UNCLEAR_COLOR = "#8c919b";
+const HEAT_COLORS = [[64, 16, 122], [163, 44, 123], [236, 107, 73], [251, 191, 61], [252, 254, 165]]; // low to high
 const CAMERA_ERRORS = {
   NotAllowedError: "Access to the camera was denied. Allow it in the browser's address bar, or choose an image.",
   NotFoundError: "No camera was found. Connect one, or choose an image.",
@@ -21,7 +21,7 @@ const [dropzone, frame, image, boxes, video] = ["dropzone", "frame", "image", "b
 const [message, timing, faceList, empty] = ["message", "timing", "faces", "empty"].map(byId);
 
 let classes = [];
-let colours = {}; // by class
+let colors = {}; // by class
 let task = 0; // number of the current task; results of earlier ones are dropped
 let cameraOn = false;
 let shown = null; // {image, mirrored}; an image is {width, height, file, draw}, see `fromSource`
@@ -219,17 +219,17 @@ function create(tag, className, text = "") {
   return element;
 }
 
-// Give an element the colour of a label, and its text black or white.
-function colour(element, label) {
-  const value = colours[label] ?? UNCLEAR_COLOUR;
+// Give an element the color of a label, and its text black or white.
+function color(element, label) {
+  const value = colors[label] ?? UNCLEAR_COLOR;
   const [red, green, blue] = [1, 3, 5].map((start) => parseInt(value.slice(start, start + 2), 16));
-  element.style.setProperty("--colour", value);
-  element.style.setProperty("--on-colour", 0.299 * red + 0.587 * green + 0.114 * blue > 150 ? "#14161a" : "#fff");
+  element.style.setProperty("--color", value);
+  element.style.setProperty("--on-color", 0.299 * red + 0.587 * green + 0.114 * blue > 150 ? "#14161a" : "#fff");
 }
 
 function createBox(face, position, angle, i) {
   const element = create("div", "box");
-  colour(element, face.label);
+  color(element, face.label);
   if (angle) element.style.transform = `rotate(${angle}deg)`;
   ["left", "top", "width", "height"].forEach((side, k) => (element.style[side] = `${100 * position[k]}%`));
   if (face.map) element.append(createHeatmap(face.map));
@@ -247,10 +247,10 @@ function createHeatmap({ width, height, values }) {
   const context = canvas.getContext("2d");
   const pixels = context.createImageData(width, height);
   values.forEach((value, i) => {
-    const position = Math.min(value, 0.9999) * (HEAT_COLOURS.length - 1);
-    const [low, high] = [HEAT_COLOURS[Math.floor(position)], HEAT_COLOURS[Math.floor(position) + 1]];
-    const colour = low.map((from, k) => from + (position % 1) * (high[k] - from));
-    pixels.data.set([...colour, 255 * Math.min(0.65, 1.3 * value)], 4 * i);
+    const position = Math.min(value, 0.9999) * (HEAT_COLORS.length - 1);
+    const [low, high] = [HEAT_COLORS[Math.floor(position)], HEAT_COLORS[Math.floor(position) + 1]];
+    const color = low.map((from, k) => from + (position % 1) * (high[k] - from));
+    pixels.data.set([...color, 255 * Math.min(0.65, 1.3 * value)], 4 * i);
   });
   context.putImageData(pixels, 0, 0);
   return canvas;
@@ -266,7 +266,7 @@ function createCard(i) {
     const track = create("span", "track");
     track.setAttribute("aria-hidden", "true");
     const bar = create("span", "");
-    bar.style.background = colours[name];
+    bar.style.background = colors[name];
     track.append(bar);
     row.append(create("span", "", name), track, create("span", "percent"));
     bars.append(row);
@@ -276,7 +276,7 @@ function createCard(i) {
 }
 
 function updateCard(element, { label, probabilities }) {
-  colour(element, label);
+  color(element, label);
   element.querySelector(".title").textContent = label;
   const values = classes.map((name) => probabilities[name]);
   const percents = roundPercents(values);
@@ -333,8 +333,8 @@ window.addEventListener("pagehide", () => stopCamera());
 try {
   const about = await load();
   classes = about.classes;
-  colours = Object.fromEntries(classes.map((name, i) => [name, about.colours[i]]));
-  const input = `${about.side} x ${about.side} ${about.channels === 1 ? "grey" : "colour"} pixels`;
+  colors = Object.fromEntries(classes.map((name, i) => [name, about.colors[i]]));
+  const input = `${about.side} x ${about.side} ${about.channels === 1 ? "gray" : "color"} pixels`;
   const names = `${classes.slice(0, -1).join(", ")} or ${classes.at(-1)}`;
   byId("about").textContent = `${about.name} classifies faces of ${input} as ${names}.`;
   byId("synthetic").hidden = !about.synthetic;

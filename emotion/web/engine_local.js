@@ -9,7 +9,7 @@ const pending = new Map(); // requests by id
 let worker;
 let lastId = 0;
 
-// Resolves to {name, classes, colours, side, channels, synthetic, privacy}.
+// Resolves to {name, classes, colors, side, channels, synthetic, privacy}.
 export async function load() {
   worker ??= startWorker();
   return { ...(await request({ task: "load" })), privacy: PRIVACY };

@@ -9,7 +9,7 @@ const TIMEOUT = 30_000; // milliseconds
 
 let maxBytes; // that the server accepts
 
-// Resolves to {name, classes, colours, side, channels, synthetic, privacy, maps_unavailable: reason or null,
+// Resolves to {name, classes, colors, side, channels, synthetic, privacy, maps_unavailable: reason or null,
 // max_bytes}.
 export async function load() {
   const about = await request("api/about");

@@ -11,7 +11,7 @@ export function round(value) {
 }
 
 /** RGB to one channel. */
-export function toGrey({ width, height, data }) {
+export function toGray({ width, height, data }) {
   const out = new Uint8Array(width * height);
   for (let i = 0, j = 0; i < out.length; i++, j += 3) {
     out[i] = (9798 * data[j] + 19235 * data[j + 1] + 3735 * data[j + 2] + 16384) >> 15;

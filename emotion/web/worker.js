@@ -2,7 +2,7 @@
 
 import { BlazeFace } from "./blazeface.js";
 import * as ort from "./ort.js";
-import { cropSquare, enlarge, round, shrink, toGrey, toRGB, warp } from "./pixels.js";
+import { cropSquare, enlarge, round, shrink, toGray, toRGB, warp } from "./pixels.js";
 
 const BATCH_SIZE = 8; // faces classified together; limits memory
 
@@ -32,8 +32,8 @@ async function load() {
   ort.env.wasm.wasmBinary = runtime; // independent of the host's media types
   detector = new BlazeFace(await start("detector.onnx", faces), ort.Tensor, model.detector);
   network = await start("model.onnx", weights);
-  const { name, classes, colours, side, channels, synthetic } = model;
-  return { name, classes, colours, side, channels, synthetic };
+  const { name, classes, colors, side, channels, synthetic } = model;
+  return { name, classes, colors, side, channels, synthetic };
 }
 
 async function download(name, format) {
@@ -73,7 +73,7 @@ async function predict({ map, ...image }) {
 function crop(image, box) {
   const side = Math.max(1, round(box.side));
   const square = box.angle ? turned(image, box, side) : cropSquare(image, round(box.left), round(box.top), side);
-  const face = model.channels === 1 ? toGrey(square) : square;
+  const face = model.channels === 1 ? toGray(square) : square;
   return (side > model.side ? shrink : enlarge)(face, model.side, model.side).data;
 }
 

@@ -207,13 +207,13 @@ def test_overlapping_spans_count_once() -> None:
     assert measurement.union_length([]) == 0
 
 
-def test_utilisation_excludes_waiting() -> None:
+def test_utilization_excludes_waiting() -> None:
     matrix = torch.ones(200, 200)
 
     def with_pauses() -> None:
         time.sleep(0.05)
         matrix @ matrix
 
-    paused = measurement.utilisation(with_pauses, 3, "cpu")
+    paused = measurement.utilization(with_pauses, 3, "cpu")
     assert paused < 0.5
-    assert measurement.utilisation(lambda: matrix @ matrix, 200, "cpu") > paused
+    assert measurement.utilization(lambda: matrix @ matrix, 200, "cpu") > paused

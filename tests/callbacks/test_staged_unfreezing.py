@@ -27,7 +27,7 @@ TRANSFER = (
     "data.training=16", "data.public_test=4", "data.private_test=4", "batch_size=16", "trainer.accelerator=cpu",
     "callbacks.ema.decay=0.9",
 )  # fmt: skip
-"""The transfer recipe on a tiny ResNet with batch normalisation."""
+"""The transfer recipe on a tiny ResNet with batch normalization."""
 
 
 def transfer(*overrides: str) -> DictConfig:

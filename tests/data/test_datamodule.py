@@ -83,7 +83,7 @@ def test_training_faces_have_the_scale_of_evaluation(input_: str, augment: str, 
     torch.testing.assert_close(data.fetch(batch)[0], evaluated, atol=1e-4, rtol=1e-4)
 
 
-def test_a_random_crop_replaces_the_centre_crop(small_config: Config) -> None:
+def test_a_random_crop_replaces_the_center_crop(small_config: Config) -> None:
     data = module(
         small_config(
             "input=grey40",
@@ -192,17 +192,17 @@ def test_counts_of_classes_are_of_training_and_of_validation_rows_sampled_from_i
 
 
 def mixed_by(data: EmotionDataModule, seed: int) -> set[str]:
-    """Return which of MixUp and CutMix explain a training batch, from its unmixed faces and their neighbours."""
+    """Return which of MixUp and CutMix explain a training batch, from its unmixed faces and their neighbors."""
     batch = next(iter(data.train_dataloader()))._replace(seed=seed)
     faces, shares = data.fetch(batch)
     own, labels = data.fetch(batch._replace(training=False))
-    neighbour, other = own.roll(1, 0), labels.roll(1, 0)
+    neighbor, other = own.roll(1, 0), labels.roll(1, 0)
     share = own_share(shares, labels, other)
     found = set()
-    if (faces - neighbour).allclose(share * (own - neighbour), atol=1e-5):
+    if (faces - neighbor).allclose(share * (own - neighbor), atol=1e-5):
         found.add("mixup")
-    pasted = ((faces == neighbour) & (faces != own)).any(0).any(0)  # (S, S): in any face
-    if ((faces == own) | (faces == neighbour)).all() and pasted.double().mean() == pytest.approx(1 - share, abs=0.02):
+    pasted = ((faces == neighbor) & (faces != own)).any(0).any(0)  # (S, S): in any face
+    if ((faces == own) | (faces == neighbor)).all() and pasted.double().mean() == pytest.approx(1 - share, abs=0.02):
         found.add("cutmix")
     return found
 

@@ -38,11 +38,11 @@ sampled = pytest.mark.parametrize("split", [stratified, random])
 
 def counts(split: Callable[..., Split]) -> list[int]:
     """The numbers of training rows of which a share each is sampled: by class, or together."""
-    labels = LABELS[labelled(TRAINING)]
+    labels = LABELS[labeled(TRAINING)]
     return np.bincount(labels).tolist() if split is stratified else [len(labels)]
 
 
-def labelled(*usages: int) -> NDArray[np.int64]:
+def labeled(*usages: int) -> NDArray[np.int64]:
     return np.flatnonzero(np.isin(USAGE, usages) & (LABELS != NO_CLASS))
 
 
@@ -52,7 +52,7 @@ def test_sampled_rows_depend_on_the_seed_alone(split: Callable[..., Split]) -> N
     np.testing.assert_array_equal(first, same)
     assert set(first) != set(other)
     assert len(first) == sum(int(0.2 * n) for n in counts(split))
-    middle = np.searchsorted(labelled(TRAINING), first).mean() / len(labelled(TRAINING))
+    middle = np.searchsorted(labeled(TRAINING), first).mean() / len(labeled(TRAINING))
     assert abs(middle - 0.5) < 0.06  # from anywhere in the file
 
 
@@ -127,18 +127,18 @@ def test_excluded_rows_leave_only_the_given_parts(tmp_path: Path) -> None:
 
 
 def test_only_rows_with_the_given_issues_are_excluded(tmp_path: Path) -> None:
-    leak, blank = labelled(TRAINING)[:2]
+    leak, blank = labeled(TRAINING)[:2]
     file = listed(tmp_path, f"{leak},Training,leak", f"{blank},Training,blank")
     for issues, excluded in ((["leak"], {leak}), ("duplicate", set()), (None, {leak, blank})):
         split, record = split_with_exclusions({**OFFICIAL, "exclude": file, "exclude_issues": issues}, FACES, LABELS)
-        assert set(labelled(TRAINING)) - set(split.train) == excluded
+        assert set(labeled(TRAINING)) - set(split.train) == excluded
         assert record is not None
         assert record["rows"] == {"train": len(excluded), "val": 0, "test": 0}
     assert split_with_exclusions({**OFFICIAL, "exclude": None}, FACES, LABELS)[1] is None
 
 
 def test_lists_that_do_not_match_are_refused(tmp_path: Path) -> None:
-    row = labelled(TRAINING)[0]
+    row = labeled(TRAINING)[0]
     (tmp_path / "bare.csv").write_text(f"row\n \n{row}\n,\n,,\n")
     (tmp_path / "other.csv").write_text("number\n1\n")
     bare = str(tmp_path / "bare.csv")
@@ -166,5 +166,5 @@ def test_rows_listed_with_other_labels_are_refused(tmp_path: Path, fer_csv: Path
     file.write_text(f"row,usage,label,issue\n3,Training,{other},leak\n")
     with pytest.raises(UserError, match=f"lists row 3 as {other}, but in .*fer2013.csv it is {label}"):
         read_exclusions(str(file), None, faces)
-    relabelled = replace(faces, components=(Component("fer2013.csv", "digest"), Component("votes", "digest")))
-    assert read_exclusions(str(file), None, relabelled).tolist() == [3]
+    relabeled = replace(faces, components=(Component("fer2013.csv", "digest"), Component("votes", "digest")))
+    assert read_exclusions(str(file), None, relabeled).tolist() == [3]

@@ -157,13 +157,13 @@ def test_maps_are_computed_on_request_only(page: "sync_api.Page") -> None:
 def test_crops_equal_opencvs(page: "sync_api.Page", channels: int) -> None:
     image = color_scene(2)[:300, :400]
     cut = """async ([image, channels, crops]) => {
-      const { cropSquare, enlarge, shrink, toGrey, toRGB } = await import("./pixels.js");
+      const { cropSquare, enlarge, shrink, toGray, toRGB } = await import("./pixels.js");
       const bytes = Uint8Array.from(atob(image), (c) => c.charCodeAt(0));
       const bitmap = await createImageBitmap(new Blob([bytes]));
       const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d");
       context.drawImage(bitmap, 0, 0);
       const pixels = context.getImageData(0, 0, bitmap.width, bitmap.height);
-      const converted = channels === 1 ? toGrey(toRGB(pixels)) : toRGB(pixels);
+      const converted = channels === 1 ? toGray(toRGB(pixels)) : toRGB(pixels);
       return crops.map(([left, top, side, to]) => {
         const inside = cropSquare(converted, left, top, side);
         return Array.from((side > to ? shrink : enlarge)(inside, to, to).data);
@@ -202,7 +202,7 @@ def test_color_network_gets_color_faces(browser: "sync_api.Browser", site: Path,
     page.route("**/model.onnx", lambda route: route.fulfill(body=network.SerializeToString()))
     page.route("**/model.json", lambda route: route.fulfill(json=description))
     page.goto(address)
-    sync_api.expect(page.locator("#about")).to_contain_text("40 x 40 colour pixels", timeout=30_000)
+    sync_api.expect(page.locator("#about")).to_contain_text("40 x 40 color pixels", timeout=30_000)
     results = predict(page, image, maps=True)
     page.close()
     crops = [crop(image, box, 40, 3) for box in BlazeFace()(image)]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from emotion.data.crop import Box
-from emotion.inference.annotate import EMOTION_COLOURS, MIN_SIDE, annotate, class_colours
+from emotion.inference.annotate import EMOTION_COLORS, MIN_SIDE, annotate, class_colors
 from emotion.inference.predictor import Face
 from tests.images import scene
 
@@ -16,10 +16,10 @@ def face(left: float, top: float, side: float, label: str = "happy", classes: tu
 
 
 def count_pixels(image: np.ndarray, label: str) -> int:
-    return int((np.abs(image.astype(int) - class_colours([label])[0]).max(-1) < 3).sum())
+    return int((np.abs(image.astype(int) - class_colors([label])[0]).max(-1) < 3).sum())
 
 
-def test_a_face_gets_a_box_in_its_class_colour_and_the_input_is_unchanged() -> None:
+def test_a_face_gets_a_box_in_its_class_color_and_the_input_is_unchanged() -> None:
     image = scene((200, 150, 200))
     before = image.copy()
     annotated = annotate(image, [face(200, 150, 200, "happy")])
@@ -77,8 +77,8 @@ def test_any_number_of_classes_with_any_names() -> None:
     assert (annotated != image).any(2).sum() > 1000
 
 
-def test_forms_of_a_class_name_share_a_colour() -> None:
+def test_forms_of_a_class_name_share_a_color() -> None:
     for name, other in (("angry", "anger"), ("happy", "happiness"), ("sad", "sadness"), ("Surprise", "surprise")):
-        assert class_colours([name]) == class_colours([other])
-    assert len(set(class_colours([*CLASSES, "contempt", "bored", "tired"]))) == 10
-    assert set(class_colours(CLASSES)) < set(EMOTION_COLOURS.values())
+        assert class_colors([name]) == class_colors([other])
+    assert len(set(class_colors([*CLASSES, "contempt", "bored", "tired"]))) == 10
+    assert set(class_colors(CLASSES)) < set(EMOTION_COLORS.values())

@@ -70,11 +70,11 @@ def test_boxes_are_sorted_by_size() -> None:
 @pytest.mark.parametrize("max_side", [960, 480])
 def test_haars_square_is_97_percent_of_the_crop_and_a_hundredth_above_it(max_side: int) -> None:
     image, factor = scene((50, 100, 240)), min(1, max_side / 640)
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     if factor < 1:
-        grey = cv2.resize(grey, (480, 360), interpolation=cv2.INTER_AREA)
+        gray = cv2.resize(gray, (480, 360), interpolation=cv2.INTER_AREA)
     cascade = cv2.CascadeClassifier(str(CASCADE))
-    ((left, top, side, _),) = cascade.detectMultiScale(grey, 1.1, 4, minSize=(26, 26)) / factor
+    ((left, top, side, _),) = cascade.detectMultiScale(gray, 1.1, 4, minSize=(26, 26)) / factor
 
     (box,) = Haar(max_side=max_side)(image)
     assert box.side == pytest.approx(side / 0.97)

@@ -27,7 +27,7 @@ RAMP = np.linspace(0, 255, 12 * 8).astype(np.uint8).reshape(8, 12)
         (Image.fromarray(RAMP).convert("LA"), "PNG"),
         (Image.fromarray(RAMP).convert("RGB"), "BMP"),
     ],
-    ids=["grey", "16 bits", "32 bits", "floats", "floats up to 1", "webp", "palette", "rgba", "grey with alpha", "bmp"],
+    ids=["gray", "16 bits", "32 bits", "floats", "floats up to 1", "webp", "palette", "rgba", "gray with alpha", "bmp"],
 )
 def test_every_mode_becomes_rgb(image: Image.Image, image_format: str) -> None:
     settings = {"lossless": True} if image_format == "WEBP" else {}

@@ -71,7 +71,7 @@ def test_images_of_every_kind_show_the_same_face() -> None:
     exif[0x0112] = 8
     Path("kinds").mkdir()
     rotated.save("kinds/rotated.png", exif=exif)
-    save("kinds/grey.bmp", face[..., 0])
+    save("kinds/gray.bmp", face[..., 0])
     save("kinds/sixteen.png", face[..., 0].astype(np.uint16) * 257)
     save("kinds/alpha.png", np.dstack([face, np.full((480, 640), 255, np.uint8)]))
     Image.fromarray(face).convert("CMYK").save("kinds/cmyk.jpg", quality=95)
@@ -80,7 +80,7 @@ def test_images_of_every_kind_show_the_same_face() -> None:
     boxes = {row["source"]: np.array(row["box"]) for row in rows()}
     boxes["kinds/large.jpg"] *= 640 / 6400
     for box in boxes.values():
-        assert box == pytest.approx(boxes["kinds/grey.bmp"], abs=12)
+        assert box == pytest.approx(boxes["kinds/gray.bmp"], abs=12)
 
 
 @pytest.mark.parametrize("suffix", ["tif", "gif", "jfif", "pgm", "bmp", "webp"])

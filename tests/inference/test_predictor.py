@@ -187,7 +187,7 @@ def test_faces_and_their_explanation_are_pictures_in_a_notebook() -> None:
     np.testing.assert_allclose(alone.astype(int), explained[:height].astype(int), atol=2)
     for row, values in enumerate(model.maps(faces)):
         overlay = explained[(row + 1) * height - width // 2 : (row + 1) * height, -width // 2 :].astype(int)
-        colored = np.abs(overlay - overlay.mean(2, keepdims=True)).sum(2)  # the face itself is grey
+        colored = np.abs(overlay - overlay.mean(2, keepdims=True)).sum(2)  # the face itself is gray
         shrunk = cv2.resize(colored.astype(np.float32), values.shape, interpolation=cv2.INTER_AREA)
         assert np.corrcoef(shrunk.ravel(), values.ravel())[0, 1] > 0.7
     with pytest.raises(UserError, match="explain\\(\\) found no faces"):

@@ -90,7 +90,7 @@ def test_fitted_temperature_is_the_one_that_labels_were_sampled_at(temperature: 
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0, 1e4])
-def test_fitted_temperature_minimises_the_negative_log_likelihood(scale: float) -> None:
+def test_fitted_temperature_minimizes_the_negative_log_likelihood(scale: float) -> None:
     logits, labels = sample(500, 2.0)
     logits = (scale * logits).double()
     temperature = fit_temperature(logits, labels)

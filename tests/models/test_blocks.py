@@ -89,7 +89,7 @@ def test_channel_attention_scales_channels_by_their_mean_and_maximum() -> None:
     torch.testing.assert_close(shuffled.mean((2, 3)), attention(MAPS).mean((2, 3)))  # positions do not matter
 
 
-def test_cbam_is_channel_attention_then_normalised_spatial_attention() -> None:
+def test_cbam_is_channel_attention_then_normalized_spatial_attention() -> None:
     cbam = CBAM(512).eval()
     assert [type(block) for block in cbam] == [ChannelAttention, SpatialAttention]
     assert sum(parameter.numel() for parameter in cbam.parameters()) == 2 * 512 * 32 + 98 + 2

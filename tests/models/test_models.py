@@ -1,4 +1,4 @@
-"""Contract of every network; parametrised by the files of conf/model, so that a new model is tested at once."""
+"""Contract of every network; parametrized by the files of conf/model, so that a new model is tested at once."""
 
 import importlib
 import re
@@ -35,7 +35,7 @@ PARAMETERS = {
 
 V1: 39,360 + 230,528 + 1,510,400 in its blocks, 33,926 in its head. V2: V4 minus four spatial attentions of 99.
 Fast CNN: 180 + 7,200 + 28,800 + 80,640 in the convolutions of its stages, 28,800 + 115,200 + 225,792 in its residual
-blocks, 1,432 in normalisations, 791 in its head. ResNet-CBAM: a ResNet-18 without its head (11,176,512) with one input
+blocks, 1,432 in normalizations, 791 in its head. ResNet-CBAM: a ResNet-18 without its head (11,176,512) with one input
 channel (-6,272), four CBAMs (43,920), a head (3,591).
 """
 
@@ -305,7 +305,7 @@ def test_strides_dropouts_and_slopes_are_the_published_ones() -> None:
     assert {m.negative_slope for m in nets["compact_cnn"].modules() if isinstance(m, nn.LeakyReLU)} == {0.1}
 
 
-def test_compact_cnn_is_initialised_as_published() -> None:
+def test_compact_cnn_is_initialized_as_published() -> None:
     """Kaiming normal, fan-out, LeakyReLU 0.1: deviation sqrt(2 / (1 + 0.1^2) / fan_out); biases zero."""
     net = make("compact_cnn", 4)
     for name, fan_out in (("features.0", 16 * 9), ("features.2", 32 * 9), ("head.1", 32)):

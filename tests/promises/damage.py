@@ -158,7 +158,7 @@ def _picture(rng: Random, size: tuple[int, int], mode: str, kind: str, **setting
 
 
 def _change_png_header(rng: Random, content: bytes) -> bytes:
-    """Change width, height, depth or colour type in a PNG's header, with a valid checksum or not."""
+    """Change width, height, depth or color type in a PNG's header, with a valid checksum or not."""
     from zlib import crc32
 
     header = bytearray(content[12:29])

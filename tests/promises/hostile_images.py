@@ -15,9 +15,9 @@ TABLES = 700  # bytes at its start
 WAYS = ("changed", "cut", "left out", "doubled", "moved")
 
 
-def png(width: int, height: int, depth: int, colour: int, rows: bytes, interlaced: int = 0, *more: bytes) -> bytes:
+def png(width: int, height: int, depth: int, color: int, rows: bytes, interlaced: int = 0, *more: bytes) -> bytes:
     """Return a PNG of these chunks; `rows` is compressed, `more` precede it."""
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, interlaced))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(more) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
@@ -39,7 +39,7 @@ def large_text() -> bytes:
 
 
 def webp(width: int, height: int) -> bytes:
-    """Return a lossless WebP of one colour, whose pixels take no bits."""
+    """Return a lossless WebP of one color, whose pixels take no bits."""
     bits = [(width - 1, 14), (height - 1, 14), (1, 1), (0, 3), (0, 1), (0, 1), (0, 1)]
     for symbol in (10, 20, 30, 255, 0):  # green, red, blue, alpha, distance: each a code of one symbol of eight bits
         bits += [(1, 1), (0, 1), (1, 1), (symbol, 8)]
@@ -97,7 +97,7 @@ MADE: dict[str, Callable[[], bytes]] = {
     "bomb header.png": lambda: png(30_000, 30_000, 8, 2, zeros(1)),
     "bomb.png": lambda: png(12_000, 12_000, 8, 0, zeros(12_000 * 12_001)),
     "bomb of 1 bit.png": lambda: png(13_000, 13_000, 1, 0, zeros(13_000 * 1_626)),
-    "bomb of colour.png": lambda: png(5_900, 5_900, 8, 6, zeros(5_900 * 23_601)),
+    "bomb of color.png": lambda: png(5_900, 5_900, 8, 6, zeros(5_900 * 23_601)),
     "bomb interlaced.png": lambda: png(5_800, 5_800, 16, 6, zeros(5_800 * 46_401 + 100_000), 1),
     "bomb behind few pixels.png": lambda: png(100, 100, 8, 0, zeros(1 << 29)),
     "bomb of text.png": lambda: png(100, 100, 8, 0, zeros(10_100), 0, *[chunk(b"zTXt", large_text())] * 9),
@@ -127,7 +127,7 @@ MADE: dict[str, Callable[[], bytes]] = {
     ),
     "cmyk.jpg": lambda: encode_image(Image.fromarray(FACE).convert("CMYK"), "JPEG"),
     "16 bit.png": lambda: encode_image(Image.fromarray(RAMP)),
-    "16 bit colour.png": lambda: png(4_000, 3_000, 16, 2, zeros(3_000 * 24_001)),
+    "16 bit color.png": lambda: png(4_000, 3_000, 16, 2, zeros(3_000 * 24_001)),
     "animated.png": lambda: animated("PNG"),
     "animated.gif": lambda: animated("GIF"),
     "animated.webp": lambda: animated("WEBP"),

@@ -112,7 +112,7 @@ def test_the_page_and_its_files(port: int, predictor: Predictor) -> None:
     assert "api/predict" in send_request(port, None, "/engine.js")[1]
     _, about, _ = send_request(port, None, "/api/about")
     assert about["classes"] == list(predictor.classes)
-    assert len(about["colours"]) == len(set(about["colours"])) == len(about["classes"])
+    assert len(about["colors"]) == len(set(about["colors"])) == len(about["classes"])
     assert (about["side"], about["channels"], about["synthetic"], about["maps_unavailable"]) == (48, 1, False, None)
     assert "Images stay on this machine" in about["privacy"]
 

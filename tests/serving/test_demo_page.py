@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import emotion
-from emotion.inference.annotate import class_colours
+from emotion.inference.annotate import class_colors
 from emotion.serving.session import Session
 from tests.images import encode_image, scene
 from tests.serving.demo_server import TWO, serve
@@ -109,8 +109,8 @@ def test_two_faces_get_numbered_boxes_and_bars_that_add_up(demo: Demo) -> None:
     demo.expect_faces(2)
     assert [sum(percents) for percents in demo.percents()] == [100, 100]
     assert demo.page.locator(".face .number").all_inner_texts() == ["1", "2"]
-    colours = "all => all.map(element => getComputedStyle(element).backgroundColor)"
-    boxes, cards = (demo.page.locator(f"{parent} .number").evaluate_all(colours) for parent in (".box", ".face"))
+    colors = "all => all.map(element => getComputedStyle(element).backgroundColor)"
+    boxes, cards = (demo.page.locator(f"{parent} .number").evaluate_all(colors) for parent in (".box", ".face"))
     assert boxes == cards
     first, second = (box.bounding_box() for box in demo.page.locator(".box").all())
     frame = demo.page.locator("#frame").bounding_box()
@@ -231,9 +231,9 @@ def test_the_page_answers_as_the_library_does(demo: Demo) -> None:
     demo.expect_faces(2)
     labels = [face.label for face in predictor.predict(file)]
     assert demo.page.locator(".face .title").all_inner_texts() == labels
-    colours = dict(zip(predictor.classes, class_colours(predictor.classes), strict=True))
+    colors = dict(zip(predictor.classes, class_colors(predictor.classes), strict=True))
     shown = demo.page.locator(".box").evaluate_all("all => all.map(box => getComputedStyle(box).borderTopColor)")
-    assert shown == [f"rgb{colours[label]}" for label in labels]
+    assert shown == [f"rgb{colors[label]}" for label in labels]
 
 
 def test_a_turned_face_has_a_turned_box(demo: Demo) -> None:

@@ -16,7 +16,7 @@ PROGRAMS = (
     *("sbatch", "srun", "scontrol", "scancel", "sinfo", "squeue"),
 )
 KILL_WAIT = 5
-"""Seconds between SIGTERM and SIGKILL for a cancelled, requeued or timed-out job."""
+"""Seconds between SIGTERM and SIGKILL for a canceled, requeued or timed-out job."""
 
 CONF = """
 ClusterName=tests
@@ -101,7 +101,7 @@ def configure(folder: Path) -> dict[str, str]:
 def cluster(folder: Path) -> Iterator[dict[str, str]]:
     """Run Slurm with all its files in the folder; yield the environment variables that commands need.
 
-    At the end all jobs are cancelled and the daemons stopped. Nothing outside the folder is written or stopped.
+    At the end all jobs are canceled and the daemons stopped. Nothing outside the folder is written or stopped.
     """
     folder = folder.absolute()
     env = configure(folder)
@@ -139,7 +139,7 @@ def wait(condition: Callable[[], object], seconds: float) -> bool:
 
 @contextmanager
 def _daemon(folder: Path, *command: str) -> Iterator[None]:
-    """Run a daemon in its own session, so that jobs can be cancelled after Ctrl-C; it is killed with this process."""
+    """Run a daemon in its own session, so that jobs can be canceled after Ctrl-C; it is killed with this process."""
     arguments = ("setpriv", "--pdeathsig", "TERM", *command)
     with (folder / f"{command[0]}.out").open("wb") as out:
         process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)

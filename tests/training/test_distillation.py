@@ -93,7 +93,7 @@ def test_the_gradient_is_t_times_the_difference_of_probabilities(temperature: fl
 
 
 def test_at_a_high_temperature_the_gradient_matches_logits() -> None:
-    """Hinton et al. 2015, section 2.1: (z - v) / (B K) for centred logits."""
+    """Hinton et al. 2015, section 2.1: (z - v) / (B K) for centerd logits."""
     one, logits = classifier(), torch.randn(6, 3, requires_grad=True)
     teacher(one, temperature=1e3, weight=1).loss(torch.tensor(0.0), logits, FACES, WHOLE).backward()
     difference = logits.detach() - logits_of(one)

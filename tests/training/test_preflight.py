@@ -135,7 +135,7 @@ def test_a_larger_loss_is_accepted_if_configured(small_config: Config) -> None:
     checked(small_config(*ONE_STEP, "preflight.loss=30"), enlarge)
 
 
-def test_pixels_that_are_not_normalised_fail(small_config: Config) -> None:
+def test_pixels_that_are_not_normalized_fail(small_config: Config) -> None:
     with pytest.raises(UserError, match=r"forward: mean, std \(found 0\.\d+, 0\.\d+;"):
         train(small_config(*QUICK, "input.mean=[0]", "input.std=[1]"), RUN)
 

@@ -60,26 +60,26 @@ def test_prefixes_of_training_loops_are_removed(wrapper: str, place: str | None)
     assert all(value.equal(state[f"{wrapper}{name}"]) for name, value in own.items())
 
 
-def test_a_first_convolution_of_rgb_adapts_to_grey() -> None:
-    rgb, grey = (TimmBackbone(2, channels, 64, "resnet10t").eval() for channels in (3, 1))
+def test_a_first_convolution_of_rgb_adapts_to_gray() -> None:
+    rgb, gray = (TimmBackbone(2, channels, 64, "resnet10t").eval() for channels in (3, 1))
     torch.save(rgb.backbone.state_dict(), "rgb.pth")
-    loaded = load_into(grey, "rgb.pth", 64, 1, CLASSES)
+    loaded = load_into(gray, "rgb.pth", 64, 1, CLASSES)
     assert [name.split()[0] for name in loaded.resized] == ["features.backbone.conv1.0.weight"]
     faces = torch.randn(2, 1, 64, 64)
     with torch.inference_mode():
         torch.testing.assert_close(
-            grey.features(faces), rgb.features(faces.expand(-1, 3, -1, -1)), atol=1e-4, rtol=1e-4
+            gray.features(faces), rgb.features(faces.expand(-1, 3, -1, -1)), atol=1e-4, rtol=1e-4
         )
 
 
-def test_a_first_convolution_of_grey_adapts_to_rgb() -> None:
-    grey, rgb = (TimmBackbone(2, channels, 64, "resnet10t").eval() for channels in (1, 3))
-    torch.save(grey.backbone.state_dict(), "grey.pth")
-    fill(rgb, "grey.pth")
+def test_a_first_convolution_of_gray_adapts_to_rgb() -> None:
+    gray, rgb = (TimmBackbone(2, channels, 64, "resnet10t").eval() for channels in (1, 3))
+    torch.save(gray.backbone.state_dict(), "gray.pth")
+    fill(rgb, "gray.pth")
     faces = torch.randn(2, 1, 64, 64)
     with torch.inference_mode():
         torch.testing.assert_close(
-            rgb.features(faces.expand(-1, 3, -1, -1)), grey.features(faces), atol=1e-4, rtol=1e-4
+            rgb.features(faces.expand(-1, 3, -1, -1)), gray.features(faces), atol=1e-4, rtol=1e-4
         )
 
 

@@ -125,10 +125,10 @@ def _describe_size(file: Path, form: ImageFormat) -> list[str]:
     """Return a sentence about the conversion of the images if the first one needs it."""
     try:
         with Image.open(file, formats=FORMATS) as image:
-            found = f"{image.width}x{image.height} {'grey' if image.mode in ('1', 'L') else 'colour'}"
+            found = f"{image.width}x{image.height} {'gray' if image.mode in ('1', 'L') else 'color'}"
     except DECODE_ERRORS:
         return []  # reported while reading
-    wanted = f"{form.size}x{form.size} {'grey' if form.channels == 1 else 'colour'}"
+    wanted = f"{form.size}x{form.size} {'gray' if form.channels == 1 else 'color'}"
     if found == wanted:
         return []
     return [f"images such as {file.name} are {found}, read as {wanted}: data.size=, data.channels="]

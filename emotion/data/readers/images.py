@@ -49,7 +49,7 @@ class FileSequence(Protocol):
 
 
 class ImageFormat(NamedTuple):
-    """What images become: faces of `size` x `size` pixels, grey (1 channel) or RGB (3).
+    """What images become: faces of `size` x `size` pixels, gray (1 channel) or RGB (3).
 
     A detector finds the face, the largest one of the image; without one, the image is the face.
     """
@@ -172,7 +172,7 @@ def _largest_face(
 
 
 def square_crop(image: Image.Image, size: int, mode: str) -> Image.Image:
-    """Apply the EXIF rotation, resize the shorter side to `size` and crop the centre of the longer one."""
+    """Apply the EXIF rotation, resize the shorter side to `size` and crop the center of the longer one."""
     image.draft(None, (2 * size, 2 * size))  # decode large JPEG files at 1/2, 1/4 or 1/8, at least at this size
     ImageOps.exif_transpose(image, in_place=True)
     converted = convert_mode(image, mode)
@@ -182,7 +182,7 @@ def square_crop(image: Image.Image, size: int, mode: str) -> Image.Image:
 
 
 def convert_mode(image: Image.Image, mode: str, white: float | None = None) -> Image.Image:
-    """Convert any mode to grey (L) or RGB: 16 and 32 bits are scaled to 8, transparent pixels are put on white.
+    """Convert any mode to gray (L) or RGB: 16 and 32 bits are scaled to 8, transparent pixels are put on white.
 
     `white` is the `white_level` of the image that this one is a part of.
 

@@ -1,4 +1,4 @@
-"""Synthetic faces: 48x48 grey portraits whose brows, eyes and mouth follow facial action units.
+"""Synthetic faces: 48x48 gray portraits whose brows, eyes and mouth follow facial action units.
 
 Each emotion's units are those of FACS (Ekman, Friesen and Hager 2002; EMFACS prototypes). The intensity of the units,
 identity, pose, lighting and occlusion are sampled from the seed. Face coordinates: x to the right, y down, the face

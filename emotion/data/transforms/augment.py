@@ -96,7 +96,7 @@ class ResizedCrop(nn.Module):
 
 
 class Crop(nn.Module):
-    """Crop the centre `size` x `size` pixels; smaller faces are unchanged.
+    """Crop the center `size` x `size` pixels; smaller faces are unchanged.
 
     After a random shift this is a random crop without interpolation. With `size` equal to `input.size`, training sees
     the scale that `input.zoom` crops for evaluation.
@@ -115,7 +115,7 @@ class Crop(nn.Module):
 class ColorJitter(nn.Module):
     """Change brightness, contrast and saturation, in this order, each by a factor from [1 - x, 1 + x].
 
-    Computed as in torchvision. The saturation of grey faces does not change.
+    Computed as in torchvision. The saturation of gray faces does not change.
     """
 
     def __init__(self, brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0) -> None:
@@ -144,13 +144,13 @@ class Blur(nn.Module):
 
     def forward(self, faces: Tensor) -> Tensor:
         """(B, C, S, S) to (B, C, S, S); faces that are not blurred stay bit-equal."""
-        neighbour = (-0.5 / _uniform(faces, *self.sigma) ** 2).exp()  # relative to a centre of 1
-        neighbour = torch.where(_uniform(faces, 0, 1) < self.p, neighbour / (1 + 2 * neighbour), 0)
-        centre = 1 - 2 * neighbour
+        neighbor = (-0.5 / _uniform(faces, *self.sigma) ** 2).exp()  # relative to a center of 1
+        neighbor = torch.where(_uniform(faces, 0, 1) < self.p, neighbor / (1 + 2 * neighbor), 0)
+        center = 1 - 2 * neighbor
         wide = pad(faces, (1, 1, 0, 0), mode="reflect")
-        faces = centre * faces + neighbour * (wide[..., :-2] + wide[..., 2:])
+        faces = center * faces + neighbor * (wide[..., :-2] + wide[..., 2:])
         tall = pad(faces, (0, 0, 1, 1), mode="reflect")
-        return centre * faces + neighbour * (tall[..., :-2, :] + tall[..., 2:, :])
+        return center * faces + neighbor * (tall[..., :-2, :] + tall[..., 2:, :])
 
 
 class Noise(nn.Module):
@@ -235,7 +235,7 @@ def _uniform(faces: Tensor, low: float, high: float) -> Tensor:
 
 
 def _grid_axes(faces: Tensor) -> tuple[Tensor, Tensor]:
-    """Return grid_sample's coordinates of the pixel centres, x (1, 1, S) and y (1, S, 1)."""
+    """Return grid_sample's coordinates of the pixel centers, x (1, 1, S) and y (1, S, 1)."""
     side = faces.shape[-1]
-    centres = (torch.arange(side, device=faces.device) * 2 + 1) / side - 1
-    return centres[None, None, :], centres[None, :, None]
+    centers = (torch.arange(side, device=faces.device) * 2 + 1) / side - 1
+    return centers[None, None, :], centers[None, :, None]

@@ -89,14 +89,14 @@ def jpeg(faces: Tensor, level: int, rows: NDArray[np.int64]) -> Tensor:
 
 
 def occlusion(faces: Tensor, level: int, rows: NDArray[np.int64], region: str) -> Tensor:
-    """Cover a region of the face with the image's mean grey."""
+    """Cover a region of the face with the image's mean gray."""
     height, width = faces.shape[-2:]
     top, left, bottom, right = REGIONS[region]
-    centre = (top + bottom) / 2, (left + right) / 2
+    center = (top + bottom) / 2, (left + right) / 2
     half = (OCCLUSION[level] / 2) * np.array([bottom - top, right - left])
     (first, last), (start, end) = (
         (max(0, round((middle - extent) * side)), min(side, round((middle + extent) * side)))
-        for middle, extent, side in zip(centre, half, (height, width), strict=True)
+        for middle, extent, side in zip(center, half, (height, width), strict=True)
     )
     covered = faces.clone()
     covered[..., first:last, start:end] = _to_uint8(faces.float().mean((1, 2, 3), keepdim=True))

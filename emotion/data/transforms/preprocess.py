@@ -16,8 +16,8 @@ class Preprocess(nn.Module):
     """uint8 faces (B, H, W) or (B, H, W, 3) to float (B, channels, size, size) on their device.
 
     Random augmentation runs between `shrink`, which reduces size and channels, and `normalize`, which enlarges faces
-    and repeats channels, so that it processes as few pixels as possible. Unless an augmentation crops, the centre of a
-    face enlarged `zoom` times is used: 1.14 is the resize to 255 and centre crop to 224 of ImageNet evaluation.
+    and repeats channels, so that it processes as few pixels as possible. Unless an augmentation crops, the center of a
+    face enlarged `zoom` times is used: 1.14 is the resize to 255 and center crop to 224 of ImageNet evaluation.
 
     Raises:
         UserError: Channels, mean and std do not fit together, or zoom is below 1.
@@ -36,7 +36,7 @@ class Preprocess(nn.Module):
                 f"input: {channels} channels, mean {mean}, std {std}; expected 1 or 3 channels and a mean and std each."
             )
         if zoom < 1:
-            raise UserError(f"input: zoom {zoom}; expected 1 (the whole face) or more (its centre).")
+            raise UserError(f"input: zoom {zoom}; expected 1 (the whole face) or more (its center).")
         self.size, self.channels, self.zoomed_size = size, channels, round(size * zoom)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
@@ -62,7 +62,7 @@ class Preprocess(nn.Module):
         return faces
 
     def center_crop(self, faces: Tensor) -> Tensor:
-        """Crop the centre (B, C, size, size) of whole faces; a zoom of 1 leaves them unchanged."""
+        """Crop the center (B, C, size, size) of whole faces; a zoom of 1 leaves them unchanged."""
         if self.zoomed_size == self.size:
             return faces
         edge = round((self.zoomed_size - self.size) / 2)  # rounded as in torchvision
@@ -78,7 +78,7 @@ class Preprocess(nn.Module):
         return faces * self.std + self.mean
 
     def after(self, other: "Preprocess") -> "Preprocess":
-        """Return the same for faces of which `other` has cropped the centre."""
+        """Return the same for faces of which `other` has cropped the center."""
         preprocess = copy.copy(self)
         preprocess.zoomed_size = max(self.size, round(self.zoomed_size * other.size / other.zoomed_size))
         return preprocess
@@ -86,7 +86,7 @@ class Preprocess(nn.Module):
     def maps_to_faces(self, maps: Tensor, height: int, width: int) -> Tensor:
         """Resize maps (B, size, size) over network input to the faces (B, 1 or 3, height, width) that it came from.
 
-        Pixels outside the centre crop, which the network does not see, are 0.
+        Pixels outside the center crop, which the network does not see, are 0.
         """
         if self.zoomed_size > self.size:
             before = round((self.zoomed_size - self.size) / 2)

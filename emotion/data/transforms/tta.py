@@ -30,7 +30,7 @@ def flip(faces: Tensor, prepare: Prepare) -> list[Tensor]:
 def shifted(faces: Tensor, prepare: Prepare) -> list[Tensor]:
     """Return the faces, the faces moved diagonally by a sixteenth of the side, and their mirror images.
 
-    Pixels are not interpolated. Where `input.zoom` crops the centre, the moved faces show more of their edge.
+    Pixels are not interpolated. Where `input.zoom` crops the center, the moved faces show more of their edge.
     """
     side = faces.shape[-1]
     step, corners = windows(side)
@@ -40,7 +40,7 @@ def shifted(faces: Tensor, prepare: Prepare) -> list[Tensor]:
 
 
 def ten_crop(faces: Tensor, prepare: Prepare) -> list[Tensor]:
-    """Return the four corners and the centre, resized to the full side, and their mirror images."""
+    """Return the four corners and the center, resized to the full side, and their mirror images."""
     inputs = prepare(faces)
     side = inputs.shape[-1]
     crop = round(side * CROP)

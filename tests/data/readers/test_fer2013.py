@@ -202,7 +202,7 @@ def test_a_csv_in_another_case_or_one_folder_deeper_is_found(name: str, few_face
     assert fer2013.read_csv("data/fer2013.csv").name == f"data/{name}"
 
 
-def test_the_pair_of_the_contest_is_read_and_its_unlabelled_part_left_out(few_faces: FaceChunk) -> None:
+def test_the_pair_of_the_contest_is_read_and_its_unlabeled_part_left_out(few_faces: FaceChunk) -> None:
     rows = cells(few_faces)
     test = [row for row in rows if row[2] != "Training"]
     Path("data").mkdir()
@@ -227,7 +227,7 @@ def test_files_of_one_part_are_read_together_but_not_twice(few_faces: FaceChunk)
     assert "left out: train_2 (1).csv, by its name a copy of train_2.csv" in source.notes
 
 
-def test_labelled_files_of_all_parts_are_read_together(few_faces: FaceChunk) -> None:
+def test_labeled_files_of_all_parts_are_read_together(few_faces: FaceChunk) -> None:
     Path("data").mkdir()
     for usage, name in enumerate(("train", "val", "test")):
         rows = [row for row in cells(few_faces) if row[2] in ("Usage", USAGES[usage])]

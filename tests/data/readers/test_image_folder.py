@@ -217,7 +217,7 @@ def test_the_conversion_of_the_images_is_stated(size: int, mode: str) -> None:
     Path("data/train/sad").mkdir(parents=True)
     Image.new(mode, (size, size)).save("data/train/sad/a.png")
     (note,) = image_folder.read("data").notes
-    assert f"are {size}x{size} {'colour' if mode == 'RGB' else 'grey'}, read as 48x48 grey" in note
+    assert f"are {size}x{size} {'color' if mode == 'RGB' else 'gray'}, read as 48x48 gray" in note
     whole = image_folder.read("data", size=size, channels=3 if mode == "RGB" else 1)
     assert list(whole.notes) == []
     assert all_rows(whole).images.shape == (1, size, size, 3)[: 4 if mode == "RGB" else 3]

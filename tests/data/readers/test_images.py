@@ -64,7 +64,7 @@ def test_transparent_pixels_are_put_on_white() -> None:
     assert abs(face[:, 4:].astype(int) - 127).max() <= 1
 
 
-def test_a_palette_colour_may_be_transparent() -> None:
+def test_a_palette_color_may_be_transparent() -> None:
     image = Image.new("P", (8, 8), 1)
     image.putpalette([9, 9, 9, 50, 50, 50])
     assert (read(saved("a.png", image, transparency=1)) == 255).all()

@@ -244,9 +244,9 @@ def test_the_digest_covers_lists_map_and_images_but_not_locations(lists: list[st
     Path(moved[0]).write_text(Path(moved[0]).read_text().replace("0.png,", "1.png,"))
     seen.add(prepared(*moved).digest)
     Path("moved/label_map.json").write_text(json.dumps({name: i for i, name in enumerate(EMOTIONS)}))
-    relabelled = prepared(*moved)
-    assert len(seen | {relabelled.digest}) == 6
-    assert relabelled.classes == EMOTIONS
+    relabeled = prepared(*moved)
+    assert len(seen | {relabeled.digest}) == 6
+    assert relabeled.classes == EMOTIONS
 
 
 def test_the_same_list_in_another_part_is_another_source(lists: list[str]) -> None:

@@ -99,7 +99,7 @@ def test_shift_is_relative_to_the_side(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result[..., -4:, :].abs().max() == 0
 
 
-def test_zoom_keeps_the_centre(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zoom_keeps_the_center(monkeypatch: pytest.MonkeyPatch) -> None:
     faces = smooth(2)
     result = largest_affine(0, monkeypatch, zoom=1.0)(faces)
     expected = interpolate(faces[..., 8:24, 8:24], (32, 32), mode="bilinear")
@@ -123,11 +123,11 @@ def assert_uniform(values: Tensor, low: float, high: float) -> None:
 def sampled_affine(transform: Affine) -> tuple[Tensor, ...]:
     """Return angle in degrees, zoom, and shift right and down in shares of the side, of 2,000 faces."""
     torch.manual_seed(0)
-    centre = transform(ramps(2000))[:, :, 24:40, 24:40]
-    across, down = (centre.diff(dim=axis).mean((2, 3)) * 64 for axis in (3, 2))  # (2000, 2) each
+    center = transform(ramps(2000))[:, :, 24:40, 24:40]
+    across, down = (center.diff(dim=axis).mean((2, 3)) * 64 for axis in (3, 2))  # (2000, 2) each
     angle = torch.rad2deg(torch.atan2(across[:, 1], across[:, 0]))
     torch.testing.assert_close(torch.stack([-across[:, 1], across[:, 0]], 1), down, atol=1e-3, rtol=0)
-    return angle, 1 / across.norm(dim=1), *(0.5 - centre.mean((2, 3))).unbind(1)
+    return angle, 1 / across.norm(dim=1), *(0.5 - center.mean((2, 3))).unbind(1)
 
 
 def test_affine_turns_and_shifts_both_ways_and_zooms_in_and_out() -> None:
@@ -152,14 +152,14 @@ def test_jitter_raises_and_lowers_contrast_about_the_mean() -> None:
     assert_uniform((changed[:, 2] - changed[:, 0]) / 0.4, 0.6, 1.4)
 
 
-def test_jitter_raises_and_lowers_saturation_about_the_grey_of_each_pixel() -> None:
+def test_jitter_raises_and_lowers_saturation_about_the_gray_of_each_pixel() -> None:
     torch.manual_seed(0)
     faces = torch.tensor([0.3, 0.4, 0.5]).view(1, 3, 1, 1).expand(2000, 3, 1, 1).contiguous()
     changed = ColorJitter(saturation=0.4)(faces)[:, :, 0, 0]
     torch.testing.assert_close(changed.mean(1), torch.full((2000,), 0.4))
     assert_uniform((changed[:, 2] - changed[:, 0]) / 0.2, 0.6, 1.4)
-    grey = torch.full((9, 3, 2, 2), 0.5)
-    torch.testing.assert_close(ColorJitter(saturation=0.4)(grey), grey)
+    gray = torch.full((9, 3, 2, 2), 0.5)
+    torch.testing.assert_close(ColorJitter(saturation=0.4)(gray), gray)
 
 
 def test_jittered_values_stay_between_0_and_1() -> None:
@@ -187,11 +187,11 @@ def test_blur_has_deviations_of_its_range() -> None:
 
 def test_noise_has_deviations_of_its_range() -> None:
     torch.manual_seed(0)
-    grey = torch.full((2000, 1, 24, 24), 0.5)
-    noise = Noise(p=1.0, deviation=(0.02, 0.06))(grey) - grey
+    gray = torch.full((2000, 1, 24, 24), 0.5)
+    noise = Noise(p=1.0, deviation=(0.02, 0.06))(gray) - gray
     assert_uniform(noise.std((1, 2, 3)).clamp(0.02, 0.06), 0.02, 0.06)
     assert abs(noise.mean()) < 0.001
-    share = (Noise(p=0.3)(grey) != grey).any(-1).any(-1).double().mean()
+    share = (Noise(p=0.3)(gray) != gray).any(-1).any(-1).double().mean()
     assert abs(share - 0.3) < 0.04
 
 
@@ -241,7 +241,7 @@ def test_erased_areas_are_of_their_range() -> None:
     torch.manual_seed(0)
     share = Erasing(p=1.0, scale=(0.1, 0.3), value=1.0)(torch.zeros(2000, 1, 64, 64)).mean((1, 2, 3))
     assert_uniform(share.clamp(0.1, 0.3), 0.1, 0.3)
-    assert Erasing(p=1.0)(torch.zeros(1, 1, 16, 16)).unique().tolist() == [0, 0.5]  # grey by default
+    assert Erasing(p=1.0)(torch.zeros(1, 1, 16, 16)).unique().tolist() == [0, 0.5]  # gray by default
 
 
 def test_blur_equals_torchvisions() -> None:
@@ -292,8 +292,8 @@ def test_resized_crops_have_the_given_area_and_ratio(scale: float, ratio: float)
 
 def test_resized_crops_are_anywhere_inside_the_face() -> None:
     torch.manual_seed(0)
-    for centres in ResizedCrop((0.25, 0.25), (1.0, 1.0))(ramps(2000)).mean((2, 3)).unbind(1):
-        assert_uniform(centres, 0.25, 0.75)
+    for centers in ResizedCrop((0.25, 0.25), (1.0, 1.0))(ramps(2000)).mean((2, 3)).unbind(1):
+        assert_uniform(centers, 0.25, 0.75)
 
 
 def test_resized_crops_have_areas_and_ratios_of_their_ranges() -> None:
@@ -310,7 +310,7 @@ def test_a_crop_after_a_shift_has_no_black_border() -> None:
     assert Affine(translate=0.08)(faces).min() == 0
 
 
-def test_an_unshifted_crop_equals_the_centre_crop_of_evaluation() -> None:
+def test_an_unshifted_crop_equals_the_center_crop_of_evaluation() -> None:
     pixels = torch.randint(0, 256, (3, 48, 48), dtype=torch.uint8)
     preprocess = Preprocess(size=40, channels=1, mean=[0.5], std=[0.5], zoom=1.2)
     assert preprocess.normalize(Crop(40)(preprocess.shrink(to_float(pixels)))).equal(preprocess(pixels))

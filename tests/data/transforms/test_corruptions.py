@@ -112,8 +112,8 @@ def test_strengths_are_those_of_cifar_10_c() -> None:
         }
         for name, pixels in expected.items():
             assert np.abs(found[name] - np.asarray(pixels)).mean() < 0.01, name
-        grey = np.full((1, 100, 100), 128, np.uint8)
-        assert corrupt(grey, np.array([0]), "gaussian_noise", level).std() == pytest.approx(255 * noise, rel=0.03)
+        gray = np.full((1, 100, 100), 128, np.uint8)
+        assert corrupt(gray, np.array([0]), "gaussian_noise", level).std() == pytest.approx(255 * noise, rel=0.03)
 
 
 def test_the_covered_region_grows_to_1_4_times_the_region() -> None:
@@ -127,5 +127,5 @@ def test_the_covered_region_grows_to_1_4_times_the_region() -> None:
                 assert np.ptp(covered, 0) + 1 == pytest.approx(
                     200 * share * np.array([bottom - top, right - left]), abs=2
                 )
-                centre = np.array([top + bottom, left + right]) / 2
-                assert (covered.min(0) + covered.max(0) + 1) / 400 == pytest.approx(centre, abs=0.01)
+                center = np.array([top + bottom, left + right]) / 2
+                assert (covered.min(0) + covered.max(0) + 1) / 400 == pytest.approx(center, abs=0.01)

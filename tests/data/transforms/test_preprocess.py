@@ -69,8 +69,8 @@ def test_maps_return_to_the_part_of_the_face_that_the_network_sees() -> None:
     assert zoomed.sum().item() == pytest.approx(maps.sum().item())
 
 
-def test_zoom_is_resize_and_centre_crop() -> None:
-    """To 255, then to the centre 224, as in ImageNet evaluation with torchvision."""
+def test_zoom_is_resize_and_center_crop() -> None:
+    """To 255, then to the center 224, as in ImageNet evaluation with torchvision."""
     result = Preprocess(224, 1, [0.0], [1.0], zoom=1.14)(GRAY)
     large = reference.resize(GRAY[:, None] / 255, [255, 255], antialias=False)
     torch.testing.assert_close(result, reference.center_crop(large, [224, 224]), atol=1e-5, rtol=0)

@@ -31,7 +31,7 @@ def test_flip_adds_the_mirror_image() -> None:
     assert second.flip(-1).equal(faces)
 
 
-def test_ten_crop_has_corners_and_centre_and_their_mirror_images() -> None:
+def test_ten_crop_has_corners_and_center_and_their_mirror_images() -> None:
     faces = torch.rand(2, 1, 48, 48)
     crops = reference.five_crop(faces, [44, 44])
     enlarged = [reference.resize(crop, [48, 48], antialias=False) for crop in crops]
@@ -39,7 +39,7 @@ def test_ten_crop_has_corners_and_centre_and_their_mirror_images() -> None:
     torch.testing.assert_close(torch.stack(ten_crop(faces, unprepared)), expected)
 
 
-def test_shifts_of_a_centre_crop_are_native_pixels() -> None:
+def test_shifts_of_a_center_crop_are_native_pixels() -> None:
     """grey40 sees the central 40 of 48 pixels, so a shift by 3 leaves no pixel to repeat."""
     preprocess = Preprocess(40, 1, [0.5], [0.25], zoom=1.2)
     faces = torch.rand(2, 1, 48, 48)
