@@ -98,8 +98,7 @@ def open_address(address: str, frame_stride: int = 1) -> Frame | VideoStream:
     Raises:
         UserError: The address is malformed, or there is no server, no such file, or neither an image nor a video.
     """
-    parts = parse_address(address)
-    name, address = mask_password(address), parts.geturl()  # FFmpeg expects the scheme in lower case
+    parts, name = parse_address(address), mask_password(address)
     output_name = Path(PurePosixPath(unquote(parts.path)).name or parts.hostname or "stream")
     if is_address(address) and is_image(address):
         content = download(address)
@@ -107,7 +106,7 @@ def open_address(address: str, frame_stride: int = 1) -> Frame | VideoStream:
             return open_gif(content, name, output_name, frame_stride)
         image = read_image(content, name)
         return Frame(name, output_name, image.pixels, scale=image.scale)
-    capture = _open(address, STREAM_OPTIONS)
+    capture = _open(parts.geturl(), STREAM_OPTIONS)
     if not capture.isOpened() or not capture.grab():
         raise UserError(f"{name} provides neither an image nor a video. Does it play in a browser or player?")
     is_file = output_name.suffix.lower() in VIDEO_SUFFIXES

@@ -265,6 +265,8 @@ def test_an_address_may_have_spaces_and_other_letters(name: str) -> None:
             assert (OUT / f"annotated/{name}.png").is_file()
             assert run_predict(f"source='{address}/{written}.avi'").sources == 1
         assert rows()[0]["source"] == f"{address}/{written}.avi"
+        with pytest.raises(UserError, match=re.escape(f"{address}/no {name}.png cannot be loaded")):
+            run_predict(f"source='{address}/no {name}.png'")
 
 
 def test_the_password_of_an_address_is_sent_and_never_shown(capsys: pytest.CaptureFixture[str]) -> None:
