@@ -70,7 +70,7 @@ class Ensemble(nn.Module):
     def restrict(self, classes: Sequence[str]) -> list[str]:
         """Predict only these classes, in this order and under these names, from now on; return the other ones.
 
-        They are some of the members' classes, or synonyms of them.
+        They are some of the members' classes, or synonyms of them (see `class_key`); others raise KeyError.
         """
         names = self.loaded[0].classifier.classes
         places = {class_key(name): place for place, name in enumerate(names)}

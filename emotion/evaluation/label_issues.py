@@ -36,6 +36,15 @@ def find_label_issues(
     Held out are the validation and test rows of the first checkpoint's split whose pixels no checkpoint was trained on.
     The suggestion for a row is the class with the largest probability.
 
+    Args:
+        checkpoint: A checkpoint trained on the data, or a list of them, as an ensemble.
+        reader: Config of the reader of `faces`.
+        faces: The faces of the data.
+        cache_dir: Folder of the cache.
+        tta: Name of the test-time augmentation.
+        precision: auto, 32-true or bf16-mixed.
+        accelerator: auto, cpu or gpu.
+
     Raises:
         UserError: A checkpoint is missing or was trained on other data, or fewer than two classes are held out.
     """

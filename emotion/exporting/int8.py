@@ -65,7 +65,8 @@ class Int8Report:
 def export_int8(fp32: Path, path: Path, data: EmotionDataModule) -> Int8Report:
     """Quantize `fp32` and write the result to `path` if it is faster and at most half a point less accurate.
 
-    Validation chooses the calibration method. Speed is that of one face on one thread.
+    Validation chooses the calibration method. Speed is that of one face on one thread. A network that cannot be
+    quantized is reported as not kept.
     """
     sampled = np.random.default_rng(0).permutation(data.rows("train"))[:CALIBRATION_FACES]
     with tempfile.TemporaryDirectory() as folder:

@@ -53,7 +53,11 @@ class ClassCounts(NamedTuple):
 
 
 def preflight(config: TrainConfig) -> float:
-    """Check the run of a config instead of training it; see `check_run`."""
+    """Check the run of a config instead of training it; see `check_run`.
+
+    Raises:
+        UserError: A part of the run cannot be built, or a check failed.
+    """
     L.seed_everything(config.seed, verbose=False)
     data, _ = setup.make_data(config)
     classifier = setup.make_classifier(config, data)

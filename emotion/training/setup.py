@@ -155,7 +155,11 @@ def check_parts(config: TrainConfig) -> None:
 
 
 def make_data(config: TrainConfig) -> tuple[EmotionDataModule, dict[str, Any]]:
-    """Return the data module, set up, and the description of the data for the run record."""
+    """Return the data module, set up, and the description of the data for the run record.
+
+    Raises:
+        UserError: The data is missing or damaged, or does not have the rows and classes that training needs.
+    """
     source = select_source(config.data)
     if source.is_fallback:
         print(wrapped(f"*** {synthetic_warning(config.data)} ***") + "\n", flush=True)
@@ -194,7 +198,11 @@ def _make_classifier(config: TrainConfig, classes: Sequence[str], class_counts: 
 
 
 def load_weights(classifier: EmotionClassifier, config: TrainConfig) -> "LoadedWeights | None":
-    """Load `model.weights` into the network; print and return which tensors were loaded; None for random weights."""
+    """Load `model.weights` into the network; print and return which tensors were loaded; None for random weights.
+
+    Raises:
+        UserError: The weights are missing or damaged, or are those of another network.
+    """
     if config.model["weights"] == "random":
         return None
     from emotion.training.pretrained import load_into
@@ -207,7 +215,11 @@ def load_weights(classifier: EmotionClassifier, config: TrainConfig) -> "LoadedW
 
 
 def set_teacher(classifier: EmotionClassifier, config: TrainConfig) -> dict[str, Any] | None:
-    """Give the classifier the teacher of `distillation`; return its description for the run record, or None."""
+    """Give the classifier the teacher of `distillation`; return its description for the run record, or None.
+
+    Raises:
+        UserError: The teacher is missing or damaged, or has other classes.
+    """
     if not config.distillation:
         return None
     teacher = load_teacher(config.distillation, classifier.classes)
