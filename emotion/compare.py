@@ -1,5 +1,6 @@
 """Compare runs and test whether their differences are significant: python -m emotion.compare RUN RUN ..."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ from emotion.runtime.announce import announce
 
 if TYPE_CHECKING:
     from emotion.metrics.statistics import PairedComparison, RecipeComparison
+    from emotion.records.paired_comparison import Recipe, RunRow
+    from emotion.reporting.tables import Table
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,36 @@ def compare(cfg: DictConfig, folder: Path) -> tuple[list["PairedComparison"], li
         raise UserError("no run given; expected folders of runs: python -m emotion.compare RUN RUN")
     check_choices(config, rows=("all", "deduplicated"))
 
-    from emotion.io.atomic import make_folder, write_text
-    from emotion.io.folders import expand
-    from emotion.records.run_folder import find_finished, find_runs, print_unfinished
-    from emotion.reporting import comparison, figures, ranking
-    from emotion.reporting.tables import latex_table, markdown_table, print_table
+    from emotion.records.run_folder import find_finished
+    from emotion.reporting import comparison
 
     sources = as_list(config.runs)
+    searches = _report_searches(sources)
+    if not (rest := [name for name in sources if name not in searches]):
+        return [], []
+    finished = find_finished(rest)
+    announce(f"comparing {counted(len(finished), 'run')}")
+    runs, recipes = comparison.compare_runs(finished, config.tta, config.rows)
+    tables = [
+        *comparison.fold_tables(finished, config.tta, config.rows),
+        *comparison.tables(runs, recipes, config.tta, config.rows),
+    ]
+    summary = comparison.summary(runs, recipes)
+    _write(folder, config, runs, recipes, tables, summary)
+    _print(folder, tables, summary)
+    return (
+        [run.pair for run in runs if not isinstance(run.pair, str)],
+        [recipe.test for recipe in recipes if not isinstance(recipe.test, str)],
+    )
+
+
+def _report_searches(sources: Sequence[str]) -> list[str]:
+    """Rank the trials of searches, which are not evaluated on test; return the sources that hold nothing else."""
+    from emotion.io.folders import expand
+    from emotion.records.run_folder import find_runs, print_unfinished
+    from emotion.reporting import ranking
+    from emotion.reporting.tables import print_table
+
     found = {name: [run for one in expand(name) for run in find_runs(Path(one))] for name in sources}
     evaluated = {name: [run for run in runs if run.record.scores is not None] for name, runs in found.items()}
     if trials := [run for runs in evaluated.values() for run in runs if run.record.scores == {}]:
@@ -60,17 +86,23 @@ def compare(cfg: DictConfig, folder: Path) -> tuple[list["PairedComparison"], li
     searches = [name for name, runs in evaluated.items() if runs and not any(run.record.scores for run in runs)]
     for name in searches:
         print_unfinished(name, [run for run in found[name] if run.record.scores is None])
-    if not (rest := [name for name in sources if name not in searches]):
-        return [], []
-    finished = find_finished(rest)
-    announce(f"comparing {counted(len(finished), 'run')}")
-    runs, recipes = comparison.compare_runs(finished, config.tta, config.rows)
+    return searches
+
+
+def _write(
+    folder: Path,
+    config: CompareConfig,
+    runs: "Sequence[RunRow]",
+    recipes: "Sequence[Recipe]",
+    tables: "Sequence[Table]",
+    summary: Mapping[str, Sequence[str]],
+) -> None:
+    """Write the tables as Markdown, CSV and LaTeX, and the figure."""
+    from emotion.io.atomic import make_folder, write_text
+    from emotion.reporting import comparison, figures
+    from emotion.reporting.tables import latex_table, markdown_table
+
     title = f"test, tta={config.tta}, rows={config.rows}"
-    tables = [
-        *comparison.fold_tables(finished, config.tta, config.rows),
-        *comparison.tables(runs, recipes, config.tta, config.rows),
-    ]
-    summary = comparison.summary(runs, recipes)
     make_folder(folder)
     text = f"# {title}\n" + "".join(f"\n{one.title}\n\n{markdown_table(one.rows, one.left)}" for one in tables)
     for heading, sentences in summary.items():
@@ -78,19 +110,21 @@ def compare(cfg: DictConfig, folder: Path) -> tuple[list["PairedComparison"], li
     write_text(folder / "comparison.md", text)
     write_text(folder / "comparison.csv", comparison.runs_csv(runs))
     write_text(folder / "recipes.csv", comparison.recipes_csv(recipes))
-    latex = "\n".join(map(latex_table, [*tables, *comparison.test_tables(runs, recipes, config.tta, config.rows)]))
+    tests = comparison.test_tables(runs, recipes, config.tta, config.rows)
+    latex = "\n".join(map(latex_table, [*tables, *tests]))
     write_text(folder / "comparison.tex", f"% needs \\usepackage{{booktabs}}\n{latex}")
     figure = figures.comparison(*comparison.bars(runs, recipes), title)
     figures.save(figure, folder / "comparison.png", vector=True)
+
+
+def _print(folder: Path, tables: "Sequence[Table]", summary: Mapping[str, Sequence[str]]) -> None:
+    from emotion.reporting.tables import print_table
+
     for table in tables:
         print_table(table.title, table.rows, table.left)
     for heading, sentences in summary.items():
         print("\n".join([f"{heading}:", *map(wrapped, sentences), ""]))
     print(wrapped(f"wrote comparison.md, .tex, .csv, .png and .pdf, and recipes.csv, in {relative_path(folder)}"))
-    return (
-        [run.pair for run in runs if not isinstance(run.pair, str)],
-        [recipe.test for recipe in recipes if not isinstance(recipe.test, str)],
-    )
 
 
 @verb("compare", positional="runs", uses_torch=True)

@@ -88,29 +88,14 @@ def evaluate(cfg: DictConfig, folder: Path = Path("outputs/evaluate")) -> dict[s
     if folder != ensemble.loaded[0].path.parent.parent / "evaluation":  # a run may replace its own
         _check_output(folder / f"{name}.json", summary["checkpoint"])
     training_rows = _training_rows(config, subset, ensemble, data, rows)
-    images = data.faces.images
+    images, tta = data.faces.images, config.tta
     announce(f"scoring {counted(len(rows), 'face')}")
-    result = score_rows(ensemble, images, data.labels, rows, training_rows, (config.tta,), precision, data.votes)[
-        config.tta
-    ]
+    result = score_rows(ensemble, images, data.labels, rows, training_rows, (tta,), precision, data.votes)[tta]
     scores = result.scores | {"slices": _slices(result, data, votes)}
-    members = [
-        f"{path} at temperature {temperature:.3g}"
-        for path, temperature in zip(ensemble.paths, ensemble.temperatures, strict=True)
-    ]
     faces = f"all {counted(len(rows), 'face')}" if subset == "all" else f"{counted(len(rows), 'face')} of {subset}"
-    if len(members) > 1:
-        print("\n".join(["ensemble of", *members]))
-    heading = members[0] if len(members) == 1 else f"ensemble of {len(members)} checkpoints"
-    heading = f"{ensemble.name}, {data.faces.source}, {faces}\n{heading}"
-    tables.print_scores(heading, {config.tta: scores}, verbose=config.verbose)
-    if absent := [name for name, of_class in scores["all"]["classes"].items() if not of_class["n"]]:
-        print(
-            f"No face has the label {' or '.join(absent)}. Predicting it is an error and adds a class with F1 0 to "
-            f"macro F1.{_removal_advice(cfg, data, absent)}"
-        )
+    _print(config, cfg, ensemble, data, faces, scores)
     title = " + ".join(map(checkpoint_title, ensemble.loaded))
-    title += f": {ensemble.name}, {short_source(data.faces.source)}, {faces}, tta={config.tta}"
+    title += f": {ensemble.name}, {short_source(data.faces.source)}, {faces}, tta={tta}"
     if config.robustness:
         scores["robustness"] = robustness(ensemble, images, result, precision)
         tables.print_robustness(scores["robustness"], verbose=config.verbose)
@@ -142,6 +127,33 @@ def _check(config: EvaluateConfig) -> None:
         accelerator=ACCELERATORS,
     )
     check_gpu(config.accelerator)
+
+
+def _print(
+    config: EvaluateConfig,
+    cfg: DictConfig,
+    ensemble: "Ensemble",
+    data: "EmotionDataModule",
+    faces: str,
+    scores: dict[str, Any],
+) -> None:
+    """Print the scores of `faces`, under the checkpoints and their temperatures, and the classes that have no face."""
+    from emotion.reporting.tables import print_scores
+
+    members = [
+        f"{path} at temperature {temperature:.3g}"
+        for path, temperature in zip(ensemble.paths, ensemble.temperatures, strict=True)
+    ]
+    if len(members) > 1:
+        print("\n".join(["ensemble of", *members]))
+    heading = members[0] if len(members) == 1 else f"ensemble of {len(members)} checkpoints"
+    heading = f"{ensemble.name}, {data.faces.source}, {faces}\n{heading}"
+    print_scores(heading, {config.tta: scores}, verbose=config.verbose)
+    if absent := [name for name, of_class in scores["all"]["classes"].items() if not of_class["n"]]:
+        print(
+            f"No face has the label {' or '.join(absent)}. Predicting it is an error and adds a class with F1 0 to "
+            f"macro F1.{_removal_advice(cfg, data, absent)}"
+        )
 
 
 def _removal_advice(cfg: DictConfig, data: "EmotionDataModule", absent: Sequence[str]) -> str:
