@@ -90,17 +90,9 @@ def explain(cfg: DictConfig, folder: Path, arguments: Sequence[str] = ()) -> dic
     announce_default("explain", config.checkpoint)
     _check(config, arguments)
 
-    import numpy as np
-    from rich.progress import Progress
-
-    from emotion.explainers import sheets
     from emotion.explainers.explainer import BATCH_SIZE
-    from emotion.explainers.explanation import MIN_FACES
     from emotion.explainers.image_set import find_target
-    from emotion.io.atomic import make_folder, write_atomically, write_json
     from emotion.records import run_record
-    from emotion.reporting import figures
-    from emotion.reporting.tables import print_table
     from emotion.runtime.precision import evaluation_precision
 
     announce(f"reading {' and '.join(name for names in sources for name in names)}")
@@ -111,6 +103,33 @@ def explain(cfg: DictConfig, folder: Path, arguments: Sequence[str] = ()) -> dic
         name: evaluation_precision(ensemble.members, config.precision, BATCH_SIZE, config.accelerator, config.cache_dir)
         for name, ensemble in networks.items()
     }
+    explanations = _explain_with_all(networks, precisions, images, target, config, failures)
+    if not explanations:
+        raise UserError("\n".join(failures))
+    _print_faithfulness(explanations, config)
+    record = run_record.provenance("grad-cam", "captum") | {
+        "config": {key: value for key, value in config.used().items() if key in cfg},
+        "networks": {name: ensemble.summary() | {"precision": precisions[name]} for name, ensemble in networks.items()},
+        "faces": images.summary(),
+        "explanations": [explanation.summary() for explanation in explanations],
+    }
+    _write(folder, images, explanations, record, config.num_shown)
+    if failures:
+        raise UserError("\n".join([*failures, "The files hold the other maps."]))
+    return record
+
+
+def _explain_with_all(
+    networks: dict[str, "Ensemble"],
+    precisions: dict[str, str],
+    images: "ImageSet",
+    target: int | str,
+    config: ExplainConfig,
+    failures: list[str],
+) -> list["Explanation"]:
+    """Return the explanations of every network by every method; add a message for each that failed to `failures`."""
+    from rich.progress import Progress
+
     screen = console()
     explanations: list[Explanation] = []
     with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
@@ -125,8 +144,13 @@ def explain(cfg: DictConfig, folder: Path, arguments: Sequence[str] = ()) -> dic
                     is_ours = isinstance(error, UserError)
                     reason = str(error) if is_ours else f"{type(error).__name__}: {error}".splitlines()[0]
                     failures.append(f"{name}: {method} failed: {reason}")
-    if not explanations:
-        raise UserError("\n".join(failures))
+    return explanations
+
+
+def _print_faithfulness(explanations: Sequence["Explanation"], config: ExplainConfig) -> None:
+    from emotion.explainers.explanation import MIN_FACES
+    from emotion.reporting.tables import print_table
+
     measured = [explanation for explanation in explanations if explanation.scores]
     num_measured = len(explanations[0].targets[: config.faithfulness.faces]) if config.faithfulness else 0
     if num_measured >= MIN_FACES:
@@ -136,30 +160,32 @@ def explain(cfg: DictConfig, folder: Path, arguments: Sequence[str] = ()) -> dic
         faces = counted(num_measured, "measured face")
         print(wrapped(f"{faces}: too few for a table of faithfulness ({MIN_FACES}); explain.json has the values."))
 
+
+def _write(
+    folder: Path, images: "ImageSet", explanations: Sequence["Explanation"], record: dict[str, Any], num_shown: int
+) -> None:
+    """Write the figures, the maps and the record, and print their names."""
+    import numpy as np
+
+    from emotion.explainers import sheets
+    from emotion.io.atomic import make_folder, write_atomically, write_json
+    from emotion.reporting import figures
+
     make_folder(folder)
     (folder / "faithfulness.png").unlink(missing_ok=True)  # of a previous run
     plots = {
-        "sheet.png": sheets.plot_sheet(images, explanations, config.num_shown),
+        "sheet.png": sheets.plot_sheet(images, explanations, num_shown),
         "averages.png": sheets.plot_class_means(images, explanations),
     }
-    if measured:
+    if measured := [explanation for explanation in explanations if explanation.scores]:
         plots["faithfulness.png"] = sheets.plot_curves(measured)
     for name, figure in plots.items():
         figures.save(figure, folder / name)
     arrays: dict[str, Any] = {f"{one.network}/{one.method}": one.maps.numpy() for one in explanations}
     arrays |= {"rows": images.rows, "targets": np.stack([one.targets.numpy() for one in explanations])}
     write_atomically(folder / "maps.npz", lambda temporary: np.savez_compressed(temporary, **arrays))
-    record = run_record.provenance("grad-cam", "captum") | {
-        "config": {key: value for key, value in config.used().items() if key in cfg},
-        "networks": {name: ensemble.summary() | {"precision": precisions[name]} for name, ensemble in networks.items()},
-        "faces": images.summary(),
-        "explanations": [explanation.summary() for explanation in explanations],
-    }
     write_json(folder / "explain.json", record)
     print("\n".join(f"wrote {relative_path(folder / name)}" for name in (*plots, "maps.npz", "explain.json")))
-    if failures:
-        raise UserError("\n".join([*failures, "The files hold the other maps."]))
-    return record
 
 
 def _load_networks(config: ExplainConfig) -> dict[str, "Ensemble"]:
