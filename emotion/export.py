@@ -101,6 +101,7 @@ def _record_path(path: Path, target: str) -> Path:
 
 def _export_onnx(ensemble: "Ensemble", path: Path, config: ExportConfig, cfg: DictConfig) -> Exported:
     """Write an ONNX file and, if `int8` and worth it, a quantized one."""
+    import shutil
     import tempfile
 
     import torch
@@ -108,7 +109,7 @@ def _export_onnx(ensemble: "Ensemble", path: Path, config: ExportConfig, cfg: Di
     from emotion.exporting.int8 import export_int8, median_milliseconds
     from emotion.exporting.onnx import export_onnx
     from emotion.inference.onnx_backend import OnnxBackend
-    from emotion.io.atomic import write_bytes
+    from emotion.io.atomic import write_atomically
     from emotion.runtime.hardware import single_thread
 
     data = _load_data(ensemble, config, cfg)
@@ -118,9 +119,13 @@ def _export_onnx(ensemble: "Ensemble", path: Path, config: ExportConfig, cfg: Di
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, fp32.name)
         parity, opset = export_onnx(ensemble, file, config.tta, config.grad_cam, half=not config.int8, faces=faces)
-        _discard_earlier(path, int8, config)
+
+        def write(temporary: Path) -> None:
+            shutil.copyfile(file, temporary)
+            _discard_earlier(path, int8, config)
+
         make_folder(path.parent)
-        write_bytes(fp32, file.read_bytes())
+        write_atomically(fp32, write)
     print(wrapped(f"opset {opset}; on {parity.faces} {source}, {parity}"))
     with single_thread():
         backend = OnnxBackend(fp32, threads=1)
@@ -187,8 +192,8 @@ def _export_weights(ensemble: "Ensemble", path: Path, config: ExportConfig, cfg:
     print(wrapped(f"on {parity.faces} {source}, {parity}"))
     weights, description = path.with_name(f"{path.name}.safetensors"), path.with_name(f"{path.name}.json")
     make_folder(path.parent)
-    _record_path(path, "weights").unlink(missing_ok=True)
     portable.write(weights, description, checkpoint, record)
+    _record_path(path, "weights").unlink(missing_ok=True)  # of an earlier export
     return [weights, description], {"parity": parity._asdict() | {"source": source}}
 
 

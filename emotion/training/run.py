@@ -20,7 +20,7 @@ from emotion.io.digests import file_digest
 from emotion.records.predictions import PREDICTIONS
 from emotion.records.run_folder import write_config
 from emotion.records.run_record import RECORD, RunRecord, provenance
-from emotion.runtime.hardware import device_name
+from emotion.runtime.hardware import device_name, flushed_denormals
 from emotion.training import final_evaluation, resume
 from emotion.training import setup as parts
 from emotion.training.config import TrainConfig
@@ -111,7 +111,8 @@ def fit(run: TrainingRun) -> None:
         for name in ("epochs", "fit_seconds", "epoch_seconds", "best"):
             setattr(record, name, getattr(run.previous, name))
         return
-    trainer.fit(run.classifier, datamodule=run.data, ckpt_path=run.checkpoint, weights_only=True)
+    with flushed_denormals():
+        trainer.fit(run.classifier, datamodule=run.data, ckpt_path=run.checkpoint, weights_only=True)
     record.epochs = trainer.current_epoch
     score = trainer.callback_metrics.get(run.config.monitor["metric"], float("nan"))
     record.best = {"epoch": trainer.current_epoch, "score": float(score), **run.config.monitor}

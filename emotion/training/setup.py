@@ -262,7 +262,6 @@ def optimize_for_device(classifier: EmotionClassifier, config: TrainConfig, *, m
     mode = config.compile[kind]
     if kind == "cpu":
         hardware.keep_freed_memory()
-        torch.set_flush_denormal(True)  # weights that decay below 1e-38 would slow a step up to a hundred times
     compiled = bool(mode) and may_compile and hardware.can_compile(accelerator)
     compile_mode = ("default" if mode is True else mode) if compiled else None
     classifier.optimize_for_device(channels_last=config.channels_last, compile_mode=compile_mode)
