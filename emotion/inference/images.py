@@ -129,11 +129,13 @@ def parse_address(address: str) -> SplitResult:
         UserError: The address is malformed.
     """
     try:
-        return urlsplit(quote(address, ADDRESS_CHARACTERS))
+        parts = urlsplit(address)
     except ValueError as error:
         raise UserError(
             f"{mask_password(address)} is no address ({first_line(error)}); expected one like http://HOST/PATH."
         ) from error
+    path, query = (quote(part, ADDRESS_CHARACTERS) for part in (parts.path, parts.query))
+    return parts._replace(path=path, query=query)
 
 
 def download(address: str) -> bytes:

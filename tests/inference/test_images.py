@@ -7,7 +7,7 @@ from PIL import Image
 
 from emotion.data.readers.images import convert_mode
 from emotion.errors import UserError
-from emotion.inference.images import MAX_SIDE, FirstFrameOnly, batches, load_image, read_image
+from emotion.inference.images import MAX_SIDE, FirstFrameOnly, batches, load_image, parse_address, read_image
 from tests.images import encode_animation, encode_image
 
 RAMP = np.linspace(0, 255, 12 * 8).astype(np.uint8).reshape(8, 12)
@@ -170,3 +170,18 @@ def test_batches_are_limited_by_number_and_size() -> None:
     assert sizes(5, batch_size=10, max_bytes=200) == [2, 2, 1]
     assert sizes(3, batch_size=10, max_bytes=1) == [1, 1, 1]
     assert sizes(0, batch_size=10) == []
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("HTTP://host/a b/\u00fc.png?x=1 2&y=%20", "http://host/a%20b/%C3%BC.png?x=1%202&y=%20"),
+        (
+            "http://m\u00fcller.example/x.png",
+            "http://m\u00fcller.example/x.png",
+        ),  # its name server has its own encoding
+        ("rtsp://user:a b@host:554/live", "rtsp://user:a b@host:554/live"),
+    ],
+)
+def test_path_and_query_of_an_address_are_percent_encoded(address: str, expected: str) -> None:
+    assert parse_address(address).geturl() == expected
